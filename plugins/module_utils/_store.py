@@ -1,0 +1,18 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where things live in the content-addressed store. The one home of its layout."""
+
+from __future__ import annotations
+
+import posixpath
+
+
+def snapshot_path(store: str, repository: str, commit: str) -> str:
+    """Directory of one verified snapshot: <store>/models/<org>--<name>/<commit>."""
+    return posixpath.join(store, "models", repository.replace("/", "--"), commit)
+
+
+def patch_path(store: str, sha256: str, name: str) -> str:
+    """File of one patch: <store>/patches/<sha256>/<name>."""
+    return posixpath.join(store, "patches", sha256, name)

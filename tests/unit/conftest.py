@@ -1,0 +1,11 @@
+"""Unit tests run with plain pytest: the checkout is linked into .cache/collections as a collection."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+COLLECTIONS = ROOT / ".cache" / "collections"
+sys.path.insert(0, str(COLLECTIONS))
+sys.path.insert(0, str(ROOT / "tests" / "unit"))

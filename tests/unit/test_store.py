@@ -1,0 +1,11 @@
+from __future__ import annotations
+
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _store
+
+
+def test_snapshot_path_is_content_addressed_and_flat():
+    assert _store.snapshot_path("/srv/s", "org/name", "c" * 40) == "/srv/s/models/org--name/" + "c" * 40
+
+
+def test_patch_path_carries_the_sha256():
+    assert _store.patch_path("/srv/s", "ab", "gemma4_mtp.py") == "/srv/s/patches/ab/gemma4_mtp.py"
