@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# Makes sure that a Docker engine answers.
+#   engine.sh          uses the engine that is there; else installs the distribution's docker.io and starts it
+#   engine.sh stop     stops the engine, if and only if "engine.sh" started it
+#
+# An engine that the lab starts by hand has a data root of its own, so that stopping it can remove what it
+# held without a look at anybody's /var/lib/docker.
+# shellcheck source=molecule/lab/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+started="${lab_cache}/engine-started"
+engine_root=/var/lib/sparkfleet-lab
+log="${lab_cache}/dockerd.log"
+
+answers() { docker info >/dev/null 2>&1; }
+
+await() {
+    local second
+    for second in $(seq 1 60); do
+        answers && return 0
+        # One that died at once is not waited for.
+        if [ -n "${1:-}" ] && [ "${second}" -gt 3 ] && ! as_root kill -0 "$1" 2>/dev/null; then return 1; fi
+        sleep 1
+    done
+    return 1
+}
+
+start() {
+    if command -v docker >/dev/null && answers; then
+        say "engine: $(docker version --format '{{ .Server.Version }}'), $([ -e "${started}" ] && echo "started by the lab" || echo "yours")"
+        return
+    fi
+    if command -v docker >/dev/null && [ -S /var/run/docker.sock ] && as_root docker info >/dev/null 2>&1; then
+        fail "an engine runs, and $(id -un) may not use it" \
+            "sudo usermod -aG docker $(id -un), log in again, and run the same command"
+    fi
+    local new=no
+    command -v dockerd >/dev/null || new=yes
+    apt_install docker.io iptables pigz ca-certificates
+    if has_systemd; then
+        as_root systemctl start docker.service
+        printf 'systemd\n' >"${started}"
+        # An engine that was installed a moment ago has no users yet; its group is the one who asked.
+        [ "${new}" = no ] || [ "$(id -u)" = 0 ] || as_root chgrp "$(id -g)" /var/run/docker.sock
+        await || fail "docker.service did not start" "systemctl status docker.service; journalctl -u docker.service"
+    else
+        as_root mkdir -p "${engine_root}"
+        # setsid: the engine outlives the terminal that started it.
+        as_root setsid dockerd --data-root "${engine_root}/docker" --group "$(id -g)" --pidfile "${engine_root}/dockerd.pid" \
+            >"${log}" 2>&1 </dev/null &
+        printf 'by hand\n' >"${started}"
+        await $! || {
+            tail -n 20 "${log}" >&2
+            fail "dockerd did not answer within 60 s" "read ${log}; the machine must allow containers (cgroups, iptables, overlayfs)"
+        }
+    fi
+    say "engine: $(docker version --format '{{ .Server.Version }}'), installed and started by the lab"
+}
+
+stop() {
+    [ -e "${started}" ] || { say "engine: not started by the lab, left as it is"; return; }
+    if [ "$(cat "${started}")" = systemd ]; then
+        as_root systemctl stop docker.service docker.socket
+    else
+        local pid
+        pid=$(as_root cat "${engine_root}/dockerd.pid" 2>/dev/null || true)
+        if [ -n "${pid}" ] && [ "$(as_root cat "/proc/${pid}/comm" 2>/dev/null)" = dockerd ]; then
+            as_root kill "${pid}"
+            while as_root kill -0 "${pid}" 2>/dev/null; do sleep 0.2; done
+        fi
+        as_root rm -rf --one-file-system "${engine_root}"
+    fi
+    rm -f "${started}" "${log}"
+    say "engine: stopped"
+}
+
+case "${1:-start}" in
+    start | stop) "${1:-start}" ;;
+    *) fail "engine.sh start|stop, not $1" ;;
+esac

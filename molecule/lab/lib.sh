@@ -1,0 +1,76 @@
+# Shared by the lab's scripts: where things are, how to become root, how to speak.
+# shellcheck shell=bash
+set -euo pipefail
+
+lab_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+lab_dir="${lab_root}/molecule/lab"
+lab_cache="${LAB_CACHE:-${lab_root}/.cache/lab}"
+lab_subnet="${LAB_SUBNET:-172.31.250.0/24}"
+lab_depot_address="${LAB_DEPOT_ADDRESS:-${lab_subnet%.*}.10}"
+# The controller reaches the depot's registry here: an engine needs no TLS for a loopback registry.
+lab_registry="${LAB_REGISTRY:-localhost:5005}"
+lab_network=sparkfleet-lab
+lab_label=sparkfleet.lab
+mkdir -p "${lab_cache}"
+
+# As root: a machine may have no sudo (root only) or need it. The environment goes along (proxies, CA bundles).
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    else
+        sudo -n -E env "PATH=${PATH}:/usr/local/sbin:/usr/sbin:/sbin" "$@"
+    fi
+}
+
+say() { printf '%s\n' "$*" >&2; }
+
+# fail "expected / seen" "what to do next"
+fail() {
+    say "FAILED: $1"
+    shift
+    local line
+    for line in "$@"; do say "  do: ${line}"; done
+    exit 1
+}
+
+has_systemd() { [ -d /run/systemd/system ]; }
+
+# Installs distribution packages that are missing; quiet when none is. Services are not started by the packages
+# where the machine forbids it, and nothing that is installed already is upgraded.
+apt_install() {
+    local missing=() package
+    for package in "$@"; do
+        [ "$(dpkg-query -W -f '${db:Status-Status}' "${package}" 2>/dev/null || true)" = installed ] || missing+=("${package}")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    say "installing ${missing[*]}"
+    # Two phases may need packages at the same time.
+    (
+        flock 9
+        # shellcheck disable=SC2012 # only whether there is any list matters
+        if ! ls /var/lib/apt/lists/*Packages* >/dev/null 2>&1; then as_root apt-get update -qq; fi
+        apt_get() {
+            as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -qq -y --no-install-recommends "${missing[@]}"
+        }
+        # Lists may be older than the mirror: refresh them once before giving up.
+        apt_get || { as_root apt-get update -qq && apt_get; }
+    ) 9>"${lab_cache}/apt.lock" || fail "apt-get could not install ${missing[*]}" \
+        "see why with: apt-get install ${missing[*]}" "then run the same command again"
+}
+
+# A phase is skipped when nothing it is made from has changed.   fingerprint FILE... -> sha256
+fingerprint() {
+    local path
+    for path in "$@"; do
+        if [ -d "${path}" ]; then
+            find "${path}" -type f -not -name '*.pyc' -print0 | sort -z | xargs -0 sha256sum
+        else
+            sha256sum "${path}"
+        fi
+    done | sed "s#${lab_root}/##" | sha256sum | cut -d' ' -f1
+}
+
+# fresh IMAGE FINGERPRINT: is this image there, made from these inputs?
+fresh() {
+    [ "$(docker image inspect --format "{{ index .Config.Labels \"${lab_label}.inputs\" }}" "$1" 2>/dev/null || true)" = "$2" ]
+}
