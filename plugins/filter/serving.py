@@ -1,0 +1,33 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Filters of the serving roles: thin fronts of module_utils."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _arguments, _spec, _store
+
+
+def _front(function: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except (_arguments.ArgumentsError, _spec.SpecError) as error:
+            raise AnsibleFilterError(str(error)) from error
+
+    return call
+
+
+class FilterModule:
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {
+            "vllm_args": _front(_arguments.render),
+            "vllm_models": _front(_spec.mounted_models),
+            "vllm_container": _front(_spec.container_spec),
+            "snapshot_path": _front(_store.snapshot_path),
+            "patch_path": _front(_store.patch_path),
+        }

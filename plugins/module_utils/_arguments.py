@@ -1,0 +1,60 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""vLLM's serve arguments as data: a mapping in a recipe, an argv in a container."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+
+
+class ArgumentsError(ValueError):
+    """The mapping cannot be rendered; the text says which key and what to write instead."""
+
+
+def _value(name: str, value: Any) -> str:
+    if isinstance(value, Mapping):
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (str, int, float)):
+        return str(value)
+    raise ArgumentsError(
+        f"{name}: expected text, a number, a mapping or a list of these, got {type(value).__name__}"
+    )
+
+
+def render(arguments: Mapping[str, Any]) -> list[str]:
+    """The argv of a mapping of long option names, in the mapping's order.
+
+    ``true`` gives ``--name``, ``false`` gives ``--no-name`` (vLLM's switches take both), ``null`` leaves
+    the option out, a mapping becomes JSON, a list becomes several values of one option.
+
+    :raises ArgumentsError: a name that is no long option, a value that has no text form, an API key
+        (argv is readable by every process of the host).
+    """
+    argv: list[str] = []
+    for name, value in arguments.items():
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            plain = str(name).lstrip("-").replace("_", "-").lower()
+            raise ArgumentsError(
+                f"{name!r}: expected a long option name without dashes in front, for example {plain!r}"
+            )
+        if name == "api-key":
+            raise ArgumentsError(
+                "api-key: argv is public on the host; set vllm_serve_api_key, it goes through the environment"
+            )
+        if value is None:
+            continue
+        if value is True or value is False:
+            argv.append(f"--{name}" if value else f"--no-{name}")
+        elif isinstance(value, (list, tuple)):
+            argv.extend([f"--{name}", *(_value(name, item) for item in value)])
+        else:
+            argv.extend([f"--{name}", _value(name, value)])
+    return argv

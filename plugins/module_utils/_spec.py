@@ -1,0 +1,119 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What serves on a Spark, as data: the container that recipe, lock and role inputs add up to.
+
+The same mapping is started by C(vllm_serve), recorded in C(state.json) and shown in a diff. It never holds a
+secret: the API key is added to the environment by the task that starts the container, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._arguments import render
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._store import snapshot_path
+
+SECURITY = ("least", "recipe")
+
+
+class SpecError(ValueError):
+    """Recipe, lock and role inputs do not add up to a container."""
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `over` on top, nested mappings merged; neither is changed."""
+    merged = dict(base)
+    for key, value in over.items():
+        mine = merged.get(key)
+        merged[key] = (
+            merge(mine, value) if isinstance(mine, Mapping) and isinstance(value, Mapping) else value
+        )
+    return merged
+
+
+def mounted_models(
+    recipe: Mapping[str, Any], lock: Mapping[str, Any], store: str
+) -> dict[str, dict[str, str]]:
+    """Where each model of a recipe lies on the host and where the container sees it.
+
+    :returns: ``{role: {path: snapshot directory on the host, mount: directory in the container}}``
+    :raises SpecError: a model of the recipe is not in the lock
+    """
+    models = {}
+    for role, model in (recipe.get("models") or {}).items():
+        locked = (lock.get("models") or {}).get(role)
+        if locked is None:
+            raise SpecError(f"models.{role}: in the recipe, not in the lock; run playbooks/lock.yml")
+        path = snapshot_path(store, locked["repository"], locked["commit"])
+        models[role] = {"path": path, "mount": model["mount"]}
+    return models
+
+
+def _volumes(
+    models: Mapping[str, Mapping[str, str]], patches: Sequence[Mapping[str, Any]], cache: str
+) -> list[str]:
+    binds = [f"{model['path']}:{model['mount']}:ro" for model in models.values()]
+    binds += [f"{patch['host_path']}:{patch['target']}:ro" for patch in patches if patch["mount"]]
+    return [*binds, f"{cache}:/root/.cache/vllm:rw"]
+
+
+def _security(security: str, *, bind: str, port: int, shm_size: str) -> dict[str, Any]:
+    if security == "recipe":
+        return {
+            "privileged": True,
+            "network_mode": "host",
+            "ipc_mode": "host",
+            "auto_remove": True,
+            "restart_policy": "no",
+        }
+    if security == "least":
+        return {
+            "privileged": False,
+            "network_mode": "bridge",
+            "published_ports": [f"{bind}:{port}:{port}"],
+            "ipc_mode": "private",
+            "shm_size": shm_size,
+            "cap_drop": ["ALL"],
+            "security_opts": ["no-new-privileges"],
+            "auto_remove": False,
+            "restart_policy": "on-failure",
+            "restart_retries": 3,
+        }
+    raise SpecError(f"vllm_serve_security: expected one of {', '.join(SECURITY)}, got {security!r}")
+
+
+def container_spec(
+    inputs: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The container of one Spark, in the option names of community.docker.docker_container.
+
+    :param inputs: ``name``, ``image`` (by digest), ``models`` (as :func:`mounted_models` gives them),
+        ``patches`` (mappings with host_path, target, mount), ``arguments`` and ``extra_arguments``
+        (:func:`merge`), ``environment``, ``port``, ``bind``, ``cache``, ``shm_size``, ``security``, ``gpus``
+    :raises SpecError: no body, an image that is not pinned, an unknown security profile
+    """
+    models = inputs["models"]
+    if "body" not in models:
+        raise SpecError("models.body: expected the model to serve; load a recipe or set vllm_serve_models")
+    if "@sha256:" not in inputs["image"]:
+        raise SpecError(
+            f"vllm_serve_image: expected an image by digest (name@sha256:…), got {inputs['image']!r}"
+        )
+    listen = {"host": "0.0.0.0", "port": inputs["port"]}  # noqa: S104  the published address is what limits access
+    arguments = merge(merge(inputs["arguments"], listen), inputs["extra_arguments"])
+    return {
+        "name": inputs["name"],
+        "image": inputs["image"],
+        "command": [models["body"]["mount"], *render(arguments)],
+        "env": {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+        | {k: str(v) for k, v in inputs["environment"].items()},
+        "volumes": _volumes(models, inputs["patches"], inputs["cache"]),
+        "device_requests": [{"driver": "nvidia", "count": -1, "capabilities": [["gpu"]]}]
+        if inputs["gpus"]
+        else [],
+        **_security(
+            inputs["security"], bind=inputs["bind"], port=inputs["port"], shm_size=inputs["shm_size"]
+        ),
+    }

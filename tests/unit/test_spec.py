@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._spec import (
+    SpecError,
+    container_spec,
+    merge,
+    mounted_models,
+)
+
+INPUTS = {
+    "name": "sparkfleet-vllm",
+    "image": "vllm/vllm-openai@sha256:" + "a" * 64,
+    "models": {
+        "body": {"path": "/srv/s/models/o--b/1", "mount": "/models/b"},
+        "draft": {"path": "/srv/s/models/o--d/2", "mount": "/models/d"},
+    },
+    "patches": [
+        {"host_path": "/srv/s/patches/1/a.py", "target": "/site/a.py", "mount": True},
+        {"host_path": "/srv/s/patches/2/b.py", "target": "/site/b.py", "mount": False},
+    ],
+    "arguments": {
+        "served-model-name": "m",
+        "speculative-config": {"method": "mtp", "num_speculative_tokens": 1},
+    },
+    "extra_arguments": {},
+    "environment": {"A": 1},
+    "port": 8000,
+    "bind": "127.0.0.1",
+    "cache": "/srv/s/cache/vllm",
+    "shm_size": "1g",
+    "security": "least",
+    "gpus": True,
+}
+
+
+def spec(**over):
+    return container_spec(copy.deepcopy(INPUTS) | over)
+
+
+def test_least_privilege_is_the_default_shape():
+    made = spec()
+    assert made["privileged"] is False
+    assert made["cap_drop"] == ["ALL"]
+    assert made["security_opts"] == ["no-new-privileges"]
+    assert made["published_ports"] == ["127.0.0.1:8000:8000"]
+    assert made["restart_policy"] == "on-failure" and made["restart_retries"] == 3
+
+
+def test_the_recipes_own_flags_are_exact():
+    made = spec(security="recipe")
+    assert (made["privileged"], made["network_mode"], made["ipc_mode"], made["auto_remove"]) == (
+        True,
+        "host",
+        "host",
+        True,
+    )
+    # Docker publishes nothing on the host network and refuses --rm with a restart policy.
+    assert "published_ports" not in made and made["restart_policy"] == "no"
+
+
+def test_models_and_patches_are_read_only_and_a_patch_the_image_carries_is_not_mounted():
+    volumes = spec()["volumes"]
+    assert volumes == [
+        "/srv/s/models/o--b/1:/models/b:ro",
+        "/srv/s/models/o--d/2:/models/d:ro",
+        "/srv/s/patches/1/a.py:/site/a.py:ro",
+        "/srv/s/cache/vllm:/root/.cache/vllm:rw",
+    ]
+
+
+def test_extra_arguments_change_one_nested_value_and_keep_the_rest():
+    command = spec(
+        extra_arguments={"speculative-config": {"num_speculative_tokens": 2}, "enforce-eager": True}
+    )["command"]
+    assert command[0] == "/models/b"
+    assert '{"method":"mtp","num_speculative_tokens":2}' in command
+    assert command[-1] == "--enforce-eager"
+
+
+def test_it_stays_offline_and_environment_values_are_text():
+    assert spec()["env"] == {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "A": "1"}
+
+
+def test_without_a_gpu_none_is_asked_for():
+    assert spec(gpus=False)["device_requests"] == []
+    assert spec()["device_requests"][0]["capabilities"] == [["gpu"]]
+
+
+@pytest.mark.parametrize(
+    ("over", "words"),
+    [
+        ({"image": "vllm/vllm-openai:latest"}, "by digest"),
+        ({"models": {}}, "models.body"),
+        ({"security": "none"}, "least, recipe"),
+    ],
+)
+def test_what_does_not_add_up_is_refused(over, words):
+    with pytest.raises(SpecError, match=words):
+        spec(**over)
+
+
+def test_merge_leaves_its_inputs_alone():
+    base = {"a": {"b": 1}, "c": 1}
+    assert merge(base, {"a": {"d": 2}, "c": None}) == {"a": {"b": 1, "d": 2}, "c": None}
+    assert base == {"a": {"b": 1}, "c": 1}
+
+
+def test_models_get_their_path_from_the_lock_and_their_mount_from_the_recipe():
+    recipe = {"models": {"body": {"repository": "o/b", "revision": "main", "mount": "/models/b"}}}
+    lock = {"models": {"body": {"repository": "o/b", "commit": "c" * 40}}}
+    assert mounted_models(recipe, lock, "/srv/s") == {
+        "body": {"path": "/srv/s/models/o--b/" + "c" * 40, "mount": "/models/b"}
+    }
+    with pytest.raises(SpecError, match="lock.yml"):
+        mounted_models(recipe, {"models": {}}, "/srv/s")
