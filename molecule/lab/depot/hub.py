@@ -67,7 +67,9 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 SIDECAR = ".hub.json"
 FAULTS = ".hub-faults.json"
 REQUESTS = ".hub-requests.jsonl"
-LFS_SUFFIXES = frozenset(".safetensors .bin .gguf .pt .pth .onnx .h5 .model .zip .gz".split())
+LFS_SUFFIXES = frozenset(
+    {".bin", ".gguf", ".gz", ".h5", ".model", ".onnx", ".pt", ".pth", ".safetensors", ".zip"}
+)
 LFS_SIZE = 10 * 1024 * 1024
 BLOCK = 1024 * 1024
 PAGE = 1000
