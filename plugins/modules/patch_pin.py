@@ -1,0 +1,292 @@
+#!/usr/bin/python
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: patch_pin
+short_description: Put pinned patches into the store and find out how each one meets the image
+version_added: "0.1.0"
+author:
+  - The sparkfleet.vllm authors (@sparkfleet)
+description:
+  - Writes each patch under its sha256 into the content-addressed store, where it never changes again.
+  - Asks the image, without importing anything and without a GPU, where the file to replace is and what it holds. A
+    patch the image already carries needs no mount.
+  - Refuses a patch that was not tried with the image.
+options:
+  store:
+    description: Root of the content-addressed store on the host.
+    type: path
+    required: true
+  image:
+    description: Image that will serve, by digest. It must be on the host already, except in check mode.
+    type: str
+    required: true
+  image_reference:
+    description: The name the digest was resolved from; O(patches[].tried_with) may name it.
+    type: str
+  patches:
+    description: The patches, as the lock holds them.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: File name.
+        type: str
+        required: true
+      src:
+        description: The file on the controller. It is read there and checked against O(patches[].sha256).
+        type: path
+        required: true
+      content:
+        description: The bytes, base64. Filled in by the controller side of this module.
+        type: str
+      md5:
+        description: Locked MD5.
+        type: str
+        required: true
+      sha256:
+        description: Locked SHA-256.
+        type: str
+        required: true
+      path:
+        description: Path in the patch's repository, starting with the Python package.
+        type: str
+        required: true
+      target:
+        description: File to replace inside the image. Found in the image when not given.
+        type: path
+      tried_with:
+        description: Image names or digests that the patch was tried with. Empty means any.
+        type: list
+        elements: str
+        default: []
+      repository:
+        description: Where the patch comes from; for the record.
+        type: str
+      commit:
+        description: Commit of O(patches[].repository); for the record.
+        type: str
+      size:
+        description: Size in bytes; for the record.
+        type: int
+  allow_untried:
+    description: Use a patch with an image it was not tried with.
+    type: bool
+    default: false
+attributes:
+  check_mode:
+    description: Says what would be stored. The image is asked only when it is on the host.
+    support: full
+  diff_mode:
+    description: Shows the paths that would appear in the store.
+    support: full
+  idempotent:
+    description: A second run changes nothing.
+    support: full
+requirements:
+  - docker (Python package) on the host
+"""
+
+EXAMPLES = r"""
+- name: Pin the patches of the loaded recipe
+  sparkfleet.vllm.patch_pin:
+    store: /srv/sparkfleet
+    image: "{{ recipe_lock.image.pinned }}"
+    image_reference: "{{ recipe_lock.image.reference }}"
+    patches: "{{ recipe_lock.patches }}"
+"""
+
+RETURN = r"""
+patches:
+  description: How each patch meets the image. Empty when the image could not be asked (check mode before the first pull).
+  type: list
+  elements: dict
+  returned: success
+  contains:
+    name:
+      description: File name.
+      type: str
+      sample: gemma4_mtp.py
+    host_path:
+      description: The file in the store.
+      type: str
+      sample: /srv/sparkfleet/patches/3b…/gemma4_mtp.py
+    target:
+      description: The file it replaces inside the image.
+      type: str
+      sample: /usr/local/lib/python3.12/dist-packages/vllm/model_executor/models/gemma4_mtp.py
+    md5:
+      description: Locked MD5.
+      type: str
+      sample: 9e107d9d372bb6826bd81d3542a419d6
+    sha256:
+      description: Locked SHA-256.
+      type: str
+      sample: d7a8fbb307d7809469ca9abcb0082e4f8d5651e46d3cdb762d02d0bf37c9e592
+    mount:
+      description: Whether it has to be mounted; false when the image carries the very file.
+      type: bool
+      sample: true
+    image_md5:
+      description: MD5 of the file that the image itself holds.
+      type: str
+      sample: e4d909c290d0fb1ca068ffaddf22cbd0
+image:
+  description: What the image said of the patched package.
+  type: dict
+  returned: when the image was asked
+  contains:
+    version:
+      description: Version of the package, from its metadata.
+      type: str
+      sample: 0.20.2rc1
+    directory:
+      description: Directory of the package.
+      type: str
+      sample: /usr/local/lib/python3.12/dist-packages/vllm
+"""
+
+import base64
+import json
+import os
+import tempfile
+import traceback
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _patch
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._store import patch_path
+
+try:
+    import docker
+    import docker.errors
+except ImportError:
+    DOCKER_IMPORT_ERROR: str | None = traceback.format_exc()
+else:
+    DOCKER_IMPORT_ERROR = None
+
+
+def store(path: Path, content: bytes, *, write: bool) -> bool:
+    """Make `path` hold `content`, read-only. True when it did not yet.
+
+    Written beside the target and renamed: a reader sees the whole file or none.
+    """
+    if path.is_file() and path.read_bytes() == content:
+        return False
+    if write:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fchmod(file.fileno(), 0o444)
+            os.fsync(file.fileno())
+        Path(scratch).replace(path)
+    return True
+
+
+def ask_image(client: Any, image: str, patches: list[dict[str, Any]]) -> dict[str, Any]:
+    """Run the probe in the image: no network, no GPU, nothing mounted, removed afterwards.
+
+    :raises PatchError: the image cannot run the probe
+    """
+    package = _patch.package_of(patches[0]["path"])
+    wanted = {"package": package, "files": {patch["path"]: patch["target"] for patch in patches}}
+    try:
+        said = client.containers.run(
+            image,
+            entrypoint=["python3", "-c", _patch.PROBE],
+            command=[json.dumps(wanted)],
+            remove=True,
+            network_mode="none",
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges"],
+            read_only=True,
+        )
+    except docker.errors.DockerException as error:
+        raise _patch.PatchError(
+            f"expected python3 in image {image} to look for the file to replace, seen: {error}; name an image that "
+            "holds the patched package, or use a recipe with patches: []"
+        ) from error
+    return json.loads(said)
+
+
+def main() -> None:
+    patch_options = {
+        "name": {"type": "str", "required": True},
+        "src": {"type": "path", "required": True},
+        "content": {"type": "str"},
+        "md5": {"type": "str", "required": True},
+        "sha256": {"type": "str", "required": True},
+        "path": {"type": "str", "required": True},
+        "target": {"type": "path"},
+        "tried_with": {"type": "list", "elements": "str", "default": []},
+        "repository": {"type": "str"},
+        "commit": {"type": "str"},
+        "size": {"type": "int"},
+    }
+    module = AnsibleModule(
+        argument_spec={
+            "store": {"type": "path", "required": True},
+            "image": {"type": "str", "required": True},
+            "image_reference": {"type": "str"},
+            "patches": {"type": "list", "elements": "dict", "required": True, "options": patch_options},
+            "allow_untried": {"type": "bool", "default": False},
+        },
+        supports_check_mode=True,
+    )
+    wanted, image = module.params["patches"], module.params["image"]
+    result: dict[str, Any] = {"changed": False, "patches": []}
+    if not wanted:
+        module.exit_json(**result)
+    paths = {
+        patch["name"]: patch_path(module.params["store"], patch["sha256"], patch["name"]) for patch in wanted
+    }
+    new = []
+    try:
+        if not module.params["allow_untried"]:
+            _patch.refuse_untried(
+                wanted, [name for name in (module.params["image_reference"], image) if name]
+            )
+        for patch in wanted:
+            content = base64.b64decode(patch["content"] or "")
+            _patch.check_content(patch, content)
+            if store(Path(paths[patch["name"]]), content, write=not module.check_mode):
+                new.append(paths[patch["name"]])
+    except _patch.PatchError as error:
+        module.fail_json(msg=str(error), **result)
+    result["changed"] = bool(new)
+    result["diff"] = {"before": "", "after": "".join(f"{path}\n" for path in new)}
+    if DOCKER_IMPORT_ERROR:
+        if module.check_mode:
+            module.exit_json(msg="the image is asked once the host is set up", **result)
+        module.fail_json(msg=missing_required_lib("docker"), exception=DOCKER_IMPORT_ERROR, **result)
+    try:
+        client = docker.from_env()
+        client.images.get(image)
+        seen = ask_image(client, image, wanted)
+        result["image"] = {"version": seen["version"], "directory": seen["directory"]}
+        result["patches"] = [
+            _patch.place(patch, seen["files"][patch["path"]], paths[patch["name"]]) for patch in wanted
+        ]
+    except _patch.PatchError as error:
+        module.fail_json(msg=str(error), **result)
+    except docker.errors.ImageNotFound:
+        if module.check_mode:
+            module.exit_json(msg="the image is asked once it is on the host", **result)
+        module.fail_json(msg=f"expected image {image} on the host, seen none; pull it first", **result)
+    except docker.errors.DockerException as error:
+        module.fail_json(
+            msg=f"expected a Docker engine that answers, seen: {error}; run the prerequisites role", **result
+        )
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
