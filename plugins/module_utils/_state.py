@@ -1,0 +1,33 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a Spark is known to serve well: the specs that passed the gate. Pure functions of data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+VERSION = 1
+
+
+def record(
+    state: Mapping[str, Any] | None, serving: Mapping[str, Any], evidence: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The state after `serving` has passed the gate.
+
+    The same spec again keeps its first evidence, so a second run writes nothing. Another spec becomes
+    ``current``, and what was current becomes ``last_good``: the one to go back to.
+
+    :param state: the state so far, or None
+    :param serving: container spec with what it was made of (recipe, image, models, patches); no secret
+    :param evidence: what the gate measured
+    """
+    current = (state or {}).get("current")
+    if current is not None and current["serving"] == serving:
+        return dict(state or {})
+    return {
+        "version": VERSION,
+        "current": {"serving": dict(serving), "gate": dict(evidence)},
+        "last_good": current if current is not None else None,
+    }

@@ -1,0 +1,172 @@
+#!/usr/bin/python
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: memory_reclaim
+short_description: Make room in unified memory before vLLM starts
+version_added: "0.1.0"
+author:
+  - The sparkfleet.vllm authors (@sparkfleet)
+description:
+  - On a Spark the GPU and the CPU share one memory, and the page cache counts as used. A vLLM that starts before its
+    predecessor has let go, or into a full page cache, fails or freezes the host.
+  - Stops the container that is about to be replaced, drops clean caches, and waits until enough memory is available.
+options:
+  container:
+    description: Container to stop first. One that does not exist or does not run is fine.
+    type: str
+  fraction:
+    description:
+      - Share of the total memory that must be available, as given to vLLM by C(--gpu-memory-utilization).
+      - One of O(fraction) and O(minimum_bytes) is needed.
+    type: float
+  minimum_bytes:
+    description: Bytes that must be available.
+    type: int
+  drop_caches:
+    description: Write back dirty pages and drop the page cache, dentries and inodes. Costs later reads, never data.
+    type: bool
+    default: true
+  stop_timeout:
+    description: Seconds the container gets to stop by itself.
+    type: int
+    default: 30
+  timeout:
+    description: Seconds to wait for memory to become available.
+    type: int
+    default: 60
+attributes:
+  check_mode:
+    description: Stops nothing and drops nothing; says what it would stop.
+    support: full
+  diff_mode:
+    description: Nothing to compare.
+    support: none
+  idempotent:
+    description: With no container to stop and enough memory it changes nothing.
+    support: full
+requirements:
+  - docker (Python package) on the host, when O(container) is given
+"""
+
+EXAMPLES = r"""
+- name: Make room for a server that takes 65 % of the memory
+  sparkfleet.vllm.memory_reclaim:
+    container: sparkfleet-vllm
+    fraction: 0.65
+"""
+
+RETURN = r"""
+total_bytes:
+  description: MemTotal of the host.
+  type: int
+  returned: success
+  sample: 128849018880
+available_bytes:
+  description: MemAvailable when the module ended.
+  type: int
+  returned: success
+  sample: 120259084288
+required_bytes:
+  description: What had to be available.
+  type: int
+  returned: success
+  sample: 83751862272
+stopped:
+  description: Whether a running container was stopped (in check mode, would be).
+  type: bool
+  returned: success
+  sample: true
+"""
+
+import os
+import time
+import traceback
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _memory
+
+try:
+    import docker
+    import docker.errors
+except ImportError:
+    DOCKER_IMPORT_ERROR: str | None = traceback.format_exc()
+else:
+    DOCKER_IMPORT_ERROR = None
+
+PROC = Path("/proc")
+
+
+def stop(module: AnsibleModule, name: str) -> bool:
+    """Stop the container if it runs. True when it did."""
+    if DOCKER_IMPORT_ERROR:
+        module.fail_json(msg=missing_required_lib("docker"), exception=DOCKER_IMPORT_ERROR)
+    try:
+        container = docker.from_env(timeout=module.params["stop_timeout"] + 60).containers.get(name)
+        if container.status != "running":
+            return False
+        if not module.check_mode:
+            container.stop(timeout=module.params["stop_timeout"])
+    except docker.errors.NotFound:
+        return False
+    except docker.errors.DockerException as error:
+        module.fail_json(
+            msg=f"expected to stop container {name}, seen: {error}; look at 'docker ps' on the host"
+        )
+    return True
+
+
+def wait_for(needed: int, timeout: int) -> int:
+    """MemAvailable once it reaches `needed`, or after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while True:
+        available = _memory.meminfo(PROC)["MemAvailable"]
+        if available >= needed or time.monotonic() >= deadline:
+            return available
+        time.sleep(1)
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "container": {"type": "str"},
+            "fraction": {"type": "float"},
+            "minimum_bytes": {"type": "int"},
+            "drop_caches": {"type": "bool", "default": True},
+            "stop_timeout": {"type": "int", "default": 30},
+            "timeout": {"type": "int", "default": 60},
+        },
+        required_one_of=[("fraction", "minimum_bytes")],
+        supports_check_mode=True,
+    )
+    params = module.params
+    if params["fraction"] is not None and not 0 < params["fraction"] <= 1:
+        module.fail_json(msg=f"fraction: expected more than 0 and at most 1, got {params['fraction']}")
+    total = _memory.meminfo(PROC)["MemTotal"]
+    needed = _memory.required(total, fraction=params["fraction"], minimum=params["minimum_bytes"])
+    stopped = bool(params["container"]) and stop(module, params["container"])
+    if params["drop_caches"] and not module.check_mode:
+        os.sync()
+        (PROC / "sys/vm/drop_caches").write_text("3")
+    available = wait_for(needed, 0 if module.check_mode else params["timeout"])
+    result = {
+        "changed": stopped,
+        "stopped": stopped,
+        "total_bytes": total,
+        "required_bytes": needed,
+        "available_bytes": available,
+    }
+    problem = _memory.shortage(available, needed, _memory.largest(PROC))
+    # What a container still holds in check mode is about to be freed: only a real run can judge.
+    if problem and not (module.check_mode and stopped):
+        module.fail_json(msg=problem, **result)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+#!/usr/bin/python
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: serve_state
+short_description: Record what passed the gate on a host
+version_added: "0.1.0"
+author:
+  - The sparkfleet.vllm authors (@sparkfleet)
+description:
+  - Keeps the serve specs that passed the gate in one JSON file, C(current) and the one before it, C(last_good).
+  - To be called after the gate and only then. The file is written beside its place and renamed, so it is whole or absent.
+options:
+  path:
+    description: The state file.
+    type: path
+    required: true
+  serving:
+    description: The container spec and what it was made of. Must not hold secrets.
+    type: dict
+    required: true
+  evidence:
+    description: What the gate measured, kept with the spec.
+    type: dict
+    default: {}
+attributes:
+  check_mode:
+    description: Says whether the file would change.
+    support: full
+  diff_mode:
+    description: Shows the state before and after.
+    support: full
+  idempotent:
+    description: The same spec again changes nothing, whatever the gate measured this time.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Record what serves
+  sparkfleet.vllm.serve_state:
+    path: /var/lib/sparkfleet/state.json
+    serving: "{{ __vllm_serve_spec }}"
+    evidence: {drafts: 236, acceptance_rate: 0.69}
+"""
+
+RETURN = r"""
+state:
+  description: The recorded state.
+  type: dict
+  returned: success
+  sample: {version: 1, current: {serving: {image: "vllm/vllm-openai@sha256:…"}, gate: {drafts: 236}}, last_good: null}
+"""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _state
+
+
+def read(path: Path) -> dict[str, Any] | None:
+    """The recorded state, None if there is none.
+
+    :raises ValueError: the file is no state of a version this module knows
+    """
+    if not path.exists():
+        return None
+    state = json.loads(path.read_text())
+    if not isinstance(state, dict) or state.get("version") != _state.VERSION:
+        raise ValueError(f"version {state.get('version') if isinstance(state, dict) else None!r}")
+    return state
+
+
+def write(path: Path, state: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(handle, "w") as file:
+        json.dump(state, file, indent=2, sort_keys=True)
+        file.write("\n")
+        file.flush()
+        os.fchmod(file.fileno(), 0o644)
+        os.fsync(file.fileno())
+    Path(scratch).replace(path)
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "path", "required": True},
+            "serving": {"type": "dict", "required": True},
+            "evidence": {"type": "dict", "default": {}},
+        },
+        supports_check_mode=True,
+    )
+    path = Path(module.params["path"])
+    try:
+        before = read(path)
+    except (ValueError, OSError) as error:
+        module.fail_json(
+            msg=f"{path}: expected a state of version {_state.VERSION}, seen: {error}; move the file away and deploy again"
+        )
+    after = _state.record(before, module.params["serving"], module.params["evidence"])
+    changed = after != before
+    if changed and not module.check_mode:
+        write(path, after)
+    module.exit_json(changed=changed, state=after, diff={"before": before or {}, "after": after})
+
+
+if __name__ == "__main__":
+    main()

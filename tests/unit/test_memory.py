@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import pytest
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _memory
+
+
+@pytest.fixture
+def proc(tmp_path):
+    (tmp_path / "meminfo").write_text(
+        "MemTotal:       125000000 kB\nMemAvailable:   100000000 kB\nHugePages_Total:       4\n"
+    )
+    for pid, name, kib in ((1, "systemd", 900), (7, "vllm", 9000), (9, "sshd", 90), (10, "python3", 5000)):
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / "status").write_text(f"Name:\t{name}\nVmRSS:\t  {kib} kB\n")
+    (tmp_path / "2").mkdir()
+    (tmp_path / "2" / "status").write_text("Name:\tkthreadd\n")  # a kernel thread has no VmRSS
+    return tmp_path
+
+
+def test_meminfo_is_in_bytes_and_counts_stay_counts(proc):
+    sizes = _memory.meminfo(proc)
+    assert sizes["MemTotal"] == 125_000_000 * 1024
+    assert sizes["HugePages_Total"] == 4
+
+
+def test_the_largest_processes_come_first_and_kernel_threads_do_not_count(proc):
+    assert _memory.largest(proc) == [("vllm", 9000 * 1024), ("python3", 5000 * 1024), ("systemd", 900 * 1024)]
+
+
+def test_a_minimum_wins_over_the_fraction():
+    assert _memory.required(100, fraction=0.65, minimum=None) == 65
+    assert _memory.required(100, fraction=0.65, minimum=7) == 7
+
+
+def test_a_shortage_names_expected_seen_holders_and_what_to_do():
+    assert _memory.shortage(10 * _memory.GIB, 10 * _memory.GIB, []) is None
+    text = _memory.shortage(2 * _memory.GIB, 78 * _memory.GIB, [("vllm", 40 * _memory.GIB)])
+    assert text is not None
+    for part in ("expected 78.0 GiB", "seen 2.0 GiB", "vllm 40.0 GiB", "gpu-memory-utilization"):
+        assert part in text
