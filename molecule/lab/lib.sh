@@ -10,6 +10,9 @@ lab_depot_address="${LAB_DEPOT_ADDRESS:-${lab_subnet%.*}.10}"
 # The controller reaches the depot's registry here: an engine needs no TLS for a loopback registry.
 lab_registry="${LAB_REGISTRY:-localhost:5005}"
 lab_network=sparkfleet-lab
+lab_base=sparkfleet-lab/base
+lab_spark_image=sparkfleet-lab/spark
+lab_depot_image=sparkfleet-lab/depot
 lab_label=sparkfleet.lab
 mkdir -p "${lab_cache}"
 

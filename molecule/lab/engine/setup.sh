@@ -1,0 +1,2 @@
+# The Docker engine, preinstalled as in DGX OS.
+install $(packages engine)
