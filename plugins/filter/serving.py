@@ -28,6 +28,8 @@ class FilterModule:
             "vllm_args": _front(_arguments.render),
             "vllm_models": _front(_spec.mounted_models),
             "vllm_container": _front(_spec.container_spec),
+            "gate_files": _front(_spec.gate_files),
+            "gate_evidence": _front(_spec.gate_evidence),
             "snapshot_path": _front(_store.snapshot_path),
             "patch_path": _front(_store.patch_path),
         }

@@ -117,3 +117,24 @@ def container_spec(
             inputs["security"], bind=inputs["bind"], port=inputs["port"], shm_size=inputs["shm_size"]
         ),
     }
+
+
+def gate_files(patches: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """The files that the gate looks for inside the container, from placed patches."""
+    return [
+        {"path": patch["target"], "md5": patch["md5"], "sha256": patch["sha256"]}
+        | ({"host_path": patch["host_path"]} if patch["mount"] else {})
+        for patch in patches
+    ]
+
+
+def gate_evidence(gate: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a gate result is worth keeping beside the spec that passed it."""
+    kept = (
+        "drafts",
+        "accepted_per_position",
+        "acceptance_rate",
+        "mean_acceptance_length",
+        "decode_tokens_per_second",
+    )
+    return {name: gate[name] for name in kept if name in gate}

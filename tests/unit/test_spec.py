@@ -6,6 +6,8 @@ import pytest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._spec import (
     SpecError,
     container_spec,
+    gate_evidence,
+    gate_files,
     merge,
     mounted_models,
 )
@@ -116,3 +118,17 @@ def test_models_get_their_path_from_the_lock_and_their_mount_from_the_recipe():
     }
     with pytest.raises(SpecError, match="lock.yml"):
         mounted_models(recipe, {"models": {}}, "/srv/s")
+
+
+def test_the_gate_looks_for_every_patch_and_compares_the_host_file_of_a_mounted_one():
+    mounted = {"target": "/site/a.py", "md5": "m", "sha256": "s", "host_path": "/srv/p/a.py", "mount": True}
+    carried = mounted | {"mount": False}
+    assert gate_files([mounted, carried]) == [
+        {"path": "/site/a.py", "md5": "m", "sha256": "s", "host_path": "/srv/p/a.py"},
+        {"path": "/site/a.py", "md5": "m", "sha256": "s"},
+    ]
+
+
+def test_evidence_is_the_measurement_and_nothing_of_the_run():
+    gate = {"drafts": 236, "acceptance_rate": 0.69, "changed": False, "container": {"id": "x"}}
+    assert gate_evidence(gate) == {"drafts": 236, "acceptance_rate": 0.69}
