@@ -204,7 +204,7 @@ class Repository:
 
 
 class Hub(ThreadingHTTPServer):
-    """The server. Tests run it in a thread: `with running_hub(root) as hub: hub.url`."""
+    """The server. Tests run `serve_forever` in a thread."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -212,6 +212,8 @@ class Hub(ThreadingHTTPServer):
     def __init__(self, root: Path, host: str = "127.0.0.1", port: int = 0) -> None:
         self.root = root
         self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
+        self._answering = 0
         self._hashes: dict[Path, tuple[tuple[int, int, int], Blob]] = {}
         self._faults: tuple[int, list[dict[str, Any]], list[int]] = (0, [], [])
         super().__init__((host, port), Handler)
@@ -266,9 +268,21 @@ class Hub(ThreadingHTTPServer):
                     return dict(rule)
         return None
 
+    def begin(self) -> None:
+        with self._lock:
+            self._answering += 1
+
     def record(self, **line: Any) -> None:
-        with self._lock, (self.root / REQUESTS).open("a") as log:
-            log.write(json.dumps({"time": round(time.time(), 3), **line}) + "\n")
+        with self._lock:
+            with (self.root / REQUESTS).open("a") as log:
+                log.write(json.dumps({"time": round(time.time(), 3), **line}) + "\n")
+            self._answering -= 1
+            self._idle.notify_all()
+
+    def wait_idle(self, timeout: float = 10.0) -> None:
+        """Until every request that a client has seen answered is in the log."""
+        with self._lock:
+            self._idle.wait_for(lambda: not self._answering, timeout)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -287,6 +301,7 @@ class Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def _answer(self) -> None:
+        self.server.begin()
         url = urlsplit(self.path)
         self._sent, self._status = 0, 0
         self._fault = self.server.fault(f"{self.command} {unquote(url.path)}")
