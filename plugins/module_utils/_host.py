@@ -1,0 +1,493 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Judge a host from what the probes saw: what stands in the way, and what is left to install. Pure.
+
+Both functions take `info` as `_probes.gather` returns it. A value that could not be read is null there with a
+reason in `info["unknown"]`; a check that needs it says so rather than letting the host pass.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _daemon
+
+GIB = 1024**3
+MINIMUM_API = "1.41"  # device requests, healthchecks and image digests as the serving role uses them
+
+
+class RequirementError(ValueError):
+    """A Python requirement in a form that is not understood."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a host has to offer. The defaults are those of a DGX Spark."""
+
+    architectures: tuple[str, ...] = ("aarch64",)
+    gb10: bool = True
+    toolkit: bool = True
+    minimum_driver: str = "580"
+    minimum_memory_gib: float = 100
+    minimum_store_gib: float = 40
+    minimum_docker_gib: float = 40
+    ports: tuple[int, ...] = (8000,)
+    container: str = "sparkfleet-vllm"
+    docker_package: str = "docker.io"
+    toolkit_package: str = "nvidia-container-toolkit"
+    registry_mirrors: tuple[str, ...] = ()
+    daemon_config: Mapping[str, Any] = field(default_factory=dict)
+    restart_docker: str = "auto"
+    directories: tuple[str, ...] = ()
+    requirements: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that the role cannot mend."""
+
+    check: str
+    expected: str
+    seen: str
+    do: str
+
+
+def problems(info: Mapping[str, Any], wanted: Wanted) -> list[dict[str, str]]:
+    """Everything that stands in the way on this host, at once. Empty: the host can be used or set up."""
+    found: list[Problem] = []
+    for check in (
+        _privileges,
+        _architecture,
+        _gb10,
+        _driver,
+        _memory,
+        _disks,
+        _ports,
+        _packages,
+        _engine,
+        _toolkit,
+        _daemon_json,
+    ):
+        found += check(info, wanted)
+    return [asdict(problem) for problem in found]
+
+
+def todo(info: Mapping[str, Any], wanted: Wanted) -> dict[str, Any]:
+    """What is missing and can be installed. See RETURN of spark_info for the shape."""
+    docker = info["docker"] or {}
+    plan = daemon_plan(info, wanted)
+    return {
+        "packages": _missing_packages(info, wanted),
+        "docker_repository": not docker.get("installed"),
+        "toolkit_repository": _toolkit_missing(info, wanted),
+        "directories": [path for path in wanted.directories if path not in (info["directories"] or [])],
+        "requirements": missing_requirements(wanted.requirements, _distributions(info)),
+        "daemon": {
+            "keys": plan.changed if plan else [],
+            "action": plan.action if plan else "none",
+            "because": plan.because if plan else [],
+            "stops": plan.stops if plan else [],
+        },
+        "start": bool(docker.get("installed")) and not docker.get("running"),
+    }
+
+
+def changes(todo: Mapping[str, Any]) -> list[str]:
+    """`todo` in words, one line a change. Empty: nothing to do."""
+    lines = []
+    if todo["packages"]:
+        lines.append(f"install {', '.join(todo['packages'])}")
+    lines += [f"create {path}" for path in todo["directories"]]
+    if todo["requirements"]:
+        lines.append(f"install into the Python environment: {', '.join(todo['requirements'])}")
+    daemon = todo["daemon"]
+    if daemon["keys"]:
+        lines.append(f"merge into daemon.json: {', '.join(daemon['keys'])}")
+    if daemon["action"] == "reload":
+        lines.append("reload Docker (no container stops)")
+    if daemon["action"] == "restart":
+        stops = f", which stops {', '.join(daemon['stops'])}" if daemon["stops"] else " (no container stops)"
+        lines.append(f"restart Docker: {'; '.join(daemon['because'])}{stops}")
+    if todo["start"]:
+        lines.append("start Docker")
+    return lines
+
+
+def usable(info: Mapping[str, Any], wanted: Wanted) -> bool:
+    """True if the engine answers and the environment is complete: modules that need them can run now."""
+    answers = bool((info["docker"] or {}).get("version"))
+    return answers and not missing_requirements(wanted.requirements, _distributions(info))
+
+
+def daemon_plan(info: Mapping[str, Any], wanted: Wanted) -> _daemon.Plan | None:
+    """What daemon.json becomes and whether the engine restarts; None if the file cannot be merged."""
+    docker = info["docker"] or {}
+    try:
+        after = merged_config(info, wanted)
+    except _daemon.DaemonConfigError:
+        return None
+    because = []
+    if (
+        wanted.toolkit
+        and docker.get("running")
+        and (_toolkit_missing(info, wanted) or info["toolkit"]["unseen"])
+    ):
+        because.append(_daemon.TOOLKIT_UNSEEN)
+    return _daemon.plan(
+        info["daemon_config"]["content"] or {},
+        after,
+        running=bool(docker.get("running")),
+        engine=docker,
+        containers=docker.get("containers") or [],
+        restart_because=because,
+    )
+
+
+def merged_config(info: Mapping[str, Any], wanted: Wanted) -> dict[str, Any]:
+    """daemon.json as it shall be. Raises DaemonConfigError."""
+    file = info["daemon_config"]
+    if file is None:
+        raise _daemon.DaemonConfigError("cannot be read")
+    if file["error"]:
+        raise _daemon.DaemonConfigError(file["error"])
+    return _daemon.wanted(
+        file["content"] or {}, wanted.registry_mirrors, wanted.toolkit, wanted.daemon_config
+    )
+
+
+def missing_requirements(requirements: Iterable[str], installed: Mapping[str, str]) -> list[str]:
+    """Requirements that the installed distributions (name -> version) do not meet."""
+    return [r for r in requirements if not satisfied(r, installed)]
+
+
+def satisfied(requirement: str, installed: Mapping[str, str]) -> bool:
+    """True if `requirement` (name, name==1.2, name==1.*, name>=1.2, several with commas) is met."""
+    name, specifiers = parse_requirement(requirement)
+    version = {normalized(known): v for known, v in installed.items()}.get(name)
+    if version is None:
+        return False
+    for operator, bound in specifiers:
+        if bound.endswith(".*"):
+            prefix = version_key(bound[:-2])
+            met = version_key(version)[: len(prefix)] == prefix
+        elif operator == "==":
+            met = _same_length(version, bound)[0] == _same_length(version, bound)[1]
+        else:
+            met = _same_length(version, bound)[0] >= _same_length(version, bound)[1]
+        if not met:
+            return False
+    return True
+
+
+def parse_requirement(requirement: str) -> tuple[str, list[tuple[str, str]]]:
+    """('name', [('==', '1.2'), …]). Raises RequirementError for anything but ==, ==x.* and >=."""
+    match = re.fullmatch(
+        r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)\s*((?:==|>=)[^,]+(?:,\s*(?:==|>=)[^,]+)*)?\s*", requirement
+    )
+    if not match:
+        raise RequirementError(f"{requirement!r}: expected name, name==1.2, name==1.* or name>=1.2")
+    specifiers = []
+    for part in filter(None, (match.group(2) or "").split(",")):
+        operator, bound = part.strip()[:2], part.strip()[2:].strip()
+        if not re.fullmatch(r"\d+(\.\d+)*" + (r"(\.\*)?" if operator == "==" else ""), bound):
+            raise RequirementError(f"{requirement!r}: {bound!r} is no version, expected digits and dots")
+        specifiers.append((operator, bound))
+    return normalized(match.group(1)), specifiers
+
+
+def normalized(name: str) -> str:
+    """A distribution's name as it is compared (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def version_key(version: str) -> tuple[int, ...]:
+    """The leading numbers of a version: 580.95.05 -> (580, 95, 5); 2.4.1rc1 -> (2, 4, 1)."""
+    match = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(int(part) for part in match.group().split(".")) if match else ()
+
+
+def _same_length(left: str, right: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    a, b = version_key(left), version_key(right)
+    size = max(len(a), len(b))
+    return a + (0,) * (size - len(a)), b + (0,) * (size - len(b))
+
+
+def _older(version: str, minimum: str) -> bool:
+    seen, bound = _same_length(version, minimum)
+    return seen < bound
+
+
+def _unseen(info: Mapping[str, Any], probe: str, absent: str) -> str:
+    reason = info["unknown"].get(probe)
+    return f"unknown: {reason}" if reason else absent
+
+
+def _privileges(info: Mapping[str, Any], wanted: Wanted) -> list[Problem]:
+    if info["uid"] == 0:
+        return []
+    return [Problem("privileges", "root", f"uid {info['uid']}", "run the play with become: true")]
+
+
+def _architecture(info: Mapping[str, Any], wanted: Wanted) -> list[Problem]:
+    if info["architecture"] in wanted.architectures:
+        return []
+    return [
+        Problem(
+            "architecture",
+            " or ".join(wanted.architectures),
+            str(info["architecture"]),
+            "take the host out of the inventory, or allow it with prerequisites_architectures",
+        )
+    ]
+
+
+def _gb10(info: Mapping[str, Any], wanted: Wanted) -> list[Problem]:
+    gb10 = info["gb10"] or {}
+    if not wanted.gb10 or gb10.get("present"):
+        return []
+    seen = f"PCI {gb10.get('pci') or 'none'}, nvidia-smi {gb10.get('name') or 'none'}, DMI {gb10.get('product') or 'none'}"
+    return [
+        Problem(
+            "gb10",
+            "a GB10 by PCI id 10de:2e12, nvidia-smi or DMI product",
+            _unseen(info, "gb10", seen),
+            "take the host out of the inventory, or set prerequisites_require_gb10: false for a host that is no Spark",
+        )
+    ]
+
+
+def _driver(info: Mapping[str, Any], wanted: Wanted) -> list[Problem]:
+    version = info["driver"]
+    if not wanted.minimum_driver or (version is None and not wanted.gb10):
+        return []
+    if version is not None and not _older(version, wanted.minimum_driver):
+        return []
+    return [
+        Problem(
+            "driver",
+            f"NVIDIA driver {wanted.minimum_driver} or later",
+            version or _unseen(info, "driver", "none"),
+            "update the host (DGX OS brings the driver); this role leaves drivers and firmware alone",
+        )
+    ]
+
+
+def _memory(info: Mapping[str, Any], wanted: Wanted) -> list[Problem]:
+    total = (info["memory"] or {}).get("total_bytes")
+    if total is not None and total >= wanted.minimum_memory_gib * GIB:
+        return []
+    return [
+        Problem(
+            "memory",
+            f"{wanted.minimum_memory_gib:g} GiB in all",
+            _unseen(info, "memory", "none") if total is None else f"{total / GIB:.1f} GiB",
+            "use a host with more memory, or lower prerequisites_minimum_memory_gib for a smaller model",
+        )
+    ]
+
+
+def _disks(info: Mapping[str, Any], wanted: Wanted) -> list[Problem]:
+    """What the store and Docker still need, summed over those that share a file system.
+
+    What they hold already counts: a host that has its models is not refused for the room they take.
+    """
+    disks = info["disks"]
+    if not disks:
+        return [
+            Problem(
+                "disk",
+                "free room that can be read",
+                _unseen(info, "disks", "none"),
+                "look at the file systems",
+            )
+        ]
+    needs = {"store": wanted.minimum_store_gib, "docker": wanted.minimum_docker_gib}
+    shared: dict[Any, list[str]] = {}
+    for name, disk in disks.items():
+        shared.setdefault(disk["device"], []).append(name)
+    found = []
+    for names in shared.values():
+        need = sum(max(0.0, needs[name] * GIB - disks[name]["held_bytes"]) for name in names)
+        free = disks[names[0]]["free_bytes"]
+        if free >= need:
+            continue
+        paths = " and ".join(disks[name]["path"] for name in names)
+        options = " and ".join(f"prerequisites_minimum_{name}_gib" for name in names)
+        found.append(
+            Problem(
+                "disk",
+                f"{need / GIB:.1f} GiB free for {paths}",
+                f"{free / GIB:.1f} GiB free on the file system of {disks[names[0]]['nearest']}",
+                f"make room, move spark_store or Docker's data-root, or lower {options}",
+            )
+        )
+    return found
+
+
+def _ports(info: Mapping[str, Any], wanted: Wanted) -> list[Problem]:
+    if info["ports"] is None:
+        return [
+            Problem(
+                "port",
+                "listening ports that can be read",
+                _unseen(info, "ports", "none"),
+                "look at /proc/net/tcp",
+            )
+        ]
+    found = []
+    for port in wanted.ports:
+        takers = [p for p in info["ports"] if p["port"] == port and p["container"] != wanted.container]
+        if not takers:
+            continue
+        found.append(
+            Problem(
+                "port",
+                f"port {port} free, or held by container {wanted.container}",
+                ", ".join(dict.fromkeys(_taker(taker) for taker in takers)),
+                "stop what holds it, or serve on another port (serve.port of the recipe)",
+            )
+        )
+    return found
+
+
+def _taker(taker: Mapping[str, Any]) -> str:
+    if taker["container"]:
+        return f"container {taker['container']}"
+    if taker["process"]:
+        return f"{taker['process']} (pid {taker['pid']}) on {taker['address']}"
+    return f"a process that cannot be seen, on {taker['address']}"
+
+
+def _packages(info: Mapping[str, Any], wanted: Wanted) -> list[Problem]:
+    missing = _missing_packages(info, wanted)
+    if not missing or info["apt"]:
+        return []
+    return [
+        Problem(
+            "packages",
+            f"{', '.join(missing)} installed, or apt to install them with",
+            f"{(info['os'] or {}).get('name') or 'an unknown system'} without apt-get",
+            "install them by the means of this system and run again",
+        )
+    ]
+
+
+def _engine(info: Mapping[str, Any], wanted: Wanted) -> list[Problem]:
+    docker = info["docker"]
+    if docker is None:
+        return [
+            Problem(
+                "docker",
+                "an engine that answers, or none",
+                _unseen(info, "docker", "none"),
+                "systemctl status docker",
+            )
+        ]
+    if not docker["running"]:
+        needs_service_manager = docker["installed"] or wanted.docker_package
+        if needs_service_manager and not info["systemd"]:
+            return [
+                Problem(
+                    "docker",
+                    "a running engine, or systemd to start one",
+                    "neither",
+                    "start dockerd by the means of this system and run again",
+                )
+            ]
+        return []
+    if docker["version"] is None:
+        return [
+            Problem(
+                "docker",
+                f"an answer on {docker['socket']}",
+                _unseen(info, "docker_api", "none"),
+                "systemctl status docker, journalctl -u docker",
+            )
+        ]
+    if _older(docker["api_version"], MINIMUM_API):
+        return [
+            Problem(
+                "docker",
+                f"API {MINIMUM_API} or later (engine 20.10)",
+                f"API {docker['api_version']} (engine {docker['version']})",
+                "upgrade the Docker engine; this role leaves an installed engine as it is",
+            )
+        ]
+    return []
+
+
+def _toolkit(info: Mapping[str, Any], wanted: Wanted) -> list[Problem]:
+    toolkit = info["toolkit"]
+    if not wanted.toolkit:
+        return []
+    if toolkit is None:
+        return [
+            Problem(
+                "toolkit", "a toolkit that can be looked at", _unseen(info, "toolkit", "none"), "look at dpkg"
+            )
+        ]
+    if (
+        not toolkit["installed"]
+        or toolkit["usable"]
+        or toolkit["unseen"]
+        or not (info["docker"] or {}).get("running")
+    ):
+        return []
+    return [
+        Problem(
+            "toolkit",
+            "an engine that finds nvidia-container-runtime-hook on its PATH, or GPUs by CDI",
+            f"nvidia-container-toolkit {toolkit['version'] or 'of unknown version'}, and neither",
+            "put the hook on dockerd's PATH (apt-get install --reinstall nvidia-container-toolkit), then restart Docker",
+        )
+    ]
+
+
+def _daemon_json(info: Mapping[str, Any], wanted: Wanted) -> list[Problem]:
+    path = (info["daemon_config"] or {}).get("path", "daemon.json")
+    try:
+        merged_config(info, wanted)
+    except _daemon.DaemonConfigError as error:
+        seen = _unseen(info, "daemon_config", str(error))
+        return [
+            Problem("daemon.json", f"{path} that can be merged", seen, f"mend {path} by hand and run again")
+        ]
+    plan = daemon_plan(info, wanted)
+    refused = _daemon.refusal(plan, wanted.restart_docker) if plan else None
+    if plan and plan.action == "restart" and not refused and not info["systemd"]:
+        refused = "there is no systemd to restart it with"
+    if plan is None or refused is None:
+        return []
+    return [
+        Problem(
+            "restart",
+            "no restart of Docker, or one that stops no container",
+            f"{'; '.join(plan.because)}: {refused}",
+            "stop the containers, set live-restore, or set prerequisites_restart_docker: always to stop them",
+        )
+    ]
+
+
+def _distributions(info: Mapping[str, Any]) -> Mapping[str, str]:
+    return (info["environment"] or {}).get("distributions") or {}
+
+
+def _toolkit_missing(info: Mapping[str, Any], wanted: Wanted) -> bool:
+    return wanted.toolkit and not (info["toolkit"] or {}).get("installed")
+
+
+def _missing_packages(info: Mapping[str, Any], wanted: Wanted) -> list[str]:
+    """System packages to install, in one transaction."""
+    packages = []
+    if _toolkit_missing(info, wanted):
+        packages.append(wanted.toolkit_package)
+    if not (info["docker"] or {}).get("installed"):
+        packages.append(wanted.docker_package)
+    broken = missing_requirements(wanted.requirements, _distributions(info))
+    if broken and not info["ensurepip"] and not (info["environment"] or {}).get("python"):
+        packages.append("python3-venv")
+    return packages

@@ -1,0 +1,180 @@
+#!/usr/bin/python
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: python_environment
+version_added: "0.1.0"
+author:
+  - The sparkfleet.vllm authors (@sparkfleet)
+short_description: A Python environment of its own that holds what the modules need
+description:
+  - Makes a virtual environment and installs distributions into it, in one execution.
+  - Leaves the system's Python alone (PEP 668) and what is installed already at its version, as long as that is what is asked for.
+  - An environment whose Python is gone (after an upgrade of the distribution) is made anew.
+options:
+  path:
+    description: Directory of the environment. It is made if it is not there, and never taken over if it is something else.
+    type: path
+    default: /opt/sparkfleet/venv
+  requirements:
+    description: What it must hold, as C(name), C(name==1.2), C(name==1.*) or C(name>=1.2).
+    type: list
+    elements: str
+    required: true
+  python:
+    description: Python that a new environment is made with.
+    type: path
+    default: /usr/bin/python3
+  index_url:
+    description:
+      - Package index in place of the host's own configuration. It travels in the environment of pip and not in its arguments.
+    type: str
+  trusted_hosts:
+    description: Hosts of package indexes that may be asked without TLS.
+    type: list
+    elements: str
+    default: []
+attributes:
+  check_mode:
+    description: Tells what would be installed.
+    support: full
+  diff_mode:
+    description: Shows distributions and versions before and after.
+    support: full
+  idempotent:
+    description: Asks no index while everything is there.
+    support: full
+seealso:
+  - module: sparkfleet.vllm.spark_info
+"""
+
+EXAMPLES = r"""
+- name: Give the modules their environment
+  sparkfleet.vllm.python_environment:
+    requirements: ["docker==7.1.0", "huggingface_hub==2.4.*"]
+  become: true
+"""
+
+RETURN = r"""
+python:
+  description: Version of the environment's Python. Null in check mode if there is none yet.
+  returned: success
+  type: str
+  sample: 3.12.3
+created:
+  description: Whether the environment was made, or would be.
+  returned: success
+  type: bool
+  sample: false
+installed:
+  description: Requirements that were missing, or would be installed.
+  returned: success
+  type: list
+  elements: str
+  sample: ["docker==7.1.0"]
+"""
+
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _host, _probes
+
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "path": {"type": "path", "default": "/opt/sparkfleet/venv"},
+    "requirements": {"type": "list", "elements": "str", "required": True},
+    "python": {"type": "path", "default": "/usr/bin/python3"},
+    "index_url": {"type": "str", "no_log": True},
+    "trusted_hosts": {"type": "list", "elements": "str", "default": []},
+}
+
+
+def look(path: str) -> dict[str, Any]:
+    """The environment as it is; one whose Python does not run counts as absent."""
+    try:
+        return _probes.environment(_probes.Request(environment=path))
+    except (_probes.ProbeError, ValueError):
+        return {"path": path, "python": None, "distributions": {}}
+
+
+def shown(environment: dict[str, Any], requirements: list[str]) -> str:
+    """The distributions in question, one a line, for a diff."""
+    asked = {_host.parse_requirement(requirement)[0] for requirement in requirements}
+    held = {_host.normalized(name): version for name, version in environment["distributions"].items()}
+    return "".join(f"{name} {held[name]}\n" for name in sorted(asked) if name in held)
+
+
+def run(module: AnsibleModule, doing: str, argv: list[str], **environment: str) -> None:
+    rc, out, err = module.run_command(argv, environ_update=environment, umask=0o022)
+    if rc:
+        # The last lines carry the reason. An index with a password in its URL shows up in them: no_log masks it.
+        said = " / ".join([line for line in (err or out).splitlines() if line.strip()][-3:])
+        module.fail_json(
+            msg=f"expected to {doing}, seen: {said}; do: look at the host's package index and network",
+            stderr=err,
+        )
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    path, requirements = module.params["path"], module.params["requirements"]
+    try:
+        before = look(path)
+        missing = _host.missing_requirements(requirements, before["distributions"])
+        result: dict[str, Any] = {
+            "changed": bool(missing),
+            "created": before["python"] is None and bool(missing),
+            "installed": missing,
+            "python": before["python"],
+            "diff": {"before": shown(before, requirements), "after": shown(before, requirements)},
+        }
+    except _host.RequirementError as error:
+        module.fail_json(msg=f"requirements: {error}")
+    if module.check_mode or not missing:
+        result["diff"]["after"] += "".join(f"{requirement} (to be installed)\n" for requirement in missing)
+        module.exit_json(**result)
+
+    directory = Path(path)
+    ours = (directory / "pyvenv.cfg").exists()
+    if directory.exists() and not ours and any(directory.iterdir()):
+        module.fail_json(
+            msg=f"expected a virtual environment or nothing at {path}, seen: something else; do: choose another path"
+        )
+    with_pip = "pip" in {_host.normalized(name) for name in before["distributions"]}
+    if not with_pip:
+        argv = [module.params["python"], "-m", "venv", *(["--clear"] if ours else []), path]
+        run(module, f"make a virtual environment at {path}", argv)
+    index = {"PIP_INDEX_URL": module.params["index_url"]} if module.params["index_url"] else {}
+    trusted = (
+        {"PIP_TRUSTED_HOST": " ".join(module.params["trusted_hosts"])}
+        if module.params["trusted_hosts"]
+        else {}
+    )
+    pip = [
+        f"{path}/bin/python",
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "--no-input",
+        "install",
+        "--quiet",
+    ]
+    run(module, f"install {', '.join(missing)}", [*pip, *requirements], **index, **trusted)
+
+    after = look(path)
+    still = _host.missing_requirements(requirements, after["distributions"])
+    if still:
+        module.fail_json(
+            msg=f"expected {', '.join(still)} in {path}, seen: {after['distributions']}; do: remove {path} and run again"
+        )
+    result["python"] = after["python"]
+    result["diff"]["after"] = shown(after, requirements)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,394 @@
+#!/usr/bin/python
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: spark_info
+version_added: "0.1.0"
+author:
+  - The sparkfleet.vllm authors (@sparkfleet)
+short_description: Everything about a DGX Spark that matters before it serves
+description:
+  - Looks at a host in one execution, read-only, with nothing but the standard library of the system's Python.
+  - With O(wanted) it also judges the host, naming every problem at once and everything that is left to install.
+  - Every probe stands alone. One that fails or takes too long leaves null, and its reason in RV(unknown).
+options:
+  store:
+    description: Directory of the content-addressed store. Free room is looked up at its nearest existing parent.
+    type: path
+    default: /srv/sparkfleet
+  environment:
+    description: Python environment of the modules.
+    type: path
+    default: /opt/sparkfleet/venv
+  daemon_config:
+    description: Configuration file of the Docker engine.
+    type: path
+    default: /etc/docker/daemon.json
+  socket:
+    description: Socket of the Docker engine. It is asked only while dockerd runs.
+    type: path
+    default: /var/run/docker.sock
+  timeout:
+    description: Time limit of each probe, in seconds. Probes run side by side.
+    type: float
+    default: 10
+  wanted:
+    description: What the host has to offer. Without it nothing is judged.
+    type: dict
+    suboptions:
+      architectures:
+        description: Machine architectures, as C(uname -m) prints them.
+        type: list
+        elements: str
+        default: [aarch64]
+      gb10:
+        description: Whether the host must have a GB10.
+        type: bool
+        default: true
+      toolkit:
+        description: Whether the engine must be able to hand a GPU to a container.
+        type: bool
+        default: true
+      minimum_driver:
+        description: Oldest NVIDIA driver. Empty asks for none.
+        type: str
+        default: "580"
+      minimum_memory_gib:
+        description: Memory in all, in GiB.
+        type: float
+        default: 100
+      minimum_store_gib:
+        description: Room for the store in GiB, free or already holding models.
+        type: float
+        default: 40
+      minimum_docker_gib:
+        description: Room for Docker's images in GiB, free or already holding images.
+        type: float
+        default: 40
+      ports:
+        description: TCP ports that must be free or held by O(wanted.container).
+        type: list
+        elements: int
+        default: [8000]
+      container:
+        description: Name of the container that serves.
+        type: str
+        default: sparkfleet-vllm
+      docker_package:
+        description: Package that brings the Docker engine where there is none.
+        type: str
+        default: docker.io
+      toolkit_package:
+        description: Package that brings nvidia-container-toolkit where there is none.
+        type: str
+        default: nvidia-container-toolkit
+      registry_mirrors:
+        description: Mirrors of Docker Hub the engine must know.
+        type: list
+        elements: str
+        default: []
+      daemon_config:
+        description: What else daemon.json must hold.
+        type: dict
+        default: {}
+      restart_docker:
+        description: When Docker may restart. V(auto) means while it stops no container.
+        type: str
+        choices: [auto, always, never]
+        default: auto
+      directories:
+        description: Directories that must exist.
+        type: list
+        elements: path
+        default: []
+      requirements:
+        description: Distributions the environment must hold, as C(name), C(name==1.2), C(name==1.*) or C(name>=1.2).
+        type: list
+        elements: str
+        default: []
+attributes:
+  check_mode:
+    description: Looks and changes nothing, in check mode as otherwise.
+    support: full
+  diff_mode:
+    description: There is no difference to show.
+    support: none
+  idempotent:
+    description: Changes nothing.
+    support: full
+seealso:
+  - module: sparkfleet.vllm.daemon_config
+  - module: sparkfleet.vllm.python_environment
+"""
+
+EXAMPLES = r"""
+- name: Look at a Spark
+  sparkfleet.vllm.spark_info:
+  become: true
+  register: spark
+
+- name: Judge a host that serves without a GPU
+  sparkfleet.vllm.spark_info:
+    wanted:
+      architectures: [aarch64, x86_64]
+      gb10: false
+      toolkit: false
+      minimum_driver: ""
+      minimum_memory_gib: 8
+      ports: [8000]
+      requirements: ["docker==7.1.0"]
+  become: true
+  register: host
+"""
+
+RETURN = r"""
+architecture:
+  description: Machine architecture.
+  returned: always
+  type: str
+  sample: aarch64
+kernel:
+  description: Release of the kernel.
+  returned: always
+  type: str
+  sample: 6.11.0-1016-nvidia
+uid:
+  description: User id the probes ran as. Other users' processes and the engine need 0.
+  returned: always
+  type: int
+  sample: 0
+os:
+  description: The distribution, C(id), C(version) and C(name).
+  returned: always
+  type: dict
+  sample: {id: ubuntu, version: "24.04", name: Ubuntu 24.04.3 LTS}
+apt:
+  description: Whether apt-get is there.
+  returned: always
+  type: bool
+  sample: true
+systemd:
+  description: Whether systemd runs the host.
+  returned: always
+  type: bool
+  sample: true
+remove_ipc:
+  description: Whether logind removes the shared memory of a user whose last session ends.
+  returned: always
+  type: bool
+  sample: true
+gb10:
+  description: Whether there is a GB10, and what each witness says, C(pci) addresses of 10de:2e12, C(name) by nvidia-smi, DMI C(product).
+  returned: always
+  type: dict
+  sample: {present: true, pci: ["000f:01:00.0"], name: NVIDIA GB10, product: NVIDIA_DGX_Spark}
+driver:
+  description: Version of the NVIDIA driver.
+  returned: always
+  type: str
+  sample: 580.95.05
+memory:
+  description: Unified memory in bytes, in all, available, and swap.
+  returned: always
+  type: dict
+  sample: {total_bytes: 128468000768, available_bytes: 121000001536, swap_bytes: 17179865088}
+disks:
+  description:
+    - Room for C(store) and C(docker) in bytes. C(nearest) is the existing directory it was measured at, C(device) tells whether
+      both share a file system, C(held_bytes) is what models or images take already.
+  returned: always
+  type: dict
+  sample:
+    store: {path: /srv/sparkfleet, nearest: /srv, device: 66306, free_bytes: 3000000000000, total_bytes: 3900000000000, held_bytes: 0}
+    docker: {path: /var/lib/docker, nearest: /var/lib/docker, device: 66306, free_bytes: 3000000000000, total_bytes: 3900000000000, held_bytes: 0}
+directories:
+  description: Those of O(wanted.directories) that exist.
+  returned: always
+  type: list
+  elements: str
+  sample: [/srv/sparkfleet]
+docker:
+  description:
+    - The Docker engine. C(started) is in seconds since the epoch, C(images_bytes) in bytes; C(containers) are the running ones with
+      C(id), C(name), C(image), C(labels) and published C(ports). Everything the engine itself says is null while it does not run.
+  returned: always
+  type: dict
+  sample:
+    installed: true
+    running: true
+    pid: 1200
+    started: 1795470000.0
+    socket: /var/run/docker.sock
+    version: 29.1.3
+    api_version: "1.52"
+    data_root: /var/lib/docker
+    storage_driver: overlayfs
+    cgroup_version: "2"
+    live_restore: false
+    runtimes: [io.containerd.runc.v2, nvidia, runc]
+    registry_mirrors: []
+    insecure_registries: ["127.0.0.0/8", "::1/128"]
+    cdi_devices: [nvidia.com/gpu=0]
+    images_bytes: 21474836480
+    containers:
+      - id: 4f0b…
+        name: sparkfleet-vllm
+        image: vllm/vllm-openai@sha256:…
+        labels: {}
+        ports: [{port: 8000, address: 127.0.0.1, container_port: 8000, protocol: tcp}]
+daemon_config:
+  description: daemon.json, C(path), C(exists), its C(content), or the C(error) with line and column if it is no JSON.
+  returned: always
+  type: dict
+  sample: {path: /etc/docker/daemon.json, exists: true, content: {log-driver: local}, error: null}
+toolkit:
+  description:
+    - nvidia-container-toolkit. C(hook) is what dockerd's PATH leads to, C(usable) whether the engine that runs now can hand out a GPU,
+      C(unseen) whether the hook came after dockerd started, which looks for it only then.
+  returned: always
+  type: dict
+  sample: {installed: true, version: 1.19.0-1, hook: /usr/bin/nvidia-container-runtime-hook, runtime: true, cdi: false, unseen: false, usable: true}
+ports:
+  description: Listening TCP ports and those that Docker publishes, each with address, pid, process and container where they can be seen.
+  returned: always
+  type: list
+  elements: dict
+  sample: [{port: 8000, address: 0.0.0.0, pid: 4711, process: docker-proxy, container: sparkfleet-vllm}]
+environment:
+  description: The modules' environment, its C(path), version of its C(python) (null if there is none) and C(distributions).
+  returned: always
+  type: dict
+  sample: {path: /opt/sparkfleet/venv, python: 3.12.3, distributions: {docker: 7.1.0}}
+ensurepip:
+  description: Whether the system's Python can make an environment with pip (Debian keeps that in python3-venv).
+  returned: always
+  type: bool
+  sample: true
+unknown:
+  description: Why a probe could not tell, by its name. C(docker_api) is about an engine that runs and does not answer.
+  returned: always
+  type: dict
+  sample: {driver: "nvidia-smi is not there"}
+problems:
+  description: What stands in the way and cannot be mended here. Each has C(check), C(expected), C(seen) and C(do).
+  returned: when O(wanted) is given
+  type: list
+  elements: dict
+  sample: [{check: architecture, expected: aarch64, seen: x86_64, do: take the host out of the inventory}]
+todo:
+  description:
+    - What is missing and can be installed. C(packages), whether the Docker or toolkit repository is needed for them, C(directories),
+      C(requirements) of the environment, C(start) of the engine, and for C(daemon) the changed C(keys), the C(action) that makes
+      the engine follow (none, reload, restart), its reasons in C(because) and the containers that it C(stops).
+  returned: when O(wanted) is given
+  type: dict
+  sample:
+    packages: [nvidia-container-toolkit]
+    docker_repository: false
+    toolkit_repository: true
+    directories: [/srv/sparkfleet]
+    requirements: ["docker==7.1.0"]
+    daemon: {keys: [registry-mirrors], action: reload, because: [], stops: []}
+    start: false
+changes:
+  description: RV(todo) in words, one line a change.
+  returned: when O(wanted) is given
+  type: list
+  elements: str
+  sample: [create /srv/sparkfleet]
+usable:
+  description: Whether engine and environment are there, so that modules which need them can run now.
+  returned: when O(wanted) is given
+  type: bool
+  sample: true
+"""
+
+import traceback
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _daemon, _host, _probes
+
+WANTED: dict[str, dict[str, Any]] = {
+    "architectures": {"type": "list", "elements": "str", "default": ["aarch64"]},
+    "gb10": {"type": "bool", "default": True},
+    "toolkit": {"type": "bool", "default": True},
+    "minimum_driver": {"type": "str", "default": "580"},
+    "minimum_memory_gib": {"type": "float", "default": 100},
+    "minimum_store_gib": {"type": "float", "default": 40},
+    "minimum_docker_gib": {"type": "float", "default": 40},
+    "ports": {"type": "list", "elements": "int", "default": [8000]},
+    "container": {"type": "str", "default": "sparkfleet-vllm"},
+    "docker_package": {"type": "str", "default": "docker.io"},
+    "toolkit_package": {"type": "str", "default": "nvidia-container-toolkit"},
+    "registry_mirrors": {"type": "list", "elements": "str", "default": []},
+    "daemon_config": {"type": "dict", "default": {}},
+    "restart_docker": {"type": "str", "choices": ["auto", "always", "never"], "default": "auto"},
+    "directories": {"type": "list", "elements": "path", "default": []},
+    "requirements": {"type": "list", "elements": "str", "default": []},
+}
+
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "store": {"type": "path", "default": "/srv/sparkfleet"},
+    "environment": {"type": "path", "default": "/opt/sparkfleet/venv"},
+    "daemon_config": {"type": "path", "default": "/etc/docker/daemon.json"},
+    "socket": {"type": "path", "default": "/var/run/docker.sock"},
+    "timeout": {"type": "float", "default": 10},
+    "wanted": {"type": "dict", "options": WANTED},
+}
+
+
+def wanted_of(options: dict[str, Any]) -> _host.Wanted:
+    """The options as the judge takes them; lists become tuples."""
+    typed: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+    return _host.Wanted(**typed)
+
+
+def judge(info: dict[str, Any], wanted: _host.Wanted) -> dict[str, Any]:
+    todo = _host.todo(info, wanted)
+    return {
+        "problems": _host.problems(info, wanted),
+        "todo": todo,
+        "changes": _host.changes(todo),
+        "usable": _host.usable(info, wanted),
+    }
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    options = module.params["wanted"]
+    try:
+        for requirement in options["requirements"] if options else ():
+            _host.parse_requirement(requirement)
+    except _host.RequirementError as error:
+        module.fail_json(msg=f"wanted.requirements: {error}")
+    wanted = wanted_of(options) if options else _host.Wanted()
+    info = _probes.gather(
+        _probes.Request(
+            store=module.params["store"],
+            directories=wanted.directories,
+            environment=module.params["environment"],
+            daemon_config=module.params["daemon_config"],
+            data_root=wanted.daemon_config.get("data-root"),
+            socket=module.params["socket"],
+            timeout=module.params["timeout"],
+        )
+    )
+    try:
+        judged = judge(info, wanted) if options else {}
+    except Exception as error:
+        # A host that no judge foresaw: what was seen is worth more than a traceback alone.
+        module.fail_json(
+            msg=f"cannot judge what was seen: {error!r}",
+            exception=traceback.format_exc(),
+            **_daemon.redacted(info),
+        )
+    module.exit_json(changed=False, **_daemon.redacted(info), **judged)
+
+
+if __name__ == "__main__":
+    main()
