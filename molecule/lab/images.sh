@@ -85,9 +85,10 @@ for image in "${@:-spark depot}"; do
             base) ;;
             depot) layer "${lab_depot_image}" "${base}" "${lab_dir}/depot" --change 'ENTRYPOINT ["/usr/local/bin/depot"]' ;;
             spark)
-                layer "${lab_spark_image}:bare" "${base}" "${lab_dir}/spark" --change 'CMD ["/sbin/init"]' \
-                    --change 'ENV container=docker' --change 'STOPSIGNAL SIGRTMIN+3'
-                layer "${lab_spark_image}:latest" "${lab_spark_image}:bare" "${lab_dir}/engine"
+                # "container" tells systemd where it is.
+                boot=(--change 'CMD ["/sbin/init"]' --change 'ENV container=docker')
+                layer "${lab_spark_image}:bare" "${base}" "${lab_dir}/spark" "${boot[@]}"
+                layer "${lab_spark_image}:latest" "${lab_spark_image}:bare" "${lab_dir}/engine" "${boot[@]}"
                 ;;
             *) fail "no image ${one}" "base, spark or depot" ;;
         esac
