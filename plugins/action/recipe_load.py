@@ -1,0 +1,125 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""C(recipe_load), on the controller alone: no connection is opened, so a wrong recipe stops before any host."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _lock, _recipe
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._schema import Problem
+
+SHIPPED = Path(__file__).resolve().parents[2] / "recipes"
+ENDINGS = (".yml", ".yaml")
+
+
+def shown(path: Path) -> str:
+    """A path as short as it can be told from here."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def find(asked: str, inventory: Path | None, bases: list[Path]) -> Path:
+    """The file of a recipe: by name among the shipped ones and beside the inventory, or by path.
+
+    :raises AnsibleActionFail: no such recipe, or two of that name
+    """
+    if "/" in asked or asked.endswith(ENDINGS):
+        tried = [(base / Path(asked).expanduser()) for base in bases]
+        for path in tried:
+            if path.is_file():
+                return Path(os.path.normpath(path))
+        raise AnsibleActionFail(
+            f"recipe '{asked}': expected a file, seen none at {' or '.join(dict.fromkeys(map(shown, tried)))};"
+            " correct spark_recipe"
+        )
+    places = [SHIPPED, *([inventory / "recipes"] if inventory else [])]
+    found = [path for place in places for ending in ENDINGS if (path := place / f"{asked}{ending}").is_file()]
+    if len(found) > 1:
+        raise AnsibleActionFail(
+            f"recipe '{asked}': expected one, seen {' and '.join(map(shown, found))}; rename yours, or give its path"
+        )
+    if found:
+        return found[0]
+    names = sorted(
+        path.stem
+        for place in places
+        for path in place.glob("*.y*ml")
+        if path.suffix in ENDINGS and not path.stem.endswith(".lock")
+    )
+    close = difflib.get_close_matches(asked, names, n=1, cutoff=0.4)
+    raise AnsibleActionFail(
+        f"recipe '{asked}': expected one of {', '.join(names) or 'none'} in {' or '.join(map(shown, places))},"
+        " or the path of a file; " + (f"nearest: {close[0]}; " if close else "") + "correct spark_recipe"
+    )
+
+
+def failure(what: str, problems: list[Problem], cure: str = "") -> AnsibleActionFail:
+    count = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
+    return AnsibleActionFail(
+        "\n".join([f"{what}: {count}", *(f"  {problem}" for problem in problems), cure]).rstrip()
+    )
+
+
+def read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise AnsibleActionFail(f"{shown(path)}: expected a readable text file, seen {error}") from error
+
+
+class ActionModule(ActionBase):
+    TRANSFERS_FILES = False
+    _requires_connection = False
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result = super().run(tmp, task_vars)
+        _spec, arguments = self.validate_argument_spec(
+            argument_spec={
+                "name": {"type": "str", "required": True},
+                "lock_dir": {"type": "str", "default": ""},
+                "lock": {"type": "str", "choices": ["enforce", "ignore"], "default": "enforce"},
+            }
+        )
+        inventory = (task_vars or {}).get("inventory_dir")
+        home = Path(inventory) if inventory else None
+        path = find(arguments["name"], home, [Path.cwd(), Path(self._loader.get_basedir())])
+        recipe, problems = _recipe.parse(read(path), shown(path))
+        if problems:
+            raise failure(f"recipe '{arguments['name']}' is not valid", problems)
+
+        folder = Path(arguments["lock_dir"]).expanduser() if arguments["lock_dir"] else path.parent
+        lock_path = (home or Path.cwd()) / folder / f"{recipe['name']}.lock.yml"
+        return result | {
+            "changed": False,
+            "name": arguments["name"],
+            "recipe": recipe,
+            "lock": self._lock(recipe, path, lock_path) if arguments["lock"] == "enforce" else {},
+            "recipe_path": str(path),
+            "lock_path": str(lock_path),
+        }
+
+    @staticmethod
+    def _lock(recipe: dict[str, Any], path: Path, lock_path: Path) -> dict[str, Any]:
+        if not lock_path.exists():
+            return {}
+        lock, problems = _lock.parse(read(lock_path), shown(lock_path))
+        if problems:
+            raise failure(
+                f"the lock of recipe '{recipe['name']}' is not valid",
+                problems,
+                "Take the file from your version control, or make it anew: ansible-playbook sparkfleet.vllm.lock",
+            )
+        differences = _lock.against(recipe, lock)
+        if differences:
+            raise AnsibleActionFail(_lock.outdated(shown(path), shown(lock_path), differences))
+        return lock

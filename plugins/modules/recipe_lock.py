@@ -1,0 +1,392 @@
+#!/usr/bin/python
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: recipe_lock
+short_description: Resolve the names of a recipe into a lock, and hold the lock against upstream
+version_added: "0.1.0"
+author:
+  - The sparkfleet.vllm authors (@sparkfleet)
+description:
+  - Resolves the image's tag to a digest without pulling it, each model's revision to a commit with size and sha256 of
+    every file, and each patch to its md5 and sha256. Everything is asked at the same time.
+  - Runs on the controller, delegated to C(localhost) and once. Patches are kept there, under their sha256.
+  - With a lock, its values are used, and upstream is asked whether the names still stand for them.
+options:
+  recipe:
+    description: The recipe, as M(sparkfleet.vllm.recipe_load) returns it.
+    type: dict
+    required: true
+  path:
+    description: File of the lock.
+    type: path
+    required: true
+  state:
+    description:
+      - V(present) uses the lock, and makes one when there is none.
+      - V(updated) resolves everything anew and replaces the lock if anything changed.
+    type: str
+    choices: [present, updated]
+    default: present
+  locked:
+    description: Refuse to go on without a lock. Used with O(state=present).
+    type: bool
+    default: false
+  upstream:
+    description:
+      - What to do when upstream gives something else than what is locked. V(fail) stops and shows both values, V(warn)
+        says so and goes on with what is locked, V(ignore) does not ask.
+      - An upstream that does not answer is a warning, as long as the lock and the cache have what is needed.
+    type: str
+    choices: [fail, warn, ignore]
+    default: fail
+  hub_endpoint:
+    description: Hugging Face Hub or a mirror of it.
+    type: str
+    default: https://huggingface.co
+  hub_token:
+    description: Token for gated or private repositories; needs read access only.
+    type: str
+  raw_endpoint:
+    description: Where C(<repository>/<commit>/<path>) of a patch is read.
+    type: str
+    default: https://raw.githubusercontent.com
+  registry_mirrors:
+    description: Mirrors of Docker Hub, asked first and in order, without credentials.
+    type: list
+    elements: str
+    default: []
+  registry_username:
+    description: User name for the image's own registry. Default is E(SPARKFLEET_REGISTRY_USERNAME).
+    type: str
+  registry_password:
+    description: Password for the image's own registry. Default is E(SPARKFLEET_REGISTRY_PASSWORD).
+    type: str
+  cache_dir:
+    description: Where fetched patches are kept, under C(patches/<sha256>/<name>).
+    type: path
+    default: ~/.cache/sparkfleet
+attributes:
+  check_mode:
+    description:
+      - The lock is not written, and returned as it would be. Patches are put into the cache all the same, as what
+        follows reads them there.
+    support: full
+  diff_mode:
+    description: Shows the values that change, and only those.
+    support: full
+  idempotent:
+    description: A second run changes nothing, unless upstream did and O(state=updated).
+    support: full
+requirements:
+  - requests (Python package)
+  - huggingface_hub (Python package)
+  - PyYAML (Python package)
+seealso:
+  - module: sparkfleet.vllm.recipe_load
+"""
+
+EXAMPLES = r"""
+- name: Use the lock, or make it on first use
+  sparkfleet.vllm.recipe_lock:
+    recipe: "{{ loaded.recipe }}"
+    path: "{{ loaded.lock_path }}"
+  delegate_to: localhost
+  run_once: true
+
+- name: Resolve everything anew
+  sparkfleet.vllm.recipe_lock:
+    recipe: "{{ loaded.recipe }}"
+    path: "{{ loaded.lock_path }}"
+    state: updated
+  delegate_to: localhost
+  run_once: true
+"""
+
+RETURN = r"""
+lock:
+  description: The lock as it is in the file, or would be.
+  type: dict
+  returned: success
+  sample:
+    version: 1
+    recipe: huihui-gemma4-mtp-n1
+patches:
+  description:
+    - The patches of the lock, each with RV(ignore:src), its file on the controller, and with C(target) and C(tried_with)
+      of the recipe.
+  type: list
+  elements: dict
+  returned: success
+  sample:
+    - name: gemma4_mtp.py
+      src: /home/me/.cache/sparkfleet/patches/<sha256>/gemma4_mtp.py
+differences:
+  description: What upstream gives and the lock does not hold.
+  type: list
+  elements: dict
+  returned: always
+  sample:
+    - part: models.draft google/gemma-4-26B-A4B-it-assistant at main
+      value: commit
+      locked: 1111111111111111111111111111111111111111
+      seen: 2222222222222222222222222222222222222222
+summary:
+  description: What is locked, one line a part, for people.
+  type: list
+  elements: str
+  returned: success
+  sample: ["image vllm/vllm-openai:gemma4-0505-arm64-cu130 is sha256:…"]
+path:
+  description: File of the lock.
+  type: str
+  returned: always
+  sample: /etc/fleet/locks/huihui-gemma4-mtp-n1.lock.yml
+"""
+
+import dataclasses
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule, env_fallback, missing_required_lib
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _lock, _raw, _recipe, _registry
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._fetch import (
+    HAS_REQUESTS,
+    NotFound,
+    Unreachable,
+    UpstreamError,
+)
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._hub import Hub, HubError
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._schema import HAS_YAML, Problem
+
+try:
+    import huggingface_hub.errors as hub_errors
+
+    HUB_PROBLEM = None
+except ImportError:
+    HUB_PROBLEM = traceback.format_exc()
+
+
+class Upstream:
+    """The registry, the Hub and the raw file server that the options name."""
+
+    def __init__(self, params: Mapping[str, Any], patient: bool) -> None:
+        self.mirrors = params["registry_mirrors"]
+        username, password = params["registry_username"], params["registry_password"]
+        self.credentials = _registry.Credentials(username, password) if username and password else None
+        self.raw = params["raw_endpoint"]
+        # With a lock in hand an answer is welcome, not needed.
+        self.hub = Hub(params["hub_endpoint"], params["hub_token"] or None, retries=5 if patient else 1)
+        self.notes: list[str] = []
+
+    def digest(self, reference: str) -> str:
+        answer = _registry.resolve(_registry.parse_reference(reference), self.mirrors, self.credentials)
+        self.notes.extend(answer.notes)
+        return answer.digest
+
+    def manifest(self, repository: str, revision: str) -> Mapping[str, Any]:
+        try:
+            return self.hub.resolve_manifest(repository, revision)
+        except HubError as error:
+            raise _of_hub(error) from error
+
+    def commit(self, repository: str, revision: str) -> str:
+        try:
+            api = self.hub.load().HfApi(endpoint=self.hub.endpoint, token=self.hub.token or False)
+            what = f"{repository} at {revision}"
+            info = self.hub.call(
+                what, lambda: api.model_info(repository, revision=revision, timeout=self.hub.timeout)
+            )
+        except HubError as error:
+            raise _of_hub(error) from error
+        return str(info.sha)
+
+    def patch(self, patch: Mapping[str, Any]) -> bytes:
+        return _raw.fetch(self.raw, patch["repository"], patch["commit"], patch["path"])
+
+
+def _of_hub(error: HubError) -> UpstreamError:
+    if isinstance(error.__cause__, hub_errors.RevisionNotFoundError):
+        return NotFound(str(error))
+    return Unreachable(str(error)) if error.retryable else UpstreamError(str(error))
+
+
+class Cache:
+    def __init__(self, folder: str) -> None:
+        self.folder = str(Path(folder).expanduser().absolute())
+
+    def find(self, sha256: str, name: str) -> str | None:
+        return _raw.cached(self.folder, sha256, name)
+
+    def keep(self, name: str, content: bytes) -> str:
+        return _raw.keep(self.folder, name, content)
+
+
+class Refused(Exception):
+    """The run must stop; the text is the user's message."""
+
+    def __init__(self, message: str, differences: list[_lock.Difference] | None = None) -> None:
+        super().__init__(message)
+        self.differences = [dataclasses.asdict(item) for item in differences or []]
+
+
+def read(path: Path) -> tuple[dict[str, Any], list[Problem]]:
+    """The lock of a file and its problems; no lock and no problem when there is no file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}, []
+    except (OSError, UnicodeDecodeError) as error:
+        return {}, [Problem(str(path), "", f"expected a readable text file, seen {error}")]
+    return _lock.parse(text, str(path))
+
+
+def run(module: AnsibleModule) -> dict[str, Any]:
+    params = module.params
+    recipe, path = params["recipe"], Path(params["path"])
+    problems = _recipe.validate(recipe, str(recipe.get("name")))
+    if problems:
+        raise Refused("the recipe is not valid:\n" + "\n".join(f"  {problem}" for problem in problems))
+    recipe = _recipe.complete(recipe)
+    before, problems = read(path)
+    cache = Cache(params["cache_dir"])
+    try:
+        if params["state"] == "updated":
+            for problem in problems:
+                module.warn(f"the old lock is not usable and is replaced: {problem}")
+            return renew(module, recipe, before, path, cache)
+        if problems:
+            raise Refused("the lock is not valid:\n" + "\n".join(f"  {problem}" for problem in problems))
+        if before:
+            return use(module, recipe, before, path, cache)
+        if params["locked"]:
+            raise Refused(
+                f"expected the lock {path}, seen no file, and the run is told to go by a lock only (spark_locked);"
+                " make it with ansible-playbook sparkfleet.vllm.lock, look at it, and keep it"
+            )
+        return renew(module, recipe, before, path, cache)
+    except OSError as error:
+        raise Refused(
+            f"expected to read and write {path} and {cache.folder}, seen {error}; set recipe_lock_dir or"
+            " recipe_cache_dir to a directory of yours"
+        ) from error
+
+
+def use(
+    module: AnsibleModule, recipe: dict[str, Any], lock: dict[str, Any], path: Path, cache: Cache
+) -> dict[str, Any]:
+    outdated = _lock.against(recipe, lock)
+    if outdated:
+        raise Refused(_lock.outdated(f"recipe {recipe['name']}", str(path), outdated), outdated)
+    mode = module.params["upstream"]
+    upstream = Upstream(module.params, patient=False)
+    settled = _lock.hold(lock, upstream, cache, ask=mode != "ignore")
+    if settled.differences and mode == "fail":
+        raise Refused(_lock.moved(str(path), settled), settled.differences)
+    if settled.missing:
+        raise Refused(
+            "a locked patch is not to be had:\n  " + "\n  ".join(settled.missing), settled.differences
+        )
+    for difference in settled.differences:
+        module.warn(f"the lock stays in force: {difference.line('upstream')}")
+    for unknown in [*upstream.notes, *settled.unknown]:
+        module.warn(f"the lock stays in force, upstream could not be asked: {unknown}")
+    return answer(recipe, settled, path) | {"changed": False, "msg": f"{path} is in force"}
+
+
+def renew(
+    module: AnsibleModule, recipe: dict[str, Any], before: dict[str, Any], path: Path, cache: Cache
+) -> dict[str, Any]:
+    upstream = Upstream(module.params, patient=True)
+    settled = _lock.resolve(recipe, upstream, cache)
+    for note in upstream.notes:
+        module.warn(note)
+    for line in _lock.first_use(settled.lock, before):
+        module.warn(line)
+    changed = settled.lock != before
+    if changed and not module.check_mode:
+        _raw.write(path, _lock.render(settled.lock).encode())
+    sides = _lock.diff(before, settled.lock)
+    done = "would be written" if module.check_mode else "written"
+    return answer(recipe, settled, path) | {
+        "changed": changed,
+        "msg": f"{path} {done}" if changed else f"{path} holds what upstream gives",
+        "diff": {"before_header": f"{path} (locked)", "after_header": f"{path} (resolved)", **sides},
+    }
+
+
+def answer(recipe: dict[str, Any], settled: _lock.Settled, path: Path) -> dict[str, Any]:
+    asked = {patch["name"]: patch for patch in recipe["patches"]}
+    return {
+        "lock": settled.lock,
+        "patches": [
+            {
+                **{
+                    key: asked[patch["name"]][key]
+                    for key in ("target", "tried_with")
+                    if key in asked[patch["name"]]
+                },
+                **patch,
+                "src": settled.sources[patch["name"]],
+            }
+            for patch in settled.lock["patches"]
+        ],
+        "differences": [dataclasses.asdict(item) for item in settled.differences],
+        "summary": _lock.summary(settled.lock),
+        "path": str(path),
+    }
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "recipe": {"type": "dict", "required": True},
+            "path": {"type": "path", "required": True},
+            "state": {"type": "str", "choices": ["present", "updated"], "default": "present"},
+            "locked": {"type": "bool", "default": False},
+            "upstream": {"type": "str", "choices": ["fail", "warn", "ignore"], "default": "fail"},
+            "hub_endpoint": {"type": "str", "default": "https://huggingface.co"},
+            "hub_token": {"type": "str", "no_log": True},
+            "raw_endpoint": {"type": "str", "default": "https://raw.githubusercontent.com"},
+            "registry_mirrors": {"type": "list", "elements": "str", "default": []},
+            "registry_username": {
+                "type": "str",
+                "fallback": (env_fallback, ["SPARKFLEET_REGISTRY_USERNAME"]),
+            },
+            "registry_password": {
+                "type": "str",
+                "no_log": True,
+                "fallback": (env_fallback, ["SPARKFLEET_REGISTRY_PASSWORD"]),
+            },
+            "cache_dir": {"type": "path", "default": "~/.cache/sparkfleet"},
+        },
+        required_together=[("registry_username", "registry_password")],
+        supports_check_mode=True,
+    )
+    for library, there in (
+        ("PyYAML", HAS_YAML),
+        ("requests", HAS_REQUESTS),
+        ("huggingface_hub", HUB_PROBLEM is None),
+    ):
+        if not there:
+            module.fail_json(msg=missing_required_lib(library), exception=HUB_PROBLEM)
+    nowhere: dict[str, Any] = {"differences": [], "path": module.params["path"]}
+    try:
+        module.exit_json(**run(module))
+    except Refused as error:
+        module.fail_json(msg=str(error), **nowhere | {"differences": error.differences})
+    except _lock.LockError as error:
+        lines = "\n".join(f"  {problem}" for problem in error.problems)
+        module.fail_json(msg=f"the recipe cannot be locked, nothing was written:\n{lines}", **nowhere)
+    except HubError as error:
+        module.fail_json(msg=f"hub_endpoint: {error}", **nowhere)
+
+
+if __name__ == "__main__":
+    main()
