@@ -203,7 +203,7 @@ def _merge(current: Mapping[str, Any], config: Mapping[str, Any], where: str) ->
         elif isinstance(there, list) and isinstance(value, list):
             merged[key] = _unite(there, value)
         elif isinstance(there, (Mapping, list)) or isinstance(value, (Mapping, list)):
-            raise DaemonConfigError(f"{path}: wanted a {_kind(value)}, the file has a {_kind(there)}")
+            raise DaemonConfigError(f"{path}: wanted {_kind(value)}, the file has {_kind(there)}")
         else:
             merged[key] = value
     return merged

@@ -76,6 +76,11 @@ def problems(info: Mapping[str, Any], wanted: Wanted) -> list[dict[str, str]]:
     return [asdict(problem) for problem in found]
 
 
+def report(problems: Iterable[Mapping[str, str]]) -> str:
+    """The problems as one text for people: a paragraph each."""
+    return "\n".join(f"{p['check']}: expected {p['expected']}\n  seen {p['seen']}\n  do   {p['do']}" for p in problems)
+
+
 def todo(info: Mapping[str, Any], wanted: Wanted) -> dict[str, Any]:
     """What is missing and can be installed. See RETURN of spark_info for the shape."""
     docker = info["docker"] or {}

@@ -279,6 +279,11 @@ problems:
   type: list
   elements: dict
   sample: [{check: architecture, expected: aarch64, seen: x86_64, do: take the host out of the inventory}]
+report:
+  description: RV(problems) as one text for people. Empty if there is none.
+  returned: when O(wanted) is given
+  type: str
+  sample: ""
 todo:
   description:
     - What is missing and can be installed. C(packages), whether the Docker or toolkit repository is needed for them, C(directories),
@@ -349,9 +354,10 @@ def wanted_of(options: dict[str, Any]) -> _host.Wanted:
 
 
 def judge(info: dict[str, Any], wanted: _host.Wanted) -> dict[str, Any]:
-    todo = _host.todo(info, wanted)
+    todo, problems = _host.todo(info, wanted), _host.problems(info, wanted)
     return {
-        "problems": _host.problems(info, wanted),
+        "problems": problems,
+        "report": _host.report(problems),
         "todo": todo,
         "changes": _host.changes(todo),
         "usable": _host.usable(info, wanted),
