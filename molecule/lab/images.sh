@@ -86,7 +86,7 @@ for image in "${@:-spark depot}"; do
             depot) layer "${lab_depot_image}" "${base}" "${lab_dir}/depot" --change 'ENTRYPOINT ["/usr/local/bin/depot"]' ;;
             spark)
                 # "container" tells systemd where it is.
-                boot=(--change 'CMD ["/sbin/init"]' --change 'ENV container=docker')
+                boot=(--change 'CMD ["/usr/local/sbin/lab-init"]' --change 'ENV container=docker')
                 layer "${lab_spark_image}:bare" "${base}" "${lab_dir}/spark" "${boot[@]}"
                 layer "${lab_spark_image}:latest" "${lab_spark_image}:bare" "${lab_dir}/engine" "${boot[@]}"
                 ;;

@@ -7,8 +7,8 @@ useradd --create-home --shell /bin/bash --groups sudo spark
 rm -f /etc/ssh/ssh_host_*
 systemctl enable spark-hostkeys.service
 systemctl set-default multi-user.target
-# What a container has no use for, and what would make systemd report "degraded".
-systemctl mask getty.target console-getty.service systemd-logind.service sys-kernel-debug.mount \
+# What a container has no use for, and what would reach for the settings and modules of the machine's own kernel.
+systemctl mask systemd-sysctl.service systemd-modules-load.service getty.target console-getty.service systemd-logind.service sys-kernel-debug.mount \
     sys-kernel-tracing.mount dev-hugepages.mount systemd-binfmt.service apt-daily.timer apt-daily-upgrade.timer
 # The lab's depot stands where the distribution's mirror would be.
 mkdir -p /etc/apt/keyrings
