@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.util
 import json
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +24,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._manifest import (
+    Manifest,
     path_problems,
     repository_problems,
 )
@@ -316,7 +319,8 @@ class Hub:
             if here() > size:
                 discard()
             have = here()
-            if have == size > 0:
+            if have == size:
+                target.touch()
                 return
             headers = self._headers() | ({"Range": f"bytes={have}-"} if have else {})
             with utils.get_session().stream(
@@ -332,7 +336,7 @@ class Hub:
                 utils.hf_raise_for_status(answer)
                 if have and answer.status_code != 206:
                     discard()
-                with target.open("ab", buffering=BLOCK) as file:
+                with target.open("ab") as file:
                     for block in answer.iter_bytes():
                         file.write(block)
                         received(len(block))
@@ -348,11 +352,44 @@ class Hub:
 
         self.call(what, get, progressed)
 
-    def download_with_library(self, repository: str, commit: str, path: str, folder: Path) -> Path:
+    def download_with_library(
+        self,
+        repository: str,
+        commit: str,
+        path: str,
+        folder: Path,
+        received: Callable[[int], None] = lambda count: None,
+    ) -> Path:
         """Bring one file to `folder`/`path` with hf_hub_download, which on the public Hub uses Xet.
 
         Whole files only: one that is interrupted starts again.
         """
+
+        class Bar:
+            """What the library reports to, in place of a progress bar."""
+
+            def __init__(self, *_: Any, **__: Any) -> None:
+                self.total = self.n = 0
+
+            def __enter__(self) -> Bar:
+                return self
+
+            def __exit__(self, *_: Any) -> None:
+                pass
+
+            def update(self, count: float | None = 1) -> None:
+                received(int(count or 0))
+
+            def close(self) -> None:
+                pass
+
+            def _nothing(self, *_: Any, **__: Any) -> None:
+                pass
+
+            # With `update_transfer` the library counts bytes on disk and bytes on the wire in one bar, not in two.
+            update_transfer = refresh = set_description_str = _nothing
+            set_postfix_str = set_transfer_postfix_str = _nothing
+
         library = importlib.import_module("huggingface_hub")
         # It would keep a file that is there when the Hub does not answer.
         (folder / path).unlink(missing_ok=True)
@@ -367,9 +404,48 @@ class Hub:
                     endpoint=self.endpoint,
                     token=self.token or False,
                     etag_timeout=self.timeout,
+                    tqdm_class=Bar,
                 ),
             )
         )
+
+
+@dataclass(frozen=True)
+class HttpFetcher:
+    """One request a file, and a file goes on where it stopped."""
+
+    hub: Hub
+    resumes = True
+
+    def fetch(self, manifest: Manifest, path: str, target: Path, received: Callable[[int], None]) -> None:
+        self.hub.download(
+            manifest.repository, manifest.commit, path, manifest.files[path].size, target, received
+        )
+
+
+@dataclass(frozen=True)
+class LibraryFetcher:
+    """hf_hub_download, for the Hub's own storage (Xet): faster there, and a file starts again."""
+
+    hub: Hub
+    resumes = False
+
+    def fetch(self, manifest: Manifest, path: str, target: Path, received: Callable[[int], None]) -> None:
+        folder = target.with_name(f"{target.name}.d")
+        got = self.hub.download_with_library(manifest.repository, manifest.commit, path, folder, received)
+        got.replace(target)
+        shutil.rmtree(folder)
+
+
+def fetcher_for(hub: Hub, transport: str, home: Path) -> HttpFetcher | LibraryFetcher:
+    """:param transport: ``auto`` (Xet on the public Hub when it is installed, else HTTP) or ``http``
+
+    :param home: where the library may keep files of its own
+    :raises HubLibraryMissing:
+    """
+    hub.load(home)
+    xet = transport == "auto" and hub.public and importlib.util.find_spec("hf_xet") is not None
+    return LibraryFetcher(hub) if xet else HttpFetcher(hub)
 
 
 def resolve_manifest(
