@@ -78,7 +78,9 @@ def problems(info: Mapping[str, Any], wanted: Wanted) -> list[dict[str, str]]:
 
 def report(problems: Iterable[Mapping[str, str]]) -> str:
     """The problems as one text for people: a paragraph each."""
-    return "\n".join(f"{p['check']}: expected {p['expected']}\n  seen {p['seen']}\n  do   {p['do']}" for p in problems)
+    return "\n".join(
+        f"{p['check']}: expected {p['expected']}\n  seen {p['seen']}\n  do   {p['do']}" for p in problems
+    )
 
 
 def todo(info: Mapping[str, Any], wanted: Wanted) -> dict[str, Any]:

@@ -349,7 +349,9 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 def wanted_of(options: dict[str, Any]) -> _host.Wanted:
     """The options as the judge takes them; lists become tuples."""
-    typed: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+    typed: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in options.items()
+    }
     return _host.Wanted(**typed)
 
 

@@ -20,7 +20,9 @@ def test_an_empty_file_is_an_empty_configuration(text):
     assert _daemon.parse(text) == {}
 
 
-@pytest.mark.parametrize(("text", "kind"), [("[]", "list"), ("null", "null"), ("true", "boolean"), ('"x"', "string")])
+@pytest.mark.parametrize(
+    ("text", "kind"), [("[]", "list"), ("null", "null"), ("true", "boolean"), ('"x"', "string")]
+)
 def test_parse_wants_an_object(text, kind):
     with pytest.raises(_daemon.DaemonConfigError, match=f"there is a {kind}$"):
         _daemon.parse(text)
@@ -160,4 +162,7 @@ def test_refusal(policy, containers, refused):
 
 def test_passwords_in_urls_are_not_shown():
     secret = {"proxies": {"http-proxy": "http://me:pw@proxy:3128"}, "x": ["https://a:b@h/p", "https://h/@x"]}
-    assert _daemon.redacted(secret) == {"proxies": {"http-proxy": "http://***@proxy:3128"}, "x": ["https://***@h/p", "https://h/@x"]}
+    assert _daemon.redacted(secret) == {
+        "proxies": {"http-proxy": "http://***@proxy:3128"},
+        "x": ["https://***@h/p", "https://h/@x"],
+    }
