@@ -1,0 +1,161 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""vLLM's counters of speculative decoding: read from /metrics, subtracted, and turned into rates.
+
+Series and their meaning: vllm/v1/spec_decode/metrics.py and vllm/v1/metrics/loggers.py, the same names in
+0.20 to 0.32. A counter that vLLM registered but never moved is present and 0; one it never registered is absent.
+"""
+
+from __future__ import annotations
+
+import math
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+try:
+    from prometheus_client.parser import text_string_to_metric_families
+
+    PROMETHEUS_IMPORT_ERROR: str | None = None
+except ImportError:
+    PROMETHEUS_IMPORT_ERROR = traceback.format_exc()
+
+_DRAFTS = "vllm:spec_decode_num_drafts_total"
+_DRAFT_TOKENS = "vllm:spec_decode_num_draft_tokens_total"
+_ACCEPTED = "vllm:spec_decode_num_accepted_tokens_total"
+_PER_POSITION = "vllm:spec_decode_num_accepted_tokens_per_pos_total"
+_GENERATED = "vllm:generation_tokens_total"
+_FINISHED = "vllm:request_success_total"
+_RUNNING = "vllm:num_requests_running"
+_WAITING = "vllm:num_requests_waiting"
+_STARTED = "process_start_time_seconds"
+
+
+class MetricsError(ValueError):
+    """What /metrics answered is not the text format, or is not vLLM's."""
+
+
+@dataclass(frozen=True)
+class Counters:
+    """One scrape, all engines of the server summed. None: the series is absent, which is not 0.
+
+    The two token counts and the request count are server-wide: other people's traffic moves them too.
+    """
+
+    drafts: int | None = None
+    draft_tokens: int | None = None
+    accepted: int | None = None
+    per_position: Mapping[int, int] = field(default_factory=dict)
+    generated: int | None = None
+    finished: int | None = None
+    active: int = 0
+    """Requests running or waiting at the moment of the scrape."""
+    process_start: float | None = None
+    """Unix time; None behind several API servers, which publish no process metrics."""
+
+
+@dataclass(frozen=True)
+class Delta:
+    """What happened between two scrapes of one process."""
+
+    drafts: int
+    draft_tokens: int
+    accepted: int
+    per_position: tuple[int, ...]
+    """Accepted tokens at draft position 0, 1, …"""
+    generated: int | None
+    finished: int | None
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """Share of drafts accepted at each position: accepted_per_pos{p} / drafts. Empty without drafts."""
+        return tuple(accepted / self.drafts for accepted in self.per_position) if self.drafts else ()
+
+    @property
+    def acceptance_rate(self) -> float:
+        """The rate at position 0, the one a floor is set on: later positions depend on it."""
+        return self.rates[0] if self.rates else 0.0
+
+    @property
+    def mean_acceptance_length(self) -> float:
+        """Tokens an engine step yields: the accepted ones and the one the body adds. 1 without any."""
+        return 1 + self.accepted / self.drafts if self.drafts else 1.0
+
+    @property
+    def standard_error(self) -> float:
+        """Of the rate at position 0, in the same unit, drafts taken as independent: sqrt(p (1 - p) / drafts)."""
+        rate = self.acceptance_rate
+        return math.sqrt(rate * (1 - rate) / self.drafts) if self.drafts else 0.0
+
+
+def parse(text: str) -> Counters:
+    """Read one answer of /metrics.
+
+    Samples are found by name and label, never by line: labels come sorted, ``_created`` lines hold a Unix time.
+
+    :raises MetricsError: not the Prometheus text format
+    """
+    totals: dict[str, float] = {}
+    positions: dict[int, int] = {}
+    try:
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if sample.name == _PER_POSITION:
+                    position = int(sample.labels["position"])
+                    positions[position] = positions.get(position, 0) + int(sample.value)
+                elif sample.name == _STARTED:
+                    totals[_STARTED] = sample.value
+                else:
+                    totals[sample.name] = totals.get(sample.name, 0.0) + sample.value
+    except (ValueError, KeyError) as error:
+        raise MetricsError(f"not the Prometheus text format: {error}") from error
+
+    def count(name: str) -> int | None:
+        return int(totals[name]) if name in totals else None
+
+    return Counters(
+        drafts=count(_DRAFTS),
+        draft_tokens=count(_DRAFT_TOKENS),
+        accepted=count(_ACCEPTED),
+        per_position=dict(sorted(positions.items())),
+        generated=count(_GENERATED),
+        finished=count(_FINISHED),
+        active=(count(_RUNNING) or 0) + (count(_WAITING) or 0),
+        process_start=totals.get(_STARTED),
+    )
+
+
+def was_reset(before: Counters, after: Counters) -> bool:
+    """True when the two scrapes cannot be of one life of one process: another start time, or a count that fell."""
+    if before.process_start != after.process_start:
+        return True
+    pairs = [
+        (before.drafts, after.drafts),
+        (before.draft_tokens, after.draft_tokens),
+        (before.accepted, after.accepted),
+        (before.generated, after.generated),
+        (before.finished, after.finished),
+        *((count, after.per_position.get(position)) for position, count in before.per_position.items()),
+    ]
+    return any(old is not None and (new is None or new < old) for old, new in pairs)
+
+
+def delta(before: Counters, after: Counters) -> Delta:
+    """Subtract two scrapes that :func:`was_reset` finds nothing wrong with."""
+
+    def gained(old: int | None, new: int | None) -> int | None:
+        return None if new is None else new - (old or 0)
+
+    width = max(after.per_position, default=-1) + 1
+    return Delta(
+        drafts=gained(before.drafts, after.drafts) or 0,
+        draft_tokens=gained(before.draft_tokens, after.draft_tokens) or 0,
+        accepted=gained(before.accepted, after.accepted) or 0,
+        per_position=tuple(
+            after.per_position.get(position, 0) - before.per_position.get(position, 0)
+            for position in range(width)
+        ),
+        generated=gained(before.generated, after.generated),
+        finished=gained(before.finished, after.finished),
+    )

@@ -1,0 +1,276 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The OpenAI-compatible side of a vLLM server: readiness, models, counters, chat completions and their timing."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+try:
+    import requests
+
+    REQUESTS_IMPORT_ERROR: str | None = None
+except ImportError:
+    REQUESTS_IMPORT_ERROR = traceback.format_exc()
+
+# Kinds of text differ in how well they are drafted (code well, prose less), so a measurement takes whole rounds
+# of all of them. Each asks for far more text than is generated: the answer does not end by itself.
+PROMPTS: tuple[tuple[str, str], ...] = (
+    (
+        "code",
+        "Write a complete Python module that implements an LRU cache with expiry: a class with get, put, delete, "
+        "statistics and a background cleaner, type hints, docstrings and unit tests for every method.",
+    ),
+    (
+        "prose",
+        "Tell the story of a lighthouse keeper who finds a letter in a bottle, in at least ten paragraphs, with "
+        "dialogue and descriptions of the weather, the sea and the town.",
+    ),
+    (
+        "structured",
+        "List the chemical elements from hydrogen to zinc as a JSON array. Each entry is an object with the keys "
+        "number, symbol, name, mass, group, period, category and year_discovered.",
+    ),
+    (
+        "chinese",
+        "请用中文详细介绍杭州西湖的历史、十景、传说、四季景色和附近的美食，分成多个小节，每一节不少于两段。",
+    ),
+)
+
+CONNECT_TIMEOUT = 5.0
+SHORT_TIMEOUT = 10.0
+CHUNK_TIMEOUT = 180.0
+"""Longest wait for the next piece of an answer: a first request may compile kernels for minutes."""
+
+
+class ServerError(Exception):
+    """The server could not be reached, or answered something else than was asked for.
+
+    :param status: the HTTP status; None when there was no answer at all (refused, reset, silent)
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One answer. Times are seconds on one monotonic clock."""
+
+    completion_tokens: int
+    text: str
+    first: float
+    last: float
+
+    @property
+    def decode_rate(self) -> float | None:
+        """Tokens per second after the first; None when there was nothing to time.
+
+        (completion_tokens - 1) / (t_last - t_first), tokens from `usage`. Chunks are never counted: under
+        speculation one of them is one engine step and holds 1 to n + 1 tokens.
+        """
+        span = self.last - self.first
+        return (self.completion_tokens - 1) / span if self.completion_tokens > 1 and span > 0 else None
+
+
+def decode_tokens_per_second(completions: Sequence[Completion]) -> float | None:
+    """The median over streams: one stream that waited for a compile does not move it."""
+    rates = [rate for completion in completions if (rate := completion.decode_rate) is not None]
+    return statistics.median(rates) if rates else None
+
+
+def prompt(number: int) -> str:
+    """The fixed prompt number 0, 1, …; past the built-in ones, the same with another length asked for.
+
+    Never the same text twice: greedy decoding of the same prompt repeats the same drafts, and counting them
+    again would make the sample look larger than it is.
+    """
+    lap, index = divmod(number, len(PROMPTS))
+    text = PROMPTS[index][1]
+    return text if not lap else f"{text} ({lap + 1})"
+
+
+def _text(delta: dict[str, Any]) -> str:
+    """What a message or its delta says; a reasoning parser moves text out of `content`."""
+    return "".join(delta.get(key) or "" for key in ("reasoning_content", "reasoning", "content"))
+
+
+def read_stream(lines: Iterable[str], clock: Callable[[], float] = time.monotonic) -> Completion:
+    """Read the server-sent events of one streamed chat completion.
+
+    :raises ServerError: an error event, no usage, or a stream that ends before ``[DONE]``
+    """
+    text: list[str] = []
+    first = last = None
+    opened = 0.0
+    tokens: int | None = None
+    for line in lines:
+        if not line.startswith("data:"):
+            continue
+        data = line[5:].strip()
+        if data == "[DONE]":
+            break
+        try:
+            event = json.loads(data)
+        except ValueError as error:
+            raise ServerError(f"the stream holds something else than JSON: {data[:200]}") from error
+        if "error" in event:
+            raise ServerError(_error_message(event))
+        if event.get("choices"):
+            now = clock()
+            opened = opened or now
+            piece = _text(event["choices"][0].get("delta") or {})
+            if piece:
+                text.append(piece)
+                first = first or now
+            last = now
+        if event.get("usage"):
+            tokens = event["usage"]["completion_tokens"]
+    else:
+        raise ServerError("the stream ended before [DONE]: the server went away in the middle of an answer")
+    if tokens is None:
+        raise ServerError("the stream ended without usage (stream_options.include_usage was asked for)")
+    return Completion(tokens, "".join(text), first or opened, last or opened)
+
+
+def _error_message(answer: Any) -> str:
+    """What an error answer says, in the forms vLLM has given it."""
+    if isinstance(answer, dict):
+        error = answer.get("error", answer)
+        if isinstance(error, dict):
+            return str(error.get("message") or error.get("detail") or error)
+        return str(error)
+    return str(answer)
+
+
+class Server:
+    """A vLLM server. Every method raises ServerError and nothing else."""
+
+    def __init__(self, base_url: str, api_key: str | None = None) -> None:
+        self._base = base_url.rstrip("/")
+        self._session = requests.Session()
+        self._session.trust_env = False  # a proxy of the host has no business between it and its own server
+        self._session.headers["Connection"] = "close"  # a server that restarts leaves no stale connection
+        if api_key:
+            self._session.headers["Authorization"] = f"Bearer {api_key}"
+
+    def healthy(self) -> bool:
+        """Whether /health answers 200. Not answering is a plain no: that is what a starting server does."""
+        try:
+            return self._request("GET", "/health").status_code == 200
+        except ServerError:
+            return False
+
+    def models(self) -> list[str]:
+        """The names under which models are served, aliases and adapters among them."""
+        answer = self._json(self._request("GET", "/v1/models"))
+        try:
+            return [model["id"] for model in answer["data"]]
+        except (KeyError, TypeError) as error:
+            raise ServerError(f"/v1/models is not a list of models: {str(answer)[:200]}") from error
+
+    def metrics(self) -> str:
+        answer = self._request("GET", "/metrics")
+        if answer.status_code != 200:
+            raise ServerError(f"/metrics answers {answer.status_code}", answer.status_code)
+        answer.encoding = "utf-8"
+        return answer.text
+
+    def complete(self, model: str, text: str, max_tokens: int) -> Completion:
+        """One chat completion as a user would ask for it: not streamed, ending where the model ends it."""
+        body = self._body(model, text, max_tokens)
+        started = time.monotonic()
+        answer = self._json(self._request("POST", "/v1/chat/completions", json=body, timeout=CHUNK_TIMEOUT))
+        try:
+            said = _text(answer["choices"][0]["message"])
+            tokens = answer["usage"]["completion_tokens"]
+        except (KeyError, IndexError, TypeError) as error:
+            raise ServerError(f"/v1/chat/completions is no completion: {str(answer)[:200]}") from error
+        return Completion(tokens, said, started, time.monotonic())
+
+    def stream(self, model: str, text: str, max_tokens: int) -> Completion:
+        """One streamed chat completion of exactly `max_tokens` tokens."""
+        body = self._body(model, text, max_tokens) | {
+            "ignore_eos": True,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        answer = self._request("POST", "/v1/chat/completions", json=body, timeout=CHUNK_TIMEOUT, stream=True)
+        try:
+            if answer.status_code != 200:
+                self._json(answer)
+            return read_stream(line.decode("utf-8", "replace") for line in answer.iter_lines(chunk_size=None))
+        except requests.RequestException as error:
+            raise ServerError(f"/v1/chat/completions: {_plain(error)}") from error
+        finally:
+            answer.close()
+
+    def stream_all(
+        self, model: str, texts: Sequence[str], max_tokens: int, concurrency: int
+    ) -> list[Completion]:
+        """Stream several prompts, `concurrency` at a time. The first error ends it."""
+        with ThreadPoolExecutor(max_workers=concurrency) as pool:
+            return list(pool.map(lambda text: self.stream(model, text, max_tokens), texts))
+
+    @staticmethod
+    def _body(model: str, text: str, max_tokens: int) -> dict[str, Any]:
+        return {
+            "model": model,
+            "messages": [{"role": "user", "content": text}],
+            "max_tokens": max_tokens,
+            "temperature": 0,
+        }
+
+    def _request(
+        self, method: str, path: str, timeout: float = SHORT_TIMEOUT, **options: Any
+    ) -> requests.Response:
+        try:
+            return self._session.request(
+                method,
+                self._base + path,
+                timeout=(CONNECT_TIMEOUT, timeout),
+                allow_redirects=False,
+                **options,
+            )
+        except requests.RequestException as error:
+            raise ServerError(f"{path}: {_plain(error)}") from error
+
+    @staticmethod
+    def _json(answer: requests.Response) -> Any:
+        try:
+            data = answer.json()
+        except ValueError:
+            data = answer.text.strip()[:500]
+        if answer.status_code != 200:
+            raise ServerError(
+                f"{answer.request.path_url} answers {answer.status_code}: {_error_message(data)}",
+                answer.status_code,
+            )
+        if isinstance(data, str):
+            raise ServerError(
+                f"{answer.request.path_url} answers no JSON: {data[:200]!r}", answer.status_code
+            )
+        return data
+
+
+def _plain(error: Exception) -> str:
+    """The innermost reason of a requests error; its own text is a nest of object representations."""
+    cause: BaseException = error
+    seen: list[BaseException] = []
+    while cause not in seen:
+        seen.append(cause)
+        inner = getattr(cause, "reason", None) or (cause.args[0] if cause.args else None)
+        if isinstance(inner, BaseException):
+            cause = inner
+        elif cause.__context__ is not None:
+            cause = cause.__context__
+    return f"{type(cause).__name__}: {cause}"

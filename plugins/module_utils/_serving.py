@@ -1,0 +1,166 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""vLLM's own log, read for a person: what it is doing, what it died of, and what became of the speculation.
+
+Wording of the lines: vLLM 0.20 to 0.32, on GPU and CPU. A line that is not known says nothing; nothing depends
+on one being there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_PROCESS = re.compile(r"^\([\w.-]+ pid=\d+\) ?")
+_HEADER = re.compile(
+    r"^(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)? \[[^\]]+:\d+\] ?"
+)
+_LEVEL = re.compile(r"^(?:ERROR|CRITICAL) \d\d-\d\d")
+
+# Lines that come however stuck the server is: answers to whoever asks for its health, a clock, a wait.
+_IDLE = re.compile(r'"(?:GET|HEAD|POST) \S+ HTTP/1\.\d" \d{3}|^Engine \d+: Avg|Waiting for \d+ local|^\s*$')
+
+_PHASES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = tuple(
+    (re.compile(pattern), say)
+    for pattern, say in [
+        (r"Initializing a V\d LLM engine \(v([^)]+)\)", lambda m: f"vLLM {m[1]}: engine starts"),
+        (r"^Starting to load model ", lambda m: "loading the body"),
+        (r"^Loading drafter model", lambda m: "loading the draft"),
+        (r"shards:\s+\d+% Completed \| (\d+/\d+)", lambda m: f"loading weights {m[1]}"),
+        (r"^Loading weights took ([\d.]+) s", lambda m: f"weights loaded in {float(m[1]):.0f} s"),
+        (r"^Model loading took ([\d.]+) ?GiB", lambda m: f"model in memory: {float(m[1]):.1f} GiB"),
+        (r"Directly load the compiled graph", lambda m: "compiled graphs taken from the cache"),
+        (r"Dynamo bytecode transform|Compiling a graph|^Using cache directory", lambda m: "compiling"),
+        (r"^torch\.compile takes? ([\d.]+) s", lambda m: f"compiled in {float(m[1]):.0f} s"),
+        (r"KV cache size: ([\d,]+) tokens", lambda m: f"KV cache holds {m[1]} tokens"),
+        (r"Capturing CUDA graphs?.*?(\d+%)", lambda m: f"capturing CUDA graphs {m[1]}"),
+        (r"^init engine .*? took ([\d.]+) s", lambda m: f"engine warmed up in {float(m[1]):.0f} s"),
+        (r"^Starting vLLM (?:API )?server", lambda m: "API server starts"),
+        (r"Application startup complete", lambda m: "API server started"),
+    ]
+)
+
+# Root causes look like `package.module.SomeError: text`, alone on their line or behind the logger's header.
+_EXCEPTION = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit|Interrupt)\b(?:: .*|:?)$")
+_USAGE = re.compile(r"^(?:\S+ )*?\S+: error: (.+)$")
+# What the other processes say when one of them has died: true, and no reason.
+_CONSEQUENCE = re.compile(
+    r"EngineDeadError|Engine core initialization failed|EngineCore encountered an issue|Engine process failed"
+    r"|WorkerProc initialization failed|See root cause above|See stack trace|CancelledError|BrokenPipeError"
+    r"|KeyboardInterrupt|SystemExit|failed proc names"
+)
+_REASON_WIDTH = 500
+_ASKED_TO_STOP = re.compile(r"\[shutdown\] API server: shutdown triggered|received SIGTERM|^Shutting down$")
+
+
+def message(line: str) -> str:
+    """The text of a log line without colours, process and logger header."""
+    return _HEADER.sub("", _PROCESS.sub("", _COLOUR.sub("", line.rstrip("\r\n"))))
+
+
+def shows_progress(line: str) -> bool:
+    """Whether a new line means that the server got further, rather than that time went by."""
+    text = message(line)
+    return not _IDLE.search(text.removeprefix("INFO:").strip())
+
+
+def phase(line: str) -> str | None:
+    """What vLLM is doing, in words for a person; None for a line that tells nothing of it."""
+    text = message(line)
+    for pattern, say in _PHASES:
+        match = pattern.search(text)
+        if match:
+            return say(match)
+    return None
+
+
+def death_reason(lines: Sequence[str]) -> str | None:
+    """The line that says why vLLM ended, with its continuation; None when the log holds no reason.
+
+    The last exception that is not the echo of another process's death, an argument error, or else the last
+    line logged as an error.
+    """
+    texts = [message(line) for line in lines]
+    for index in range(len(texts) - 1, -1, -1):
+        text = texts[index].strip()
+        usage = _USAGE.match(text)
+        if usage and not texts[index].startswith(" "):
+            return usage[1]
+        if _EXCEPTION.match(texts[index]) and not _CONSEQUENCE.search(text):
+            return _with_continuation(texts, index)
+    for line, text in zip(reversed(lines), reversed(texts), strict=True):
+        header = _PROCESS.sub("", _COLOUR.sub("", line))
+        if _LEVEL.match(header) and text.strip() and not _CONSEQUENCE.search(text) and text[:1].isalpha():
+            if text.startswith("Traceback"):
+                continue
+            return text.strip()
+    if any(_ASKED_TO_STOP.search(text.strip().removeprefix("INFO:").strip()) for text in texts):
+        return "it was asked to stop (SIGTERM)"
+    return None
+
+
+def _with_continuation(texts: Sequence[str], index: int) -> str:
+    """The exception's line; pydantic says what is wrong below it, as pairs of a field and an indented text."""
+    parts = [texts[index].strip()]
+    if "ValidationError" in parts[0]:
+        for text in texts[index + 1 : index + 5]:
+            if "further information" in text:
+                break
+            parts.append(re.sub(r" \[type=\w+, input_value=.*", "", text.strip()))
+    reason = " ".join(parts)
+    return reason if len(reason) <= _REASON_WIDTH else reason[:_REASON_WIDTH] + " …"
+
+
+@dataclass(frozen=True)
+class Speculation:
+    """What the log says of speculation. None: the log does not say (rotated, other version, not there)."""
+
+    configured: bool | None = None
+    method: str | None = None
+    num_speculative_tokens: int | None = None
+    architectures: tuple[str, ...] = ()
+    """As vLLM resolved them: the body's, then the draft's (`Gemma4MTPModel` for a good one)."""
+    warnings: tuple[str, ...] = ()
+    """Lines that go with a draft which loads and never agrees."""
+
+
+_CONFIG = re.compile(r"speculative_config=(None|SpeculativeConfig\((.*?)\))")
+_METHOD = re.compile(r"method='([^']+)'")
+_TOKENS = re.compile(r"num_spec(?:ulative)?_tokens=(\d+)")
+_ARCHITECTURE = re.compile(r"Resolved architecture: (\w+)")
+_SUSPECT = re.compile(r"method='draft_model'|Keeping separate embedding weights|No target layer of type")
+
+
+def speculation(lines: Iterable[str]) -> Speculation:
+    """Read the speculative part of a start from its log."""
+    configured: bool | None = None
+    method: str | None = None
+    tokens: int | None = None
+    architectures: list[str] = []
+    warnings: list[str] = []
+    for line in lines:
+        config = _CONFIG.search(line)
+        if config:
+            configured = config[1] != "None"
+            if configured:
+                named, counted = _METHOD.search(config[2]), _TOKENS.search(config[2])
+                method = named[1] if named else None
+                tokens = int(counted[1]) if counted else None
+        architecture = _ARCHITECTURE.search(line)
+        if architecture and architecture[1] not in architectures:
+            architectures.append(architecture[1])
+        suspect = _SUSPECT.search(line)
+        if suspect:
+            text = "method='draft_model'" if config else message(line).strip()
+            if text not in warnings:
+                warnings.append(text)
+    return Speculation(configured, method, tokens, tuple(architectures), tuple(warnings[:4]))
+
+
+def tail(lines: Sequence[str], count: int = 10, width: int = 300) -> list[str]:
+    """The last lines worth showing: no blanks, no health checks, none longer than a few lines of a terminal."""
+    kept = [line.rstrip() for line in lines if shows_progress(line)]
+    return [line if len(line) <= width else line[:width] + " …" for line in kept[-count:]]

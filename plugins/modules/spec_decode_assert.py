@@ -1,0 +1,412 @@
+#!/usr/bin/python
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: spec_decode_assert
+short_description: Assert that a vLLM server speculates, by measuring the rate of accepted drafts
+version_added: "0.1.0"
+author: The sparkfleet.vllm authors (@sparkfleet)
+description:
+  - Waits for a vLLM container to be ready, then holds it against what it should be. The patched files as the
+    running process sees them, the served model, one chat completion, and the share of drafted tokens that the
+    model accepts over enough drafts to mean something.
+  - A vLLM with a wrong patch or a wrong draft starts, is healthy, answers correctly, and is slower than without
+    speculation. Only the rate shows it. A counter that merely increases does not.
+  - Everything is bound to one life of one container, its id and its start. A restart or a replacement meanwhile
+    is a failure of its own.
+  - A failure says what was expected, what was seen and what to do next, and carries a stable C(diagnosis).
+  - The module changes nothing. It sends chat requests, though, so it uses the server.
+options:
+  container:
+    description: Name of the container that runs vLLM.
+    type: str
+    required: true
+  base_url:
+    description: Where the server answers, seen from the host.
+    type: str
+    default: http://127.0.0.1:8000
+  served_model:
+    description: Name that C(/v1/models) must list, and to which requests are sent.
+    type: str
+    required: true
+  api_key:
+    description:
+      - API key of the server, when it has one.
+      - It is masked wherever the log of the container shows it, as are the values of the container's environment
+        variables whose names contain C(KEY), C(TOKEN), C(SECRET) or C(PASSWORD).
+    type: str
+  files:
+    description:
+      - Files that must have this very content as the process sees them, read through its root directory.
+      - A file that changed after the process started is a failure too, since the process may have loaded
+        something else.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description: Absolute path in the container.
+        type: str
+        required: true
+      md5:
+        description: The locked md5, 32 hexadecimal digits.
+        type: str
+      sha256:
+        description: The locked sha256, 64 hexadecimal digits.
+        type: str
+      host_path:
+        description:
+          - Absolute path of the file on the host that is mounted there.
+          - Leave it out for a file that the image itself carries.
+        type: str
+  speculation:
+    description:
+      - The speculative config that the server was given. C(method) and C(num_speculative_tokens) are compared with
+        what vLLM reports; other keys are allowed and ignored.
+      - Leave it out for a recipe without speculation. The server must then publish no counters of it, and no
+        drafts are measured.
+    type: dict
+  acceptance_floor:
+    description: Lowest share of drafts accepted at position 0 that passes, from 0 to 1.
+    type: float
+    default: 0.4
+  minimum_drafts:
+    description:
+      - Drafts needed to judge. The standard error is 3.3 points at 200 drafts and a rate of 0.7.
+      - Prompts go in whole rounds of four kinds, since code, prose, structured text and Chinese are drafted
+        unequally well, so usually more are made.
+      - While the rate is within two standard errors of the floor, the measurement goes on, up to four times this
+        number. Then the estimate decides.
+    type: int
+    default: 200
+  max_tokens:
+    description: Tokens each prompt generates, at least 200.
+    type: int
+    default: 256
+  concurrency:
+    description:
+      - Requests at a time, 1 to 64.
+      - The decode rate is that of one stream. With more than one at a time it is lower, as it is for users.
+    type: int
+    default: 1
+  ready_timeout:
+    description: Seconds in which C(/health) must answer. A first start with a cold compile cache takes up to 20 minutes.
+    type: int
+    default: 1200
+  idle_timeout:
+    description: Seconds without a new line in the log of a server that is not ready yet, after which it counts as stuck.
+    type: int
+    default: 300
+  measure_timeout:
+    description: Seconds in which the drafts must be made.
+    type: int
+    default: 900
+  foreign_traffic:
+    description:
+      - What to do when more than 5 percent of the tokens generated meanwhile were for somebody else. The counters
+        are those of the whole server and cannot tell requests apart.
+      - V(warn) judges the mixed measurement.
+    type: str
+    choices: [fail, warn]
+    default: fail
+requirements:
+  - docker (Python package)
+  - requests
+  - prometheus_client
+attributes:
+  check_mode:
+    description: Can run in check_mode and return changed status prediction without modifying target.
+    support: full
+    details: Reads only, so check mode does the same.
+  diff_mode:
+    description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
+    support: none
+  idempotent:
+    description: When run twice in a row outside check mode, with the same arguments, the second invocation indicates no change.
+    support: full
+notes:
+  - Run it as root, so that files are read as the process sees them. Without, they are read through the engine and
+    their age stays unknown.
+  - While it waits and measures it prints a line per step, such as C(spark-01: vLLM: loading weights 3/6).
+seealso:
+  - name: vLLM, speculative decoding
+    description: How vLLM drafts, and what it counts.
+    link: https://docs.vllm.ai/en/latest/features/spec_decode/
+"""
+
+EXAMPLES = r"""
+- name: Hold the server against the gate
+  sparkfleet.vllm.spec_decode_assert:
+    container: vllm
+    served_model: huihui-gemma4
+    files:
+      - path: /usr/local/lib/python3.12/dist-packages/vllm/model_executor/models/gemma4_mtp.py
+        md5: "{{ recipe_lock.patches[0].md5 }}"
+        sha256: "{{ recipe_lock.patches[0].sha256 }}"
+        host_path: /srv/sparkfleet/patches/{{ recipe_lock.patches[0].sha256 }}/gemma4_mtp.py
+    speculation:
+      method: mtp
+      num_speculative_tokens: 1
+    acceptance_floor: 0.40
+    minimum_drafts: 200
+  vars:
+    ansible_python_interpreter: /opt/sparkfleet/venv/bin/python
+
+- name: Look at a server that is in use
+  sparkfleet.vllm.spec_decode_assert:
+    container: vllm
+    served_model: huihui-gemma4
+    speculation: {method: mtp, num_speculative_tokens: 1}
+    foreign_traffic: warn
+  vars:
+    ansible_python_interpreter: /opt/sparkfleet/venv/bin/python
+"""
+
+RETURN = r"""
+verdict:
+  description: V(pass), or V(fail) in a failed result.
+  type: str
+  returned: always
+  sample: pass
+diagnosis:
+  description:
+    - V(ok), or why the server does not pass. All keys below that were known by then are returned with it.
+    - V(container_missing), V(container_not_running), V(server_died), V(server_replaced), V(server_restarted),
+      V(not_ready), V(patch_not_applied), V(file_newer_than_process), V(unauthorized), V(wrong_model),
+      V(completion_failed), V(metrics_unreadable), V(speculation_absent), V(speculation_ignored),
+      V(speculation_mismatch), V(speculation_unexpected), V(no_drafts), V(drafts_never_accepted),
+      V(acceptance_below_floor), V(too_few_drafts), V(counters_reset), V(foreign_traffic), V(engine_unreachable).
+  type: str
+  returned: always
+  sample: ok
+container:
+  description: The one life of the one container that was checked.
+  type: dict
+  returned: when there is such a container
+  contains:
+    id:
+      description: Full id.
+      type: str
+    started_at:
+      description: When it was started, RFC 3339.
+      type: str
+    image:
+      description: Image as the container names it.
+      type: str
+  sample:
+    id: 4f1c3c0d1f0e6a0e4b9a1df1d0f7c1b6c6d2e1f3a5b7c9d0e2f4a6b8c0d1e2f3
+    started_at: "2026-11-23T21:16:35.123456789Z"
+    image: vllm/vllm-openai@sha256:0d1e2f3a4b5c6d7e8f900112233445566778899aabbccddeeff00112233445566
+files:
+  description: Each file that was to be checked, with what was found.
+  type: list
+  elements: dict
+  returned: when there is such a container
+  sample:
+    - path: /usr/local/lib/python3.12/dist-packages/vllm/model_executor/models/gemma4_mtp.py
+      md5: 9e107d9d372bb6826bd81d3542a419d6
+      sha256: d7a8fbb307d7809469ca9abcb0082e4f8d5651e46d3cdb762d02d0bf37c9e592
+      locked_md5: 9e107d9d372bb6826bd81d3542a419d6
+      locked_sha256: d7a8fbb307d7809469ca9abcb0082e4f8d5651e46d3cdb762d02d0bf37c9e592
+      host_path: /srv/sparkfleet/patches/d7a8fbb307d7809469ca9abcb0082e4f8d5651e46d3cdb762d02d0bf37c9e592/gemma4_mtp.py
+      host_md5: 9e107d9d372bb6826bd81d3542a419d6
+      mounted_from: /srv/sparkfleet/patches/d7a8fbb307d7809469ca9abcb0082e4f8d5651e46d3cdb762d02d0bf37c9e592/gemma4_mtp.py
+      error:
+      ok: true
+ready_seconds:
+  description: Seconds that this run waited for the server. Near 0 for one that was up already.
+  type: float
+  returned: once ready
+  sample: 63.2
+served_model:
+  description: The name that is served.
+  type: str
+  returned: once it is
+  sample: huihui-gemma4
+drafts:
+  description: Drafts made while measuring. Like all counts below, of the whole server.
+  type: int
+  returned: once measured
+  sample: 604
+draft_tokens:
+  description: Tokens drafted.
+  type: int
+  returned: once measured
+  sample: 604
+accepted:
+  description: Drafted tokens accepted.
+  type: int
+  returned: once measured
+  sample: 417
+accepted_per_position:
+  description: Drafted tokens accepted at position 0, 1 and so on.
+  type: list
+  elements: int
+  returned: once measured
+  sample: [417]
+acceptance_rate:
+  description: Share of drafts accepted at position 0, from 0 to 1. The floor is on this.
+  type: float
+  returned: once measured
+  sample: 0.6904
+rates:
+  description: Share of drafts accepted at each position, from 0 to 1.
+  type: list
+  elements: float
+  returned: once measured
+  sample: [0.6904]
+mean_acceptance_length:
+  description: Tokens an engine step yields on average, 1 plus accepted tokens per draft.
+  type: float
+  returned: once measured
+  sample: 1.6904
+standard_error:
+  description: Of O(ignore:acceptance_rate), in the same unit, from the number of drafts.
+  type: float
+  returned: once measured
+  sample: 0.0188
+decode_tokens_per_second:
+  description:
+    - Median over the streams of (tokens - 1) / (time of the last token - time of the first), in tokens per second.
+      Tokens are taken from the usage the server reports.
+  type: float
+  returned: once measured
+  sample: 52.6
+prompts:
+  description: Chat prompts that were sent to measure.
+  type: int
+  returned: once measured
+  sample: 4
+foreign_share:
+  description: Share of the tokens generated meanwhile that were for somebody else, from 0 to 1.
+  type: float
+  returned: once measured
+  sample: 0.0
+log_tail:
+  description: Last lines of the server's log, secrets masked.
+  type: list
+  elements: str
+  returned: when the server died or was not ready in time
+  sample: ["vllm serve: error: argument --speculative-config/-sc: Value {\"method\": cannot be converted"]
+"""
+
+import re
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _container, _gate, _metrics, _openai
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._diagnosis import Wanted, WantedFile
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import Progress
+
+ARGUMENT_SPEC: dict[str, Any] = {
+    "container": {"type": "str", "required": True},
+    "base_url": {"type": "str", "default": "http://127.0.0.1:8000"},
+    "served_model": {"type": "str", "required": True},
+    "api_key": {"type": "str", "no_log": True},
+    "files": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "path": {"type": "str", "required": True},
+            "md5": {"type": "str"},
+            "sha256": {"type": "str"},
+            "host_path": {"type": "str"},
+        },
+        "required_one_of": [("md5", "sha256")],
+    },
+    "speculation": {"type": "dict"},
+    "acceptance_floor": {"type": "float", "default": 0.4},
+    "minimum_drafts": {"type": "int", "default": 200},
+    "max_tokens": {"type": "int", "default": 256},
+    "concurrency": {"type": "int", "default": 1},
+    "ready_timeout": {"type": "int", "default": 1200},
+    "idle_timeout": {"type": "int", "default": 300},
+    "measure_timeout": {"type": "int", "default": 900},
+    "foreign_traffic": {"type": "str", "choices": ["fail", "warn"], "default": "fail"},
+}
+
+_BOUNDS: dict[str, tuple[float, float]] = {
+    "acceptance_floor": (0, 1),
+    "minimum_drafts": (1, 1_000_000),
+    "max_tokens": (200, 1_000_000),
+    "concurrency": (1, 64),
+    "ready_timeout": (1, 86_400),
+    "idle_timeout": (1, 86_400),
+    "measure_timeout": (1, 86_400),
+}
+_LIBRARIES = (
+    ("docker", _container.DOCKER_IMPORT_ERROR),
+    ("requests", _openai.REQUESTS_IMPORT_ERROR),
+    ("prometheus_client", _metrics.PROMETHEUS_IMPORT_ERROR),
+)
+
+
+def invalid(params: dict[str, Any]) -> str | None:
+    """What the argument spec cannot say of the options."""
+    for name, (low, high) in _BOUNDS.items():
+        if not low <= params[name] <= high:
+            return f"{name}: expected a number from {low:g} to {high:g}, got {params[name]}"
+    if not re.match(r"https?://[^/\s]+", params["base_url"]):
+        return f"base_url: expected http://host:port, got {params['base_url']!r}"
+    for index, file in enumerate(params["files"]):
+        for name, digits in (("md5", 32), ("sha256", 64)):
+            if file[name] is not None and not re.fullmatch(rf"[0-9a-f]{{{digits}}}", file[name]):
+                return f"files[{index}].{name}: expected {digits} hexadecimal digits, got {file[name]!r}"
+        for name in ("path", "host_path"):
+            if file[name] is not None and not file[name].startswith("/"):
+                return f"files[{index}].{name}: expected an absolute path, got {file[name]!r}"
+    tokens = (params["speculation"] or {}).get("num_speculative_tokens")
+    if tokens is not None and not (str(tokens).isdigit() and int(tokens) > 0):
+        return f"speculation.num_speculative_tokens: expected a whole number above 0, got {tokens!r}"
+    return None
+
+
+def wanted(params: dict[str, Any]) -> Wanted:
+    speculation = params["speculation"] or None
+    if speculation and "num_speculative_tokens" in speculation:
+        speculation = speculation | {"num_speculative_tokens": int(speculation["num_speculative_tokens"])}
+    names = ("container", "served_model", *_BOUNDS, "foreign_traffic")
+    return Wanted(
+        files=tuple(WantedFile(**file) for file in params["files"]),
+        speculation=speculation,
+        **{name: params[name] for name in names},
+    )
+
+
+def main() -> None:
+    module = AnsibleModule(ARGUMENT_SPEC, supports_check_mode=True)
+    for library, error in _LIBRARIES:
+        if error:
+            module.fail_json(missing_required_lib(library), exception=error)
+    params = module.params
+    problem = invalid(params)
+    if problem:
+        module.fail_json(problem)
+    try:
+        container = _container.DockerContainer(params["container"], [params["api_key"] or ""])
+        server = _openai.Server(params["base_url"], params["api_key"])
+        gate = _gate.Gate(wanted(params), container, server, Progress.from_environment().say)
+        gate.run()
+    except _gate.Failed as failure:
+        _warn(module, gate)
+        module.fail_json(
+            str(failure), changed=False, verdict="fail", diagnosis=failure.finding.code, **gate.result
+        )
+    except _container.EngineError as error:
+        module.fail_json(str(error), changed=False, verdict="fail", diagnosis="engine_unreachable")
+    _warn(module, gate)
+    module.exit_json(changed=False, **gate.result)
+
+
+def _warn(module: AnsibleModule, gate: _gate.Gate) -> None:
+    for warning in gate.warnings:
+        module.warn(warning)
+
+
+if __name__ == "__main__":
+    main()
