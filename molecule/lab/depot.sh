@@ -15,6 +15,7 @@ if ! docker network inspect "${lab_network}" >/dev/null 2>&1; then
         "is the subnet taken? set LAB_SUBNET to a free one; inventory/lab names the addresses"
 fi
 
+"${lab_dir}/images.sh" depot
 image=$(docker image inspect --format '{{ .Id }}' "${lab_depot_image}")
 inputs=$({
     echo "${image} ${lab_depot_address} ${lab_registry} ${data} $(id -u):$(id -g)"

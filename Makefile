@@ -1,0 +1,97 @@
+# make lab        from a fresh machine to two lab Sparks that serve the recipe, measured
+# make lab-hosts  the same without the deployment: depot and lab Sparks, ready for any playbook
+# make lab-down   removes the lab and nothing else
+# make test       lint, unit tests, molecule scenarios
+# make clean      removes what else was made here: environment, caches
+
+SHELL := /bin/bash
+PYTHON ?= python3
+INVENTORY ?= inventory/lab
+
+bin := .venv/bin
+lab := molecule/lab
+phase := $(lab)/phase
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+export MOLECULE_GLOB := molecule/*/molecule.yml
+export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.cache/collections
+export PATH := $(CURDIR)/$(bin):$(PATH)
+
+.PHONY: lab lab-hosts lab-depot lab-down venv lint unit molecule test clean
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help:
+	@sed -n 's/^# make/make/p' Makefile
+
+# The phases of the lab are independent where the graph below says so, and run side by side.
+parallel := +$(MAKE) --no-print-directory --jobs=3
+
+lab:
+	@began=$$SECONDS; $(parallel) .site && printf 'make lab: %d s\n' $$((SECONDS - began))
+
+lab-hosts:
+	@$(parallel) .hosts .publish
+
+venv: .venv-ready
+
+.PHONY: .venv-ready .tools .engine .packages .base .spark .depot .wheels .publish .hosts .site
+.venv-ready:
+	@$(phase) venv "Python environment from requirements/dev.txt" -- $(lab)/venv.sh $(PYTHON)
+
+.tools:
+	@$(phase) tools "ssh client and curl" -- $(lab)/tools.sh
+
+.engine:
+	@$(phase) engine "a Docker engine that answers" -- $(lab)/engine.sh
+
+.packages: .engine
+	@$(phase) packages "the distribution's packages, fetched once" -- $(lab)/packages.sh
+
+.base: .packages
+	@$(phase) base "base image of this distribution" -- $(lab)/images.sh base
+
+.depot: .base .tools
+	@$(phase) depot "registry, Hub, raw files, apt and Python packages" -- $(lab)/depot.sh
+
+.spark: .base
+	@$(phase) spark "image of a lab Spark" -- $(lab)/images.sh spark
+
+.wheels: .venv-ready .packages
+	@$(phase) wheels "Python packages of a Spark" -- $(lab)/wheels.sh
+
+.publish: .venv-ready .depot
+	@$(phase) publish "vLLM image, models and patch, into the depot" -- $(lab)/vllm/build.sh
+
+.hosts: .venv-ready .spark .depot .wheels
+	@$(phase) hosts "lab Sparks of $(INVENTORY)" -- $(lab)/hosts.sh $(INVENTORY)
+
+# Exactly what a user runs.
+.site: .hosts .publish
+	@echo "--> site       ansible-playbook -i $(INVENTORY) playbooks/site.yml"
+	@ansible-playbook -i $(INVENTORY) playbooks/site.yml
+
+lab-down:
+	@$(lab)/down.sh
+
+lint: venv
+	yamllint --strict .
+	ansible-lint --offline --profile production
+	ruff check
+	ruff format --check
+	mypy plugins tests molecule
+	antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=self .
+
+unit: venv
+	pytest -n auto tests/unit
+
+molecule: lab-depot
+	molecule test --all
+
+lab-depot:
+	@$(parallel) .spark .publish .wheels
+
+test: lint unit molecule
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .ansible .cache/collections
+	@[ ! -d .cache/lab ] || echo "the lab is still there: make lab-down"
