@@ -90,8 +90,9 @@ class ActionModule(ActionBase):
                 "lock": {"type": "str", "choices": ["enforce", "ignore"], "default": "enforce"},
             }
         )
-        inventory = (task_vars or {}).get("inventory_dir")
-        home = Path(inventory) if inventory else None
+        # Without an inventory file Ansible gives no directory, as None or as its text.
+        inventory = str((task_vars or {}).get("inventory_dir"))
+        home = Path(inventory) if Path(inventory).is_dir() else None
         path = find(arguments["name"], home, [Path.cwd(), Path(self._loader.get_basedir())])
         recipe, problems = _recipe.parse(read(path), shown(path))
         if problems:

@@ -114,8 +114,8 @@ def load(text: str, source: str) -> Document:
     ``0755``, ``1:30`` and ``8_000`` as numbers, tags, a structure that contains itself.
     """
     document = Document(data=None)
-    loader = yaml.SafeLoader(text)
     try:
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         if node is not None:
             document.data = _plain(node, (), document, source, loader, ())
@@ -126,9 +126,7 @@ def load(text: str, source: str) -> Document:
             Problem(source, "", f"not valid YAML: {said}", line=mark.line + 1 if mark else None)
         )
     except yaml.YAMLError as error:
-        document.problems.append(Problem(source, "", f"not valid YAML: {error}"))
-    finally:
-        loader.dispose()
+        document.problems.append(Problem(source, "", f"not valid YAML: {' '.join(str(error).split())}"))
     return document
 
 

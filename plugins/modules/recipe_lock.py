@@ -21,7 +21,7 @@ options:
     description: The recipe, as M(sparkfleet.vllm.recipe_load) returns it.
     type: dict
     required: true
-  path:
+  lock_path:
     description: File of the lock.
     type: path
     required: true
@@ -94,14 +94,14 @@ EXAMPLES = r"""
 - name: Use the lock, or make it on first use
   sparkfleet.vllm.recipe_lock:
     recipe: "{{ loaded.recipe }}"
-    path: "{{ loaded.lock_path }}"
+    lock_path: "{{ loaded.lock_path }}"
   delegate_to: localhost
   run_once: true
 
 - name: Resolve everything anew
   sparkfleet.vllm.recipe_lock:
     recipe: "{{ loaded.recipe }}"
-    path: "{{ loaded.lock_path }}"
+    lock_path: "{{ loaded.lock_path }}"
     state: updated
   delegate_to: localhost
   run_once: true
@@ -141,7 +141,7 @@ summary:
   elements: str
   returned: success
   sample: ["image vllm/vllm-openai:gemma4-0505-arm64-cu130 is sha256:…"]
-path:
+lock_path:
   description: File of the lock.
   type: str
   returned: always
@@ -249,7 +249,7 @@ def read(path: Path) -> tuple[dict[str, Any], list[Problem]]:
 
 def run(module: AnsibleModule) -> dict[str, Any]:
     params = module.params
-    recipe, path = params["recipe"], Path(params["path"])
+    recipe, path = params["recipe"], Path(params["lock_path"])
     problems = _recipe.validate(recipe, str(recipe.get("name")))
     if problems:
         raise Refused("the recipe is not valid:\n" + "\n".join(f"  {problem}" for problem in problems))
@@ -339,7 +339,7 @@ def answer(recipe: dict[str, Any], settled: _lock.Settled, path: Path) -> dict[s
         ],
         "differences": [dataclasses.asdict(item) for item in settled.differences],
         "summary": _lock.summary(settled.lock),
-        "path": str(path),
+        "lock_path": str(path),
     }
 
 
@@ -347,7 +347,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "recipe": {"type": "dict", "required": True},
-            "path": {"type": "path", "required": True},
+            "lock_path": {"type": "path", "required": True},
             "state": {"type": "str", "choices": ["present", "updated"], "default": "present"},
             "locked": {"type": "bool", "default": False},
             "upstream": {"type": "str", "choices": ["fail", "warn", "ignore"], "default": "fail"},
@@ -376,7 +376,7 @@ def main() -> None:
     ):
         if not there:
             module.fail_json(msg=missing_required_lib(library), exception=HUB_PROBLEM)
-    nowhere: dict[str, Any] = {"differences": [], "path": module.params["path"]}
+    nowhere: dict[str, Any] = {"differences": [], "lock_path": module.params["lock_path"]}
     try:
         module.exit_json(**run(module))
     except Refused as error:
