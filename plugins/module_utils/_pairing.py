@@ -1,0 +1,308 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whether a draft can agree with its body, told from configs and safetensors headers before anything is served.
+
+vLLM starts with a draft that does not fit, reports healthy, answers, and accepts nothing: a wrong vocabulary,
+head size, layer type or intermediate size and missing weights give no warning there. Pure functions of data.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+ASSISTANT = "Gemma4AssistantForCausalLM"
+"""The architecture whose weights are known well enough to say what they must be."""
+
+HEADER_LIMIT = 100_000_000
+DTYPE_BITS = {
+    **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
+    **dict.fromkeys(("F32", "I32", "U32"), 32),
+    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 16),
+    **dict.fromkeys(("F8_E4M3", "F8_E5M2", "F8_E8M0", "I8", "U8", "BOOL"), 8),
+    "F4": 4,
+}
+INDEX = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One reason not to serve: where, what was expected, what was seen, what to do."""
+
+    where: str
+    expected: str
+    seen: str
+    do: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: expected {self.expected}, seen {self.seen}; {self.do}"
+
+    def as_dict(self) -> dict[str, str]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """The beginning of a safetensors file: `size` of the whole file, `head` its first 8 bytes and header."""
+
+    size: int
+    head: bytes
+
+
+@dataclass(frozen=True)
+class Model:
+    """What one snapshot says about itself. `name` is its part in the pair, ``body`` or ``draft``."""
+
+    name: str
+    config: str
+    index: str | None
+    weights: Mapping[str, WeightFile]
+
+
+Tensors = dict[str, tuple[str, list[int]]]
+"""{name: (dtype, shape)}"""
+
+DAMAGED = "the file is damaged or was cut short: verify the snapshot with verify full"
+MISFIT = "use the draft that was made for this body"
+
+
+def judge(body: Model, draft: Model | None) -> tuple[list[Problem], dict[str, Any]]:
+    """Every problem of a body, its draft, and the two together, and the facts they were judged by."""
+    problems: list[Problem] = []
+    facts: dict[str, Any] = {}
+    configs: dict[str, dict[str, Any]] = {}
+    tensors: dict[str, Tensors] = {}
+    for model in (body, draft) if draft else (body,):
+        config, found = read_config(model)
+        tensors[model.name], damaged = read_weights(model)
+        problems += [*found, *damaged]
+        if config is not None:
+            configs[model.name] = config
+            facts[model.name] = outline(config) | {"tensors": len(tensors[model.name])}
+    if draft and len(configs) == 2:
+        problems += check_pair(configs["body"], configs["draft"])
+        if tensors["draft"]:
+            problems += check_assistant_weights(configs["draft"], tensors["draft"])
+    return problems, facts
+
+
+# -- configs
+
+
+def read_config(model: Model) -> tuple[dict[str, Any] | None, list[Problem]]:
+    where = f"{model.name} config.json"
+    try:
+        config = json.loads(model.config)
+    except ValueError as error:
+        return None, [Problem(where, "JSON", f"{error}", DAMAGED)]
+    if not isinstance(config, dict) or not isinstance(config.get("text_config", {}), dict):
+        return None, [Problem(where, "a mapping", type(config).__name__, "is this a model repository?")]
+    return config, []
+
+
+def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The language model's part: under ``text_config``, or the whole of a text-only model."""
+    text: Mapping[str, Any] = config.get("text_config") or config
+    return text
+
+
+def layer_shapes(config: Mapping[str, Any]) -> dict[str, set[tuple[Any, Any]]]:
+    """{layer type: {(head_dim, key/value heads)}}: what a draft layer must have to read the body's cache."""
+    text = text_config(config)
+    shapes: dict[str, set[tuple[Any, Any]]] = {}
+    own = text.get("per_layer_config") or {}
+    for index, kind in enumerate(text.get("layer_types") or ()):
+        head_dim, heads = text.get("head_dim"), text.get("num_key_value_heads")
+        if kind == "full_attention":
+            head_dim = text.get("global_head_dim") or head_dim
+            if text.get("attention_k_eq_v"):
+                heads = text.get("num_global_key_value_heads") or heads
+        layer = own.get(str(index)) or {}
+        shapes.setdefault(kind, set()).add(
+            (layer.get("head_dim", head_dim), layer.get("num_key_value_heads", heads))
+        )
+    return shapes
+
+
+def outline(config: Mapping[str, Any]) -> dict[str, Any]:
+    text = text_config(config)
+    return {
+        "architecture": ", ".join(config.get("architectures") or ()) or None,
+        "hidden_size": text.get("hidden_size"),
+        "vocab_size": text.get("vocab_size"),
+        "layers": text.get("num_hidden_layers"),
+        "layer_types": sorted(set(text.get("layer_types") or ())),
+        "backbone_hidden_size": config.get("backbone_hidden_size", text.get("backbone_hidden_size")),
+    }
+
+
+def check_pair(body: Mapping[str, Any], draft: Mapping[str, Any]) -> Iterator[Problem]:
+    """Facts of the two configs that decide whether a draft token can ever be accepted."""
+    one, other = outline(body), outline(draft)
+    hidden, backbone = one["hidden_size"], other["backbone_hidden_size"]
+    if backbone is None:
+        if ASSISTANT in (draft.get("architectures") or ()):
+            yield Problem("draft backbone_hidden_size", f"{hidden}, the body's hidden_size", "none", MISFIT)
+    elif backbone != hidden:
+        # Healthy until the first request, then vLLM dies.
+        yield Problem(
+            "draft backbone_hidden_size", f"{hidden}, the body's hidden_size", f"{backbone}", MISFIT
+        )
+    if one["vocab_size"] is None or one["vocab_size"] != other["vocab_size"]:
+        yield Problem(
+            "draft vocab_size", f"{one['vocab_size']}, the body's", f"{other['vocab_size']}", MISFIT
+        )
+    for name, config in (("body", body), ("draft", draft)):
+        text = text_config(config)
+        kinds, layers = text.get("layer_types"), text.get("num_hidden_layers")
+        if kinds and layers is not None and len(kinds) != layers:
+            do = "the config does not fit its own model: fetch it again"
+            yield Problem(f"{name} layer_types", f"{layers} entries, one a layer", f"{len(kinds)}", do)
+    there, wanted = layer_shapes(body), layer_shapes(draft)
+    if not there:
+        return
+    for kind in sorted(wanted):
+        if kind not in there:
+            yield Problem(
+                "draft layer_types", f"types of the body ({', '.join(sorted(there))})", kind, MISFIT
+            )
+        elif not wanted[kind] <= there[kind]:
+            yield Problem(
+                f"draft {kind} layers",
+                f"the body's head_dim and key/value heads, {_shapes(there[kind])}",
+                _shapes(wanted[kind]),
+                MISFIT,
+            )
+
+
+def _shapes(shapes: set[tuple[Any, Any]]) -> str:
+    return " or ".join(f"{head_dim} x {heads}" for head_dim, heads in sorted(shapes, key=str))
+
+
+# -- weights
+
+
+def read_weights(model: Model) -> tuple[Tensors, list[Problem]]:
+    """All tensors of a model by the headers of its files, and what is wrong with the files."""
+    problems: list[Problem] = []
+    by_file: dict[str, Tensors] = {}
+    if not model.weights:
+        do = "is this a model repository with safetensors weights?"
+        problems.append(Problem(f"{model.name} weights", "*.safetensors files", "none", do))
+    for name, file in sorted(model.weights.items()):
+        by_file[name], found = read_header(f"{model.name} {name}", file)
+        problems += found
+    if model.index is not None:
+        problems += _check_index(model, by_file)
+    return {name: tensor for tensors in by_file.values() for name, tensor in tensors.items()}, problems
+
+
+def read_header(where: str, file: WeightFile) -> tuple[Tensors, list[Problem]]:
+    """A safetensors file: 8 bytes of header length N, N bytes of JSON, data without gap or overlap to its end."""
+    length = int.from_bytes(file.head[:8], "little")
+    if len(file.head) < 8 or length > HEADER_LIMIT or 8 + length > file.size:
+        seen = (
+            f"a header of {length} bytes in a file of {file.size}"
+            if len(file.head) >= 8
+            else f"{file.size} bytes"
+        )
+        return {}, [Problem(where, "a safetensors header inside the file", seen, DAMAGED)]
+    try:
+        header = json.loads(file.head[8 : 8 + length])
+        entries = sorted(
+            (
+                (int(begin), int(end), name, str(entry["dtype"]), [int(size) for size in entry["shape"]])
+                for name, entry in header.items()
+                if name != "__metadata__"
+                for begin, end in [entry["data_offsets"]]
+            ),
+        )
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        seen = f"{type(error).__name__}: {error}"[:200]
+        return {}, [Problem(where, "a safetensors header", seen, DAMAGED)]
+    problems = []
+    position = 0
+    for begin, end, name, dtype, shape in entries:
+        bits = DTYPE_BITS.get(dtype)
+        size = (math.prod(shape) * bits + 7) // 8 if bits else end - begin
+        if begin != position or end - begin != size:
+            expected = f"bytes {position} to {position + size}"
+            problems.append(Problem(f"{where} {name}", expected, f"{begin} to {end}", DAMAGED))
+            break
+        position = end
+    else:
+        if 8 + length + position != file.size:
+            problems.append(Problem(where, f"{8 + length + position} bytes", f"{file.size}", DAMAGED))
+    return {name: (dtype, shape) for _, _, name, dtype, shape in entries}, problems
+
+
+def _check_index(model: Model, by_file: Mapping[str, Tensors]) -> Iterator[Problem]:
+    where = f"{model.name} {INDEX}"
+    try:
+        placed = json.loads(model.index or "")["weight_map"]
+        wanted: dict[str, list[str]] = {}
+        for tensor, name in placed.items():
+            wanted.setdefault(name, []).append(tensor)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        yield Problem(where, "a weight_map of {tensor: file}", f"{type(error).__name__}: {error}", DAMAGED)
+        return
+    for name, tensors in sorted(wanted.items()):
+        if name not in by_file:
+            yield Problem(where, f"{name}, which {len(tensors)} tensors are in", "no such file", DAMAGED)
+        elif missing := sorted(set(tensors) - set(by_file[name])):
+            yield Problem(where, f"{len(tensors)} tensors in {name}", _missing(missing), DAMAGED)
+
+
+def _missing(names: list[str]) -> str:
+    return f"{len(names)} of them missing ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
+
+
+def check_assistant_weights(config: Mapping[str, Any], tensors: Tensors) -> Iterator[Problem]:
+    """The linear weights of a Gemma 4 assistant: all there, and shaped as its config says.
+
+    vLLM loads one without them, or with others, and silently drafts nonsense.
+    """
+    text = text_config(config)
+    if ASSISTANT not in (config.get("architectures") or ()) or config.get("quantization_config"):
+        return
+    hidden, backbone = text.get("hidden_size"), outline(config)["backbone_hidden_size"]
+    heads, intermediate = text.get("num_attention_heads"), text.get("intermediate_size")
+    kinds = text.get("layer_types") or []
+    if not kinds or not all(isinstance(size, int) for size in (hidden, backbone, heads, intermediate)):
+        do = "the config does not fit the architecture: fetch it again"
+        yield Problem("draft config.json", "sizes and layer types of an assistant", "some missing", do)
+        return
+    assert isinstance(hidden, int) and isinstance(backbone, int) and isinstance(heads, int)
+    assert isinstance(intermediate, int)
+    if text.get("use_double_wide_mlp"):
+        intermediate *= 2
+    expected = {"pre_projection.weight": [hidden, 2 * backbone], "post_projection.weight": [backbone, hidden]}
+    for index, kind in enumerate(kinds):
+        one = {
+            "layer_types": [kind],
+            "per_layer_config": {"0": (text.get("per_layer_config") or {}).get(str(index))},
+        }
+        ((head_dim, _),) = layer_shapes({**text, "text_config": None, **one})[kind]
+        if not isinstance(head_dim, int):
+            continue
+        expected |= {
+            f"layers.{index}.self_attn.q_proj.weight": [heads * head_dim, hidden],
+            f"layers.{index}.self_attn.o_proj.weight": [hidden, heads * head_dim],
+            f"layers.{index}.mlp.gate_proj.weight": [intermediate, hidden],
+            f"layers.{index}.mlp.up_proj.weight": [intermediate, hidden],
+            f"layers.{index}.mlp.down_proj.weight": [hidden, intermediate],
+        }
+    seen = {
+        re.sub(r"^.*?(?=layers\.\d|(?:pre|post)_projection\.)", "", name): shape
+        for name, (_, shape) in tensors.items()
+    }
+    if missing := [name for name in expected if name not in seen]:
+        yield Problem("draft weights", f"{len(expected)} linear weights", _missing(missing), MISFIT)
+    for name, shape in expected.items():
+        if name in seen and seen[name] != shape:
+            yield Problem(f"draft {name}", f"shape {shape}, as config.json has it", f"{seen[name]}", MISFIT)

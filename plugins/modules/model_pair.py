@@ -1,0 +1,151 @@
+#!/usr/bin/python
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: model_pair
+short_description: Check that a draft fits its body before they are served
+version_added: "0.1.0"
+author:
+  - The sparkfleet.vllm authors (@sparkfleet)
+description:
+  - vLLM starts with a draft that does not fit its body, reports healthy and answers, and accepts no draft token. Most
+    of that can be seen before, in the two C(config.json) and the headers of the weights.
+  - Compares the draft's C(backbone_hidden_size) with the body's hidden size, the vocabularies, the draft's layer types
+    with the body's, and head size and key/value heads of each layer type, because a draft reads the body's cache.
+  - Checks that every safetensors file is whole (header, offsets without gap or overlap, file size) and holds what the
+    index says. For a Gemma 4 assistant, that every linear weight is there and shaped as its config says.
+  - Reports all problems at once. Reads a few megabytes, no weights, and needs nothing but Python.
+options:
+  body:
+    description: Snapshot of the body on the host.
+    type: path
+    required: true
+  draft:
+    description: Snapshot of the draft on the host. Without one, only the body's own files are checked.
+    type: path
+attributes:
+  check_mode:
+    description: The same as a run. A snapshot that is not there yet is skipped, with a note.
+    support: full
+  diff_mode:
+    description: There is nothing to change.
+    support: none
+  idempotent:
+    description: Changes nothing.
+    support: full
+seealso:
+  - module: sparkfleet.vllm.hf_snapshot
+"""
+
+EXAMPLES = r"""
+- name: Check body and draft as a pair
+  sparkfleet.vllm.model_pair:
+    body: /srv/sparkfleet/models/coolthor--Huihui-gemma-4-26B-A4B-it-abliterated-FP8-Dynamic/c4bbb7689dc16de4aaa468647625a5a02f98e22f
+    draft: "{{ draft_path }}"
+"""
+
+RETURN = r"""
+problems:
+  description: What does not fit. Empty when the pair can be served.
+  type: list
+  elements: dict
+  returned: always
+  contains:
+    where:
+      description: Model and key or file.
+      type: str
+      sample: draft vocab_size
+    expected:
+      description: What it must be.
+      type: str
+      sample: 262144, the body's
+    seen:
+      description: What it is.
+      type: str
+      sample: "262208"
+    do:
+      description: What to do next.
+      type: str
+      sample: use the draft that was made for this body
+facts:
+  description: What the pair was judged by, for C(body) and C(draft).
+  type: dict
+  returned: when the snapshots are there
+  sample:
+    body:
+      architecture: Gemma4ForCausalLM
+      backbone_hidden_size:
+      hidden_size: 2816
+      layer_types: [full_attention, sliding_attention]
+      layers: 30
+      tensors: 23461
+      vocab_size: 262144
+"""
+
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _pairing
+
+SUFFIX = ".safetensors"
+
+
+def read_model(name: str, folder: Path) -> _pairing.Model:
+    """:raises OSError: no config.json, or a file that cannot be read"""
+    index = folder / _pairing.INDEX
+    weights = {}
+    for path in folder.iterdir():
+        if path.name.endswith(SUFFIX) and path.is_file():
+            with path.open("rb") as file:
+                head = file.read(8)
+                head += file.read(min(int.from_bytes(head, "little"), _pairing.HEADER_LIMIT))
+            weights[path.name] = _pairing.WeightFile(path.stat().st_size, head)
+    return _pairing.Model(
+        name,
+        (folder / "config.json").read_text(encoding="utf-8", errors="replace"),
+        index.read_text(encoding="utf-8", errors="replace") if index.exists() else None,
+        weights,
+    )
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={"body": {"type": "path", "required": True}, "draft": {"type": "path"}},
+        supports_check_mode=True,
+    )
+    folders = {name: Path(module.params[name]) for name in ("body", "draft") if module.params[name]}
+    absent = [f"{name} ({folder})" for name, folder in folders.items() if not folder.is_dir()]
+    if absent and module.check_mode:
+        module.exit_json(changed=False, skipped=True, problems=[], msg=f"not there yet: {', '.join(absent)}")
+    if absent:
+        module.fail_json(
+            msg=f"expected snapshots to check, seen no directory for {', '.join(absent)}; run hf_snapshot first",
+            problems=[],
+        )
+    try:
+        models = {name: read_model(name, folder) for name, folder in folders.items()}
+    except OSError as error:
+        module.fail_json(
+            msg=f"expected a model with a config.json that can be read, seen {error}; "
+            "verify the snapshot with verify full, or correct the repository",
+            problems=[],
+        )
+    problems, facts = _pairing.judge(models["body"], models.get("draft"))
+    result: dict[str, Any] = {
+        "changed": False,
+        "facts": facts,
+        "problems": [problem.as_dict() for problem in problems],
+    }
+    if problems:
+        reasons = "\n".join(f"- {problem}" for problem in problems)
+        module.fail_json(msg=f"{len(problems)} reasons not to serve this pair:\n{reasons}", **result)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
