@@ -536,6 +536,10 @@ def ensure(manifests: Sequence[Manifest], options: Options, fetcher: Callable[[]
                 assert source is not None
                 snapshot.fetch(source)
                 snapshot.promote()
+            options.say(
+                f"{snapshot.manifest.repository}: {len(snapshot.manifest.files)} files verified and in place, "
+                f"{snapshot.manifest.size / 1e9:.2f} GB in {duration(snapshot.report.seconds)}"
+            )
     return [snapshot.report for snapshot in snapshots]
 
 

@@ -1,0 +1,325 @@
+#!/usr/bin/python
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: hf_snapshot
+short_description: Bring Hugging Face repositories at a commit into the store, every byte verified
+version_added: "0.1.0"
+author:
+  - The sparkfleet.vllm authors (@sparkfleet)
+description:
+  - Fetches the files of one or more repositories at a commit from a Hugging Face Hub, or a mirror of it, and verifies the
+    SHA-256 of every file against the lock. huggingface_hub itself compares sizes only.
+  - A snapshot appears at C(<store>/models/<org>--<name>/<commit>) whole and at once, or not at all. What is there is never
+    edited. A damaged snapshot is built anew beside it, with the good files linked, and swapped.
+  - A second run asks nobody and reads no file. A stat cache (size, mtime, ctime, inode) tells which files are still those
+    that were verified. A file touched since is hashed again.
+  - An interrupted run is taken up. Verified files are kept, and over HTTP a file goes on after the bytes that are there.
+    Over Xet, the storage of the public Hub, a file that was under way starts again.
+  - Says while it runs how much is done, how fast, and how long it will take.
+options:
+  snapshots:
+    description: What to bring, as the lock holds it. All of it is done in one execution.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      repository:
+        description: Repository on the Hub, C(org/name).
+        type: str
+        required: true
+      commit:
+        description: Commit, 40 hex digits. A branch or tag is refused, because it can move.
+        type: str
+        required: true
+      revision:
+        description: The branch, tag or commit that O(snapshots[].commit) was resolved from; for the record.
+        type: str
+      files:
+        description: "Every file of the snapshot: path to C({size, sha256}), size in bytes."
+        type: dict
+        required: true
+  store:
+    description: Root of the content-addressed store on the host.
+    type: path
+    required: true
+  endpoint:
+    description: Hugging Face Hub or a mirror of it.
+    type: str
+    default: https://huggingface.co
+  token:
+    description:
+      - Token of the Hub, for gated and private repositories and higher limits. Read access is enough.
+      - Tokens and settings that a user of the host has stored are not used.
+    type: str
+  transport:
+    description:
+      - V(auto) uses Xet on the public Hub, when hf_xet is installed, and plain HTTP elsewhere.
+      - V(http) uses plain HTTP everywhere, where a file that was interrupted goes on instead of starting again.
+    type: str
+    choices: [auto, http]
+    default: auto
+  verify:
+    description:
+      - V(stat) hashes the files that the stat cache does not vouch for.
+      - V(full) hashes every file, which also finds what a disk lost silently.
+    type: str
+    choices: [stat, full]
+    default: stat
+  max_workers:
+    description: Files fetched, and hashed, at the same time.
+    type: int
+    default: 8
+  retries:
+    description:
+      - How often in a row a request is repeated without progress after 408, 429, 5xx, a lost connection or a body cut
+        short. C(Retry-After) is respected up to 5 minutes.
+    type: int
+    default: 5
+  disk_reserve:
+    description: Space in MiB that must be left in the store's file system. Checked before the first byte.
+    type: int
+    default: 2048
+  lock_timeout:
+    description: Seconds to wait for another run that works on the same repository.
+    type: int
+    default: 3600
+  timeout:
+    description: Seconds the task may take. What was fetched by then is kept for the next run.
+    type: int
+    default: 14400
+  settled_only:
+    description:
+      - Answer from the stat cache alone. When anything is left to do, do nothing and return RV(settled=false).
+      - The controller asks this first, so that a host where all is in place costs one short execution.
+    type: bool
+    default: false
+attributes:
+  check_mode:
+    description:
+      - Says what would be fetched. Asks no Hub, writes nothing and needs no huggingface_hub. Fails when the disk is too
+        small.
+    support: full
+  diff_mode:
+    description: Lists the files with their hashes, before and after.
+    support: full
+  idempotent:
+    description: A second run changes nothing.
+    support: full
+requirements:
+  - huggingface_hub >= 1.0 (Python package) on the host, except in check mode
+seealso:
+  - module: sparkfleet.vllm.model_pair
+"""
+
+EXAMPLES = r"""
+- name: Sync body and draft of the loaded recipe
+  sparkfleet.vllm.hf_snapshot:
+    store: /srv/sparkfleet
+    snapshots: "{{ recipe_lock.models.values() | list }}"
+    token: "{{ lookup('ansible.builtin.env', 'HF_TOKEN') or omit }}"
+
+- name: Hash everything that is served, change nothing
+  sparkfleet.vllm.hf_snapshot:
+    store: /srv/sparkfleet
+    snapshots: "{{ recipe_lock.models.values() | list }}"
+    verify: full
+  check_mode: true
+"""
+
+RETURN = r"""
+snapshots:
+  description: What became of each snapshot, in the order asked for. In check mode, what would.
+  type: list
+  elements: dict
+  returned: success, except when RV(settled=false)
+  contains:
+    repository:
+      description: Repository.
+      type: str
+      sample: google/gemma-4-26B-A4B-it-assistant
+    commit:
+      description: Commit.
+      type: str
+      sample: c4bbb7689dc16de4aaa468647625a5a02f98e22f
+    path:
+      description: The snapshot on the host.
+      type: str
+      sample: /srv/sparkfleet/models/google--gemma-4-26B-A4B-it-assistant/c4bbb7689dc16de4aaa468647625a5a02f98e22f
+    state:
+      description:
+        - V(present), it was whole. V(fetched), it was not there. V(repaired), it was there and not whole.
+      type: str
+      sample: fetched
+    files:
+      description: Number of files of the snapshot.
+      type: int
+      sample: 14
+    bytes:
+      description: Size of the snapshot in bytes.
+      type: int
+      sample: 27000000000
+    fetched_files:
+      description: Number of files that were fetched.
+      type: int
+      sample: 14
+    fetched_bytes:
+      description: Size of those in bytes.
+      type: int
+      sample: 27000000000
+    verified_bytes:
+      description: Bytes that were hashed in this run.
+      type: int
+      sample: 27000000000
+    reused:
+      description: Number of files that were not fetched, because they were there and right.
+      type: int
+      sample: 0
+    damaged:
+      description: Files that were there and wrong, each with what was expected and seen.
+      type: list
+      elements: str
+      sample: []
+    unexpected:
+      description: Files in the snapshot that the lock does not know. They are left, except by a repair.
+      type: list
+      elements: str
+      sample: []
+    seconds:
+      description: Time spent on this snapshot.
+      type: float
+      sample: 890.2
+settled:
+  description: Whether all was in place already.
+  type: bool
+  returned: success
+  sample: true
+"""
+
+import os
+import traceback
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _hub, _manifest, _snapshot
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import Progress
+
+MIB = 1024 * 1024
+
+
+def argument_spec() -> dict[str, Any]:
+    return {
+        "snapshots": {
+            "type": "list",
+            "elements": "dict",
+            "required": True,
+            "options": {
+                "repository": {"type": "str", "required": True},
+                "commit": {"type": "str", "required": True},
+                "revision": {"type": "str"},
+                "files": {"type": "dict", "required": True},
+            },
+        },
+        "store": {"type": "path", "required": True},
+        "endpoint": {"type": "str", "default": _hub.PUBLIC_ENDPOINT},
+        "token": {"type": "str", "no_log": True},
+        "transport": {"type": "str", "choices": ["auto", "http"], "default": "auto"},
+        "verify": {"type": "str", "choices": ["stat", "full"], "default": "stat"},
+        "max_workers": {"type": "int", "default": 8},
+        "retries": {"type": "int", "default": 5},
+        "disk_reserve": {"type": "int", "default": 2048},
+        "lock_timeout": {"type": "int", "default": 3600},
+        "timeout": {"type": "int", "default": 14400},
+        "settled_only": {"type": "bool", "default": False},
+    }
+
+
+def parse(params: dict[str, Any]) -> list[_manifest.Manifest]:
+    """:raises ManifestError: with the problems of all options and all snapshots"""
+    problems: list[str] = []
+    manifests: list[_manifest.Manifest] = []
+    for name, least in (
+        ("max_workers", 1),
+        ("retries", 0),
+        ("disk_reserve", 0),
+        ("lock_timeout", 0),
+        ("timeout", 1),
+    ):
+        if params[name] < least:
+            problems.append(f"{name}: expected {least} or more, seen {params[name]}; correct the option")
+    if not Path(params["store"]).is_absolute():
+        problems.append(f"store: expected an absolute path, seen {params['store']}; correct the option")
+    for snapshot in params["snapshots"]:
+        try:
+            manifests.append(_manifest.parse(snapshot["repository"], snapshot["commit"], snapshot["files"]))
+        except _manifest.ManifestError as error:
+            problems += error.problems
+    named = [(manifest.repository, manifest.commit) for manifest in manifests]
+    for repository, commit in sorted({name for name in named if named.count(name) > 1}):
+        problems.append(
+            f"{repository} at {commit}: expected once, seen {named.count((repository, commit))} times"
+        )
+    if problems:
+        raise _manifest.ManifestError(problems)
+    return manifests
+
+
+def run(module: AnsibleModule) -> list[_snapshot.Report] | None:
+    params = module.params
+    manifests = parse(params)
+    hub = _hub.Hub(params["endpoint"], params["token"] or None, params["retries"])
+    options = _snapshot.Options(
+        params["store"],
+        params["max_workers"],
+        params["verify"] == "full",
+        params["disk_reserve"] * MIB,
+        params["lock_timeout"],
+    )
+    if params["settled_only"]:
+        return _snapshot.settled(manifests, options)
+    if module.check_mode:
+        return _snapshot.preview(manifests, options)
+    progress = Progress.from_environment()
+    options = replace(options, say=progress.say)
+    home = Path(module.tmpdir) / "hub"
+    hub = replace(hub, on_wait=progress.say)
+    return _snapshot.ensure(manifests, options, lambda: _hub.fetcher_for(hub, params["transport"], home))
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
+    os.umask(0o022)
+    reports: list[_snapshot.Report] | None = None
+    try:
+        reports = run(module)
+    except _hub.HubLibraryMissing:
+        module.fail_json(msg=missing_required_lib("huggingface_hub"), exception=traceback.format_exc())
+    except (_manifest.ManifestError, _hub.HubError, _snapshot.SnapshotError) as error:
+        module.fail_json(msg=str(error))
+    if reports is None:
+        module.exit_json(changed=False, settled=False)
+        return
+    for report in reports:
+        if report.unexpected and report.state == "present":
+            module.warn(
+                f"{report.path}: files that the lock does not know, and that what serves may read: "
+                f"{', '.join(report.unexpected[:10])}; remove them"
+            )
+    result: dict[str, Any] = {
+        "changed": any(report.changed for report in reports),
+        "settled": not any(report.changed for report in reports),
+        "snapshots": [report.result() for report in reports],
+    }
+    if module._diff:
+        result["diff"] = [report.diff() for report in reports if report.changed]
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
