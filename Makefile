@@ -5,7 +5,8 @@
 # make clean      removes what else was made here: environment, caches
 
 SHELL := /bin/bash
-PYTHON ?= python3
+# Found before .venv comes first in PATH.
+PYTHON := $(or $(PYTHON),$(shell command -v python3))
 INVENTORY ?= inventory/lab
 
 bin := .venv/bin
@@ -77,7 +78,6 @@ lint: venv
 	yamllint --strict .
 	ansible-lint --offline --profile production
 	ruff check
-	ruff format --check
 	mypy plugins tests molecule
 	antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=self .
 
