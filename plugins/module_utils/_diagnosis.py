@@ -138,37 +138,33 @@ def ended(wanted: Wanted, bound: State, now: State | None, reason: str | None) -
             f"docker {'unpause' if now.status == 'paused' else 'start'} {wanted.container}, or playbooks/site.yml",
         )
     if now is None:
-        how = "removed"
+        how = "the container was removed"
     elif now.oom_killed:
         how = "killed: out of memory"
     elif now.status in ("restarting", "running"):
-        how = f"ended and is being restarted by the engine ({now.restarts} times so far)"
+        how = f"it is being restarted by the engine ({now.restarts} times so far)"
     else:
-        how = f"{now.status} with exit code {now.exit_code}"
-        how += f", {now.error}" if now.error else ""
-    why = reason or ("the log names no reason" if now is not None else "its log went with it")
-    return Finding(
-        "server_died",
-        f"vLLM died: {why}",
-        expected,
-        f"{how}: {why}",
-        _cure(reason or "", how, wanted.container),
+        how = f"{now.status} with exit code {now.exit_code}" + (f", {now.error}" if now.error else "")
+    seen = f"{how}: {reason}" if reason else f"{how}; the log names no reason"
+    do = _cure(
+        f"{reason} {how}".lower(),
+        f"docker logs {wanted.container}" if now else "the log of the Docker engine",
     )
+    return Finding("server_died", f"vLLM died: {reason or how}", expected, seen, do)
 
 
-def _cure(reason: str, how: str, container: str) -> str:
-    text = f"{reason} {how}".lower()
+def _cure(text: str, log: str) -> str:
     if "speculativeconfig" in text or "--speculative-config" in text:
         return "correct speculative-config in the recipe's serve arguments"
-    if "argument" in text or "validationerror" in text or "unrecognized" in text:
+    if "argument" in text or "validationerror" in text:
         return "correct the recipe's serve arguments"
     if "out of memory" in text or "free memory on device" in text or "kv cache" in text:
         return "free memory on the host, or lower gpu-memory-utilization or max-model-len"
     if "exec format error" in text:
         return "use the image of this host's architecture"
-    if "size mismatch" in text or "shape" in text or "mat1 and mat2" in text:
+    if "size mismatch" in text or "shapes cannot be multiplied" in text:
         return "body and draft do not fit together: check that the draft was made for this body"
-    return f"read the whole log: docker logs {container}"
+    return f"see what happened before: {log}"
 
 
 def not_ready(wanted: Wanted, why: str, phase: str | None, tail: Sequence[str]) -> Finding:
@@ -189,20 +185,22 @@ def file_contents(files: Sequence[CheckedFile]) -> Finding | None:
             continue
         name = posixpath.basename(file.wanted.path)
         why, do = _why_not_applied(file)
-        seen = f"container {_sums(file.seen)}"
-        seen += f", host {_sums(file.host)} ({file.wanted.host_path})" if file.host else ""
+        seen = f"in the container {file.seen.error or _sums(file.seen)}"
+        if file.host:
+            seen += f"; on the host {file.host.error or _sums(file.host)} ({file.wanted.host_path})"
         return Finding(
             "patch_not_applied",
             f"{name} in the container is not the locked file: {why}",
-            f"{file.wanted.path} with md5 {file.wanted.md5} sha256 {file.wanted.sha256}",
+            f"{file.wanted.path} with {_sums(file.wanted)}",
             seen,
             do,
         )
     return None
 
 
-def _sums(seen: FileSeen) -> str:
-    return seen.error if seen.error else f"md5 {seen.md5} sha256 {seen.sha256}"
+def _sums(file: WantedFile | FileSeen) -> str:
+    sums = {"md5": file.md5, "sha256": file.sha256}
+    return " ".join(f"{name} {value}" for name, value in sums.items() if value)
 
 
 def _why_not_applied(file: CheckedFile) -> tuple[str, str]:
@@ -297,7 +295,7 @@ def speculation_set_up(
             f"the series are there; {_told(log)}",
             "recreate the container from the recipe, or give the recipe its speculative-config",
         )
-    expected = f"speculative decoding with {_form(wanted)}, and its vllm:spec_decode series on /metrics"
+    expected = f"speculative decoding ({_form(wanted)}) and its vllm:spec_decode series on /metrics"
     if not present:
         if counters.generated is None:
             return Finding(
@@ -355,7 +353,7 @@ def _mismatch(
 
 
 def _form(wanted: Mapping[str, Any]) -> str:
-    return f"method {wanted.get('method', 'any')}, {wanted.get('num_speculative_tokens', 'any')} tokens"
+    return ", ".join(f"{key}={wanted[key]}" for key in ("method", "num_speculative_tokens") if key in wanted)
 
 
 def _told(log: Speculation) -> str:
@@ -472,8 +470,8 @@ def enough(wanted: Wanted, measured: Delta) -> bool:
 
 def _at_least(wanted: Wanted) -> str:
     return (
-        f"{wanted.acceptance_floor:.1%} of at least {wanted.minimum_drafts} drafts accepted at position 0, "
-        f"{_form(wanted.speculation or {})}"
+        f"{wanted.acceptance_floor:.1%} of at least {wanted.minimum_drafts} drafts accepted at position 0 "
+        f"({_form(wanted.speculation or {})})"
     )
 
 

@@ -157,11 +157,7 @@ class Server:
 
     def __init__(self, base_url: str, api_key: str | None = None) -> None:
         self._base = base_url.rstrip("/")
-        self._session = requests.Session()
-        self._session.trust_env = False  # a proxy of the host has no business between it and its own server
-        self._session.headers["Connection"] = "close"  # a server that restarts leaves no stale connection
-        if api_key:
-            self._session.headers["Authorization"] = f"Bearer {api_key}"
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
     def healthy(self) -> bool:
         """Whether /health answers 200. Not answering is a plain no: that is what a starting server does."""
@@ -233,14 +229,19 @@ class Server:
     def _request(
         self, method: str, path: str, timeout: float = SHORT_TIMEOUT, **options: Any
     ) -> requests.Response:
+        # A session of its own for each request: none is shared between threads, and none keeps a connection
+        # that the server closes just when the next request goes out.
         try:
-            return self._session.request(
-                method,
-                self._base + path,
-                timeout=(CONNECT_TIMEOUT, timeout),
-                allow_redirects=False,
-                **options,
-            )
+            with requests.Session() as session:
+                session.trust_env = False  # a proxy of the host has no business in front of its own server
+                return session.request(
+                    method,
+                    self._base + path,
+                    headers=self._headers,
+                    timeout=(CONNECT_TIMEOUT, timeout),
+                    allow_redirects=False,
+                    **options,
+                )
         except requests.RequestException as error:
             raise ServerError(f"{path}: {_plain(error)}") from error
 

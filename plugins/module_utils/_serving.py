@@ -26,7 +26,7 @@ _IDLE = re.compile(r'"(?:GET|HEAD|POST) \S+ HTTP/1\.\d" \d{3}|^Engine \d+: Avg|W
 _PHASES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = tuple(
     (re.compile(pattern), say)
     for pattern, say in [
-        (r"Initializing a V\d LLM engine \(v([^)]+)\)", lambda m: f"vLLM {m[1]}: engine starts"),
+        (r"Initializing a V\d LLM engine \(v([^)]+)\)", lambda m: f"version {m[1]}, the engine starts"),
         (r"^Starting to load model ", lambda m: "loading the body"),
         (r"^Loading drafter model", lambda m: "loading the draft"),
         (r"shards:\s+\d+% Completed \| (\d+/\d+)", lambda m: f"loading weights {m[1]}"),

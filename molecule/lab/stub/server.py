@@ -1,0 +1,418 @@
+#!/usr/bin/env python3
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A stub of vLLM for tests of orchestration: no model, no tensor, no speed. Every figure it gives is made up.
+
+It takes vLLM's command line, prints lines like vLLM's, and answers /health, /v1/models, /v1/chat/completions and
+/metrics with vLLM's names. What must be shown of speculation itself is shown with real vLLM (molecule/lab/vllm).
+
+Environment, each optional:
+  STUB_ACCEPTANCE   share of drafts accepted at every position (0.69), exact over a few hundred drafts
+  STUB_READY_AFTER  seconds from start to the first answer (1)
+  STUB_STUCK        anything: prints its first lines, then never gets ready and says no more
+  STUB_DIE          start: dies while starting; request: is healthy and dies at the first completion
+  STUB_NO_SPEC      anything: takes --speculative-config and ignores it
+  STUB_NO_DRAFTS    anything: publishes the series and never drafts
+  STUB_NO_STATS     anything: publishes no vLLM series at all
+  STUB_METHOD       speculative method that it says it resolved, when not the one it was given
+  STUB_ENGINES      engines that share the work (1)
+  STUB_RESET        resets its counters after this many completions, without a restart
+  STUB_FOREIGN      tokens that somebody else generates for each completion of ours (0)
+  STUB_EMPTY        anything: completions hold no text
+  STUB_STEP         seconds an engine step takes (0.001)
+  VLLM_API_KEY      guards /v1, as with vLLM
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+VERSION = "0.32.0"
+METHODS = ("mtp", "draft_model", "eagle", "eagle3", "ngram", "medusa", "suffix")
+WORDS = ("the", "draft", "was", "accepted", "and", "the", "body", "went", "on")
+DEATH = (
+    "Traceback (most recent call last):",
+    '  File "/usr/local/lib/python3.12/dist-packages/vllm/v1/engine/core.py", line 1011, in run_engine_core',
+    "    engine_core.run_busy_loop()",
+    "RuntimeError: mat1 and mat2 shapes cannot be multiplied (1x4096 and 5632x1024)",
+)
+
+
+@dataclass
+class Settings:
+    """What the stub plays."""
+
+    model: str = "/models/body"
+    name: str = "stub"
+    speculation: Mapping[str, Any] | None = None
+    acceptance: float = 0.69
+    ready_after: float = 1.0
+    stuck: bool = False
+    die: str = ""
+    no_spec: bool = False
+    no_drafts: bool = False
+    no_stats: bool = False
+    method: str = ""
+    engines: int = 1
+    reset: int = 0
+    foreign: int = 0
+    empty: bool = False
+    step: float = 0.001
+    api_key: str = ""
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str], **given: Any) -> Settings:
+        def get(name: str) -> str:
+            return environment.get(f"STUB_{name}", "")
+
+        return cls(
+            acceptance=float(get("ACCEPTANCE") or 0.69),
+            ready_after=float(get("READY_AFTER") or 1),
+            stuck=bool(get("STUCK")),
+            die=get("DIE"),
+            no_spec=bool(get("NO_SPEC")),
+            no_drafts=bool(get("NO_DRAFTS")),
+            no_stats=bool(get("NO_STATS")),
+            method=get("METHOD"),
+            engines=int(get("ENGINES") or 1),
+            reset=int(get("RESET") or 0),
+            foreign=int(get("FOREIGN") or 0),
+            empty=bool(get("EMPTY")),
+            step=float(get("STEP") or 0.001),
+            **({"api_key": environment.get("VLLM_API_KEY", "")} | given),
+        )
+
+    @property
+    def width(self) -> int:
+        """Draft positions; 0 without speculation."""
+        if self.speculation is None or self.no_spec:
+            return 0
+        return int(self.speculation.get("num_speculative_tokens", 1))
+
+
+@dataclass
+class Engine:
+    """One engine's counters."""
+
+    drafts: int = 0
+    draft_tokens: int = 0
+    accepted: int = 0
+    per_position: list[int] = field(default_factory=list)
+    generated: int = 0
+    finished: int = 0
+
+
+class Stub:
+    """The server's state. Thread-safe."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.died = threading.Event()
+        self._lock = threading.Lock()
+        self._completions = 0
+        self._credit = [0.0] * settings.width
+        self._restart()
+
+    def _restart(self) -> None:
+        self._started = time.time()
+        self._engines = [Engine(per_position=[0] * self.settings.width) for _ in range(self.settings.engines)]
+
+    def _accepted(self) -> int:
+        """Length of the accepted prefix of one draft. Shares are paid out exactly, not by chance."""
+        for position in range(self.settings.width):
+            self._credit[position] += self.settings.acceptance
+            if self._credit[position] < 1 - 1e-9:
+                return position
+            self._credit[position] -= 1
+        return self.settings.width
+
+    def generate(self, tokens: int) -> Iterator[list[str]]:
+        """Words of one answer, an engine step at a time."""
+        with self._lock:
+            engine = self._engines[self._completions % len(self._engines)]
+            self._completions += 1
+        made = 0
+        while made < tokens:
+            time.sleep(self.settings.step)
+            with self._lock:
+                size = 1
+                if made and self.settings.width and not self.settings.no_drafts:
+                    accepted = self._accepted()
+                    engine.drafts += 1
+                    engine.draft_tokens += self.settings.width
+                    engine.accepted += accepted
+                    for position in range(accepted):
+                        engine.per_position[position] += 1
+                    size += accepted
+                size = min(size, tokens - made)
+                engine.generated += size
+            yield ["" if self.settings.empty else WORDS[(made + i) % len(WORDS)] + " " for i in range(size)]
+            made += size
+        with self._lock:
+            engine.finished += 1
+            if self.settings.foreign:
+                engine.generated += self.settings.foreign
+                engine.finished += 1
+            if self.settings.reset and self._completions == self.settings.reset:
+                self._restart()
+
+    def metrics(self) -> str:
+        """The text format as the Prometheus client writes it: labels sorted, a `_created` gauge a counter."""
+        lines = [
+            "# HELP process_start_time_seconds Start time of the process since unix epoch in seconds.",
+            "# TYPE process_start_time_seconds gauge",
+            f"process_start_time_seconds {self._started:.2f}",
+        ]
+        if self.settings.no_stats:
+            return "\n".join(lines) + "\n"
+        with self._lock:
+            series: dict[str, list[tuple[str, int]]] = {
+                name: [
+                    (f'engine="{index}"', getattr(engine, key)) for index, engine in enumerate(self._engines)
+                ]
+                for name, key in (("generation_tokens", "generated"), ("request_success", "finished"))
+            }
+            if self.settings.width:
+                for key in ("drafts", "draft_tokens", "accepted"):
+                    name = f"spec_decode_num_{'accepted_tokens' if key == 'accepted' else key}"
+                    series[name] = [
+                        (f'engine="{index}"', getattr(engine, key))
+                        for index, engine in enumerate(self._engines)
+                    ]
+                series["spec_decode_num_accepted_tokens_per_pos"] = [
+                    (f'engine="{index}",position="{position}"', count)
+                    for index, engine in enumerate(self._engines)
+                    for position, count in enumerate(engine.per_position)
+                ]
+        lines += ["# TYPE vllm:num_requests_running gauge"]
+        lines += [f'vllm:num_requests_running{{engine="0",model_name="{self.settings.name}"}} 0.0']
+        for name, values in series.items():
+            for suffix, kind in (("_total", "counter"), ("_created", "gauge")):
+                lines.append(f"# HELP vllm:{name}{suffix} Of the stub.")
+                lines.append(f"# TYPE vllm:{name}{suffix} {kind}")
+                for labels, value in values:
+                    head, _, position = labels.partition(",")
+                    named = f'{head},model_name="{self.settings.name}"' + (f",{position}" if position else "")
+                    shown = float(value) if suffix == "_total" else self._started
+                    lines.append(f"vllm:{name}{suffix}{{{named}}} {shown}")
+        return "\n".join(lines) + "\n"
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: StubServer
+
+    def do_GET(self) -> None:
+        stub = self.server.stub
+        if self.path == "/health":
+            self._send(200, b"")
+        elif self.path == "/metrics":
+            self._send(200, stub.metrics().encode(), "text/plain; version=0.0.4; charset=utf-8")
+        elif self.path == "/v1/models":
+            if self._allowed():
+                model = {"id": stub.settings.name, "object": "model", "root": stub.settings.model}
+                self._json(200, {"object": "list", "data": [model]})
+        else:
+            self._json(404, {"detail": "Not Found"})
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.path != "/v1/chat/completions":
+            self._json(404, {"detail": "Not Found"})
+        elif self._allowed():
+            self._complete(json.loads(body))
+
+    def _allowed(self) -> bool:
+        key = self.server.stub.settings.api_key
+        if not key or self.headers.get("Authorization") == f"Bearer {key}":
+            return True
+        self._json(401, {"error": "Unauthorized"})
+        return False
+
+    def _complete(self, request: dict[str, Any]) -> None:
+        stub = self.server.stub
+        if request.get("model") != stub.settings.name:
+            message = f"The model `{request.get('model')}` does not exist."
+            self._json(404, {"error": {"message": message, "type": "NotFoundError", "code": 404}})
+            return
+        if stub.settings.die == "request":
+            message = "EngineCore encountered an issue. See stack trace (above) for the root cause."
+            self._json(500, {"error": {"message": message, "type": "InternalServerError", "code": 500}})
+            stub.died.set()
+            return
+        tokens = int(request.get("max_tokens") or 16)
+        usage = {"prompt_tokens": 20, "completion_tokens": tokens, "total_tokens": 20 + tokens}
+        if not request.get("stream"):
+            text = "".join(word for step in stub.generate(tokens) for word in step)
+            choice = {
+                "index": 0,
+                "message": {"role": "assistant", "content": text},
+                "finish_reason": "length",
+            }
+            self._json(200, {"object": "chat.completion", "choices": [choice], "usage": usage})
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for index, step in enumerate(stub.generate(tokens)):
+            if not index:
+                self._event({"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]})
+            self._event({"choices": [{"index": 0, "delta": {"content": "".join(step)}}]})
+        if (request.get("stream_options") or {}).get("include_usage"):
+            self._event({"choices": [], "usage": usage})
+        self._chunk(b"data: [DONE]\n\n")
+        self._chunk(b"")
+
+    def _event(self, event: dict[str, Any]) -> None:
+        self._chunk(b"data: " + json.dumps(event).encode() + b"\n\n")
+
+    def _chunk(self, data: bytes) -> None:
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+        self.wfile.flush()
+
+    def _json(self, status: int, data: Any) -> None:
+        self._send(status, json.dumps(data).encode(), "application/json")
+
+    def _send(self, status: int, data: bytes, kind: str = "text/plain") -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        if self.server.verbose:
+            print(
+                f'INFO:     {self.client_address[0]}:{self.client_address[1]} - "{self.requestline}" {args[1]} OK'
+            )
+
+
+class StubServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], stub: Stub, verbose: bool = False) -> None:
+        self.stub = stub
+        self.verbose = verbose
+        super().__init__(address, Handler)
+
+
+def say(text: str, process: str = "APIServer", level: str = "INFO") -> None:
+    print(
+        f"({process} pid={os.getpid()}) {level} {time.strftime('%m-%d %H:%M:%S')} [stub.py:1] {text}",
+        flush=True,
+    )
+
+
+def die(process: str = "EngineCore") -> None:
+    """vLLM's last words: the cause in the engine's process, its echo in the API server's."""
+    for line in ("EngineCore failed.", *DEATH):
+        say(line, process, "ERROR")
+    print(
+        "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore': 1}",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(1)
+
+
+def rejected(fault: str, text: str) -> None:
+    print(
+        f"pydantic_core._pydantic_core.ValidationError: 1 validation error for SpeculativeConfig\n{fault}\n  {text}"
+    )
+    print("    For further information visit https://errors.pydantic.dev/2.14/v/value_error", flush=True)
+    sys.exit(1)
+
+
+def check(speculation: Mapping[str, Any]) -> None:
+    """The faults of a speculative config that vLLM refuses by itself."""
+    if speculation.get("method") not in METHODS:
+        rejected("method", f"Input should be {', '.join(map(repr, METHODS))}")
+    if int(speculation.get("num_speculative_tokens", 1)) < 1:
+        rejected("num_speculative_tokens", "Input should be greater than 0")
+    model = str(speculation.get("model", ""))
+    if model.startswith("/") and not Path(model).exists():
+        rejected("", f"Value error, Invalid repository ID or local directory specified: '{model}'.")
+
+
+def play_start(settings: Settings) -> None:
+    """What vLLM prints on its way up, spread over the time that it takes."""
+    if settings.width:
+        assert settings.speculation is not None
+        method = settings.method or settings.speculation.get("method")
+        config = f"SpeculativeConfig(method='{method}', model='{settings.speculation.get('model')}', "
+        config += f"num_spec_tokens={settings.width})"
+    else:
+        config = "None"
+    worker = [
+        f"Starting to load model {settings.model}...",
+        "Loading safetensors checkpoint shards:   0% Completed | 0/2 [00:00<?, ?it/s]",
+        "Loading safetensors checkpoint shards: 100% Completed | 2/2 [00:00<00:00, 9.00it/s]",
+        "Loading weights took 0.42 seconds",
+        "GPU KV cache size: 123,456 tokens",
+        "init engine (profile, create kv cache, warmup model) took 1.23 s",
+    ]
+    say("Resolved architecture: Gemma4ForCausalLM")
+    if settings.width:
+        say("Resolved architecture: Gemma4MTPModel")
+    say(
+        f"Initializing a V1 LLM engine (v{VERSION}) with config: model='{settings.model}', speculative_config={config}"
+    )
+    while settings.stuck:
+        time.sleep(3600)
+    for index, line in enumerate(worker):
+        time.sleep(settings.ready_after / len(worker))
+        if settings.die == "start" and index == 3:
+            die()
+        if line.startswith("Loading safe"):
+            print(line, flush=True)
+        else:
+            say(line, "EngineCore")
+
+
+def main() -> None:
+    # The first process of a container has no default action for SIGTERM.
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
+    arguments = sys.argv[2:] if sys.argv[1:2] == ["serve"] else sys.argv[1:]
+    parser = argparse.ArgumentParser(prog="vllm serve", allow_abbrev=False)
+    parser.add_argument("model")
+    parser.add_argument("--served-model-name", default="")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--api-key", default=os.environ.get("VLLM_API_KEY", ""))
+    parser.add_argument("--speculative-config", "-sc", type=json.loads)
+    options, _ = parser.parse_known_args(arguments)
+    if options.speculative_config is not None:
+        check(options.speculative_config)
+    settings = Settings.read(
+        os.environ,
+        model=options.model,
+        name=options.served_model_name or options.model,
+        speculation=options.speculative_config,
+        api_key=options.api_key,
+    )
+    play_start(settings)
+    stub = Stub(settings)
+    server = StubServer((options.host, options.port), stub, verbose=True)
+    say(f"Starting vLLM server on http://{options.host}:{options.port}")
+    print("INFO:     Application startup complete.", flush=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    stub.died.wait()
+    time.sleep(0.5)  # the engine's death reaches the API server a moment after the failed answer has left
+    die()
+
+
+if __name__ == "__main__":
+    main()
