@@ -22,7 +22,8 @@ fi
 # Debian and Ubuntu keep ensurepip in a package of its own.
 "${python}" -c 'import ensurepip' 2>/dev/null || apt_install python3-venv "python$("${python}" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv"
 "${venv}/bin/python" -c '' 2>/dev/null || "${python}" -m venv --clear "${venv}"
-"${venv}/bin/pip" install --quiet --disable-pip-version-check -r "${lab_root}/requirements/dev.txt" || fail \
+# Compiled when first imported: most of it never is.
+"${venv}/bin/pip" install --quiet --disable-pip-version-check --no-compile -r "${lab_root}/requirements/dev.txt" || fail \
     "pip could not install requirements/dev.txt" "check the package index that pip is configured with"
 echo "${inputs}" >"${stamp}"
 say "venv: ansible-core $("${venv}/bin/python" -c 'import ansible.release as r; print(r.__version__)'), $("${python}" --version)"
