@@ -60,7 +60,6 @@ def ask(
     params: Mapping[str, str] | None = None,
     authorization: str | None = None,
     limit: int = LIMIT,
-    sleep: Callable[[float], None] = time.sleep,
 ) -> Answer:
     """The answer to one request, whatever its status; 429 and 5xx are asked again first.
 
@@ -101,7 +100,7 @@ def ask(
             said += f", asks to wait {wait:.0f} s"
             break
         if attempt < ATTEMPTS:
-            sleep(wait)
+            time.sleep(wait)
     raise Unreachable(f"{url}: expected an answer, seen {said}; check the network, the proxy and the address")
 
 

@@ -217,7 +217,8 @@ def _authorization(
     )
     if token.status in (401, 403):
         raise Unauthorized(
-            f"{realm}: expected a token for {wanted}, seen HTTP {token.status}; check user name and password"
+            f"{realm}: expected a token for {wanted}, seen HTTP {token.status};"
+            f" {'check' if credentials else 'set'} the registry's user name and password"
         )
     try:
         held = json.loads(token.body)

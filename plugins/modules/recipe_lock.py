@@ -182,7 +182,7 @@ class Upstream:
         self.credentials = _registry.Credentials(username, password) if username and password else None
         self.raw = params["raw_endpoint"]
         # With a lock in hand an answer is welcome, not needed.
-        self.hub = Hub(params["hub_endpoint"], params["hub_token"] or None, retries=5 if patient else 1)
+        self.hub = Hub(params["hub_endpoint"], params["hub_token"] or None, retries=3 if patient else 1)
         self.notes: list[str] = []
 
     def digest(self, reference: str) -> str:
@@ -237,13 +237,16 @@ class Refused(Exception):
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[Problem]]:
-    """The lock of a file and its problems; no lock and no problem when there is no file."""
+    """The lock of a file and its problems; no lock and no problem when there is no file.
+
+    :raises OSError: the file cannot be read
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return {}, []
-    except (OSError, UnicodeDecodeError) as error:
-        return {}, [Problem(str(path), "", f"expected a readable text file, seen {error}")]
+    except UnicodeDecodeError as error:
+        return {}, [Problem(str(path), "", f"expected text, seen {error}")]
     return _lock.parse(text, str(path))
 
 
@@ -254,9 +257,9 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     if problems:
         raise Refused("the recipe is not valid:\n" + "\n".join(f"  {problem}" for problem in problems))
     recipe = _recipe.complete(recipe)
-    before, problems = read(path)
     cache = Cache(params["cache_dir"])
     try:
+        before, problems = read(path)
         if params["state"] == "updated":
             for problem in problems:
                 module.warn(f"the old lock is not usable and is replaced: {problem}")

@@ -18,7 +18,9 @@ DRAFT = "google/gemma-4-26B-A4B-it-assistant"
 IMAGE = "vllm/vllm-openai"
 TAG = "gemma4-0505-arm64-cu130"
 PATCH = b"# the draft's own model code\n"
-PATCH_PATH = "vllm-project/vllm/27e0057aeda6bc443069c20fdf2f3cc95ed892f3/vllm/model_executor/models/gemma4_mtp.py"
+PATCH_PATH = (
+    "vllm-project/vllm/27e0057aeda6bc443069c20fdf2f3cc95ed892f3/vllm/model_executor/models/gemma4_mtp.py"
+)
 
 
 class Depot(ThreadingHTTPServer):

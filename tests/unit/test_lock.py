@@ -6,7 +6,13 @@ import pytest
 import yaml
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _lock, _raw, _recipe
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._fetch import NotFound, Unreachable, Unusable
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock import LockError, against, hold, parse, render
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock import (
+    LockError,
+    against,
+    hold,
+    parse,
+    render,
+)
 from recipe_lab import BODY, DRAFT, IMAGE, PATCH, PATCH_PATH, SHIPPED, TAG, depot
 
 RECIPE, _PROBLEMS = _recipe.parse(SHIPPED.read_text(), "r")
@@ -82,7 +88,10 @@ def test_names_become_what_they_stand_for(upstream, cache):
         "repository": DRAFT,
         "revision": "main",
         "commit": "d" * 40,
-        "files": {"a.safetensors": {"size": 9, "sha256": "c" * 64}, "z.json": {"size": 2, "sha256": "b" * 64}},
+        "files": {
+            "a.safetensors": {"size": 9, "sha256": "c" * 64},
+            "z.json": {"size": 2, "sha256": "b" * 64},
+        },
     }
     assert list(settled.lock["models"]["draft"]["files"]) == ["a.safetensors", "z.json"]
     (patch,) = settled.lock["patches"]

@@ -37,7 +37,9 @@ def test_the_shipped_recipe_is_the_recipe():
     assert problems == []
     draft = "/models/gemma-4-26B-A4B-it-assistant"
     assert recipe["image"] == {"reference": "vllm/vllm-openai:gemma4-0505-arm64-cu130"}
-    assert recipe["models"]["body"]["repository"] == "coolthor/Huihui-gemma-4-26B-A4B-it-abliterated-FP8-Dynamic"
+    assert (
+        recipe["models"]["body"]["repository"] == "coolthor/Huihui-gemma-4-26B-A4B-it-abliterated-FP8-Dynamic"
+    )
     assert recipe["models"]["body"]["revision"] == "c4bbb7689dc16de4aaa468647625a5a02f98e22f"
     assert recipe["models"]["draft"] == {
         "repository": "google/gemma-4-26B-A4B-it-assistant", "revision": "main", "mount": draft,
@@ -187,7 +189,7 @@ def test_every_problem_comes_at_once_with_its_line():
         .replace("max-model-len: 8192", "max-model-len: 8192\n    max-model-lenn: 1")
         .replace("acceptance_floor: 0.40", "acceptance_floor: forty")
     )
-    _recipe_, problems = parse(text, FILE)
+    _none, problems = parse(text, FILE)
     where = {problem.key: problem.line for problem in problems}
     lines = text.splitlines()
     for key, word in {
@@ -195,7 +197,7 @@ def test_every_problem_comes_at_once_with_its_line():
     }.items():  # fmt: skip
         assert word in lines[where[key] - 1]
     assert str(problems[0]).startswith(f"{FILE}:{problems[0].line}: ")
-    assert _recipe_ == {}
+    assert _none == {}
 
 
 @pytest.mark.parametrize(
@@ -216,7 +218,7 @@ def test_every_problem_comes_at_once_with_its_line():
 )  # fmt: skip
 def test_what_yaml_reads_differently_is_told_with_its_line(old, new, key, says):
     assert old in TEXT
-    _recipe_, problems = parse(TEXT.replace(old, new, 1), FILE)
+    _none, problems = parse(TEXT.replace(old, new, 1), FILE)
     found = [problem for problem in problems if problem.key == key]
     assert len(found) == 1, [str(p) for p in problems]
     assert says in str(found[0])
@@ -289,7 +291,15 @@ def test_two_patches_cannot_share_name_or_target(recipe):
 
 
 def test_any_data_at_all_is_told_and_not_a_crash(recipe):
-    for junk in (None, [], "x", 5, {}, {"models": []}, {"patches": [None, {"name": []}], "serve": {"arguments": []}}):
+    for junk in (
+        None,
+        [],
+        "x",
+        5,
+        {},
+        {"models": []},
+        {"patches": [None, {"name": []}], "serve": {"arguments": []}},
+    ):
         assert validate(junk, FILE)
     for key in recipe:
         for junk in (None, [], "x", 5, {}, [None], [[]], True):

@@ -85,10 +85,16 @@ def test_only_a_loopback_registry_is_asked_without_tls(registry, address):
 
 
 def test_a_challenge_in_its_parts():
-    header = 'Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a/b:pull"'
+    header = (
+        'Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a/b:pull"'
+    )
     assert _registry.challenge(header) == (
         "bearer",
-        {"realm": "https://auth.docker.io/token", "service": "registry.docker.io", "scope": "repository:a/b:pull"},
+        {
+            "realm": "https://auth.docker.io/token",
+            "service": "registry.docker.io",
+            "scope": "repository:a/b:pull",
+        },
     )
     assert _registry.challenge("") == ("", {})
 
@@ -108,13 +114,15 @@ def test_docker_hubs_anonymous_token_flow(home):
     home.scheme = "bearer"
     assert resolve(HUB).digest == home.digest()
     assert [auth for _method, _path, auth in home.requests] == ["", "", "Bearer t-anonymous"]
-    assert home.requests[1][1] == f"/token?service=depot&scope=repository%3A{IMAGE.replace('/', '%2F')}%3Apull"
+    assert (
+        home.requests[1][1] == f"/token?service=depot&scope=repository%3A{IMAGE.replace('/', '%2F')}%3Apull"
+    )
 
 
 def test_credentials_get_a_token_of_their_own(home):
     home.scheme, home.password, home.anonymous_tokens = "bearer", ("me", "secret"), False
     assert resolve(HUB, credentials=Credentials("me", "secret")).digest == home.digest()
-    with pytest.raises(Unauthorized, match="check user name and password") as refused:
+    with pytest.raises(Unauthorized, match="check the registry's user name and password") as refused:
         resolve(HUB, credentials=Credentials("me", "wrong"))
     assert "wrong" not in str(refused.value)
     assert "secret" not in repr(Credentials("me", "secret"))
@@ -190,7 +198,7 @@ def test_what_may_pass_is_asked_again_and_then_unreachable(home, status):
 
 def test_a_server_that_wants_a_long_wait_is_not_waited_for(monkeypatch):
     class Response:
-        status_code, headers = 429, {"Retry-After": "3600"}  # noqa: RUF012
+        status_code, headers = 429, {"Retry-After": "3600"}
 
         def __enter__(self):
             return self
@@ -199,8 +207,9 @@ def test_a_server_that_wants_a_long_wait_is_not_waited_for(monkeypatch):
             return None
 
     monkeypatch.setattr(_fetch.requests, "request", lambda *_a, **_k: Response())
+    monkeypatch.setattr(_fetch.time, "sleep", lambda _s: pytest.fail("waited"))
     with pytest.raises(Unreachable, match="asks to wait 3600 s"):
-        _fetch.ask("GET", "http://x", sleep=lambda _s: pytest.fail("waited"))
+        _fetch.ask("GET", "http://x")
 
 
 @pytest.mark.parametrize(

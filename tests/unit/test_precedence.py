@@ -1,0 +1,82 @@
+"""Role defaults < recipe < inventory < extra vars, as the defaults of the real vllm_serve role see them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from recipe_lab import ROOT, SHIPPED
+
+# What is shown: two of the role's inputs that a recipe sets too.
+SHOW = """
+- hosts: all
+  gather_facts: false
+  tasks:
+    {load}
+    - include_role: {{name: shown}}
+"""
+LOAD = """- sparkfleet.vllm.recipe_load: {name: "{{ spark_recipe }}", lock: ignore}
+      register: loaded
+    - set_fact: {recipe: "{{ loaded.recipe }}"}"""
+TASK = """
+- debug:
+    msg: "SEEN {{ {'port': vllm_serve_port, 'floor': vllm_serve_acceptance_floor} | to_json }}"
+"""
+
+
+def seen(folder: Path, recipe: bool, inventory: bool, extra: bool) -> dict[str, float]:
+    role = folder / "roles" / "shown"
+    (role / "tasks").mkdir(parents=True)
+    (role / "tasks" / "main.yml").write_text(TASK)
+    shutil.copytree(ROOT / "roles" / "vllm_serve" / "defaults", role / "defaults")
+    path = folder / "mine.yml"
+    path.write_text(
+        SHIPPED.read_text()
+        .replace("name: huihui-gemma4-mtp-n1", "name: mine")
+        .replace("port: 8000", "port: 8101")
+        .replace("acceptance_floor: 0.40", "acceptance_floor: 0.51")
+    )
+    (folder / "play.yml").write_text(SHOW.format(load=LOAD if recipe else ""))
+    variables = {"ansible_connection": "local", "spark_recipe": str(path)}
+    if inventory:
+        variables |= {"vllm_serve_port": 8102, "vllm_serve_acceptance_floor": 0.52}
+    (folder / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": {"one": None}, "vars": variables}}))
+    arguments = (
+        ["-e", json.dumps({"vllm_serve_port": 8103, "vllm_serve_acceptance_floor": 0.53})] if extra else []
+    )
+    program = Path(sys.executable).with_name("ansible-playbook")
+    done = subprocess.run(
+        [program, "-i", folder / "hosts.yml", folder / "play.yml", *arguments],
+        env=os.environ
+        | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (found,) = re.findall(r'"SEEN (.*)"', done.stdout)
+    values: dict[str, float] = json.loads(found.replace('\\"', '"'))
+    return values
+
+
+@pytest.mark.parametrize(
+    ("levels", "expected"),
+    [
+        ({"recipe": False, "inventory": False, "extra": False}, {"port": 8000, "floor": 0.4}),
+        ({"recipe": True, "inventory": False, "extra": False}, {"port": 8101, "floor": 0.51}),
+        ({"recipe": True, "inventory": True, "extra": False}, {"port": 8102, "floor": 0.52}),
+        ({"recipe": True, "inventory": True, "extra": True}, {"port": 8103, "floor": 0.53}),
+        ({"recipe": False, "inventory": True, "extra": False}, {"port": 8102, "floor": 0.52}),
+    ],
+    ids=["role default", "recipe", "inventory", "extra vars", "inventory without a recipe"],
+)
+def test_precedence(tmp_path, levels, expected):
+    assert seen(tmp_path, **levels) == expected
