@@ -37,6 +37,8 @@ LISTING_LIMIT = 50_000
 RETRY_AFTER_LIMIT = 310.0
 """Seconds. The Hub counts requests in windows of five minutes; who asks for more does not want us today."""
 
+NEED_ACCESS = "set a token that has access (HF_TOKEN on the controller, or spark_hub_token)"
+
 T = TypeVar("T")
 
 
@@ -170,17 +172,13 @@ class Hub:
         status, after = error.response.status_code, _retry_after(error.response.headers)
         seen = f"HTTP {status} from {self.endpoint} {'with the token given' if self.token else 'without a token'}"
         if isinstance(error, errors.GatedRepoError):
-            do = (
-                "ask for access with the account of the token"
-                if self.token
-                else "set a token that has access"
-            )
+            do = "ask for access with the account of the token" if self.token else NEED_ACCESS
             return HubError(f"access to {what}", f"{seen}: the repository is gated", do)
         if isinstance(error, errors.RepositoryNotFoundError):
             do = (
                 "correct the name, or use a token that has access"
                 if self.token
-                else "correct the name, or set a token"
+                else f"correct the name, or {NEED_ACCESS}"
             )
             return HubError(f"{what} to exist", f"{seen}: no such repository, or a private one", do)
         if isinstance(error, errors.RevisionNotFoundError):
@@ -190,7 +188,7 @@ class Hub:
         if isinstance(error, errors.EntryNotFoundError):
             return HubError(f"{what} to exist", f"{seen}: no such file", "lock the recipe again")
         if status in (401, 403):
-            do = "renew the token or ask for access" if self.token else "set a token that has access"
+            do = "renew the token or ask for access" if self.token else NEED_ACCESS
             return HubError(f"access to {what}", seen, do)
         if status == 429:
             seen += ": too many requests from this address" + (

@@ -255,6 +255,8 @@ def parse(params: dict[str, Any]) -> list[_manifest.Manifest]:
             problems.append(f"{name}: expected {least} or more, seen {params[name]}; correct the option")
     if not Path(params["store"]).is_absolute():
         problems.append(f"store: expected an absolute path, seen {params['store']}; correct the option")
+    if not params["snapshots"]:
+        problems.append("snapshots: expected one or more, seen none; take the models of a recipe's lock")
     for snapshot in params["snapshots"]:
         try:
             manifests.append(_manifest.parse(snapshot["repository"], snapshot["commit"], snapshot["files"]))
@@ -300,7 +302,9 @@ def main() -> None:
         reports = run(module)
     except _hub.HubLibraryMissing:
         module.fail_json(msg=missing_required_lib("huggingface_hub"), exception=traceback.format_exc())
-    except (_manifest.ManifestError, _hub.HubError, _snapshot.SnapshotError) as error:
+    except _hub.HubError as error:
+        module.fail_json(msg=f"{error}. Nothing was promoted; what was verified is kept for the next run")
+    except (_manifest.ManifestError, _snapshot.SnapshotError) as error:
         module.fail_json(msg=str(error))
     if reports is None:
         module.exit_json(changed=False, settled=False)
