@@ -349,7 +349,11 @@ def _patches(data: Mapping[str, Any], tell: Told) -> None:
 
 def _expectations(data: Mapping[str, Any], tell: Told) -> None:
     arguments = _at(data, "serve", "arguments")
-    if not isinstance(arguments, Mapping) or "speculative-config" in arguments:
+    if not isinstance(arguments, Mapping):
+        return
+    if "speculative-config" in arguments:
+        if _at(data, "expect", "minimum_drafts") == 0:
+            tell(("expect", "minimum_drafts"), "expected at least 1 with a speculative-config, seen 0")
         return
     for key in ("acceptance_floor", "minimum_drafts"):
         value = _at(data, "expect", key)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 
 import pytest
@@ -259,6 +260,11 @@ def test_without_speculation_there_is_no_draft_and_nothing_is_expected_of_one(re
     assert validate(filled, FILE) == []
 
 
+def test_speculation_is_never_judged_on_no_drafts_at_all(recipe):
+    recipe["expect"]["minimum_drafts"] = 0
+    assert "expected at least 1 with a speculative-config" in str(problems_of(recipe)["expect.minimum_drafts"])
+
+
 def test_speculation_without_a_draft_needs_no_model(recipe):
     del recipe["models"]["draft"]
     recipe["serve"]["arguments"]["speculative-config"] = {"method": "ngram", "num_speculative_tokens": 3}
@@ -316,7 +322,7 @@ def rows(keys: tuple[Key, ...], prefix: str = "") -> list[str]:
     told = []
     for key in keys:
         name = prefix + key.name
-        default = "required" if key.required else "" if key.default is None else f"`{key.default}`"
+        default = "required" if key.required else "" if key.default is None else f"`{json.dumps(key.default)}`"
         kind = {"strings": "list of text", "map": "mapping"}.get(key.kind, key.kind)
         told.append(f"| `{name}` | {kind} | {default} | {key.meaning} |")
         told += rows(key.keys, f"{name}[]." if key.kind == "list" else f"{name}.")
