@@ -25,13 +25,13 @@ help:
 	@sed -n 's/^# make/make/p' Makefile
 
 # The phases of the lab are independent where the graph below says so, and run side by side.
-parallel := +$(MAKE) --no-print-directory --jobs=3
+parallel := $(MAKE) --no-print-directory --jobs=3
 
 lab:
-	@began=$$SECONDS; $(parallel) .site && printf 'make lab: %d s\n' $$((SECONDS - began))
+	+@began=$$SECONDS; $(parallel) .site && printf 'make lab: %d s\n' $$((SECONDS - began))
 
 lab-hosts:
-	@$(parallel) .hosts .publish
+	+@$(parallel) .hosts .publish
 
 venv: .venv-ready
 
@@ -88,7 +88,7 @@ molecule: lab-depot
 	molecule test --all
 
 lab-depot:
-	@$(parallel) .spark .publish .wheels
+	+@$(parallel) .spark .publish .wheels
 
 test: lint unit molecule
 
