@@ -117,8 +117,9 @@ def plan(before, after, **kwargs):
     return _daemon.plan(before, after, **{"running": True, "engine": {}, **kwargs})
 
 
-def test_a_mirror_needs_a_reload_only():
-    assert plan({}, {"registry-mirrors": ["http://m"]}, containers=[CONTAINER]).action == "reload"
+@pytest.mark.parametrize("key", ["registry-mirrors", "insecure-registries", "runtimes", "live-restore"])
+def test_what_a_reload_applies_needs_no_restart(key):
+    assert plan({}, {key: []}, containers=[CONTAINER]).action == "reload"
 
 
 def test_other_keys_need_a_restart_and_name_whom_it_stops():

@@ -150,7 +150,7 @@ def test_what_could_not_be_read_is_a_problem_with_its_reason(spark, probe):
     _host.changes(_host.todo(spark, WANTED))
 
 
-@pytest.mark.parametrize(("seen", "minimum", "bad"), [("580.95.05", "580", False), ("579.99", "580", True), ("580", "580.65.06", True), ("590.1", "580.65", False)])  # fmt: skip
+@pytest.mark.parametrize(("seen", "minimum", "bad"), [("580.95.05", "580", False), ("579.99", "580", True), ("580", "580.65.06", True), ("590.1", "580.65", False), ("1000.1", "580", False)])  # fmt: skip
 def test_driver_versions_compare_as_numbers(spark, seen, minimum, bad):
     spark["driver"] = seen
     assert (checks(spark, replace(WANTED, minimum_driver=minimum)) == ["driver"]) is bad

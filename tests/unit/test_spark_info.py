@@ -307,7 +307,8 @@ def test_ports_with_their_owners(root):
         root,
         {
             # 127.0.0.1:22, 0.0.0.0:8000, and the rest in IPv6
-            "/proc/net/tcp": listening(("0100007F:0016", "11"), ("00000000:1F40", "12")),
+            "/proc/net/tcp": listening(("0100007F:0016", "11"), ("00000000:1F40", "12"))
+            + "   9: 0100007F:9000 0100007F:0016 01 00000000:00000000 00:00000000 00000000     0        0 14 1 x 20 4 30 10 -1\n",
             "/proc/net/tcp6": listening(("00000000000000000000000001000000:0050", "13")),
             "/proc/31/comm": "sshd\n",
             "/proc/32/comm": "vllm\n",
