@@ -151,9 +151,10 @@ def test_an_unknown_tag_is_not_found(home):
 def test_a_mirror_is_asked_first_and_without_credentials(home):
     with depot() as mirror:
         mirror.manifests[f"{IMAGE}:{TAG}"] = b'{"of": "the mirror"}'
+        mirror.scheme = "bearer"
         answer = resolve(HUB, [mirror.url + "/"], Credentials("me", "secret"))
         assert (answer.digest, answer.by) == (mirror.digest(), mirror.url + "/")
-        assert {auth for _method, _path, auth in mirror.requests} == {""}
+        assert {auth for _method, _path, auth in mirror.requests} == {"", "Bearer t-anonymous"}
     assert home.requests == []
 
 
