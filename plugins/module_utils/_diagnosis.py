@@ -15,7 +15,7 @@ from typing import Any
 
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._container import FileSeen, State
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._metrics import Counters, Delta
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._serving import Speculation
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._serving import ASKED_TO_STOP, Speculation
 
 FOREIGN_SHARE = 0.05
 """Share of the generated tokens that may be other people's before a measured rate is theirs as much as ours."""
@@ -121,7 +121,7 @@ def ended(wanted: Wanted, bound: State, now: State | None, reason: str | None) -
             f"another container of that name: {now.id[:12]}, started {now.started_at}",
             "see who else deploys to this host, then run again",
         )
-    if now is not None and running(now) and reason is None:
+    if now is not None and running(now) and reason in (None, ASKED_TO_STOP):
         return Finding(
             "server_restarted",
             f"container {wanted.container} was restarted while it was being checked",

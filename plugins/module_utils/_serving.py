@@ -46,6 +46,7 @@ _PHASES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = tu
 # Root causes look like `package.module.SomeError: text`, alone on their line or behind the logger's header.
 _EXCEPTION = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit|Interrupt)\b(?:: .*|:?)$")
 _USAGE = re.compile(r"^(?:\S+ )*?\S+: error: (.+)$")
+_NOT_STARTED = re.compile(r"^exec \S+: ")
 # What the other processes say when one of them has died: true, and no reason.
 _CONSEQUENCE = re.compile(
     r"EngineDeadError|Engine core initialization failed|EngineCore encountered an issue|Engine process failed"
@@ -53,6 +54,7 @@ _CONSEQUENCE = re.compile(
     r"|KeyboardInterrupt|SystemExit|failed proc names"
 )
 _REASON_WIDTH = 500
+ASKED_TO_STOP = "it was asked to stop (SIGTERM)"
 _ASKED_TO_STOP = re.compile(r"\[shutdown\] API server: shutdown triggered|received SIGTERM|^Shutting down$")
 
 
@@ -91,14 +93,16 @@ def death_reason(lines: Sequence[str]) -> str | None:
             return usage[1]
         if _EXCEPTION.match(texts[index]) and not _CONSEQUENCE.search(text):
             return _with_continuation(texts, index)
+        if _NOT_STARTED.match(text):
+            return text
+    if any(_ASKED_TO_STOP.search(text.strip().removeprefix("INFO:").strip()) for text in texts):
+        return ASKED_TO_STOP
     for line, text in zip(reversed(lines), reversed(texts), strict=True):
         header = _PROCESS.sub("", _COLOUR.sub("", line))
         if _LEVEL.match(header) and text.strip() and not _CONSEQUENCE.search(text) and text[:1].isalpha():
             if text.startswith("Traceback"):
                 continue
             return text.strip()
-    if any(_ASKED_TO_STOP.search(text.strip().removeprefix("INFO:").strip()) for text in texts):
-        return "it was asked to stop (SIGTERM)"
     return None
 
 
