@@ -262,7 +262,9 @@ def test_without_speculation_there_is_no_draft_and_nothing_is_expected_of_one(re
 
 def test_speculation_is_never_judged_on_no_drafts_at_all(recipe):
     recipe["expect"]["minimum_drafts"] = 0
-    assert "expected at least 1 with a speculative-config" in str(problems_of(recipe)["expect.minimum_drafts"])
+    assert "expected at least 1 with a speculative-config" in str(
+        problems_of(recipe)["expect.minimum_drafts"]
+    )
 
 
 def test_speculation_without_a_draft_needs_no_model(recipe):
@@ -322,7 +324,9 @@ def rows(keys: tuple[Key, ...], prefix: str = "") -> list[str]:
     told = []
     for key in keys:
         name = prefix + key.name
-        default = "required" if key.required else "" if key.default is None else f"`{json.dumps(key.default)}`"
+        default = (
+            "required" if key.required else "" if key.default is None else f"`{json.dumps(key.default)}`"
+        )
         kind = {"strings": "list of text", "map": "mapping"}.get(key.kind, key.kind)
         told.append(f"| `{name}` | {kind} | {default} | {key.meaning} |")
         told += rows(key.keys, f"{name}[]." if key.kind == "list" else f"{name}.")

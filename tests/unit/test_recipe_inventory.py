@@ -24,7 +24,9 @@ def defaults() -> dict[str, object]:
 
 def test_the_example_loads_with_two_sparks():
     program = Path(sys.executable).with_name("ansible-inventory")
-    done = subprocess.run([program, "-i", EXAMPLE, "--list"], capture_output=True, text=True, check=True, cwd=ROOT)
+    done = subprocess.run(
+        [program, "-i", EXAMPLE, "--list"], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     assert len(json.loads(done.stdout)["sparks"]["hosts"]) == 2
 
 
@@ -37,7 +39,9 @@ def test_every_variable_of_the_example_is_read_by_something():
 
 def test_a_commented_default_is_the_default():
     known = defaults()
-    table = re.findall(r"^\| `(spark_\w+)` \| `(.*?)` \|", (ROOT / "docs" / "architecture.md").read_text(), re.M)
+    table = re.findall(
+        r"^\| `(spark_\w+)` \| `(.*?)` \|", (ROOT / "docs" / "architecture.md").read_text(), re.M
+    )
     known |= {name: yaml.safe_load(value) for name, value in table}
     held = 0
     for line in re.findall(r"^# ([a-z0-9_]+: .*)$", VARS.read_text(), re.M):
