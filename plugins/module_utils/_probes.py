@@ -362,9 +362,8 @@ def toolkit(request: Request, docker: Mapping[str, Any]) -> dict[str, Any]:
     hook = _which(request, HOOK, path)
     version = _package_version(request, TOOLKIT)
     cdi = any(device.startswith("nvidia.com/gpu") for device in docker.get("cdi_devices") or [])
-    newer = (
-        hook is not None and started is not None and request.at(hook).stat().st_ctime > started + CLOCK_SLACK
-    )
+    newer = hook is not None and started is not None and _changed(request, hook) > started + CLOCK_SLACK
+    newer = newer and not _upgraded(request, TOOLKIT)
     return {
         "installed": version is not None or hook is not None or cdi,
         "version": version,
@@ -383,6 +382,21 @@ def _package_version(request: Request, package: str) -> str | None:
             fields = dict(re.findall(r"^(Status|Version): (.*)$", paragraph, re.MULTILINE))
             return fields.get("Version") if fields.get("Status", "").endswith(" installed") else None
     return None
+
+
+def _changed(request: Request, path: str) -> float:
+    """When a file came to be here: packages keep the time of their build as its modification time."""
+    return request.at(path).stat().st_ctime
+
+
+def _upgraded(request: Request, package: str) -> bool:
+    """True if dpkg last upgraded the package: an older one was there already, and new files prove nothing."""
+    for log in ("/var/log/dpkg.log", "/var/log/dpkg.log.1"):
+        text = request.text(log) or ""
+        done = re.findall(rf"^\S+ \S+ (install|upgrade) {re.escape(package)}[: ]", text, re.MULTILINE)
+        if done:
+            return bool(done[-1] == "upgrade")
+    return False
 
 
 def ports(request: Request, containers: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

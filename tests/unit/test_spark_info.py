@@ -286,6 +286,35 @@ def test_toolkit_is_usable_only_if_the_engine_started_after_it(root, engine):
     assert (found["usable"], found["unseen"]) == (True, False)
 
 
+@pytest.mark.parametrize(
+    ("log", "rotated", "unseen"),
+    [
+        ("install nvidia-container-toolkit:arm64 <none> 1.19", "", True),
+        ("upgrade nvidia-container-toolkit:arm64 1.18 1.19", "", False),
+        ("upgrade nvidia-container-toolkit-base:arm64 1.18 1.19", "", True),
+        ("upgrade bash:arm64 1 2", "upgrade nvidia-container-toolkit:arm64 1.18 1.19", False),
+        (
+            "install nvidia-container-toolkit:arm64 <none> 1.19",
+            "upgrade nvidia-container-toolkit:arm64 1.18 1.19",
+            True,
+        ),
+    ],
+)
+def test_an_upgraded_toolkit_is_no_reason_to_stop_what_serves(root, engine, log, rotated, unseen):
+    engine["/info"]["DiscoveredDevices"] = []
+    install_hook(root)
+    put(
+        root,
+        {
+            "/var/log/dpkg.log": f"2026-11-23 21:00:00 {log}\n",
+            "/var/log/dpkg.log.1": f"2026-10-01 21:00:00 {rotated}\n",
+        },
+    )
+    run_dockerd(root, started=(root / "usr/bin" / _probes.HOOK).stat().st_ctime - BOOT - 60)
+    found = _probes.toolkit(request(root), _probes.engine(request(root)))
+    assert (found["unseen"], found["usable"]) == (unseen, not unseen)
+
+
 def test_the_hook_must_be_on_the_path_of_dockerd(root, engine):
     engine["/info"]["DiscoveredDevices"] = []
     install_hook(root, "/usr/local/bin")
