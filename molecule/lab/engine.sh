@@ -9,7 +9,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 started="${lab_cache}/engine-started"
-engine_root=/var/lib/sparkfleet-lab
+engine_root="${LAB_ENGINE_ROOT:-/var/lib/sparkfleet-lab}"
 log="${lab_cache}/dockerd.log"
 
 answers() { docker info >/dev/null 2>&1; }
@@ -36,7 +36,7 @@ start() {
     fi
     local new=no
     command -v dockerd >/dev/null || new=yes
-    apt_install docker.io iptables pigz ca-certificates
+    apt_install docker.io iptables iproute2 pigz ca-certificates
     if has_systemd; then
         as_root systemctl start docker.service
         printf 'systemd\n' >"${started}"
@@ -45,6 +45,8 @@ start() {
         await || fail "docker.service did not start" "systemctl status docker.service; journalctl -u docker.service"
     else
         as_root mkdir -p "${engine_root}"
+        as_root iptables -S FORWARD | sed -n 's/^-P FORWARD //p' >"${lab_cache}/engine-forward"
+        cat /proc/sys/net/ipv4/ip_forward >>"${lab_cache}/engine-forward"
         # setsid: the engine outlives the terminal that started it.
         as_root setsid dockerd --data-root "${engine_root}/docker" --group "$(id -g)" --pidfile "${engine_root}/dockerd.pid" \
             >"${log}" 2>&1 </dev/null &
@@ -57,8 +59,27 @@ start() {
     say "engine: $(docker version --format '{{ .Server.Version }}'), installed and started by the lab"
 }
 
+# What dockerd leaves in the kernel: its bridge, its rules, and the forwarding it turned on.
+forget() {
+    local policy forward
+    as_root ip link delete docker0 2>/dev/null || true
+    as_root iptables-save | grep -vE 'DOCKER|docker0|br-[0-9a-f]{12}' | as_root iptables-restore
+    {
+        read -r policy
+        read -r forward
+    } <"${lab_cache}/engine-forward" || return 0
+    as_root iptables -P FORWARD "${policy}"
+    as_root sh -c "echo ${forward} >/proc/sys/net/ipv4/ip_forward"
+}
+
 stop() {
     [ -e "${started}" ] || { say "engine: not started by the lab, left as it is"; return; }
+    local others
+    others=$({ docker ps -aq && docker images -q && docker volume ls -q; } 2>/dev/null | wc -l) || others=0
+    if [ "${others}" -gt 0 ]; then
+        say "engine: left running, it holds ${others} containers, images or volumes that are not the lab's"
+        return
+    fi
     if [ "$(cat "${started}")" = systemd ]; then
         as_root systemctl stop docker.service docker.socket
     else
@@ -68,9 +89,13 @@ stop() {
             as_root kill "${pid}"
             while as_root kill -0 "${pid}" 2>/dev/null; do sleep 0.2; done
         fi
+        forget
+        # A data root may still be mounted on itself, and what is mounted is not removed.
+        awk -v root="${engine_root}/" 'index($2, root) == 1 { print $2 }' /proc/mounts | sort -r |
+            while read -r path; do as_root umount --lazy "${path}"; done
         as_root rm -rf --one-file-system "${engine_root}"
     fi
-    rm -f "${started}" "${log}"
+    rm -f "${started}" "${log}" "${lab_cache}/engine-forward"
     say "engine: stopped"
 }
 
