@@ -7,6 +7,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -347,7 +348,7 @@ def test_ports_with_their_owners(root):
     for pid, inode in ((31, 11), (32, 12)):
         (root / f"proc/{pid}/fd").mkdir()
         (root / f"proc/{pid}/fd/3").symlink_to(f"socket:[{inode}]")
-    containers = [
+    containers: list[dict[str, Any]] = [
         {"id": CONTAINER_ID, "name": "sparkfleet-vllm", "ports": []},
         {
             "id": "c",
