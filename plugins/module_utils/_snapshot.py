@@ -389,7 +389,6 @@ class Snapshot:
                         "were locked: do not use them. Nothing was promoted. Check the endpoint, or lock again"
                     )
                 self.say(f"{problem}; fetching it again")
-            target.chmod(FILE_MODE)
             sync(target)
             place = self.files / path
             place.parent.mkdir(parents=True, exist_ok=True)

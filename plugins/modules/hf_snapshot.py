@@ -111,7 +111,7 @@ attributes:
     description: A second run changes nothing.
     support: full
 requirements:
-  - huggingface_hub >= 1.0 (Python package) on the host, except in check mode
+  - huggingface_hub >= 2.4 (Python package) on the host, except in check mode
 seealso:
   - module: sparkfleet.vllm.model_pair
 """

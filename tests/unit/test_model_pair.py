@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,12 +13,18 @@ from ansible_collections.sparkfleet.vllm.plugins.modules import model_pair
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture
-def pair(tmp_path):
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    root = tmp_path_factory.mktemp("made")
     script = ROOT / "molecule/lab/vllm/weights.py"
-    arguments = ["--body", str(tmp_path / "body"), "--draft", str(tmp_path / "draft"), "--acceptance", "0.69"]
+    arguments = ["--body", str(root / "body"), "--draft", str(root / "draft"), "--acceptance", "0.69"]
     subprocess.run([sys.executable, str(script), *arguments], check=True, capture_output=True)
-    return tmp_path
+    return root
+
+
+@pytest.fixture
+def pair(made, tmp_path):
+    return Path(shutil.copytree(made, tmp_path / "pair"))
 
 
 @pytest.fixture

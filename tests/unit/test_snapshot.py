@@ -168,20 +168,21 @@ def test_a_corrupted_file_with_size_and_mtime_kept_is_found_and_swapped(bench):
 
 
 @pytest.mark.parametrize(
-    "harm",
+    ("harm", "why"),
     [
-        lambda path: path.write_bytes(b"short"),
-        lambda path: path.unlink(),
-        lambda path: (path.unlink(), path.symlink_to("/etc/passwd")),
-        lambda path: (path.unlink(), path.mkdir()),
-        lambda path: (path.unlink(), os.mkfifo(path)),
+        (lambda path: path.write_bytes(b"short"), "expected 18 bytes, seen 5"),
+        (lambda path: path.unlink(), None),
+        # As long as the file, so that only its kind tells.
+        (lambda path: (path.unlink(), path.symlink_to("x" * 18)), "expected a regular file, seen lrwxrwxrwx"),
+        (lambda path: (path.unlink(), path.mkdir()), None),
     ],
-    ids=["truncated", "gone", "link", "folder", "fifo"],
+    ids=["truncated", "gone", "link", "folder"],
 )
-def test_a_damaged_snapshot_is_repaired(bench, harm):
+def test_a_damaged_snapshot_is_repaired(bench, harm, why):
     bench.ensure()
     harm(bench.path / "config.json")
-    assert bench.ensure()[0].state == "repaired"
+    (report,) = bench.ensure()
+    assert (report.state, report.damaged) == ("repaired", {"config.json": why} if why else {})
     assert bench.content() == FILES
     assert not (bench.path / "config.json").is_symlink()
 
@@ -314,6 +315,10 @@ def test_what_an_interruption_left_is_not_trusted(bench):
     snapshot = _snapshot.Snapshot(str(bench.store), bench.manifest, 1, print)
     wrong = snapshot._incoming("config.json")
     wrong.write_bytes(b"x" * 10)
+    snapshot.inspect(full=False)
+    snapshot.prepare(resumes=True)
+    assert list(snapshot.incoming.iterdir()) == [wrong]
+    assert set(_snapshot.scan(snapshot.files)) == {"model-2.safetensors"}
     (report,) = bench.ensure()
     assert bench.content() == FILES
     assert "model-2.safetensors" not in report.fetched
