@@ -131,7 +131,7 @@ attributes:
 notes:
   - Run it as root, so that files are read as the process sees them. Without, they are read through the engine and
     their age stays unknown.
-  - While it waits and measures it prints a line per step, such as C(spark-01: vLLM: loading weights 3/6).
+  - While it waits and measures it prints a line per step, such as the weights that vLLM has loaded so far.
 seealso:
   - name: vLLM, speculative decoding
     description: How vLLM drafts, and what it counts.
