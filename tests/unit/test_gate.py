@@ -91,7 +91,7 @@ def gate(
     """A gate in front of a stub with these settings."""
     options: dict[str, Any] = {"speculation": MTP, "acceptance_floor": 0.4} | (wanted or {})
     clock = Clock()
-    with serving(**({"name": "huihui-gemma4"} | settings)) as (stub, url):
+    with serving(**({"name": "huihui-gemma4"} | settings)) as (_, url):
         run = Gate(
             Wanted("vllm", "huihui-gemma4", **options),
             container or FakeContainer(),
@@ -99,9 +99,6 @@ def gate(
             clock=clock,
             sleep=clock.sleep,
         )
-        run.said = []
-        run.say = lambda text, every=0.0: run.said.append(text)
-        run.stub = stub
         yield run
 
 
@@ -266,10 +263,8 @@ def test_a_file_that_changes_meanwhile_is_noticed() -> None:
     container = FakeContainer()
     container.files = {"/opt/p.py": LOCKED, "host:/srv/p.py": LOCKED}
     with gate(container, wanted={"files": (WANTED_FILE,)}) as run:
-        said = run.say
 
         def say(text: str, every: float = 0.0) -> None:
-            said(text)
             if "drafts" in text:
                 container.files["/opt/p.py"] = replace(LOCKED, changed=STATE.started + 500)
 
@@ -306,7 +301,9 @@ class Unready:
 
 
 def test_waiting_says_what_vllm_does() -> None:
+    said: list[str] = []
     with gate() as run:
+        run.say = lambda text, every=0.0: said.append(text)
         run.server = Unready(run.server, 20)
         run.container.lines += [
             LogLine(
@@ -315,7 +312,7 @@ def test_waiting_says_what_vllm_does() -> None:
             ),
         ]
         run.run()
-        assert "vLLM: loading weights 3/6" in run.said
+        assert "vLLM: loading weights 3/6" in said
         assert run.result["ready_seconds"] == 20.0
 
 

@@ -158,6 +158,10 @@ def test_the_locked_file_passes() -> None:
     assert d.file_contents([CheckedFile(replace(LOCKED, sha256=None, host_path=None), RIGHT)]) is None
 
 
+def test_a_file_that_cannot_be_read_matches_nothing() -> None:
+    assert not WantedFile("/p").matches(FileSeen(error="no such file"))
+
+
 @pytest.mark.parametrize(
     ("changed", "expected"), [(-60.0, None), (0.0, None), (2.0, "file_newer_than_process"), (None, None)]
 )
@@ -222,6 +226,7 @@ def test_stats_off_is_told_from_speculation_off() -> None:
     [
         (measured(), WANTED, None),
         (measured(604, 242), WANTED, None),  # 40.07 %
+        (measured(1000, 400), WANTED, None),
         (measured(604, 241), WANTED, "acceptance_below_floor"),  # 39.90 %
         (measured(0, 0), WANTED, "no_drafts"),
         (measured(1020, 0), WANTED, "drafts_never_accepted"),

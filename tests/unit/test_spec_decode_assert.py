@@ -125,12 +125,17 @@ def test_the_job_may_take_what_its_limits_say(
     args: dict[str, Any], expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
+
+    def run_with_progress(action: Any, name: str, args: Any, task_vars: Any, timeout: int) -> dict[str, Any]:
+        asked.append(timeout)
+        return {}
+
     action = ActionModule.__new__(ActionModule)
     action._task = SimpleNamespace(args=args, async_val=0, check_mode=False)
     monkeypatch.setattr("ansible.plugins.action.ActionBase.run", lambda *_: {})
     monkeypatch.setattr(
         "ansible_collections.sparkfleet.vllm.plugins.action.spec_decode_assert.run_with_progress",
-        lambda action, name, args, task_vars, timeout: asked.append(timeout) or {},
+        run_with_progress,
     )
     action.run(None, {})
     assert asked == [expected]
