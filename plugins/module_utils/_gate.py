@@ -119,10 +119,11 @@ class Gate:
     def _ended(self, now: State | None) -> NoReturn:
         """Say why the bound process is gone. What its log said is still in the engine, unless it was removed."""
         until = now.started if now is not None and now.started_at != self._bound.started_at else None
-        kept = [line.text for line in self.container.log(self._bound.started, until, KEPT_LINES)]
-        reason = serving.death_reason(kept or list(self._log))
+        lines = [line.text for line in self.container.log(self._bound.started, until, KEPT_LINES)]
+        lines = lines or list(self._log)
+        reason = serving.death_reason(lines)
         finding = diagnosis.ended(self.wanted, self._bound, now, reason)
-        self.result["log_tail"] = serving.tail(kept or list(self._log))
+        self.result["log_tail"] = serving.tail(lines, reason)
         raise Failed(finding)
 
     # -- files

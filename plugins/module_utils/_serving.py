@@ -26,6 +26,8 @@ _IDLE = re.compile(r'"(?:GET|HEAD|POST) \S+ HTTP/1\.\d" \d{3}|^Engine \d+: Avg|W
 _PHASES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = tuple(
     (re.compile(pattern), say)
     for pattern, say in [
+        (r"^non-default args: ", lambda m: "arguments accepted"),
+        (r"^Resolved architecture: (\w+)", lambda m: f"configuration of {m[1]} read"),
         (r"Initializing a V\d LLM engine \(v([^)]+)\)", lambda m: f"version {m[1]}, the engine starts"),
         (r"^Starting to load model ", lambda m: "loading the body"),
         (r"^Loading drafter model", lambda m: "loading the draft"),
@@ -164,7 +166,14 @@ def speculation(lines: Iterable[str]) -> Speculation:
     return Speculation(configured, method, tokens, tuple(architectures), tuple(warnings[:4]))
 
 
-def tail(lines: Sequence[str], count: int = 10, width: int = 300) -> list[str]:
-    """The last lines worth showing: no blanks, no health checks, none longer than a few lines of a terminal."""
+def tail(lines: Sequence[str], reason: str | None = None, count: int = 10, width: int = 300) -> list[str]:
+    """The last lines worth showing, up to the one that holds the reason of a death where there is one.
+
+    No blanks, no health checks, none longer than a few lines of a terminal.
+    """
+    if reason:
+        # A reason can be cut or joined from several lines: its beginning finds the first of them.
+        end = max((index for index, line in enumerate(lines) if reason[:60] in line), default=len(lines))
+        lines = lines[: end + 1]
     kept = [line.rstrip() for line in lines if shows_progress(line)]
     return [line if len(line) <= width else line[:width] + " …" for line in kept[-count:]]

@@ -54,6 +54,8 @@ CONFIG = "Initializing a V1 LLM engine (v0.32.0) with config: model='/models/b',
         ),
         (API + "Starting vLLM server on http://0.0.0.0:8000", "API server starts"),
         ("INFO:     Application startup complete.", "API server started"),
+        (API + "non-default args: {'port': 8000}", "arguments accepted"),
+        (API + "Resolved architecture: Gemma4MTPModel", "configuration of Gemma4MTPModel read"),
         (API + "Using max model len 8192", None),
         ('INFO:     127.0.0.1:34308 - "GET /health HTTP/1.1" 200 OK', None),
     ],
@@ -181,3 +183,8 @@ def test_tail_leaves_out_health_checks_and_cuts_width() -> None:
     lines = ["a", 'INFO: 127.0.0.1:1 - "GET /health HTTP/1.1" 200 OK', "", "b" * 400]
     assert tail(lines) == ["a", "b" * 300 + " …"]
     assert tail([str(number) for number in range(30)], count=3) == ["27", "28", "29"]
+
+
+def test_tail_ends_with_the_reason() -> None:
+    assert tail(ENGINE_DEATH, death_reason(ENGINE_DEATH), count=2) == ENGINE_DEATH[3:5]
+    assert tail(["a", "b"], "not in the log") == ["a", "b"]
