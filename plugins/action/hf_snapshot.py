@@ -12,6 +12,8 @@ from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._progress import r
 
 MODULE = "sparkfleet.vllm.hf_snapshot"
 TIMEOUT = 14400
+TIMED_OUT = "Timeout exceeded"
+"""What Ansible's async_wrapper says of a job that it ended."""
 
 
 class ActionModule(ActionBase):
@@ -28,4 +30,10 @@ class ActionModule(ActionBase):
                 return result | look
         # The look has validated the options.
         timeout = int(arguments.get("timeout") or TIMEOUT)
-        return result | run_with_progress(self, MODULE, arguments, task_vars, timeout)
+        result |= run_with_progress(self, MODULE, arguments, task_vars, timeout)
+        if result.get("msg") == TIMED_OUT:
+            result["msg"] = (
+                f"expected the models within {timeout} s, seen a run that was not done by then and was ended; "
+                "run again, since what was fetched is kept, or allow more time (timeout)"
+            )
+        return result

@@ -194,7 +194,8 @@ class Hub:
             seen += ": too many requests from this address" + (
                 "" if after is None else f", retry after {after:.0f} s"
             )
-            do = "run again later, set a token (its limits are higher), or fetch through a mirror"
+            more = "" if self.token else ", set a token (its limits are higher)"
+            do = f"run again later{more}, or fetch through a mirror"
             retry = after is None or after <= RETRY_AFTER_LIMIT
             return HubError(f"an answer about {what}", seen, do, retry, after)
         if status == 408 or status >= 500:

@@ -433,6 +433,11 @@ class Snapshot:
             {path: status for path, status in scan(self.path).items() if _same(status, whole[path])}
         )
 
+    def tidy(self) -> None:
+        """Leave no empty folder behind of what did not come."""
+        if self.partial.exists() and not scan(self.partial):
+            remove(self.partial)
+
     def settle(self) -> None:
         """A whole snapshot: make it readable and let the stat cache say so."""
         if self.report.modes:
@@ -529,6 +534,8 @@ def ensure(manifests: Sequence[Manifest], options: Options, fetcher: Callable[[]
                 source = source or fetcher()
                 needed += snapshot.prepare(source.resumes)
                 incomplete.append(snapshot)
+        for snapshot in incomplete:
+            locks.callback(snapshot.tidy)
         check_space(options.store, needed, options.reserve)
         for snapshot in incomplete:
             with timed(snapshot.report), disk_errors(snapshot):

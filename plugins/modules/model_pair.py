@@ -143,7 +143,8 @@ def main() -> None:
     }
     if problems:
         reasons = "\n".join(f"- {problem}" for problem in problems)
-        module.fail_json(msg=f"{len(problems)} reasons not to serve this pair:\n{reasons}", **result)
+        count = "a reason" if len(problems) == 1 else f"{len(problems)} reasons"
+        module.fail_json(msg=f"{count} not to serve this:\n{reasons}", **result)
     module.exit_json(**result)
 
 

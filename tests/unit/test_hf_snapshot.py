@@ -159,7 +159,7 @@ def test_gated_without_a_token(call, lab, token):
         ({"token": "hf_ with a space"}, "expected a token in one word"),
         ({"transport": "ftp"}, "transport must be one of"),
         ({"verify": "md5"}, "verify must be one of"),
-        ({"disk_reserve": 10**12}, "free space there"),
+        ({"disk_reserve": 10**9}, "a reserve of 1048576.00), seen"),
     ],
 )
 def test_every_option_is_checked(call, lab, tmp_path, arguments, expected):
@@ -202,16 +202,15 @@ class Front(action.ActionModule):
 
 @pytest.fixture
 def front(monkeypatch):
-    def make(look, **options):
+    def make(look, outcome=None, **options):
         one = Front(look, **options)
         monkeypatch.setattr(action.ActionBase, "run", lambda *_: {})
-        monkeypatch.setattr(
-            action,
-            "run_with_progress",
-            lambda me, name, args, task_vars, timeout: (
-                one.calls.append(("run", args, timeout)) or {"changed": True}
-            ),
-        )
+
+        def run_with_progress(me, name, args, task_vars, timeout):
+            one.calls.append(("run", args, timeout))
+            return outcome or {"changed": True}
+
+        monkeypatch.setattr(action, "run_with_progress", run_with_progress)
         return one
 
     return make
@@ -234,6 +233,11 @@ def test_what_is_left_to_do_runs_with_progress(front):
     assert one.run() == {"changed": True}
     assert one.calls[1] == ("run", {"store": "/s", "timeout": "60"}, 60)
     assert front({"settled": False}, store="/s").run() == {"changed": True}
+
+
+def test_the_time_limit_says_what_is_kept(front):
+    one = front({"settled": False}, {"failed": True, "msg": "Timeout exceeded"}, timeout=7)
+    assert "expected the models within 7 s" in one.run()["msg"]
 
 
 @pytest.mark.parametrize("options", [{"check": True}, {"background": 60}, {"settled_only": True}])

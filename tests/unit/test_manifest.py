@@ -103,6 +103,11 @@ def test_a_file_that_is_also_a_folder_is_refused():
         _manifest.parse("org/name", COMMIT, {"a/b": GOOD, "a/b/c": GOOD})
 
 
+def test_the_reason_is_the_one_that_matters():
+    with pytest.raises(ManifestError, match="it is absolute"):
+        _manifest.parse("org/name", COMMIT, {"/etc/passwd": GOOD})
+
+
 def test_every_problem_is_reported_at_once():
     with pytest.raises(ManifestError) as raised:
         _manifest.parse("name", "main", {"/a": GOOD, "b": {"size": 1, "sha256": ""}})

@@ -340,12 +340,14 @@ def test_a_hub_that_has_a_moment_is_asked_again(bench, kind):
         ({"commit": "d" * 40}, "no such revision"),
     ],
 )
-def test_a_hub_that_refuses_is_not_asked_twice(bench, about, message):
+def test_a_hub_that_refuses_is_asked_once_and_leaves_nothing(bench, about, message):
     bench.retries = 5
-    bench.lab.add("org/body", FILES, **about)
+    manifest = bench.publish("org/other", {"config.json": b"{}"})
+    bench.lab.add("org/other", {"config.json": b"{}"}, **about)
     with pytest.raises(HubError, match=message):
-        bench.ensure()
-    assert not bench.path.exists()
+        bench.ensure(manifest)
+    assert len(bench.lab.requests()) == 1
+    assert [entry.name for entry in (bench.store / "models/org--other").iterdir()] == [".lock"]
 
 
 def test_a_file_the_hub_does_not_have(bench):
