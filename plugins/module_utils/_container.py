@@ -199,9 +199,11 @@ class DockerContainer:
         except (docker.errors.DockerException, OSError):
             return []  # a removed container, or a log driver that cannot be read
         lines = []
-        for line in raw.decode("utf-8", "replace").splitlines():
+        # Split at newlines alone: the engine stamps those, and a progress bar has carriage returns within a line.
+        for line in raw.decode("utf-8", "replace").split("\n"):
             time, _, text = line.partition(" ")
-            lines.append(LogLine(time, mask(text.rpartition("\r")[2] or text, self._secrets)))
+            if time:
+                lines.append(LogLine(time, mask(text.rstrip("\r").rpartition("\r")[2], self._secrets)))
         return lines
 
     def file(self, state: State, path: str) -> FileSeen:

@@ -127,6 +127,11 @@ def test_log_is_masked_and_keeps_its_times(api: FakeApi) -> None:
     assert (api.asked["since"], api.asked["until"], api.asked["tail"]) == (1.5, 9.0, 5)
 
 
+def test_a_progress_bar_is_one_line_and_its_last_state_counts(api: FakeApi) -> None:
+    api.log = b"2026-11-23T21:35:10.000000001Z Loading: 0%\rLoading: 50%\rLoading: 100%\r\n"
+    assert DockerContainer("vllm").log(1.0) == [LogLine("2026-11-23T21:35:10.000000001Z", "Loading: 100%")]
+
+
 def test_mask_without_secrets() -> None:
     assert mask("nothing to hide", []) == "nothing to hide"
 
