@@ -162,8 +162,8 @@ def _cure(text: str, log: str) -> str:
         return "free memory on the host, or lower gpu-memory-utilization or max-model-len"
     if "exec format error" in text:
         return "use the image of this host's architecture"
-    if "size mismatch" in text or "shapes cannot be multiplied" in text:
-        return "body and draft do not fit together: check that the draft was made for this body"
+    if "size mismatch" in text or "shapes cannot be multiplied" in text or "loaded_weight" in text:
+        return "weights and configuration do not fit: check that the draft was made for this body and both are whole"
     return f"see what happened before: {log}"
 
 

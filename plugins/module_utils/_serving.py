@@ -109,8 +109,16 @@ def death_reason(lines: Sequence[str]) -> str | None:
 
 
 def _with_continuation(texts: Sequence[str], index: int) -> str:
-    """The exception's line; pydantic says what is wrong below it, as pairs of a field and an indented text."""
+    """The exception's line, with what it takes to understand it.
+
+    pydantic says what is wrong below it, as pairs of a field and an indented text.
+    """
     parts = [texts[index].strip()]
+    if ":" not in parts[0]:
+        # A bare exception says nothing; the statement that raised it, above its row of carets, does.
+        above = (text.strip() for text in reversed(texts[:index]))
+        statement = next((text for text in above if text.strip("^~ ")), "")
+        parts = [f"{parts[0]}: {statement}" if statement else parts[0]]
     if "ValidationError" in parts[0]:
         for text in texts[index + 1 : index + 5]:
             if "further information" in text:
@@ -172,8 +180,9 @@ def tail(lines: Sequence[str], reason: str | None = None, count: int = 10, width
     No blanks, no health checks, none longer than a few lines of a terminal.
     """
     if reason:
-        # A reason can be cut or joined from several lines: its beginning finds the first of them.
-        end = max((index for index, line in enumerate(lines) if reason[:60] in line), default=len(lines))
+        # A reason may be cut, and name its exception from another line. One joined from lines is in none: keep all.
+        needle = (reason.partition(": ")[2] or reason)[:60]
+        end = max((index for index, line in enumerate(lines) if needle in line), default=len(lines))
         lines = lines[: end + 1]
     kept = [line.rstrip() for line in lines if shows_progress(line)]
     return [line if len(line) <= width else line[:width] + " …" for line in kept[-count:]]

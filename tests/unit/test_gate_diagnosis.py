@@ -102,7 +102,8 @@ def test_ended(now: State | None, reason: str | None, expected: str, said: str) 
         ("argument --speculative-config/-sc: Value { cannot be converted", "correct speculative-config"),
         ("unrecognized arguments: --frob", "correct the recipe's serve arguments"),
         ("torch.OutOfMemoryError: CUDA out of memory.", "free memory"),
-        ("RuntimeError: mat1 and mat2 shapes cannot be multiplied", "do not fit together"),
+        ("RuntimeError: mat1 and mat2 shapes cannot be multiplied", "do not fit"),
+        ("AssertionError: assert self.data.shape == loaded_weight.shape", "do not fit"),
         ("KeyError: 'x'", "docker logs vllm"),
     ],
 )

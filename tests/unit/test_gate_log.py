@@ -136,6 +136,14 @@ STOPPED = [
         (["vllm: error: unrecognized arguments: --frobnicate 3"], "unrecognized arguments: --frobnicate 3"),
         (["exec /usr/bin/vllm: exec format error"], "exec /usr/bin/vllm: exec format error"),
         ([ERROR + "No available memory for the cache blocks."], "No available memory for the cache blocks."),
+        (
+            [
+                ERROR + "    assert self.data.shape == loaded_weight.shape",
+                ERROR + "           ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^",
+                ERROR + "AssertionError",
+            ],
+            "AssertionError: assert self.data.shape == loaded_weight.shape",
+        ),
         (STOPPED, ASKED_TO_STOP),
         ([API + "Using max model len 8192"], None),
         ([], None),
@@ -188,3 +196,11 @@ def test_tail_leaves_out_health_checks_and_cuts_width() -> None:
 def test_tail_ends_with_the_reason() -> None:
     assert tail(ENGINE_DEATH, death_reason(ENGINE_DEATH), count=2) == ENGINE_DEATH[3:5]
     assert tail(["a", "b"], "not in the log") == ["a", "b"]
+    bare = [
+        ERROR + "    assert whole",
+        ERROR + "           ^^^^^",
+        ERROR + "AssertionError",
+        "RuntimeError: See root cause above.",
+    ]
+    assert tail(bare, death_reason(bare)) == bare[:1]
+    assert tail(VALIDATION, death_reason(VALIDATION)) == VALIDATION
