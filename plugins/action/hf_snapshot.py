@@ -32,6 +32,7 @@ class ActionModule(ActionBase):
         timeout = int(arguments.get("timeout") or TIMEOUT)
         result |= run_with_progress(self, MODULE, arguments, task_vars, timeout)
         if result.get("msg") == TIMED_OUT:
+            result.pop("exception", None)
             result["msg"] = (
                 f"expected the models within {timeout} s, seen a run that was not done by then and was ended; "
                 "run again, since what was fetched is kept, or allow more time (timeout)"

@@ -142,7 +142,7 @@ class Hub:
                     if problem.retry_after is not None
                     else min(2.0 ** max(tries - 1, 0), 16.0)
                 )
-                self.on_wait(f"{what}: {problem}; next try in {wait:.0f} s")
+                self.on_wait(f"{problem}; next try in {wait:.0f} s")
                 self.sleep(wait)
 
     def _explain(self, what: str, error: BaseException) -> HubError | None:

@@ -195,8 +195,12 @@ class Meter:
         since, done = self._marks[0]
         rate = (self._done - done) / (now - since) if now > since else 0.0
         left = f", {duration((self._total - self._done) / rate)} left" if rate > 0 else ""
-        done_total = f"{self._done / 1e9:.2f} of {self._total / 1e9:.2f} GB"
-        return f"{self._title}: {done_total}, {rate / 1e6:.1f} MB/s{left}"
+        return f"{self._title}: {volume(self._done)} of {volume(self._total)}, {rate / 1e6:.1f} MB/s{left}"
+
+
+def volume(count: int) -> str:
+    """Decimal units, as disks and the Hub count."""
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def duration(seconds: float) -> str:
@@ -397,7 +401,7 @@ class Snapshot:
 
         self.say(
             f"{self.manifest.repository}: fetching {len(paths)} of {len(self.manifest.files)} files, "
-            f"{self.report.fetched_bytes / 1e9:.2f} GB"
+            f"{volume(self.report.fetched_bytes)}"
         )
         self.report.verified_bytes += sum(in_parallel(one, paths, self.workers, stopped))
 
@@ -544,7 +548,7 @@ def ensure(manifests: Sequence[Manifest], options: Options, fetcher: Callable[[]
                 snapshot.promote()
             options.say(
                 f"{snapshot.manifest.repository}: {len(snapshot.manifest.files)} files verified and in place, "
-                f"{snapshot.manifest.size / 1e9:.2f} GB in {duration(snapshot.report.seconds)}"
+                f"{volume(snapshot.manifest.size)} in {duration(snapshot.report.seconds)}"
             )
     return [snapshot.report for snapshot in snapshots]
 
@@ -564,8 +568,8 @@ def check_space(store: str, needed: int, reserve: int) -> None:
     free = status.f_bavail * status.f_frsize
     if free < needed + reserve:
         raise SnapshotError(
-            f"{store}: expected {(needed + reserve) / 1e9:.2f} GB free ({needed / 1e9:.2f} to fetch and a reserve of "
-            f"{reserve / 1e9:.2f}), seen {free / 1e9:.2f} GB; free space there, or put the store on a larger disk. "
+            f"{store}: expected {volume(needed + reserve)} free ({volume(needed)} to fetch and a reserve of "
+            f"{volume(reserve)}), seen {volume(free)}; free space there, or put the store on a larger disk. "
             "Nothing was fetched"
         )
 

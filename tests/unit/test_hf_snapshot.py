@@ -159,7 +159,7 @@ def test_gated_without_a_token(call, lab, token):
         ({"token": "hf_ with a space"}, "expected a token in one word"),
         ({"transport": "ftp"}, "transport must be one of"),
         ({"verify": "md5"}, "verify must be one of"),
-        ({"disk_reserve": 10**9}, "a reserve of 1048576.00), seen"),
+        ({"disk_reserve": 10**9}, "a reserve of 1048576.00 GB), seen"),
     ],
 )
 def test_every_option_is_checked(call, lab, tmp_path, arguments, expected):
@@ -236,8 +236,10 @@ def test_what_is_left_to_do_runs_with_progress(front):
 
 
 def test_the_time_limit_says_what_is_kept(front):
-    one = front({"settled": False}, {"failed": True, "msg": "Timeout exceeded"}, timeout=7)
-    assert "expected the models within 7 s" in one.run()["msg"]
+    one = front({"settled": False}, {"failed": True, "msg": "Timeout exceeded", "exception": "x"}, timeout=7)
+    result = one.run()
+    assert "expected the models within 7 s" in result["msg"]
+    assert "exception" not in result
 
 
 @pytest.mark.parametrize("options", [{"check": True}, {"background": 60}, {"settled_only": True}])
