@@ -61,7 +61,7 @@ venv: .venv-ready
 	@$(phase) wheels "Python packages of a Spark" -- $(lab)/wheels.sh
 
 .publish: .venv-ready .depot
-	@$(phase) publish "vLLM image, models and patch, into the depot" -- $(lab)/vllm/build.sh
+	@$(phase) publish "vLLM image, models and patch, into the depot" -- $(lab)/publish.sh
 
 .hosts: .venv-ready .spark .depot .wheels
 	@$(phase) hosts "lab Sparks of $(INVENTORY)" -- $(lab)/hosts.sh $(INVENTORY)

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Publishes vLLM image, models and patch. When they are made anew, locks of the lab's inventories that pin the ones
+# before are dropped: it is the lab that changed its upstream, and a lock would rightly refuse it.
+# shellcheck source=molecule/lab/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+made() { cat "${lab_cache}"/vllm/{image,models}.inputs 2>/dev/null || true; }
+
+before=$(made)
+"${lab_dir}/vllm/build.sh"
+if [ "$(made)" != "${before}" ]; then
+    rm -rf "${lab_root}"/{inventory,molecule/*}/lab-locks
+    say "published anew; locks of the lab start over"
+fi
