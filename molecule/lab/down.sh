@@ -17,5 +17,5 @@ if docker info >/dev/null 2>&1; then
     docker builder prune --force --filter "label=${lab_label}" >/dev/null 2>&1 || true
 fi
 "${lab_dir}/engine.sh" stop
-as_root rm -rf --one-file-system "${lab_cache}" "${lab_root}/inventory/lab/locks" "${lab_root}/inventory/lab/generated"
+as_root rm -rf --one-file-system "${lab_cache}" "${lab_root}/inventory/lab-locks" "${lab_root}"/molecule/*/lab-locks
 say "the lab is gone; packages that it installed (docker.io, mmdebstrap, ...) are still there"

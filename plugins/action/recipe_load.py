@@ -41,7 +41,8 @@ def find(asked: str, inventory: Path | None, bases: list[Path]) -> Path:
             f"recipe '{asked}': expected a file, seen none at {' or '.join(dict.fromkeys(map(shown, tried)))};"
             " correct spark_recipe"
         )
-    places = [SHIPPED, *([inventory / "recipes"] if inventory else [])]
+    # Beside the hosts file, and beside the directory of one: what lies in a directory is read as inventory.
+    places = [SHIPPED, *([inventory / "recipes", inventory.parent / "recipes"] if inventory else [])]
     found = [path for place in places for ending in ENDINGS if (path := place / f"{asked}{ending}").is_file()]
     if len(found) > 1:
         raise AnsibleActionFail(

@@ -51,7 +51,7 @@ EXAMPLES = r"""
 - name: Load the recipe
   sparkfleet.vllm.recipe_load:
     name: huihui-gemma4-mtp-n1
-    lock_dir: "{{ inventory_dir }}/locks"
+    lock_dir: "{{ inventory_dir | dirname }}/locks"
   register: loaded
   run_once: true
 """

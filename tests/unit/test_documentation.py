@@ -16,7 +16,7 @@ ROLES = sorted(path.parent.parent for path in (ROOT / "roles").glob("*/meta/argu
 ATTRIBUTES = {"check_mode", "diff_mode", "idempotent"}
 
 
-class Captured(Exception):  # noqa: N818
+class Captured(Exception):
     pass
 
 

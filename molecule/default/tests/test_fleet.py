@@ -24,7 +24,7 @@ def recipe():
 
 @pytest.fixture(scope="module")
 def lock():
-    (path,) = (SCENARIO / "inventory/locks").glob("*.lock.yml")
+    (path,) = (SCENARIO / "lab-locks").glob("*.lock.yml")
     return yaml.safe_load(path.read_text())
 
 
