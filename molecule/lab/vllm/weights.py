@@ -90,7 +90,7 @@ def plan(acceptance: float, seed: int = 0, numbers: int = NUMBERS) -> list[bool]
     server reports. D is the whole number nearest to N / (1 + acceptance); at 0 every number is wrong and at 1
     every number right, whatever N is.
     """
-    if not 0 <= acceptance <= 1:
+    if not 0 <= acceptance <= 1:  # also refuses nan
         raise ValueError(f"acceptance must be from 0 to 1, not {acceptance}")
     if acceptance == 1:
         return [True] * numbers
@@ -433,10 +433,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--body", type=Path, metavar="DIR", help="write the body here; it is the same for every draft")
+    parser.add_argument(
+        "--body", type=Path, metavar="DIR", help="write the body here; it is the same for every draft"
+    )
     parser.add_argument("--draft", type=Path, metavar="DIR", help="write a draft here")
-    parser.add_argument("--acceptance", type=float, default=0.69, metavar="SHARE", help="of drafts accepted (%(default)s)")
-    parser.add_argument("--max-model-len", type=int, default=8192, metavar="TOKENS", help="longest text (%(default)s)")
+    parser.add_argument(
+        "--acceptance", type=float, default=0.69, metavar="SHARE", help="of drafts accepted (%(default)s)"
+    )
+    parser.add_argument(
+        "--max-model-len", type=int, default=8192, metavar="TOKENS", help="longest text (%(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (%(default)s)")
     options = parser.parse_args(arguments)
     if not (options.body or options.draft):
