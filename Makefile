@@ -35,7 +35,7 @@ lab-hosts:
 
 venv: .venv-ready
 
-.PHONY: .venv-ready .tools .engine .packages .base .spark .depot .wheels .publish .hosts .site
+.PHONY: .venv-ready .tools .engine .packages .base .spark .depot .wheels .publish .stub .hosts .site
 .venv-ready:
 	@$(phase) venv "Python environment from requirements/dev.txt" -- $(lab)/venv.sh $(PYTHON)
 
@@ -63,6 +63,9 @@ venv: .venv-ready
 .publish: .venv-ready .depot
 	@$(phase) publish "vLLM image, models and patch, into the depot" -- $(lab)/publish.sh
 
+.stub: .depot
+	@$(phase) stub "stub of the vLLM image, into the depot" -- $(lab)/stub/publish.sh
+
 .hosts: .venv-ready .spark .depot .wheels
 	@$(phase) hosts "lab Sparks of $(INVENTORY)" -- $(lab)/hosts.sh $(INVENTORY)
 
@@ -89,7 +92,7 @@ molecule: lab-depot
 	molecule test --all
 
 lab-depot:
-	+@$(parallel) .spark .publish .wheels
+	+@$(parallel) .spark .publish .wheels .stub
 
 test: lint unit molecule
 
