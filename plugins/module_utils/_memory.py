@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 GIB = 1024**3
@@ -34,17 +35,61 @@ def largest(proc: Path, count: int = 3) -> list[tuple[str, int]]:
     return sorted(found, key=lambda item: -item[1])[:count]
 
 
+def holders(proc: Path) -> dict[int, tuple[str, int]]:
+    """What each process holds and cannot give back: pid -> (its cgroups, bytes).
+
+    Its own pages (``Pss_Anon`` of ``smaps_rollup``), each shared one counted once. The page cache is not among them,
+    and neither is what the GPU holds for a process, since unified memory shows that in no process.
+    """
+    held = {}
+    for directory in proc.glob("[0-9]*"):
+        try:
+            groups = (directory / "cgroup").read_text()
+            lines = (directory / "smaps_rollup").read_text().splitlines()
+        except OSError:  # the process has gone, or is a kernel thread
+            continue
+        size = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss_Anon:")), 0)
+        held[int(directory.name)] = (groups, size)
+    return held
+
+
+def ceiling(total: int, held: Mapping[int, tuple[str, int]], leaving: int | None) -> int:
+    """The most that can be available once the container with the main process `leaving` is gone.
+
+    Everything but what the others hold. Adding up what the container holds instead would miss its GPU memory.
+    Whoever shares the cgroups of `leaving` belongs to it. Where that cannot be told, nothing is ruled out.
+    """
+    if leaving and leaving not in held:
+        return total
+    group = held[leaving][0] if leaving else None
+    return total - sum(size for groups, size in held.values() if groups != group)
+
+
+def out_of_reach(reachable: int, needed: int, processes: Sequence[tuple[str, int]]) -> str | None:
+    """None unless stopping the old server cannot make enough room, else why, and that it was left alone."""
+    if reachable >= needed:
+        return None
+    return (
+        f"expected {needed / GIB:.1f} GiB of available memory before vLLM starts, but with the old server stopped "
+        f"and all caches dropped there would be {reachable / GIB:.1f} GiB at most (largest processes: "
+        f"{_named(processes)}); nothing was stopped. Stop what holds it, or lower gpu-memory-utilization in the recipe"
+    )
+
+
+def _named(processes: Sequence[tuple[str, int]]) -> str:
+    return ", ".join(f"{name} {size / GIB:.1f} GiB" for name, size in processes) or "none readable"
+
+
 def required(total: int, *, fraction: float | None, minimum: int | None) -> int:
     """Bytes that must be available: a fixed minimum if one is given, else a fraction of the total."""
     return minimum if minimum is not None else int(total * (fraction or 0))
 
 
-def shortage(available: int, needed: int, processes: list[tuple[str, int]]) -> str | None:
+def shortage(available: int, needed: int, processes: Sequence[tuple[str, int]]) -> str | None:
     """None if there is enough, else what was expected, what was seen and what to do."""
     if available >= needed:
         return None
-    holders = ", ".join(f"{name} {size / GIB:.1f} GiB" for name, size in processes) or "none readable"
     return (
         f"expected {needed / GIB:.1f} GiB of available memory before vLLM starts, seen {available / GIB:.1f} GiB "
-        f"(largest processes: {holders}); stop what holds it, or lower gpu-memory-utilization in the recipe"
+        f"(largest processes: {_named(processes)}); stop what holds it, or lower gpu-memory-utilization in the recipe"
     )

@@ -15,6 +15,8 @@ description:
   - On a Spark the GPU and the CPU share one memory, and the page cache counts as used. A vLLM that starts before its
     predecessor has let go, or into a full page cache, fails or freezes the host.
   - Stops the container that is about to be replaced, drops clean caches, and waits until enough memory is available.
+  - A start that stays hopeless with that container gone is refused before it is stopped. What the GPU holds for other
+    processes is in no process of unified memory, so a shortage of that kind shows only afterwards.
 options:
   container:
     description: Container to stop first. One that does not exist or does not run is fine.
@@ -87,6 +89,7 @@ import os
 import time
 import traceback
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _memory
@@ -102,23 +105,33 @@ else:
 PROC = Path("/proc")
 
 
-def stop(module: AnsibleModule, name: str) -> bool:
-    """Stop the container if it runs. True when it did."""
+def find(module: AnsibleModule, name: str) -> Any:
+    """The container if it runs, or would by itself in a moment; None if there is nothing to stop."""
     if DOCKER_IMPORT_ERROR:
         module.fail_json(msg=missing_required_lib("docker"), exception=DOCKER_IMPORT_ERROR)
     try:
         container = docker.from_env(timeout=module.params["stop_timeout"] + 60).containers.get(name)
-        if container.status != "running":
-            return False
-        if not module.check_mode:
-            container.stop(timeout=module.params["stop_timeout"])
     except docker.errors.NotFound:
-        return False
+        return None
     except docker.errors.DockerException as error:
         module.fail_json(
-            msg=f"expected to stop container {name}, seen: {error}; look at 'docker ps' on the host"
+            msg=f"expected a Docker engine that answers, seen: {error}; look at 'docker ps' on the host"
         )
-    return True
+    return container if container.status in ("running", "paused", "restarting") else None
+
+
+def stop(module: AnsibleModule, container: Any) -> None:
+    """Stop it, and wait for its removal where the engine removes it by itself."""
+    try:
+        container.stop(timeout=module.params["stop_timeout"])
+        if container.attrs["HostConfig"].get("AutoRemove"):
+            container.wait(condition="removed")
+    except docker.errors.NotFound:
+        pass
+    except docker.errors.DockerException as error:
+        module.fail_json(
+            msg=f"expected to stop container {container.name}, seen: {error}; look at 'docker ps' on the host"
+        )
 
 
 def wait_for(needed: int, timeout: int) -> int:
@@ -149,7 +162,15 @@ def main() -> None:
         module.fail_json(msg=f"fraction: expected more than 0 and at most 1, got {params['fraction']}")
     total = _memory.meminfo(PROC)["MemTotal"]
     needed = _memory.required(total, fraction=params["fraction"], minimum=params["minimum_bytes"])
-    stopped = bool(params["container"]) and stop(module, params["container"])
+    container = find(module, params["container"]) if params["container"] else None
+    leaving = container.attrs["State"]["Pid"] if container else None
+    reachable = _memory.ceiling(total, _memory.holders(PROC), leaving)
+    problem = _memory.out_of_reach(reachable, needed, _memory.largest(PROC))
+    if problem:
+        module.fail_json(msg=problem, changed=False, total_bytes=total, required_bytes=needed)
+    stopped = container is not None
+    if stopped and not module.check_mode:
+        stop(module, container)
     if params["drop_caches"] and not module.check_mode:
         os.sync()
         (PROC / "sys/vm/drop_caches").write_text("3")

@@ -38,3 +38,34 @@ def test_a_shortage_names_expected_seen_holders_and_what_to_do():
     assert text is not None
     for part in ("expected 78.0 GiB", "seen 2.0 GiB", "vllm 40.0 GiB", "gpu-memory-utilization"):
         assert part in text
+
+
+OLD, OTHER = "1:memory:/docker/4f1c\n0::/docker/4f1c\n", "0::/user.slice\n"
+
+
+def test_holders_count_what_a_process_cannot_give_back(proc):
+    (proc / "7" / "cgroup").write_text(OLD)
+    (proc / "7" / "smaps_rollup").write_text(
+        "Rss: 9000 kB\nPss: 8000 kB\nPss_Anon:  5000 kB\nPss_File: 3000 kB\n"
+    )
+    (proc / "9" / "cgroup").write_text(OTHER)  # no smaps_rollup: it has gone meanwhile
+    assert _memory.holders(proc) == {7: (OLD, 5000 * 1024)}
+
+
+def test_the_ceiling_is_all_but_what_others_hold():
+    held = {7: (OLD, 60), 8: (OLD, 5), 9: (OTHER, 20), 10: (OTHER, 1)}
+    assert _memory.ceiling(100, held, leaving=7) == 79
+    assert _memory.ceiling(100, held, leaving=None) == 14
+
+
+def test_the_ceiling_rules_nothing_out_where_it_cannot_tell_who_leaves():
+    assert _memory.ceiling(100, {9: (OTHER, 20)}, leaving=7) == 100, "its main process has gone meanwhile"
+    assert _memory.ceiling(100, {7: ("0::/\n", 60), 9: ("0::/\n", 20)}, leaving=7) == 100, "no control groups"
+
+
+def test_what_is_out_of_reach_says_so_and_that_nothing_was_stopped():
+    assert _memory.out_of_reach(78 * _memory.GIB, 78 * _memory.GIB, []) is None
+    text = _memory.out_of_reach(70 * _memory.GIB, 78 * _memory.GIB, [("java", 40 * _memory.GIB)])
+    assert text is not None
+    for part in ("expected 78.0 GiB", "70.0 GiB at most", "java 40.0 GiB", "nothing was stopped"):
+        assert part in text
