@@ -171,13 +171,15 @@ except ImportError:
 else:
     DOCKER_IMPORT_ERROR = None
 
+MODE = 0o444
+
 
 def store(path: Path, content: bytes, *, write: bool) -> bool:
     """Make `path` hold `content`, read-only. True when it did not yet.
 
     Written beside the target and renamed: a reader sees the whole file or none.
     """
-    if path.is_file() and path.read_bytes() == content:
+    if path.is_file() and path.stat().st_mode & 0o777 == MODE and path.read_bytes() == content:
         return False
     if write:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -185,7 +187,7 @@ def store(path: Path, content: bytes, *, write: bool) -> bool:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
-            os.fchmod(file.fileno(), 0o444)
+            os.fchmod(file.fileno(), MODE)
             os.fsync(file.fileno())
         Path(scratch).replace(path)
     return True
@@ -217,6 +219,37 @@ def ask_image(client: Any, image: str, patches: list[dict[str, Any]]) -> dict[st
     return json.loads(said)
 
 
+def meet_image(module: AnsibleModule, wanted: list[dict[str, Any]], paths: list[str]) -> dict[str, Any]:
+    """The keys ``image`` and ``patches`` of the result; in check mode a ``msg`` while there is no image to ask.
+
+    :raises PatchError: the image does not take a patch
+    """
+    image = module.params["image"]
+    if DOCKER_IMPORT_ERROR:
+        if module.check_mode:
+            return {"msg": "the image is asked once the host is set up"}
+        module.fail_json(msg=missing_required_lib("docker"), exception=DOCKER_IMPORT_ERROR)
+    try:
+        client = docker.from_env()
+        client.images.get(image)
+        seen = ask_image(client, image, wanted)
+    except docker.errors.ImageNotFound as error:
+        if module.check_mode:
+            return {"msg": "the image is asked once it is on the host"}
+        raise _patch.PatchError(f"expected image {image} on the host, seen none; pull it first") from error
+    except docker.errors.DockerException as error:
+        raise _patch.PatchError(
+            f"expected a Docker engine that answers, seen: {error}; run the prerequisites role"
+        ) from error
+    return {
+        "image": {"version": seen["version"], "directory": seen["directory"]},
+        "patches": [
+            _patch.place(patch, seen["files"][patch["path"]], path)
+            for patch, path in zip(wanted, paths, strict=True)
+        ],
+    }
+
+
 def main() -> None:
     patch_options = {
         "name": {"type": "str", "required": True},
@@ -245,46 +278,26 @@ def main() -> None:
     result: dict[str, Any] = {"changed": False, "patches": []}
     if not wanted:
         module.exit_json(**result)
-    paths = {
-        patch["name"]: patch_path(module.params["store"], patch["sha256"], patch["name"]) for patch in wanted
-    }
-    new = []
+    paths = [patch_path(module.params["store"], patch["sha256"], patch["name"]) for patch in wanted]
+    contents = [base64.b64decode(patch["content"] or "") for patch in wanted]
     try:
         if not module.params["allow_untried"]:
             _patch.refuse_untried(
                 wanted, [name for name in (module.params["image_reference"], image) if name]
             )
-        for patch in wanted:
-            content = base64.b64decode(patch["content"] or "")
+        for patch, content in zip(wanted, contents, strict=True):
             _patch.check_content(patch, content)
-            if store(Path(paths[patch["name"]]), content, write=not module.check_mode):
-                new.append(paths[patch["name"]])
+        result |= meet_image(module, wanted, paths)
     except _patch.PatchError as error:
         module.fail_json(msg=str(error), **result)
+    # Last: a refusal leaves nothing in the store.
+    new = [
+        path
+        for path, content in zip(paths, contents, strict=True)
+        if store(Path(path), content, write=not module.check_mode)
+    ]
     result["changed"] = bool(new)
     result["diff"] = {"before": "", "after": "".join(f"{path}\n" for path in new)}
-    if DOCKER_IMPORT_ERROR:
-        if module.check_mode:
-            module.exit_json(msg="the image is asked once the host is set up", **result)
-        module.fail_json(msg=missing_required_lib("docker"), exception=DOCKER_IMPORT_ERROR, **result)
-    try:
-        client = docker.from_env()
-        client.images.get(image)
-        seen = ask_image(client, image, wanted)
-        result["image"] = {"version": seen["version"], "directory": seen["directory"]}
-        result["patches"] = [
-            _patch.place(patch, seen["files"][patch["path"]], paths[patch["name"]]) for patch in wanted
-        ]
-    except _patch.PatchError as error:
-        module.fail_json(msg=str(error), **result)
-    except docker.errors.ImageNotFound:
-        if module.check_mode:
-            module.exit_json(msg="the image is asked once it is on the host", **result)
-        module.fail_json(msg=f"expected image {image} on the host, seen none; pull it first", **result)
-    except docker.errors.DockerException as error:
-        module.fail_json(
-            msg=f"expected a Docker engine that answers, seen: {error}; run the prerequisites role", **result
-        )
     module.exit_json(**result)
 
 
