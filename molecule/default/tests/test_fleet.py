@@ -122,7 +122,7 @@ def test_the_engine_keeps_its_settings_and_knows_the_mirror(host):
 def ansible(*arguments):
     return subprocess.run(
         ["ansible-playbook", "-i", str(SCENARIO / "inventory"), *arguments],
-        cwd=ROOT, capture_output=True, text=True, env=os.environ | {"ANSIBLE_NOCOLOR": "1"},
+        cwd=ROOT, capture_output=True, text=True, env=os.environ | {"ANSIBLE_FORCE_COLOR": "false", "ANSIBLE_NOCOLOR": "true"},
     )  # fmt: skip
 
 
