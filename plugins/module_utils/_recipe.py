@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -234,6 +234,20 @@ def validate(data: Any, source: str, document: Document | None = None) -> list[P
     _models(data, tell)
     _patches(data, tell)
     _expectations(data, tell)
+    return problems
+
+
+def argument_problems(arguments: Mapping[str, Any], unchecked: Sequence[str], source: str) -> list[Problem]:
+    """Problems of serve arguments as they will be rendered: the recipe's with an inventory's on top.
+
+    A null takes an option out and is no problem here. ``unchecked`` names options that pass as they are.
+    """
+    problems: list[Problem] = []
+
+    def tell(path: Path, message: str, near: str | None = None) -> None:
+        problems.append(Problem(source, dotted(path[2:]), message, near))
+
+    _arguments({name: value for name, value in arguments.items() if value is not None}, list(unchecked), tell)
     return problems
 
 

@@ -336,3 +336,11 @@ def rows(keys: tuple[Key, ...], prefix: str = "") -> list[str]:
 def test_the_documentation_lists_every_key_as_it_is_declared():
     page = (ROOT / "docs" / "recipes.md").read_text()
     assert re.findall(r"^\| `.*\|$", page, re.M) == rows(_recipe.SCHEMA)
+
+
+def test_arguments_on_top_of_a_recipe_are_held_to_the_same_rules():
+    problems = _recipe.argument_problems(
+        {"max-model-len": 8192, "kv-cache-dtyp": "fp8", "port": 1, "seed": None, "newer": 1}, ["newer"], "vllm_serve"
+    )
+    assert {problem.key for problem in problems} == {"kv-cache-dtyp", "port"}
+    assert "kv-cache-dtype" in " ".join(map(str, problems))

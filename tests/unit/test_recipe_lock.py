@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ansible.module_utils import _internal
 from ansible.module_utils.common import warnings as of_process
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _fetch, _recipe, _registry
@@ -66,6 +67,12 @@ def locked(lab):
     lab.server.requests.clear()
     lab.hub.forget_requests()
     return lab
+
+
+@pytest.fixture(autouse=True)
+def on_a_host(monkeypatch):
+    """Where action plugins have been imported, Ansible takes the process for a controller and shows a module's warnings."""
+    monkeypatch.setattr(_internal, "is_controller", False)
 
 
 def warnings(result):
