@@ -92,7 +92,8 @@ def container_spec(
     :param inputs: ``name``, ``image`` (by digest), ``models`` (as :func:`mounted_models` gives them),
         ``patches`` (mappings with host_path, target, mount), ``arguments`` and ``extra_arguments``
         (:func:`merge`), ``environment``, ``port``, ``bind``, ``cache``, ``shm_size``, ``security``, ``gpus``
-    :raises SpecError: no body, an image that is not pinned, an unknown security profile
+    :raises SpecError: no body, an image that is not pinned, an unknown security profile, an API key where it would
+        be recorded, a port that is not the published one
     """
     models = inputs["models"]
     if "body" not in models:
@@ -100,6 +101,15 @@ def container_spec(
     if "@sha256:" not in inputs["image"]:
         raise SpecError(
             f"vllm_serve_image: expected an image by digest (name@sha256:…), got {inputs['image']!r}"
+        )
+    if "VLLM_API_KEY" in inputs["environment"]:
+        raise SpecError(
+            "environment.VLLM_API_KEY: the environment is shown in diffs and recorded; set vllm_serve_api_key, "
+            "which is not"
+        )
+    if "port" in inputs["extra_arguments"]:
+        raise SpecError(
+            "vllm_serve_extra_arguments.port: nothing would be published there; set vllm_serve_port"
         )
     listen = {"host": "0.0.0.0", "port": inputs["port"]}  # noqa: S104  the published address is what limits access
     arguments = merge(merge(inputs["arguments"], listen), inputs["extra_arguments"])

@@ -132,3 +132,15 @@ def test_the_gate_looks_for_every_patch_and_compares_the_host_file_of_a_mounted_
 def test_evidence_is_the_measurement_and_nothing_of_the_run():
     gate = {"drafts": 236, "acceptance_rate": 0.69, "changed": False, "container": {"id": "x"}}
     assert gate_evidence(gate) == {"drafts": 236, "acceptance_rate": 0.69}
+
+
+def test_a_key_in_the_environment_that_is_recorded_is_refused_without_showing_it():
+    with pytest.raises(SpecError, match=r"environment\.VLLM_API_KEY") as caught:
+        spec(environment={"VLLM_API_KEY": "hush"})
+    assert "vllm_serve_api_key" in str(caught.value)
+    assert "hush" not in str(caught.value)
+
+
+def test_a_port_beside_the_published_one_is_refused():
+    with pytest.raises(SpecError, match="vllm_serve_port"):
+        spec(extra_arguments={"port": 9000})
