@@ -78,6 +78,11 @@ required_bytes:
   type: int
   returned: success
   sample: 83751862272
+made:
+  description: Whether the room is there now; false in check mode, where it was not made.
+  type: bool
+  returned: success
+  sample: true
 stopped:
   description: Whether a running container was stopped (in check mode, would be).
   type: bool
@@ -177,6 +182,7 @@ def main() -> None:
     available = wait_for(needed, 0 if module.check_mode else params["timeout"])
     result = {
         "changed": stopped,
+        "made": not module.check_mode,
         "stopped": stopped,
         "total_bytes": total,
         "required_bytes": needed,
@@ -185,7 +191,7 @@ def main() -> None:
     problem = _memory.shortage(available, needed, _memory.largest(PROC))
     # What a container still holds in check mode is about to be freed: only a real run can judge.
     if problem and not (module.check_mode and stopped):
-        module.fail_json(msg=problem, **result)
+        module.fail_json(msg=problem, **result | {"made": False})
     module.exit_json(**result)
 
 

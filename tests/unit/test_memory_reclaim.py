@@ -42,7 +42,7 @@ def proc(tmp_path, monkeypatch):
 def call(proc, monkeypatch, capsys):
     def run(container, check=False, **arguments):
         class Client:
-            class containers:  # noqa: N801  as docker names it
+            class containers:
                 @staticmethod
                 def get(name):
                     if container is None:
@@ -72,7 +72,7 @@ def test_a_hopeless_start_is_refused_before_the_old_server_is_stopped(call, proc
 def test_room_is_made_by_stopping_the_old_server(call, proc):
     container = Container(proc)
     result = call(container, fraction=0.7)
-    assert result["changed"] and result["stopped"]
+    assert result["changed"] and result["stopped"] and result["made"]
     assert container.calls == ["stop"]
     assert (proc / "sys/vm/drop_caches").read_text() == "3"
 
@@ -97,7 +97,7 @@ def test_whatever_holds_memory_or_soon_will_is_stopped(call, proc, status, stopp
 def test_check_mode_touches_nothing(call, proc):
     container = Container(proc)
     result = call(container, check=True, fraction=0.7)
-    assert result["changed"]
+    assert result["changed"] and not result["made"]
     assert container.calls == []
     assert (proc / "sys/vm/drop_caches").read_text() == "untouched"
 
