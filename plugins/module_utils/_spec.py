@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._arguments import render
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe import argument_problems
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._store import snapshot_path
 
 SECURITY = ("least", "recipe")
@@ -91,9 +92,9 @@ def container_spec(
 
     :param inputs: ``name``, ``image`` (by digest), ``models`` (as :func:`mounted_models` gives them),
         ``patches`` (mappings with host_path, target, mount), ``arguments`` and ``extra_arguments``
-        (:func:`merge`), ``environment``, ``port``, ``bind``, ``cache``, ``shm_size``, ``security``, ``gpus``
+        (:func:`merge`), ``unchecked`` (options that pass as they are), ``environment``, ``port``, ``bind``, ``cache``, ``shm_size``, ``security``, ``gpus``
     :raises SpecError: no body, an image that is not pinned, an unknown security profile, an API key where it would
-        be recorded, a port that is not the published one
+        be recorded, a port that is not the published one, an argument vLLM does not know
     """
     models = inputs["models"]
     if "body" not in models:
@@ -112,11 +113,14 @@ def container_spec(
             "vllm_serve_extra_arguments.port: nothing would be published there; set vllm_serve_port"
         )
     listen = {"host": "0.0.0.0", "port": inputs["port"]}  # noqa: S104  the published address is what limits access
-    arguments = merge(merge(inputs["arguments"], listen), inputs["extra_arguments"])
+    arguments = merge(inputs["arguments"], inputs["extra_arguments"])
+    problems = argument_problems(arguments, inputs["unchecked"], "serve arguments")
+    if problems:
+        raise SpecError("\n".join(map(str, problems)))
     return {
         "name": inputs["name"],
         "image": inputs["image"],
-        "command": [models["body"]["mount"], *render(arguments)],
+        "command": [models["body"]["mount"], *render(merge(listen, arguments))],
         "env": {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
         | {k: str(v) for k, v in inputs["environment"].items()},
         "volumes": _volumes(models, inputs["patches"], inputs["cache"]),
