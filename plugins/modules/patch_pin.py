@@ -132,6 +132,12 @@ patches:
       description: Whether it has to be mounted; false when the image carries the very file.
       type: bool
       sample: true
+    stamp:
+      description:
+        - Which file lies in the store now, by inode and modification time.
+        - A container that was started with another one still sees that one.
+      type: str
+      sample: 2c01d4-18d1f6a3f1c2b7e4
     image_md5:
       description: MD5 of the file that the image itself holds.
       type: str
@@ -191,6 +197,12 @@ def store(path: Path, content: bytes, *, write: bool) -> bool:
             os.fsync(file.fileno())
         Path(scratch).replace(path)
     return True
+
+
+def stamp(path: str) -> str:
+    """Which file this is: inode and modification time. A bind mount holds on to the file it was made with."""
+    status = Path(path).stat()
+    return f"{status.st_ino:x}-{status.st_mtime_ns:x}"
 
 
 def ask_image(client: Any, image: str, patches: list[dict[str, Any]]) -> dict[str, Any]:
@@ -296,6 +308,10 @@ def main() -> None:
         for path, content in zip(paths, contents, strict=True)
         if store(Path(path), content, write=not module.check_mode)
     ]
+    for patch in result["patches"]:
+        patch["stamp"] = (
+            "to be stored" if patch["host_path"] in new and module.check_mode else stamp(patch["host_path"])
+        )
     result["changed"] = bool(new)
     result["diff"] = {"before": "", "after": "".join(f"{path}\n" for path in new)}
     module.exit_json(**result)
