@@ -31,5 +31,4 @@ class FilterModule:
             "gate_files": _front(_spec.gate_files),
             "gate_evidence": _front(_spec.gate_evidence),
             "snapshot_path": _front(_store.snapshot_path),
-            "patch_path": _front(_store.patch_path),
         }

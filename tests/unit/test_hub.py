@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _hub
@@ -192,7 +193,7 @@ def target_of(tmp_path: Path) -> Path:
 
 def test_a_download_is_one_request(lab, client, tmp_path):
     lab.add("org/body", FILES)
-    got = []
+    got: list[Any] = []
     client.load()
     client.download("org/body", COMMIT, "model.safetensors", len(WEIGHTS), target_of(tmp_path), got.append)
     assert target_of(tmp_path).read_bytes() == WEIGHTS

@@ -5,6 +5,7 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _pairing
@@ -31,7 +32,7 @@ DRAFT_TEXT = {
     "num_hidden_layers": 2,
     "layer_types": ["sliding_attention", "full_attention"],
 }
-DRAFT = {
+DRAFT: dict[str, Any] = {
     "architectures": ["Gemma4AssistantForCausalLM"],
     "backbone_hidden_size": 2816,
     "text_config": {key: value for key, value in DRAFT_TEXT.items() if key != "architectures"},

@@ -4,12 +4,13 @@ import hashlib
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _patch
 
 CONTENT = b"answer = 42\n"
-PATCH = {
+PATCH: dict[str, Any] = {
     "name": "gemma4_mtp.py",
     "path": "pkg/models/gemma4_mtp.py",
     "md5": hashlib.md5(CONTENT).hexdigest(),

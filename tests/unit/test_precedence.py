@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -44,7 +45,7 @@ def seen(folder: Path, recipe: bool, inventory: bool, extra: bool) -> dict[str, 
         .replace("acceptance_floor: 0.40", "acceptance_floor: 0.51")
     )
     (folder / "play.yml").write_text(SHOW.format(load=LOAD if recipe else ""))
-    variables = {"ansible_connection": "local", "spark_recipe": str(path)}
+    variables: dict[str, Any] = {"ansible_connection": "local", "spark_recipe": str(path)}
     if inventory:
         variables |= {"vllm_serve_port": 8102, "vllm_serve_acceptance_floor": 0.52}
     (folder / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": {"one": None}, "vars": variables}}))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+from typing import Any
 
 import pytest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _recipe, _recipe_arguments
@@ -196,7 +197,7 @@ def test_every_problem_comes_at_once_with_its_line():
     for key, word in {
         "serve.prt": "prt:", "serve.arguments.max-model-lenn": "lenn:", "expect.acceptance_floor": "forty",
     }.items():  # fmt: skip
-        assert word in lines[where[key] - 1]
+        assert word in lines[(where[key] or 0) - 1]
     assert str(problems[0]).startswith(f"{FILE}:{problems[0].line}: ")
     assert _none == {}
 
@@ -299,6 +300,7 @@ def test_two_patches_cannot_share_name_or_target(recipe):
 
 
 def test_any_data_at_all_is_told_and_not_a_crash(recipe):
+    junk: Any
     for junk in (
         None,
         [],
@@ -340,7 +342,9 @@ def test_the_documentation_lists_every_key_as_it_is_declared():
 
 def test_arguments_on_top_of_a_recipe_are_held_to_the_same_rules():
     problems = _recipe.argument_problems(
-        {"max-model-len": 8192, "kv-cache-dtyp": "fp8", "port": 1, "seed": None, "newer": 1}, ["newer"], "vllm_serve"
+        {"max-model-len": 8192, "kv-cache-dtyp": "fp8", "port": 1, "seed": None, "newer": 1},
+        ["newer"],
+        "vllm_serve",
     )
     assert {problem.key for problem in problems} == {"kv-cache-dtyp", "port"}
     assert "kv-cache-dtype" in " ".join(map(str, problems))
