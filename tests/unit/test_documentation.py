@@ -104,3 +104,8 @@ def test_every_entry_point_of_a_role_is_a_task_file(role):
 
 def test_every_role_has_argument_specs():
     assert {role.name for role in ROLES} == {path.name for path in (ROOT / "roles").iterdir() if path.is_dir()}
+
+
+def test_the_action_group_names_every_module():
+    runtime = yaml.safe_load((ROOT / "meta/runtime.yml").read_text())
+    assert runtime["action_groups"]["vllm"] == MODULES
