@@ -28,6 +28,12 @@ def test_the_locked_bytes_pass_and_others_name_both_hashes():
     assert hashlib.md5(CONTENT + b"#").hexdigest() in str(caught.value)
 
 
+def test_each_of_the_two_hashes_is_held():
+    for name in ("md5", "sha256"):
+        with pytest.raises(_patch.PatchError, match="expected md5"):
+            _patch.check_content(PATCH | {name: "0"}, CONTENT)
+
+
 @pytest.mark.parametrize(
     ("names", "tried", "refused"),
     [
