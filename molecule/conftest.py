@@ -1,13 +1,19 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""testinfra connects with an inventory's variables as they are written. Here it gets what Ansible makes of them."""
+"""What the scenarios' tests share: testinfra on lab Sparks, as root.
+
+testinfra connects with an inventory's variables as they are written. Here it gets what Ansible makes of them.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 os.environ.setdefault("ANSIBLE_CONFIG", str(Path(__file__).parents[1] / "ansible.cfg"))
 
@@ -35,3 +41,21 @@ def as_ansible_sees_it(config: Any, inventory_file: str | None) -> dict[str, Any
 
 
 ansible_runner.get_ansible_inventory = as_ansible_sees_it
+
+
+@pytest.fixture
+def name(host: Any) -> str:
+    """The host's name in the inventory."""
+    return host.backend.get_hostname()
+
+
+@pytest.fixture
+def sudo(host: Any) -> Callable[[str], str]:
+    """Runs a command as root; it must succeed. Gives what it printed."""
+
+    def run(command: str) -> str:
+        done = host.run(f"sudo {command}")
+        assert done.rc == 0, done.stderr
+        return done.stdout.strip()
+
+    return run

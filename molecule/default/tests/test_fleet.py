@@ -28,15 +28,9 @@ def lock():
     return yaml.safe_load(path.read_text())
 
 
-def sudo(host, command):
-    ran = host.run(f"sudo {command}")
-    assert ran.rc == 0, ran.stderr
-    return ran.stdout
-
-
 @pytest.fixture
-def container(host):
-    return json.loads(sudo(host, f"docker inspect {CONTAINER}"))[0]
+def container(sudo):
+    return json.loads(sudo(f"docker inspect {CONTAINER}"))[0]
 
 
 def test_the_locked_image_serves(container, lock):
@@ -64,35 +58,37 @@ def test_least_privilege(container):
     assert [bind.split(":")[0] for bind in writable] == [f"{STORE}/cache/vllm"]
 
 
-def test_the_patch_in_the_container_is_the_locked_one(host, lock, recipe):
+def test_the_patch_in_the_container_is_the_locked_one(sudo, lock, recipe):
     (patch,) = lock["patches"]
     target = recipe["patches"][0]["target"]
-    assert sudo(host, f"docker exec {CONTAINER} md5sum {target}").split()[0] == patch["md5"]
+    assert sudo(f"docker exec {CONTAINER} md5sum {target}").split()[0] == patch["md5"]
     stored = f"{STORE}/patches/{patch['sha256']}/{patch['name']}"
-    assert sudo(host, f"sha256sum {stored}").split()[0] == patch["sha256"]
+    assert sudo(f"sha256sum {stored}").split()[0] == patch["sha256"]
 
 
 @pytest.mark.parametrize("role", ["body", "draft"])
-def test_every_model_file_has_its_locked_sha256(host, lock, role):
+def test_every_model_file_has_its_locked_sha256(sudo, lock, role):
     model = lock["models"][role]
     directory = f"{STORE}/models/{model['repository'].replace('/', '--')}/{model['commit']}"
     for name, file in model["files"].items():
-        assert sudo(host, f"sha256sum {directory}/{name}").split()[0] == file["sha256"], name
+        assert sudo(f"sha256sum {directory}/{name}").split()[0] == file["sha256"], name
 
 
-def test_the_server_names_the_recipes_model_and_answers_a_chat(host, recipe):
+def test_the_server_names_the_recipes_model_and_answers_a_chat(sudo, recipe):
     served = recipe["serve"]["arguments"]["served-model-name"]
-    models = json.loads(sudo(host, "curl -fsS http://127.0.0.1:8000/v1/models"))
+    models = json.loads(sudo("curl -fsS http://127.0.0.1:8000/v1/models"))
     assert [model["id"] for model in models["data"]] == [served]
     body = json.dumps({"model": served, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 8})
     answer = json.loads(
-        sudo(host, f"curl -fsS -H 'Content-Type: application/json' -d '{body}' http://127.0.0.1:8000/v1/chat/completions")
+        sudo(
+            f"curl -fsS -H 'Content-Type: application/json' -d '{body}' http://127.0.0.1:8000/v1/chat/completions"
+        )
     )
     assert answer["choices"][0]["message"]["content"]
 
 
-def test_vllms_own_counters_show_the_share_the_draft_was_built_for(host):
-    metrics = sudo(host, "curl -fsS http://127.0.0.1:8000/metrics")
+def test_vllms_own_counters_show_the_share_the_draft_was_built_for(sudo):
+    metrics = sudo("curl -fsS http://127.0.0.1:8000/metrics")
 
     def total(name):
         found = re.findall(rf"^vllm:{name}_total\{{[^}}]*\}} ([0-9.e+]+)$", metrics, re.M)
@@ -104,8 +100,8 @@ def test_vllms_own_counters_show_the_share_the_draft_was_built_for(host):
     assert 0.64 <= accepted / drafts <= 0.74
 
 
-def test_what_passed_is_recorded(host, container, lock):
-    state = json.loads(sudo(host, "cat /var/lib/sparkfleet/state.json"))
+def test_what_passed_is_recorded(sudo, container, lock):
+    state = json.loads(sudo("cat /var/lib/sparkfleet/state.json"))
     serving = state["current"]["serving"]
     assert serving["container"]["image"] == lock["image"]["pinned"]
     assert serving["container"]["command"] == container["Config"]["Cmd"]
@@ -113,8 +109,8 @@ def test_what_passed_is_recorded(host, container, lock):
     assert state["last_good"] is None
 
 
-def test_the_engine_keeps_its_settings_and_knows_the_mirror(host):
-    daemon = json.loads(sudo(host, "cat /etc/docker/daemon.json"))
+def test_the_engine_keeps_its_settings_and_knows_the_mirror(host, sudo):
+    daemon = json.loads(sudo("cat /etc/docker/daemon.json"))
     assert daemon["registry-mirrors"]
     assert host.service("docker").is_running
 

@@ -10,16 +10,6 @@ MODELS = "/srv/sparkfleet/models"
 
 
 @pytest.fixture
-def sudo(host):
-    def run(command: str) -> str:
-        done = host.run(f"sudo {command}")
-        assert done.rc == 0, done.stderr
-        return done.stdout.strip()
-
-    return run
-
-
-@pytest.fixture
 def lock(sudo):
     return json.loads(sudo("cat /srv/hub/lock.json"))
 

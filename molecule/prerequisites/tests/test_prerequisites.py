@@ -9,21 +9,6 @@ import pytest
 PYTHON = "/opt/sparkfleet/venv/bin/python"
 
 
-@pytest.fixture
-def name(host) -> str:
-    return host.backend.get_hostname()
-
-
-@pytest.fixture
-def sudo(host):
-    def run(command: str) -> str:
-        done = host.run(f"sudo {command}")
-        assert done.rc == 0, done.stderr
-        return done.stdout.strip()
-
-    return run
-
-
 def test_the_engine_answers_with_the_mirror_and_the_nvidia_runtime(sudo):
     info = json.loads(sudo("docker info --format '{{ json . }}'"))
     assert info["RegistryConfig"]["Mirrors"] == ["http://172.31.250.10:5000/"]

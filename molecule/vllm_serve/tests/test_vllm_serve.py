@@ -11,16 +11,6 @@ MODELS = "http://127.0.0.1:8000/v1/models"
 
 
 @pytest.fixture
-def sudo(host):
-    def run(command: str) -> str:
-        done = host.run(f"sudo {command}")
-        assert done.rc == 0, done.stderr
-        return done.stdout.strip()
-
-    return run
-
-
-@pytest.fixture
 def container(sudo):
     return json.loads(sudo("docker inspect sparkfleet-vllm"))[0]
 
