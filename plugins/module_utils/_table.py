@@ -26,12 +26,18 @@ def _md5(files: Sequence[Mapping[str, Any]]) -> str:
 def row(
     host: str, lock: Mapping[str, Any], gate: Mapping[str, Any], failure: Mapping[str, Any] | None
 ) -> dict[str, str]:
-    """One host as text, keyed by :data:`COLUMNS`. What was not measured is `-`."""
+    """One host as text, keyed by :data:`COLUMNS`. What was not measured is `-`.
+
+    :param gate: what the gate returned when it passed, else empty
+    :param failure: the failed result with the name of its task, if the host failed; a refusal of the gate holds
+        its diagnosis and what was measured until then
+    """
     models = lock.get("models") or {}
     commits = {role: model["commit"][:12] for role, model in models.items()}
     verdict = gate.get("verdict", "not measured")
     if failure is not None:
-        verdict = f"FAILED: {gate.get('diagnosis') or failure['task']}"
+        gate = failure
+        verdict = f"FAILED: {failure.get('diagnosis') or failure['task']}"
     drafts, rate, speed = (
         gate.get("drafts"),
         gate.get("acceptance_rate"),

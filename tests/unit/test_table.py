@@ -32,10 +32,13 @@ def test_a_host_that_passed():
 def test_a_host_that_failed_says_why_and_never_pass():
     failure = {"task": "Sync the models", "msg": "disk too small"}
     assert row("s", LOCK, {}, failure)["verdict"] == "FAILED: Sync the models"
-    assert (
-        row("s", LOCK, GATE | {"diagnosis": "patch_not_applied"}, failure)["verdict"]
-        == "FAILED: patch_not_applied"
-    )
+
+
+def test_a_refusal_of_the_gate_shows_its_diagnosis_and_what_was_measured():
+    refused = {"task": "gate", "diagnosis": "drafts_never_accepted", "drafts": 1020, "acceptance_rate": 0.0}
+    made = row("s", LOCK, {}, refused | {"files": [{"md5": "seen"}]})
+    assert made["verdict"] == "FAILED: drafts_never_accepted"
+    assert (made["drafts"], made["accepted at 0"], made["patch md5"]) == ("1020", "0.0%", "seen")
 
 
 def test_what_was_not_measured_is_not_shown_as_a_figure():
