@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _file
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._fetch import (
     Ask,
     NotFound,
@@ -81,24 +80,5 @@ def cached(cache: str, sha256: str, name: str) -> str | None:
 def keep(cache: str, name: str, content: bytes) -> str:
     """Put a file into the cache, whole or not at all; gives its path."""
     path = Path(patch_path(cache, hashlib.sha256(content).hexdigest(), name))
-    write(path, content)
+    _file.write(path, content)
     return str(path)
-
-
-def write(path: Path, content: bytes) -> None:
-    """Replace a file atomically; a reader sees the old bytes or the new ones.
-
-    :raises OSError: the directory cannot be made or written
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(draft).chmod(0o644)
-        Path(draft).replace(path)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise

@@ -159,14 +159,12 @@ image:
 
 import base64
 import json
-import os
-import tempfile
 import traceback
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _patch
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _file, _patch
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._store import patch_path
 
 try:
@@ -181,21 +179,11 @@ MODE = 0o444
 
 
 def store(path: Path, content: bytes, *, write: bool) -> bool:
-    """Make `path` hold `content`, read-only. True when it did not yet.
-
-    Written beside the target and renamed: a reader sees the whole file or none.
-    """
+    """Make `path` hold `content`, read-only. True when it did not yet."""
     if path.is_file() and path.stat().st_mode & 0o777 == MODE and path.read_bytes() == content:
         return False
     if write:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fchmod(file.fileno(), MODE)
-            os.fsync(file.fileno())
-        Path(scratch).replace(path)
+        _file.write(path, content, MODE)
     return True
 
 

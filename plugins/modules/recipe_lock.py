@@ -155,7 +155,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, env_fallback, missing_required_lib
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _lock, _raw, _recipe, _registry
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _file, _lock, _raw, _recipe, _registry
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._fetch import (
     HAS_REQUESTS,
     NotFound,
@@ -314,7 +314,7 @@ def renew(
         module.warn(line)
     changed = settled.lock != before
     if changed and not module.check_mode:
-        _raw.write(path, _lock.render(settled.lock).encode())
+        _file.write(path, _lock.render(settled.lock).encode())
     sides = _lock.diff(before, settled.lock)
     done = "would be written" if module.check_mode else "written"
     return answer(recipe, settled, path) | {

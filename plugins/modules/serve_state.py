@@ -56,13 +56,11 @@ state:
 """
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _state
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _file, _state
 
 
 def read(path: Path) -> dict[str, Any] | None:
@@ -76,18 +74,6 @@ def read(path: Path) -> dict[str, Any] | None:
     if not isinstance(state, dict) or state.get("version") != _state.VERSION:
         raise ValueError(f"version {state.get('version') if isinstance(state, dict) else None!r}")
     return state
-
-
-def write(path: Path, state: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "w") as file:
-        json.dump(state, file, indent=2, sort_keys=True)
-        file.write("\n")
-        file.flush()
-        os.fchmod(file.fileno(), 0o644)
-        os.fsync(file.fileno())
-    Path(scratch).replace(path)
 
 
 def main() -> None:
@@ -109,7 +95,7 @@ def main() -> None:
     after = _state.record(before, module.params["serving"], module.params["evidence"])
     changed = after != before
     if changed and not module.check_mode:
-        write(path, after)
+        _file.write(path, (json.dumps(after, indent=2, sort_keys=True) + "\n").encode())
     module.exit_json(changed=changed, state=after, diff={"before": before or {}, "after": after})
 
 

@@ -310,13 +310,3 @@ def test_the_cache_gives_only_what_its_address_says(tmp_path):
         file.write(b"#")
     assert _raw.cached(str(tmp_path), MARK.sha256, "gemma4_mtp.py") is None
     assert _raw.cached(str(tmp_path), "0" * 64, "gemma4_mtp.py") is None
-
-
-def test_a_write_is_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = tmp_path / "deep" / "x.yml"
-    _raw.write(path, b"old")
-    monkeypatch.setattr(_raw.os, "fsync", lambda _fd: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
-        _raw.write(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert [item.name for item in path.parent.iterdir()] == ["x.yml"]
