@@ -15,7 +15,7 @@ import pytest
 import yaml
 from recipe_lab import ROOT, SHIPPED
 
-# What is shown: two of the role's inputs that a recipe sets too.
+# What is shown: two of the role's inputs that a recipe sets too, and one that follows from the arguments in force.
 SHOW = """
 - hosts: all
   gather_facts: false
@@ -28,7 +28,8 @@ LOAD = """- sparkfleet.vllm.recipe_load: {name: "{{ spark_recipe }}", lock: igno
     - set_fact: {recipe: "{{ loaded.recipe }}"}"""
 TASK = """
 - debug:
-    msg: "SEEN {{ {'port': vllm_serve_port, 'floor': vllm_serve_acceptance_floor} | to_json }}"
+    msg: >-
+      SEEN {{ {'port': vllm_serve_port, 'floor': vllm_serve_acceptance_floor, 'memory': vllm_serve_memory_fraction} | to_json }}
 """
 
 
@@ -47,7 +48,11 @@ def seen(folder: Path, recipe: bool, inventory: bool, extra: bool) -> dict[str, 
     (folder / "play.yml").write_text(SHOW.format(load=LOAD if recipe else ""))
     variables: dict[str, Any] = {"ansible_connection": "local", "spark_recipe": str(path)}
     if inventory:
-        variables |= {"vllm_serve_port": 8102, "vllm_serve_acceptance_floor": 0.52}
+        variables |= {
+            "vllm_serve_port": 8102,
+            "vllm_serve_acceptance_floor": 0.52,
+            "vllm_serve_extra_arguments": {"gpu-memory-utilization": 0.5},
+        }
     (folder / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": {"one": None}, "vars": variables}}))
     arguments = (
         ["-e", json.dumps({"vllm_serve_port": 8103, "vllm_serve_acceptance_floor": 0.53})] if extra else []
@@ -71,11 +76,11 @@ def seen(folder: Path, recipe: bool, inventory: bool, extra: bool) -> dict[str, 
 @pytest.mark.parametrize(
     ("levels", "expected"),
     [
-        ({"recipe": False, "inventory": False, "extra": False}, {"port": 8000, "floor": 0.4}),
-        ({"recipe": True, "inventory": False, "extra": False}, {"port": 8101, "floor": 0.51}),
-        ({"recipe": True, "inventory": True, "extra": False}, {"port": 8102, "floor": 0.52}),
-        ({"recipe": True, "inventory": True, "extra": True}, {"port": 8103, "floor": 0.53}),
-        ({"recipe": False, "inventory": True, "extra": False}, {"port": 8102, "floor": 0.52}),
+        ({"recipe": False, "inventory": False, "extra": False}, {"port": 8000, "floor": 0.4, "memory": 0.9}),
+        ({"recipe": True, "inventory": False, "extra": False}, {"port": 8101, "floor": 0.51, "memory": 0.65}),
+        ({"recipe": True, "inventory": True, "extra": False}, {"port": 8102, "floor": 0.52, "memory": 0.5}),
+        ({"recipe": True, "inventory": True, "extra": True}, {"port": 8103, "floor": 0.53, "memory": 0.5}),
+        ({"recipe": False, "inventory": True, "extra": False}, {"port": 8102, "floor": 0.52, "memory": 0.5}),
     ],
     ids=["role default", "recipe", "inventory", "extra vars", "inventory without a recipe"],
 )
