@@ -150,6 +150,11 @@ def read_cache(path: Path) -> dict[str, list[Any]]:
     return files if isinstance(files, dict) else {}
 
 
+def disk_bytes(status: os.stat_result) -> int:
+    """What a file really holds: one that is written in any order has its full size long before its bytes."""
+    return min(status.st_size, status.st_blocks * 512)
+
+
 # -- progress
 
 
@@ -223,6 +228,8 @@ class Report:
     verified_bytes: int = 0
     damaged: dict[str, str] = field(default_factory=dict)
     unexpected: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    kept_bytes: int = 0
     before: dict[str, str] = field(default_factory=dict)
     modes: int = 0
     seconds: float = 0.0
@@ -234,6 +241,25 @@ class Report:
     @property
     def fetched_bytes(self) -> int:
         return sum(self.manifest.files[path].size for path in self.fetched)
+
+    def look(self) -> dict[str, Any]:
+        """What there is, in bytes: the manifest's, those that are missing or damaged, those that only a hash can tell
+        of, and those that an interrupted run left."""
+        unknown = sum(self.manifest.files[path].size for path in self.unknown)
+        return {
+            "repository": self.manifest.repository,
+            "commit": self.manifest.commit,
+            "whole": not self.fetched,
+            "bytes": self.manifest.size,
+            "missing_bytes": self.fetched_bytes - unknown,
+            "unknown_bytes": unknown,
+            "kept_bytes": self.kept_bytes,
+            "verified_bytes": self.verified_bytes,
+            "damaged": self._damaged(),
+        }
+
+    def _damaged(self) -> list[str]:
+        return [f"{path}: {why}" for path, why in sorted(self.damaged.items())]
 
     def diff(self) -> dict[str, str]:
         def text(lines: Iterable[str]) -> str:
@@ -259,7 +285,7 @@ class Report:
             "fetched_bytes": self.fetched_bytes,
             "verified_bytes": self.verified_bytes,
             "reused": len(self.manifest.files) - len(self.fetched),
-            "damaged": [f"{path}: {why}" for path, why in sorted(self.damaged.items())],
+            "damaged": self._damaged(),
             "unexpected": self.unexpected,
             "seconds": round(self.seconds, 3),
         }
@@ -301,10 +327,12 @@ class Snapshot:
             damaged.update(wrong)
         report = self.report
         report.damaged, report.unexpected = damaged, seen.unexpected
+        report.unknown = [] if hashing else seen.unknown
         report.before = {path: self.manifest.files[path].sha256 for path in self._sound} | damaged
         report.fetched = [path for path in self.manifest.files if path not in self._sound]
         if report.fetched:
             report.state = "repaired" if found else "fetched"
+            report.kept_bytes = sum(disk_bytes(status) for status in scan(self.partial).values())
         report.modes = sum(stat.S_IMODE(status.st_mode) != FILE_MODE for status in self._sound.values())
         return not report.fetched
 
@@ -454,6 +482,10 @@ class Snapshot:
         # Nobody else can be using it: the lock is ours.
         remove(self.partial)
 
+    def remember_sound(self) -> None:
+        """A snapshot that is not whole: let the stat cache vouch for what was found right, and for no more."""
+        self._remember(self._sound)
+
     def _make_readable(self, folder: Path, files: Mapping[str, os.stat_result]) -> None:
         for path, status in files.items():
             if stat.S_IMODE(status.st_mode) != FILE_MODE:
@@ -495,13 +527,25 @@ class Options:
     say: Callable[[str], None] = lambda text: None
 
 
-def settled(manifests: Sequence[Manifest], options: Options) -> list[Report] | None:
-    """The reports if the stat cache vouches for every file, None if anything is to be done. Reads no file."""
+def look(manifests: Sequence[Manifest], options: Options) -> list[Report]:
+    """What sizes and the stat cache say. Reads no file, writes nothing; with `full` nothing is vouched for."""
     snapshots = _snapshots(manifests, options)
-    if options.full or not all(snapshot.inspect(full=False, hashing=False) for snapshot in snapshots):
-        return None
-    reports = [snapshot.report for snapshot in snapshots]
-    return None if any(report.changed for report in reports) else reports
+    for snapshot in snapshots:
+        snapshot.inspect(options.full, hashing=False)
+    return [snapshot.report for snapshot in snapshots]
+
+
+def check(manifests: Sequence[Manifest], options: Options) -> list[Report]:
+    """Hash what the stat cache does not vouch for, and remember it. Fetches and promotes nothing."""
+    snapshots = _snapshots(manifests, options)
+    with all_locked([snapshot for snapshot in snapshots if snapshot.path.exists()], options):
+        for snapshot in snapshots:
+            with timed(snapshot.report):
+                if snapshot.inspect(options.full):
+                    snapshot.settle()
+                elif snapshot.path.exists():
+                    snapshot.remember_sound()
+    return [snapshot.report for snapshot in snapshots]
 
 
 def preview(manifests: Sequence[Manifest], options: Options) -> list[Report]:
@@ -523,10 +567,7 @@ def ensure(manifests: Sequence[Manifest], options: Options, fetcher: Callable[[]
     :raises SnapshotError: and what the fetcher raises; nothing is promoted that is not whole
     """
     snapshots = _snapshots(manifests, options)
-    with contextlib.ExitStack() as locks:
-        # In one order, so that two runs never wait for each other.
-        for folder in sorted({snapshot.folder for snapshot in snapshots}):
-            locks.enter_context(locked(folder, options.lock_timeout, options.say))
+    with all_locked(snapshots, options) as locks:
         incomplete: list[Snapshot] = []
         source: Fetcher | None = None
         needed = 0
@@ -598,6 +639,15 @@ def locked(folder: Path, timeout: float, say: Callable[[str], None]) -> Iterator
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+@contextlib.contextmanager
+def all_locked(snapshots: Sequence[Snapshot], options: Options) -> Iterator[contextlib.ExitStack]:
+    with contextlib.ExitStack() as locks:
+        # In one order, so that two runs never wait for each other.
+        for folder in sorted({snapshot.folder for snapshot in snapshots}):
+            locks.enter_context(locked(folder, options.lock_timeout, options.say))
+        yield locks
 
 
 @contextlib.contextmanager

@@ -112,9 +112,7 @@ def test_a_second_run_asks_nobody_and_reads_no_file(bench, monkeypatch):
     (report,) = bench.ensure()
     assert (report.state, report.changed, report.fetched, report.verified_bytes) == ("present", False, [], 0)
     assert bench.lab.requests() == []
-    assert [report.state for report in _snapshot.settled([bench.manifest], bench.options()) or []] == [
-        "present"
-    ]
+    assert [report.state for report in _snapshot.look([bench.manifest], bench.options())] == ["present"]
 
 
 def test_a_second_run_after_a_repair_reads_no_file(bench, monkeypatch):
@@ -129,13 +127,15 @@ def test_a_second_run_after_a_repair_reads_no_file(bench, monkeypatch):
 def test_verify_full_reads_every_file(bench):
     bench.ensure()
     assert bench.ensure(full=True)[0].verified_bytes == bench.manifest.size
-    assert _snapshot.settled([bench.manifest], bench.options(full=True)) is None
+    (report,) = _snapshot.look([bench.manifest], bench.options(full=True))
+    assert (report.changed, report.look()["unknown_bytes"]) == (True, bench.manifest.size)
 
 
 def test_a_touched_file_is_hashed_again_once(bench):
     bench.ensure()
     os.utime(bench.path / "model-1.safetensors")
-    assert _snapshot.settled([bench.manifest], bench.options()) is None
+    (seen,) = _snapshot.look([bench.manifest], bench.options())
+    assert (seen.changed, seen.look()["missing_bytes"], seen.look()["unknown_bytes"]) == (True, 0, len(WEIGHTS))
     (report,) = bench.ensure()
     assert (report.state, report.changed, report.verified_bytes) == ("present", False, len(WEIGHTS))
     assert bench.ensure()[0].verified_bytes == 0
@@ -495,6 +495,59 @@ def test_a_run_that_is_not_let_in_says_who_is_there(bench):
 
 
 # -- check mode
+
+
+def test_a_look_counts_what_is_there_missing_and_left_over(bench, monkeypatch):
+    bench.ensure()
+    (bench.path / "model-1.safetensors").unlink()
+    (bench.path / "empty.txt").unlink()
+    os.utime(bench.path / "model-2.safetensors")
+    (bench.partial / "incoming").mkdir(parents=True)
+    with (bench.partial / "incoming/sparse").open("wb") as file:
+        file.truncate(len(WEIGHTS))
+        file.write(b"x" * 5000)
+    monkeypatch.setattr(_snapshot, "sha256_of", lambda *_: pytest.fail("read a file"))
+    (report,) = _snapshot.look([bench.manifest], bench.options())
+    assert report.look() | {"kept_bytes": 0} == {
+        "repository": "org/body",
+        "commit": COMMIT,
+        "whole": False,
+        "bytes": bench.manifest.size,
+        "missing_bytes": len(WEIGHTS),
+        "unknown_bytes": len(MORE),
+        "kept_bytes": 0,
+        "verified_bytes": 0,
+        "damaged": [],
+    }
+    assert 5000 <= report.kept_bytes < 100_000
+
+
+def test_a_check_hashes_remembers_and_fetches_nothing(bench):
+    bench.ensure()
+    os.utime(bench.path / "model-2.safetensors")
+    bench.lab.forget_requests()
+    (report,) = _snapshot.check([bench.manifest], bench.options())
+    assert (report.look()["whole"], report.verified_bytes) == (True, len(MORE))
+    assert not _snapshot.look([bench.manifest], bench.options())[0].changed
+    assert bench.lab.requests() == []
+
+
+def test_a_check_finds_damage_and_the_stat_cache_no_longer_vouches_for_it(bench):
+    bench.ensure()
+    spoil(bench.path / "model-1.safetensors")
+    (report,) = _snapshot.check([bench.manifest], bench.options(full=True))
+    seen = report.look()
+    assert (seen["whole"], seen["missing_bytes"], seen["unknown_bytes"]) == (False, len(WEIGHTS), 0)
+    assert seen["damaged"][0].startswith("model-1.safetensors: expected sha256")
+    after = _snapshot.look([bench.manifest], bench.options())[0].look()
+    assert (after["whole"], after["unknown_bytes"]) == (False, len(WEIGHTS))
+    assert (bench.path / "model-1.safetensors").read_bytes() != WEIGHTS
+
+
+def test_a_check_of_a_store_with_nothing_in_it_makes_nothing(bench):
+    (report,) = _snapshot.check([bench.manifest], bench.options())
+    assert (report.look()["whole"], report.look()["missing_bytes"]) == (False, bench.manifest.size)
+    assert not bench.store.exists()
 
 
 def test_a_preview_writes_nothing_and_asks_nobody(bench):
