@@ -253,6 +253,7 @@ class Report:
             "bytes": self.manifest.size,
             "missing_bytes": self.fetched_bytes - unknown,
             "unknown_bytes": unknown,
+            "unchecked": bool(self.unknown or self.modes),
             "kept_bytes": self.kept_bytes,
             "verified_bytes": self.verified_bytes,
             "damaged": self._damaged(),
@@ -535,15 +536,19 @@ def look(manifests: Sequence[Manifest], options: Options) -> list[Report]:
     return [snapshot.report for snapshot in snapshots]
 
 
-def check(manifests: Sequence[Manifest], options: Options) -> list[Report]:
-    """Hash what the stat cache does not vouch for, and remember it. Fetches and promotes nothing."""
+def check(manifests: Sequence[Manifest], options: Options, remember: bool = True) -> list[Report]:
+    """Hash what the stat cache does not vouch for, and remember it. Fetches and promotes nothing.
+
+    :param remember: False: write nothing
+    """
     snapshots = _snapshots(manifests, options)
-    with all_locked([snapshot for snapshot in snapshots if snapshot.path.exists()], options):
+    with all_locked([one for one in snapshots if remember and one.path.exists()], options):
         for snapshot in snapshots:
             with timed(snapshot.report):
-                if snapshot.inspect(options.full):
+                whole = snapshot.inspect(options.full)
+                if remember and whole:
                     snapshot.settle()
-                elif snapshot.path.exists():
+                elif remember and snapshot.path.exists():
                     snapshot.remember_sound()
     return [snapshot.report for snapshot in snapshots]
 

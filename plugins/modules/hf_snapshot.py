@@ -94,10 +94,24 @@ options:
     default: 14400
   settled_only:
     description:
-      - Answer from the stat cache alone. When anything is left to do, do nothing and return RV(settled=false).
+      - Answer from the stat cache alone, with RV(settled) and RV(look). Reads no file and does nothing.
       - The controller asks this first, so that a host where all is in place costs one short execution.
     type: bool
     default: false
+  fetch:
+    description:
+      - With V(false) files are hashed that the stat cache does not vouch for (all of them with O(verify=full)), and what was
+        found is remembered. Nothing is fetched or promoted; RV(look) says what is missing.
+    type: bool
+    default: true
+  interface:
+    description:
+      - Network interface whose IPv4 address is returned as RV(address); refused when the host has none of that name.
+      - Without it and O(address), the source address of the default route; without a default route, the only address.
+    type: str
+  address:
+    description: IPv4 address to return as RV(address), in place of O(interface)'s. Refused when it is not the host's.
+    type: str
 attributes:
   check_mode:
     description:
@@ -136,7 +150,7 @@ snapshots:
   description: What became of each snapshot, in the order asked for. In check mode, what would.
   type: list
   elements: dict
-  returned: success, except when RV(settled=false)
+  returned: success, except with O(settled_only=true) or O(fetch=false) when RV(settled=false)
   contains:
     repository:
       description: Repository.
@@ -198,6 +212,58 @@ settled:
   type: bool
   returned: success
   sample: true
+look:
+  description: What is on the host, in the order asked for.
+  type: list
+  elements: dict
+  returned: with O(settled_only=true), with O(fetch=false), and in check mode
+  contains:
+    repository:
+      description: Repository.
+      type: str
+      sample: google/gemma-4-26B-A4B-it-assistant
+    commit:
+      description: Commit.
+      type: str
+      sample: c4bbb7689dc16de4aaa468647625a5a02f98e22f
+    whole:
+      description: Whether every file is there and known to be right.
+      type: bool
+      sample: false
+    bytes:
+      description: Size of the snapshot in bytes.
+      type: int
+      sample: 27000000000
+    missing_bytes:
+      description: Size of the files that are not there, or are there and wrong.
+      type: int
+      sample: 5000000000
+    unknown_bytes:
+      description: Size of the files that are there and that only a hash can tell of.
+      type: int
+      sample: 0
+    unchecked:
+      description: Whether O(fetch=false) would find something to hash, or file modes to mend.
+      type: bool
+      sample: false
+    kept_bytes:
+      description: What an interrupted run left on the disk, in bytes.
+      type: int
+      sample: 1200000000
+    verified_bytes:
+      description: Bytes that were hashed in this run.
+      type: int
+      sample: 0
+    damaged:
+      description: Files that are there and wrong, each with what was expected and seen.
+      type: list
+      elements: str
+      sample: []
+address:
+  description: IPv4 address on which the host meets the others; empty when it has several, none was asked for and no default route.
+  type: str
+  returned: with O(settled_only=true) or O(fetch=false), and in check mode
+  sample: 192.168.100.11
 """
 
 import os
@@ -207,7 +273,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _hub, _manifest, _snapshot
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _address, _hub, _manifest, _snapshot
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import Progress
 
 MIB = 1024 * 1024
@@ -237,6 +303,9 @@ def argument_spec() -> dict[str, Any]:
         "lock_timeout": {"type": "int", "default": 3600},
         "timeout": {"type": "int", "default": 14400},
         "settled_only": {"type": "bool", "default": False},
+        "fetch": {"type": "bool", "default": True},
+        "interface": {"type": "str"},
+        "address": {"type": "str"},
     }
 
 
@@ -272,7 +341,7 @@ def parse(params: dict[str, Any]) -> list[_manifest.Manifest]:
     return manifests
 
 
-def run(module: AnsibleModule) -> list[_snapshot.Report] | None:
+def run(module: AnsibleModule) -> list[_snapshot.Report]:
     params = module.params
     manifests = parse(params)
     hub = _hub.Hub(params["endpoint"], params["token"] or None, params["retries"])
@@ -284,44 +353,53 @@ def run(module: AnsibleModule) -> list[_snapshot.Report] | None:
         params["lock_timeout"],
     )
     if params["settled_only"]:
-        return _snapshot.settled(manifests, options)
-    if module.check_mode:
+        return _snapshot.look(manifests, options)
+    if module.check_mode and params["fetch"]:
         return _snapshot.preview(manifests, options)
     progress = Progress.from_environment()
     options = replace(options, say=progress.say)
+    if not params["fetch"]:
+        return _snapshot.check(manifests, options, remember=not module.check_mode)
     home = Path(module.tmpdir) / "hub"
     hub = replace(hub, on_wait=progress.say)
     return _snapshot.ensure(manifests, options, lambda: _hub.fetcher_for(hub, params["transport"], home))
 
 
+def outcome(module: AnsibleModule, reports: list[_snapshot.Report]) -> dict[str, Any]:
+    params = module.params
+    left = any(report.changed for report in reports)
+    looking = params["settled_only"] or not params["fetch"]
+    mended = not params["settled_only"] and any(report.modes for report in reports)
+    result: dict[str, Any] = {"changed": mended if looking else left, "settled": not left}
+    if looking or module.check_mode:
+        result["look"] = [report.look() for report in reports]
+        result["address"] = _address.find(params["interface"], params["address"])
+    if not (looking and left):
+        result["snapshots"] = [report.result() for report in reports]
+    if module._diff:
+        result["diff"] = [report.diff() for report in reports if report.changed and not looking]
+    return result
+
+
 def main() -> None:
     module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
     os.umask(0o022)
-    reports: list[_snapshot.Report] | None = None
+    result: dict[str, Any] = {}
     try:
         reports = run(module)
+        result = outcome(module, reports)
     except _hub.HubLibraryMissing:
         module.fail_json(msg=missing_required_lib("huggingface_hub"), exception=traceback.format_exc())
     except _hub.HubError as error:
         module.fail_json(msg=f"{error}. Nothing was promoted; what was verified is kept for the next run")
-    except (_manifest.ManifestError, _snapshot.SnapshotError) as error:
+    except (_manifest.ManifestError, _snapshot.SnapshotError, _address.AddressError) as error:
         module.fail_json(msg=str(error))
-    if reports is None:
-        module.exit_json(changed=False, settled=False)
-        return
     for report in reports:
         if report.unexpected and report.state == "present":
             module.warn(
                 f"{report.path}: files that the lock does not know, and that what serves may read: "
                 f"{', '.join(report.unexpected[:10])}; remove them"
             )
-    result: dict[str, Any] = {
-        "changed": any(report.changed for report in reports),
-        "settled": not any(report.changed for report in reports),
-        "snapshots": [report.result() for report in reports],
-    }
-    if module._diff:
-        result["diff"] = [report.diff() for report in reports if report.changed]
     module.exit_json(**result)
 
 

@@ -58,11 +58,9 @@ def path(tmp_path):
 
 
 def test_look_fetch_and_nothing_left(call, lab, tmp_path):
-    assert call(settled_only=True) == {
-        "changed": False,
-        "settled": False,
-        "invocation": call(settled_only=True)["invocation"],
-    }
+    look = call(settled_only=True)
+    assert (look["changed"], look["settled"], look["look"][0]["missing_bytes"]) == (False, False, 1024002)
+    assert "snapshots" not in look
     first = call(diff=True)
     assert first["changed"] and first["snapshots"][0]["state"] == "fetched"
     assert first["diff"][0]["before"] == "" and first["diff"][0]["after"].count("\n") == 2
@@ -71,6 +69,7 @@ def test_look_fetch_and_nothing_left(call, lab, tmp_path):
     for more in ({}, {"settled_only": True}):
         second = call(diff=True, **more)
         assert (second["changed"], second["settled"], second["diff"]) == (False, True, [])
+        assert "look" not in second or second["look"][0]["whole"]
         assert second["snapshots"][0] | {"seconds": 0} == {
             "repository": "org/body",
             "commit": COMMIT,
@@ -87,6 +86,33 @@ def test_look_fetch_and_nothing_left(call, lab, tmp_path):
             "seconds": 0,
         }
     assert lab.requests() == []
+
+
+def test_hashing_without_fetching(call, lab, tmp_path):
+    assert not call(fetch=False)["settled"]
+    call()
+    lab.forget_requests()
+    file = path(tmp_path) / "model.safetensors"
+    os.utime(file)
+    assert call(settled_only=True)["look"][0]["unknown_bytes"] == 1024000
+    checked = call(fetch=False, check=True)
+    assert (checked["changed"], checked["settled"]) == (False, True)
+    assert call(settled_only=True)["look"][0]["unchecked"]
+    assert (call(fetch=False)["changed"], call(settled_only=True)["settled"]) == (False, True)
+    file.chmod(0o600)
+    assert call(settled_only=True)["look"][0]["unchecked"]
+    assert (call(fetch=False)["changed"], call(settled_only=True)["settled"]) == (True, True)
+    file.write_bytes(b"x" * 1024000)
+    wrong = call(fetch=False, diff=True)
+    assert (wrong["changed"], wrong["settled"], wrong["diff"]) == (False, False, [])
+    assert (wrong["look"][0]["whole"], len(wrong["look"][0]["damaged"])) == (False, 1)
+    assert file.read_bytes() == b"x" * 1024000
+    assert lab.requests() == []
+
+
+def test_a_look_names_the_address_asked_for(call):
+    assert call(settled_only=True, interface="lo")["address"] == "127.0.0.1"
+    assert call(fetch=False, address="127.0.0.3")["address"] == "127.0.0.3"
 
 
 def test_two_snapshots_in_one_execution(call, lab):
@@ -159,6 +185,8 @@ def test_gated_without_a_token(call, lab, token):
         ({"token": "hf_ with a space"}, "expected a token in one word"),
         ({"transport": "ftp"}, "transport must be one of"),
         ({"verify": "md5"}, "verify must be one of"),
+        ({"settled_only": True, "interface": "nowhere9"}, "seen nowhere9 where it has"),
+        ({"fetch": False, "address": "192.0.2.1"}, "seen 192.0.2.1 where it has"),
         ({"disk_reserve": 10**9}, "a reserve of 1048576.00 GB), seen"),
     ],
 )

@@ -515,6 +515,7 @@ def test_a_look_counts_what_is_there_missing_and_left_over(bench, monkeypatch):
         "bytes": bench.manifest.size,
         "missing_bytes": len(WEIGHTS),
         "unknown_bytes": len(MORE),
+        "unchecked": True,
         "kept_bytes": 0,
         "verified_bytes": 0,
         "damaged": [],
