@@ -56,14 +56,14 @@ def row(
     }
 
 
-def render(rows: Sequence[Mapping[str, str]]) -> list[str]:
+def render(rows: Sequence[Mapping[str, str]], columns: Sequence[str] = COLUMNS) -> list[str]:
     """Rows as aligned lines under a heading."""
-    width = {name: max(len(name), *(len(row[name]) for row in rows)) for name in COLUMNS}
+    width = {name: max([len(name), *(len(row[name]) for row in rows)]) for name in columns}
     lines = [
-        "  ".join(name.ljust(width[name]) for name in COLUMNS),
-        "  ".join("-" * width[name] for name in COLUMNS),
+        "  ".join(name.ljust(width[name]) for name in columns),
+        "  ".join("-" * width[name] for name in columns),
     ]
     return [
         line.rstrip()
-        for line in lines + ["  ".join(row[name].ljust(width[name]) for name in COLUMNS) for row in rows]
+        for line in lines + ["  ".join(row[name].ljust(width[name]) for name in columns) for row in rows]
     ]
