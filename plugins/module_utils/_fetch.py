@@ -60,11 +60,13 @@ def ask(
     params: Mapping[str, str] | None = None,
     authorization: str | None = None,
     limit: int = LIMIT,
+    attempts: int = ATTEMPTS,
 ) -> Answer:
     """The answer to one request, whatever its status; 429 and 5xx are asked again first.
 
     :param authorization: value of the header of that name; never replaced by a netrc entry
     :param limit: bytes of the body that are read at most
+    :param attempts: how often an address that does not answer is asked
     :raises Unreachable: no connection, a broken one, or 429 or 5xx to the last
     :raises Unusable: a longer body than ``limit``, a URL that is none
     """
@@ -75,7 +77,7 @@ def ask(
         return request
 
     said = ""
-    for attempt in range(1, ATTEMPTS + 1):
+    for attempt in range(1, attempts + 1):
         wait = 0.5 * attempt
         try:
             with requests.request(
@@ -95,11 +97,11 @@ def ask(
                 requests.exceptions.MissingSchema) as error:  # fmt: skip
             raise Unusable(f"{url}: expected an http or https address ({error})") from error
         except requests.exceptions.RequestException as error:
-            said = _reason(error)
+            said = reason(error)
         if wait > LONGEST_WAIT:
             said += f", asks to wait {wait:.0f} s"
             break
-        if attempt < ATTEMPTS:
+        if attempt < attempts:
             time.sleep(wait)
     raise Unreachable(f"{url}: expected an answer, seen {said}; check the network, the proxy and the address")
 
@@ -118,7 +120,7 @@ def _retry_after(value: str | None, otherwise: float) -> float:
     return float(value) if value and value.isdecimal() else otherwise
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """The innermost reason of a failed request, in one line without the pool's own words."""
     inner: BaseException = error
     while True:

@@ -159,7 +159,7 @@ def _digest(home: str, reference: Reference, credentials: Credentials | None, as
     authorization = None
     answer = ask("HEAD", url, headers=headers)
     if answer.status == 401:
-        authorization = _authorization(answer, home, wanted, credentials, ask)
+        authorization = authorize(answer, home, wanted, credentials, ask)
         answer = ask("HEAD", url, headers=headers, authorization=authorization)
     _refuse(answer, url, wanted, credentials)
     digest = answer.headers.get("Docker-Content-Digest", "")
@@ -194,9 +194,13 @@ def _refuse(answer: Answer, url: str, wanted: str, credentials: Credentials | No
     raise Unusable(f"{url}: expected a manifest, seen HTTP {answer.status}; check that it is a registry")
 
 
-def _authorization(
+def authorize(
     answer: Answer, home: str, wanted: str, credentials: Credentials | None, ask: Ask
 ) -> str | None:
+    """What to send as Authorization after a 401 of `home`; None when it names no way, or none for us.
+
+    :raises UpstreamError: no token is given, or the password would go where it must not
+    """
     scheme, given = challenge(answer.headers.get("WWW-Authenticate", ""))
     if scheme == "basic":
         return credentials.basic if credentials else None
@@ -237,6 +241,7 @@ __all__ = [
     "Unreachable",
     "Unusable",
     "UpstreamError",
+    "authorize",
     "challenge",
     "endpoint",
     "parse_reference",

@@ -1,0 +1,121 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What an image is made of, and where the distribution's registry keeps it. Pure.
+
+Image manifests and indexes: https://github.com/opencontainers/image-spec (and Docker's own, version 2 schema 2, which
+has the same shape). Layout of the storage: registry/storage/paths.go of https://github.com/distribution/distribution,
+the same from its version 2.0 on.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+ROOT = "docker/registry/v2"
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+"""What `uname -m` prints, in the words of an image index."""
+
+
+class ImageError(ValueError):
+    """An image that cannot be used as it is. The text says expected, seen and what to do."""
+
+
+@dataclass(frozen=True)
+class Blob:
+    """Configuration or layer."""
+
+    digest: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Image:
+    """One platform of an image.
+
+    `manifests` is what its digest leads to, {digest: bytes}: an index, if it is one, before the manifest of the
+    platform. `blobs` are distinct, the order is the manifest's.
+    """
+
+    manifests: Mapping[str, bytes]
+    blobs: tuple[Blob, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes, as they are transferred."""
+        return sum(blob.size for blob in self.blobs) + sum(map(len, self.manifests.values()))
+
+
+def read_image(digest: str, architecture: str, manifest: Callable[[str], bytes]) -> Image:
+    """What `digest` is made of on an architecture (amd64, arm64).
+
+    :param manifest: gives the bytes of a digest, verified
+    :raises ImageError: no manifest, or none for this architecture
+    """
+    manifests = {digest: manifest(digest)}
+    content = _parse(digest, manifests[digest])
+    if "manifests" in content:
+        chosen = choose(content["manifests"], architecture, digest)
+        manifests[chosen] = manifest(chosen)
+        content = _parse(chosen, manifests[chosen])
+    try:
+        described = [content["config"], *content["layers"]]
+        blobs = {entry["digest"]: Blob(entry["digest"], int(entry["size"])) for entry in described}
+    except (KeyError, TypeError, ValueError):
+        raise ImageError(
+            f"{digest}: expected a manifest with config and layers, seen keys {', '.join(sorted(content))}; "
+            "lock an image in the format of Docker (schema 2) or OCI"
+        ) from None
+    return Image(manifests, tuple(blobs.values()))
+
+
+def choose(manifests: list[Mapping[str, Any]], architecture: str, digest: str) -> str:
+    """The digest of the platform's manifest among those of an index.
+
+    :raises ImageError: there is none
+    """
+    platforms = [(entry.get("platform") or {}, entry) for entry in manifests]
+    for platform, entry in platforms:
+        if (platform.get("os"), platform.get("architecture")) == ("linux", architecture):
+            return str(entry["digest"])
+    offered = sorted(
+        {f"{platform.get('os')}/{platform.get('architecture')}" for platform, _entry in platforms}
+    )
+    raise ImageError(
+        f"{digest}: expected linux/{architecture} in the image's index, seen {', '.join(offered)}; "
+        "lock an image that was built for these hosts"
+    )
+
+
+def blob_path(digest: str) -> str:
+    """Bytes of a blob or a manifest, below the storage's root."""
+    kind, _colon, value = digest.partition(":")
+    return posixpath.join(ROOT, "blobs", kind, value[:2], value, "data")
+
+
+def layer_link(repository: str, digest: str) -> str:
+    """Says that the repository has this blob. Its content is the digest."""
+    return posixpath.join(ROOT, "repositories", repository, "_layers", *digest.split(":"), "link")
+
+
+def manifest_link(repository: str, digest: str) -> str:
+    """Says that the repository has this manifest. Its content is the digest."""
+    return posixpath.join(
+        ROOT, "repositories", repository, "_manifests", "revisions", *digest.split(":"), "link"
+    )
+
+
+def _parse(digest: str, text: bytes) -> dict[str, Any]:
+    try:
+        content = json.loads(text)
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise ImageError(
+            f"{digest}: expected a manifest, seen {text[:60]!r}; check that the address is a registry"
+        )
+    return content

@@ -1,0 +1,145 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the Docker engine says while it pulls, as one line for a person; and what its refusals mean. Pure.
+
+The stream of POST /images/create: one object a step of a layer (`id`), with `status` and, while bytes move,
+`progressDetail` {current, total}. Its counts of unpacking are bytes of the packed layer too; an engine with containerd's
+image store gives none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+UNKNOWN_YET = ("Pulling fs layer", "Waiting")
+PULLED = ("Verifying Checksum", "Download complete")
+WINDOW = 15.0
+"""Seconds over which the rate is taken."""
+
+
+class PullError(Exception):
+    """The engine did not bring the image. The text says expected, seen and what to do."""
+
+    def __init__(self, text: str, again: bool = False) -> None:
+        super().__init__(text)
+        self.again = again
+        """Whether it may go better the next time."""
+
+
+@dataclass
+class Layer:
+    pulled: int = 0
+    unpacked: int = 0
+    total: int = 0  # 0 until the engine begins with it
+    done: bool = False
+
+
+class Pull:
+    """How far a pull is. Layers that the host has already are no part of it."""
+
+    def __init__(self) -> None:
+        self._layers: dict[str, Layer] = {}
+        self._marks: list[tuple[float, int]] = []
+
+    @property
+    def pulled(self) -> int:
+        """Bytes that were transferred."""
+        return sum(layer.pulled for layer in self._layers.values())
+
+    def feed(self, event: Mapping[str, Any]) -> None:
+        """:raises PullError: the engine gives up"""
+        if "error" in event:
+            raise refusal(str(event["error"]))
+        name, status = event.get("id"), event.get("status", "")
+        if not name or status == "Already exists" or status.startswith("Pulling from"):
+            return
+        layer = self._layers.setdefault(name, Layer())
+        detail = event.get("progressDetail") or {}
+        total = detail.get("total") or 0
+        if status == "Downloading" and total:
+            layer.total, layer.pulled = total, detail.get("current", 0)
+        elif status in PULLED:
+            layer.pulled = layer.total
+        elif status == "Extracting" and total:
+            layer.unpacked = detail.get("current", 0)
+        elif status == "Pull complete":
+            layer.pulled = layer.unpacked = layer.total
+            layer.done = True
+
+    def line(self, now: float) -> str:
+        """`image: 3.1 of 9.8 GB pulled, 4.2 GB unpacked, 120 MB/s`; empty while there is nothing to say.
+
+        The engine begins with a few layers at a time, so the total is what is known of it by now.
+
+        :param now: seconds, of a clock that only moves forward
+        """
+        layers = self._layers.values()
+        total = sum(layer.total for layer in layers)
+        if not total:
+            return ""
+        self._marks = [mark for mark in self._marks if now - mark[0] <= WINDOW]
+        since, before = self._marks[0] if self._marks else (now, self.pulled)
+        rate = (self.pulled - before) / (now - since) if now > since else 0.0
+        self._marks.append((now, self.pulled))
+        known = "" if all(layer.total or layer.done for layer in layers) else "at least "
+        unpacked = sum(layer.unpacked for layer in layers)
+        text = f"image: {gigabytes(self.pulled)} of {known}{gigabytes(total)} GB pulled, {gigabytes(unpacked)} GB unpacked"
+        return f"{text}, {rate / 1e6:.0f} MB/s" if rate > 0 else text
+
+
+def gigabytes(count: int) -> str:
+    return f"{count / 1e9:.1f}" if count >= 1e9 or not count else f"{count / 1e9:.3f}"
+
+
+def holds(digests: Iterable[str], digest: str) -> bool:
+    """Whether one of an image's RepoDigests (name@sha256:…) is `digest`."""
+    return any(entry.rpartition("@")[2] == digest for entry in digests)
+
+
+def refusal(said: str) -> PullError:
+    """What the engine's error means for who reads it."""
+    text = said.strip()
+    lower = text.lower()
+    for words, do, again in REFUSALS:
+        if any(word in lower for word in words):
+            return PullError(f"expected the engine to pull the image, seen: {text}; {do}", again)
+    return PullError(
+        f"expected the engine to pull the image, seen: {text}; see journalctl -u docker on the host", True
+    )
+
+
+REFUSALS = (
+    (
+        ("no space left on device",),
+        "make room where Docker keeps its images (docker system df, playbook prune) and run again",
+        False,
+    ),
+    (
+        ("verification failed", "unexpected commit digest", "invalid checksum"),
+        "a registry gave other bytes than were locked, and the engine refused them: mend or take away that registry or mirror",
+        False,
+    ),
+    (
+        ("toomanyrequests", "rate limit"),
+        "Docker Hub limits pulls by address: wait, log in, or let one host fetch for all (spark_registry_host)",
+        False,
+    ),
+    (
+        ("manifest unknown", "not found", "repository does not exist"),
+        "no registry that the engine asks has this digest: check the lock, and whether it was deleted upstream",
+        False,
+    ),
+    (
+        ("unauthorized", "access denied", "authentication required"),
+        "log the engine in (docker login), or name a mirror that has the image",
+        False,
+    ),
+    (
+        ("no matching manifest", "does not match the specified platform", "no match for platform"),
+        "lock an image that was built for this host",
+        False,
+    ),
+)

@@ -1,0 +1,228 @@
+#!/usr/bin/python
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: image_fetch
+version_added: "0.2.0"
+author:
+  - The sparkfleet.vllm authors (@sparkfleet)
+short_description: Fetch an image once, by digest, into the storage that a registry serves
+description:
+  - Brings the manifests and blobs of an image from a registry outside into the storage of the distribution's registry, in its
+    own layout, one platform of it. The registry serves what lies there; it need not be told, and need not write.
+  - Every byte is verified before it is put into its place. The image's manifest gets there last, so nobody is offered half an
+    image.
+  - What arrived is kept when a run ends early, and the next one goes on from there.
+  - On the controller it shows its progress.
+options:
+  image:
+    description: The image, by digest.
+    type: str
+    required: true
+  storage:
+    description: Root of the registry's storage (C(rootdirectory) of its configuration).
+    type: path
+    required: true
+  sources:
+    description:
+      - Addresses of registries that are asked, in this order. Each is asked for what the ones before it did not give.
+      - Default, the image's own registry.
+    type: list
+    elements: str
+    default: []
+  username:
+    description: User name at the last of O(sources).
+    type: str
+  password:
+    description: Password or access token of O(username).
+    type: str
+  architecture:
+    description: Which platform of a multi-platform image, in the words of its index. Default, that of the host.
+    type: str
+  verify:
+    description:
+      - V(stat) trusts blobs that are there and have the right size. V(full) hashes them and fetches wrong ones again.
+    type: str
+    choices: [stat, full]
+    default: stat
+  disk_reserve:
+    description: Space in MiB that must be left in the storage's file system. Checked before the first byte.
+    type: int
+    default: 2048
+  retries:
+    description: How often in a row a request is repeated without progress.
+    type: int
+    default: 5
+  timeout:
+    description: Seconds the task may take. What was fetched by then is kept for the next run.
+    type: int
+    default: 14400
+  settled_only:
+    description:
+      - Answer by names and sizes alone. When anything is left to do, do nothing and return RV(settled=false).
+      - The controller asks this first with O(verify=stat), so that a storage that has the image costs one short execution.
+    type: bool
+    default: false
+attributes:
+  check_mode:
+    description: Says whether the image would be fetched. Asks no registry and writes nothing.
+    support: full
+  diff_mode:
+    description: Lists the blobs that would be fetched, or were.
+    support: full
+  idempotent:
+    description: A second run changes nothing.
+    support: full
+requirements:
+  - requests (Python package) on the host, except in check mode
+seealso:
+  - module: sparkfleet.vllm.image_pull
+"""
+
+EXAMPLES = r"""
+- name: Fetch the locked image once for the whole fleet
+  sparkfleet.vllm.image_fetch:
+    image: "{{ recipe_lock.image.pinned }}"
+    storage: /srv/sparkfleet/registry
+    sources: [https://mirror.example.com, https://registry-1.docker.io]
+"""
+
+RETURN = r"""
+state:
+  description: V(present), it was whole. V(fetched), something was missing. V(repaired), something there was wrong.
+  type: str
+  returned: success, except when RV(settled=false)
+  sample: fetched
+bytes:
+  description: Size of the image as it is transferred, 0 when check mode cannot know it yet.
+  type: int
+  returned: success, except when RV(settled=false)
+  sample: 9800000000
+fetched_bytes:
+  description: Size of the blobs that were fetched.
+  type: int
+  returned: success, except when RV(settled=false)
+  sample: 9800000000
+damaged:
+  description: Blobs that were there and wrong, with what was seen.
+  type: list
+  elements: str
+  returned: success, except when RV(settled=false)
+  sample: []
+sources:
+  description: Registries that gave something.
+  type: list
+  elements: str
+  returned: success, except when RV(settled=false)
+  sample: [https://registry-1.docker.io]
+settled:
+  description: Whether all was in place already.
+  type: bool
+  returned: success
+  sample: true
+"""
+
+import os
+import platform
+import traceback
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
+    _fetch,
+    _image_store,
+    _oci,
+    _registry,
+)
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._image_source import Source
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import Progress
+
+MIB = 1024 * 1024
+
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "image": {"type": "str", "required": True},
+    "storage": {"type": "path", "required": True},
+    "sources": {"type": "list", "elements": "str", "default": []},
+    "username": {"type": "str"},
+    "password": {"type": "str", "no_log": True},
+    "architecture": {"type": "str"},
+    "verify": {"type": "str", "choices": ["stat", "full"], "default": "stat"},
+    "disk_reserve": {"type": "int", "default": 2048},
+    "retries": {"type": "int", "default": 5},
+    "timeout": {"type": "int", "default": 14400},
+    "settled_only": {"type": "bool", "default": False},
+}
+
+
+def sources(params: dict[str, Any], reference: _registry.Reference) -> list[Source]:
+    """The registries in their order. Only the last one gets to see the password: the others are mirrors."""
+    homes = params["sources"] or [_registry.endpoint(reference.registry)]
+    known = None
+    if params["username"]:
+        known = _registry.Credentials(params["username"], params["password"] or "")
+    return [Source(home, reference) for home in homes[:-1]] + [Source(homes[-1], reference, known)]
+
+
+def run(module: AnsibleModule) -> _image_store.Report | None:
+    params = module.params
+    reference = _registry.parse_reference(params["image"])
+    if not reference.digest:
+        raise ValueError(
+            f"image: expected a digest (name@sha256:…), seen {params['image']}; take that of a lock"
+        )
+    machine = platform.machine()
+    progress = Progress(None) if module.check_mode or params["settled_only"] else Progress.from_environment()
+    store = _image_store.ImageStore(
+        params["storage"],
+        reference,
+        params["architecture"] or _oci.ARCHITECTURES.get(machine, machine),
+        reserve=params["disk_reserve"] * MIB,
+        retries=params["retries"],
+        say=progress.say,
+    )
+    if params["settled_only"]:
+        return store.report if store.whole() else None
+    if module.check_mode:
+        return store.preview()
+    return store.ensure(sources(params, reference), verify=params["verify"] == "full")
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec=ARGUMENTS, required_by={"password": "username"}, supports_check_mode=True
+    )
+    os.umask(0o022)
+    if not _fetch.HAS_REQUESTS and not module.check_mode and not module.params["settled_only"]:
+        module.fail_json(msg=missing_required_lib("requests"))
+    try:
+        report = run(module)
+    except (ValueError, _fetch.UpstreamError, _image_store.ImageStoreError) as error:
+        module.fail_json(msg=str(error))
+    except OSError as error:
+        module.fail_json(
+            msg=f"{module.params['storage']}: expected a storage that can be written, seen {error}; mend it and run again",
+            exception=traceback.format_exc(),
+        )
+    if report is None:
+        module.exit_json(changed=False, settled=False)
+        return
+    result: dict[str, Any] = {
+        "changed": report.changed,
+        "settled": not report.changed,
+        "state": report.state,
+        "bytes": report.bytes,
+        "fetched_bytes": report.fetched_bytes,
+        "damaged": report.damaged,
+        "sources": report.sources,
+    }
+    if module._diff:
+        result["diff"] = {"before": "", "after": "".join(f"{digest}\n" for digest in report.fetched)}
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,263 @@
+#!/usr/bin/python
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: image_pull
+version_added: "0.2.0"
+author:
+  - The sparkfleet.vllm authors (@sparkfleet)
+short_description: Have the Docker engine pull an image by digest, and show how far it is
+description:
+  - Has the engine pull what it does not have yet, and asserts that what is there then is the digest that was asked for.
+  - Where the engine asks is its own configuration (C(registry-mirrors)). One that does not answer, or gives wrong bytes, is
+    followed by the next, and by the registry of the image at last.
+  - Notes the image among those that this collection brought to the host, in C(images.json), so that it can be pruned one day.
+  - On the controller it shows its progress.
+options:
+  image:
+    description: The image, by digest.
+    type: str
+    required: true
+  state_dir:
+    description: Directory of C(images.json). Without it nothing is noted.
+    type: path
+  registry:
+    description:
+      - Address of the fleet's registry, which the engine is configured to ask first. A warning says when it does not answer and
+        the image therefore comes from elsewhere, or when it is none that an engine asks a mirror for.
+    type: str
+  retries:
+    description: How often a pull that broke off is begun again.
+    type: int
+    default: 2
+  timeout:
+    description: Seconds the task may take.
+    type: int
+    default: 14400
+  settled_only:
+    description:
+      - Look only. When anything is left to do, do nothing and return RV(settled=false).
+      - The controller asks this first, so that a host that has the image costs one short execution.
+    type: bool
+    default: false
+attributes:
+  check_mode:
+    description: Says whether the image would be pulled.
+    support: full
+  diff_mode:
+    description: Shows the digest that would appear, or did.
+    support: full
+  idempotent:
+    description: A second run changes nothing.
+    support: full
+requirements:
+  - docker (Python package) on the host
+seealso:
+  - module: sparkfleet.vllm.image_fetch
+"""
+
+EXAMPLES = r"""
+- name: Bring the image of the loaded recipe
+  sparkfleet.vllm.image_pull:
+    image: "{{ recipe_lock.image.pinned }}"
+    state_dir: /var/lib/sparkfleet
+"""
+
+RETURN = r"""
+image:
+  description: The image, by digest.
+  returned: success
+  type: str
+  sample: vllm/vllm-openai@sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+id:
+  description: Its ID on this host, when it is there.
+  returned: success
+  type: str
+  sample: sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824
+pulled_bytes:
+  description: Bytes of layers that the engine transferred.
+  returned: success
+  type: int
+  sample: 9800000000
+settled:
+  description: Whether all was in place already.
+  returned: success
+  type: bool
+  sample: true
+"""
+
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
+    _fetch,
+    _file,
+    _ledger,
+    _pull,
+    _registry,
+)
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import Progress
+
+try:
+    import docker
+    import docker.errors
+except ImportError:
+    DOCKER_IMPORT_ERROR: str | None = traceback.format_exc()
+else:
+    DOCKER_IMPORT_ERROR = None
+
+EVERY = 5.0
+"""Seconds between two lines."""
+
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "image": {"type": "str", "required": True},
+    "state_dir": {"type": "path"},
+    "registry": {"type": "str"},
+    "retries": {"type": "int", "default": 2},
+    "timeout": {"type": "int", "default": 14400},
+    "settled_only": {"type": "bool", "default": False},
+}
+
+
+def present(client: Any, image: str, digest: str) -> str:
+    """The ID of the image on this host; empty when it is not there."""
+    try:
+        found = client.images.get(image)
+    except docker.errors.ImageNotFound:
+        return ""
+    return str(found.id) if _pull.holds(found.attrs.get("RepoDigests") or [], digest) else ""
+
+
+def pull(client: Any, reference: _registry.Reference, retries: int, say: Any) -> int:
+    """Bytes that were transferred.
+
+    :raises PullError: the engine did not bring it
+    """
+    transferred = 0
+    for left in reversed(range(retries + 1)):
+        progress, last = _pull.Pull(), float("-inf")
+        try:
+            for event in client.api.pull(reference.name, tag=reference.digest, stream=True, decode=True):
+                progress.feed(event)
+                now = time.monotonic()
+                if now - last >= EVERY and (line := progress.line(now)):
+                    say(line)
+                    last = now
+            return transferred + progress.pulled
+        except docker.errors.APIError as error:
+            problem = _pull.refusal(str(error.explanation or error))
+        except _pull.PullError as error:
+            problem = error
+        except (docker.errors.DockerException, OSError) as error:
+            problem = _pull.refusal(f"{type(error).__name__}: {error}")
+        transferred += progress.pulled
+        if not (problem.again and left):
+            raise problem
+        say(f"{problem}; trying again")
+        time.sleep(2)
+    raise AssertionError("unreachable")
+
+
+def other_way(registry: str, reference: _registry.Reference) -> str:
+    """Why the image does not come from the fleet's registry; empty when it does."""
+    if reference.registry != _registry.DOCKER_HUB:
+        return (
+            f"{reference.name}: engines ask a mirror for images of Docker Hub only, and this one is of {reference.registry}: "
+            "each host pulls it from there"
+        )
+    try:
+        answer = _fetch.ask("GET", f"{registry.rstrip('/')}/v2/", attempts=1)
+    except _fetch.UpstreamError as error:
+        seen = str(error)
+    else:
+        if answer.status in (200, 401):
+            return ""
+        seen = f"HTTP {answer.status}"
+    return f"expected the fleet's registry at {registry}, seen: {seen}; the engine asks the next mirror or Docker Hub instead"
+
+
+def noted(state_dir: str | None, image: str, *, write: bool) -> bool:
+    """Note the image in the ledger. True when it was not in there.
+
+    :raises LedgerError, OSError: there is a ledger that cannot be gone on with
+    """
+    if not state_dir:
+        return False
+    path = Path(_ledger.path(state_dir))
+    images = _ledger.parse(path.read_text() if path.exists() else None)
+    if image in images:
+        return False
+    if write:
+        _file.write(path, _ledger.render([*images, image]).encode())
+    return True
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    if DOCKER_IMPORT_ERROR:
+        module.fail_json(msg=missing_required_lib("docker"), exception=DOCKER_IMPORT_ERROR)
+    params = module.params
+    look = module.check_mode or params["settled_only"]
+    try:
+        reference = _registry.parse_reference(params["image"])
+        digest = reference.digest or ""
+        if not digest:
+            raise ValueError(
+                f"image: expected a digest (name@sha256:…), seen {params['image']}; take that of a lock"
+            )
+        client = docker.from_env(timeout=300)
+        identity = present(client, params["image"], digest)
+        # Before the pull: what could not be noted could never be pruned.
+        new = noted(params["state_dir"], params["image"], write=False)
+    except ValueError as error:
+        where = f"{_ledger.path(params['state_dir'])}: " if isinstance(error, _ledger.LedgerError) else ""
+        module.fail_json(msg=f"{where}{error}" + ("; move the file away and run again" if where else ""))
+    except docker.errors.DockerException as error:
+        module.fail_json(
+            msg=f"expected a Docker engine that answers, seen: {error}; run the prerequisites role"
+        )
+    result: dict[str, Any] = {"changed": False, "settled": False, "image": params["image"], "id": identity}
+    result |= {"pulled_bytes": 0}
+    if identity and not new:
+        module.exit_json(**result | {"settled": True})
+    if params["settled_only"]:
+        module.exit_json(**result)
+    result |= {"changed": True}
+    if not identity:
+        result["diff"] = {"before": "", "after": f"{params['image']}\n"}
+    if look:
+        module.exit_json(**result)
+
+    if not identity:
+        warning = other_way(params["registry"], reference) if params["registry"] else ""
+        if warning:
+            module.warn(warning)
+        progress = Progress.from_environment()
+        try:
+            result["pulled_bytes"] = pull(client, reference, params["retries"], progress.say)
+        except _pull.PullError as error:
+            module.fail_json(msg=str(error))
+        result["id"] = present(client, params["image"], digest)
+        if not result["id"]:
+            module.fail_json(
+                msg=f"expected {digest} on the host after the pull, seen an image without it; look at "
+                f"docker images --digests {reference.name}, and at who else changes images there"
+            )
+    try:
+        noted(params["state_dir"], params["image"], write=True)
+    except OSError as error:
+        module.fail_json(
+            msg=f"expected {_ledger.path(params['state_dir'])} to be written, seen: {error}; mend that and run again"
+        )
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
