@@ -12,7 +12,11 @@ from typing import Any
 
 
 class EngineError(RuntimeError):
-    """The engine does not answer, or answers with an error."""
+    """The engine does not answer, or answers with an error: then `status` is that of HTTP, and `said` its message."""
+
+    def __init__(self, text: str, status: int | None = None, said: str = "") -> None:
+        super().__init__(text)
+        self.status, self.said = status, said
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -28,9 +32,18 @@ class _UnixConnection(http.client.HTTPConnection):
 
 def get(path: str, url: str, timeout: float = 5) -> Any:
     """The JSON that the engine on socket `path` returns for GET `url` (/info, /containers/json …)."""
+    return _ask("GET", path, url, timeout)
+
+
+def delete(path: str, url: str, timeout: float = 5) -> Any:
+    """Have the engine remove what `url` names; the JSON that it returns."""
+    return _ask("DELETE", path, url, timeout)
+
+
+def _ask(method: str, path: str, url: str, timeout: float) -> Any:
     connection = _UnixConnection(path, timeout)
     try:
-        connection.request("GET", url)
+        connection.request(method, url)
         response = connection.getresponse()
         body = response.read()
     except (OSError, http.client.HTTPException) as error:
@@ -38,8 +51,17 @@ def get(path: str, url: str, timeout: float = 5) -> Any:
     finally:
         connection.close()
     if response.status != 200:
-        raise EngineError(f"{path}: {url}: {response.status} {body[:200].decode(errors='replace').strip()}")
+        text = body[:200].decode(errors="replace").strip()
+        raise EngineError(f"{path}: {url}: {response.status} {text}", response.status, _message(body) or text)
     try:
         return json.loads(body)
     except ValueError:
         raise EngineError(f"{path}: {url}: no JSON but {body[:80]!r}") from None
+
+
+def _message(body: bytes) -> str:
+    """What the engine says of an error, without the JSON around it."""
+    try:
+        return str(json.loads(body)["message"])
+    except (ValueError, KeyError, TypeError):
+        return ""

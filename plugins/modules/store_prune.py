@@ -1,0 +1,320 @@
+#!/usr/bin/python
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: store_prune
+short_description: Remove snapshots, patches and images that a host no longer needs
+version_added: "0.1.0"
+author:
+  - The sparkfleet.vllm authors (@sparkfleet)
+description:
+  - Keeps what the C(current) or C(last_good) entry of C(state.json) refers to, what the lock names, and whatever a container
+    of the host mounts, was made from or names, running or not. Of the rest it removes model snapshots, partial snapshots and
+    patches from the store, and from the engine those images that this collection brought.
+  - Without a state that says what serves, and without an engine that says what its containers use, nothing is removed.
+  - Works inside the store alone and follows no link. What does not have the layout's names is listed as unknown and left.
+  - What another run is working on is left, and the list says so.
+  - A folder is renamed before it is deleted, so an interrupted run leaves no half snapshot; the next one removes the rest.
+options:
+  store:
+    description: Root of the content-addressed store on the host.
+    type: path
+    required: true
+  state_dir:
+    description: Directory of C(state.json) and of C(images.json), the list of images that were brought here.
+    type: path
+    required: true
+  lock:
+    description: The lock that is in force, if there is one. What it names is kept although it does not serve yet.
+    type: dict
+    default: {}
+  keep:
+    description: Further commits, SHA-256 sums of patches or images by digest to keep.
+    type: list
+    elements: str
+    default: []
+  partial_age:
+    description: Seconds. A partial snapshot that was written to since then is kept, to be gone on with.
+    type: int
+    default: 86400
+  overlooked_containers:
+    description:
+      - Names of containers that mount a directory around the whole store without using it, such as monitoring that mounts
+        C(/). Of any other container such a mount keeps everything.
+    type: list
+    elements: str
+    default: []
+  socket:
+    description: Socket of the Docker engine.
+    type: path
+    default: /var/run/docker.sock
+attributes:
+  check_mode:
+    description: Lists everything with its size and verdict, and removes nothing.
+    support: full
+  diff_mode:
+    description: Shows what is there before and after, with sizes.
+    support: full
+  idempotent:
+    description: A second run removes nothing.
+    support: full
+seealso:
+  - module: sparkfleet.vllm.prune_report
+  - module: sparkfleet.vllm.serve_state
+"""
+
+EXAMPLES = r"""
+- name: Remove what this Spark no longer needs
+  sparkfleet.vllm.store_prune:
+    store: /srv/sparkfleet
+    state_dir: /var/lib/sparkfleet
+    lock: "{{ recipe_lock }}"
+"""
+
+RETURN = r"""
+things:
+  description: What is in the store and which of its images the engine has, each with its verdict.
+  type: list
+  elements: dict
+  returned: always
+  contains:
+    kind:
+      description: One of snapshot, partial, patch, image, leftover (of an interrupted run), cache, registry, unknown.
+      type: str
+      sample: snapshot
+    name:
+      description: What it is, for people.
+      type: str
+      sample: coolthor/Huihui-gemma-4-26B-A4B-it-abliterated-FP8-Dynamic@c4bbb7689dc16de4aaa468647625a5a02f98e22f
+    path:
+      description: Where it lies; for an image its reference by digest.
+      type: str
+      sample: /srv/sparkfleet/models/org--name/c4bbb7689dc16de4aaa468647625a5a02f98e22f
+    bytes:
+      description:
+        - Its disk usage, a hard-linked file counted once. Of an image what it shares with no other image, where the engine
+          counts that (API 1.42), else its whole size.
+      type: int
+      sample: 27014131712
+    verdict:
+      description: V(kept), V(removed) (in check mode it would be), V(unknown), which is left, or V(failed).
+      type: str
+      sample: kept
+    why:
+      description: Who refers to it, or why it went or did not.
+      type: str
+      sample: last_good, container sparkfleet-vllm
+freed_bytes:
+  description: What came free, or would. A file that has another name elsewhere does not count.
+  type: int
+  returned: always
+  sample: 27014131712
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
+    _engine_socket,
+    _file,
+    _ledger,
+    _prune,
+    _prune_store,
+)
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._prune import PruneError, References, Thing
+
+ANSWER_TIMEOUT, REMOVAL_TIMEOUT = 30.0, 600.0
+"""Seconds. The engine removes an image of 20 GB in some tens of them."""
+
+
+def read_json(path: Path) -> Any:
+    """What a file holds, None if there is none.
+
+    :raises PruneError: it cannot be read
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise PruneError(
+            f"{path}: expected a readable JSON file, seen {error}; nothing was removed; mend it or move it away"
+        ) from error
+
+
+def read_ledger(path: Path) -> list[str]:
+    """The images that this collection brought; none without a ledger.
+
+    :raises PruneError: it cannot be read, so no image can be told from those of others
+    """
+    try:
+        return _ledger.parse(path.read_text() if path.exists() else None)
+    except (OSError, ValueError, _ledger.LedgerError) as error:
+        raise PruneError(
+            f"{path}: {error}; nothing was removed; move it away: images that it does not name are left alone"
+        ) from error
+
+
+class Host:
+    """What the host holds and who refers to it, as it was when this was made.
+
+    :raises PruneError: it cannot be told what serves
+    """
+
+    def __init__(self, params: dict[str, Any]) -> None:
+        self.params = params
+        self.store = os.path.realpath(params["store"])
+        self.state_path = Path(params["state_dir"]) / "state.json"
+        self.ledger_path = Path(_ledger.path(params["state_dir"]))
+        self.references = References()
+        state = read_json(self.state_path)
+        if state is None:
+            raise PruneError(
+                f"{self.state_path}: expected the record of what serves, seen none; nothing was removed; "
+                "deploy with playbooks/site.yml first"
+            )
+        _prune.refer_state(self.references, state, str(self.state_path))
+        self.references.refer("lock", params["lock"])
+        _prune.refer_keep(self.references, params["keep"])
+        self.brought = read_ledger(self.ledger_path)
+        # Sizes of shared layers: an engine before API 1.42 does not know the question and goes on without.
+        self.images = self._ask("/images/json?shared-size=1")
+        self.containers = self._ask("/containers/json?all=1")
+        volumes = self._ask("/volumes").get("Volumes") or []
+        _prune.refer_containers(
+            self.references,
+            self.containers,
+            {volume["Name"]: (volume.get("Options") or {}).get("device", "") for volume in volumes},
+            self.store,
+            params["overlooked_containers"],
+            os.path.realpath,
+        )
+        self.peer = _prune_store.peer(Path(self.store))
+        self.mounts = _prune_store.mount_points()
+
+    def _ask(self, url: str) -> Any:
+        try:
+            return _engine_socket.get(self.params["socket"], url, ANSWER_TIMEOUT)
+        except _engine_socket.EngineError as error:
+            raise PruneError(
+                f"expected a Docker engine that says what its containers use, seen {error}; nothing was removed; "
+                "start the engine, or run the prerequisites role"
+            ) from error
+
+    def judge(self, things: list[Thing]) -> list[Thing]:
+        return _prune.judge_store(
+            things, self.references, self.peer, self.mounts, self.params["partial_age"], time.time()
+        )
+
+    def stored(self) -> list[Thing]:
+        return self.judge(_prune_store.things(Path(self.store)))
+
+    def brought_images(self) -> list[Thing]:
+        return _prune.judge_images(self.brought, self.images, self.containers, self.references)
+
+
+def prune_store(host: Host, write: bool) -> list[Thing]:
+    """Judge everything in the store and remove what may go, repository by repository."""
+    things = host.stored()
+    folders = {
+        str(Path(thing.path).parent)
+        for thing in things
+        if thing.verdict == _prune.REMOVED and Path(thing.path).parent.name != "patches"
+    }
+    result = [thing for thing in things if str(Path(thing.path).parent) not in folders]
+    for folder in sorted(folders):
+        with _prune_store.at_work(Path(folder), keep_out=write) as owner:
+            # Once more: another run may have worked there until now.
+            for thing in host.judge(_prune_store.repository(Path(folder))):
+                if owner and thing.verdict == _prune.REMOVED:
+                    thing.judged(_prune.KEPT, f"{owner} works in {folder}")
+                result.append(thing)
+                if write:
+                    take_away(thing)
+    for thing in result:
+        if write and str(Path(thing.path).parent) not in folders:
+            take_away(thing)
+    return sorted(result, key=lambda thing: thing.path)
+
+
+def take_away(thing: Thing) -> None:
+    if thing.verdict != _prune.REMOVED:
+        return
+    try:
+        _prune_store.take_away(thing)
+    except OSError as error:
+        thing.judged(_prune.FAILED, f"{error}; correct that and prune again")
+
+
+def prune_images(host: Host, write: bool) -> list[Thing]:
+    """Judge the images of the ledger, have the engine remove what may go, and forget what went."""
+    things = host.brought_images()
+    there = {digest for image in host.images for digest in image.get("RepoDigests") or []}
+    for thing in things:
+        name = _prune.familiar(thing.path)
+        if not write or thing.verdict != _prune.REMOVED or name not in there:
+            continue
+        try:
+            _engine_socket.delete(
+                host.params["socket"], f"/images/{quote(name, safe='/:@')}?noprune=1", REMOVAL_TIMEOUT
+            )
+        except _engine_socket.EngineError as error:
+            if error.status == 409:  # a container or an image made from it since we looked
+                thing.judged(_prune.KEPT, f"the engine says: {error.said}")
+            elif error.status != 404:
+                thing.judged(_prune.FAILED, f"{error}; see the engine's log and prune again")
+    gone = {thing.path for thing in things if thing.verdict == _prune.REMOVED}
+    if write and gone:
+        # As it is now: an image may have come since we looked.
+        left = [image for image in read_ledger(host.ledger_path) if image not in gone]
+        _file.write(host.ledger_path, _ledger.render(left).encode())
+    return things
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "store": {"type": "path", "required": True},
+            "state_dir": {"type": "path", "required": True},
+            "lock": {"type": "dict", "default": {}},
+            "keep": {"type": "list", "elements": "str", "default": [], "no_log": False},
+            "partial_age": {"type": "int", "default": 86400},
+            "overlooked_containers": {"type": "list", "elements": "str", "default": []},
+            "socket": {"type": "path", "default": "/var/run/docker.sock"},
+        },
+        supports_check_mode=True,
+    )
+    things: list[Thing] = []
+    try:
+        host = Host(module.params)
+        things += prune_store(host, write=not module.check_mode)
+        things += prune_images(host, write=not module.check_mode)
+    except (PruneError, OSError) as error:
+        module.fail_json(msg=str(error), **result(things))
+    failed = [f"{thing.name}: {thing.why}" for thing in things if thing.verdict == _prune.FAILED]
+    if failed:
+        module.fail_json(
+            msg="expected to remove what nothing refers to, seen:\n  " + "\n  ".join(failed), **result(things)
+        )
+    module.exit_json(**result(things), diff=_prune.diff(things))
+
+
+def result(things: list[Thing]) -> dict[str, Any]:
+    return {
+        "changed": any(thing.verdict == _prune.REMOVED for thing in things),
+        "things": [thing.result() for thing in things],
+        "freed_bytes": _prune.freed(things),
+    }
+
+
+if __name__ == "__main__":
+    main()

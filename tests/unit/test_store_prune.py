@@ -1,0 +1,581 @@
+"""The module against a real tree and an engine that answers on a socket."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socketserver
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _prune_store
+from ansible_collections.sparkfleet.vllm.plugins.modules import store_prune
+
+COMMITS = {name: letter * 40 for name, letter in (("old", "a"), ("good", "b"), ("now", "c"), ("next", "d"))}
+SUMS = {name: letter * 64 for name, letter in (("old", "1"), ("good", "2"), ("now", "3"), ("next", "4"))}
+IMAGES = {
+    name: f"vllm/vllm-openai@sha256:{letter * 64}"
+    for name, letter in (("old", "5"), ("good", "6"), ("now", "7"))
+}
+FOREIGN = f"someone/else@sha256:{'8' * 64}"
+SIZE = 100_000
+
+
+class Engine:
+    """What the engine has; what it is asked to remove it removes unless `refuses` says why not."""
+
+    def __init__(self) -> None:
+        self.images: list[dict[str, Any]] = [
+            {"Id": f"sha256:{name}", "RepoDigests": [reference], "RepoTags": None, "Size": 1000}
+            for name, reference in [*IMAGES.items(), ("foreign", FOREIGN)]
+        ]
+        self.containers: list[dict[str, Any]] = []
+        self.refuses: tuple[int, str] | None = None
+        self.removed: list[str] = []
+
+    def get(self, path: str) -> Any:
+        return {
+            "/images/json": self.images,
+            "/containers/json": self.containers,
+            "/volumes": {"Volumes": None},
+        }[urlsplit(path).path]
+
+    def delete(self, path: str) -> tuple[int, Any]:
+        if self.refuses:
+            return self.refuses[0], {"message": self.refuses[1]}
+        name = unquote(urlsplit(path).path.removeprefix("/images/"))
+        self.removed.append(name)
+        self.images = [image for image in self.images if name not in image["RepoDigests"]]
+        return 200, [{"Untagged": name}]
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    fake = Engine()
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self, status: int, data: Any) -> None:
+            body = json.dumps(data).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_GET(self) -> None:
+            self.answer(200, fake.get(self.path))
+
+        def do_DELETE(self) -> None:
+            self.answer(*fake.delete(self.path))
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+        def address_string(self) -> str:
+            return "unix"
+
+    server = socketserver.ThreadingUnixStreamServer(str(tmp_path / "docker.sock"), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    yield fake
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """Three generations of everything: one serves, one is to go back to, one is neither."""
+    root = tmp_path / "store"
+    for name in ("old", "good", "now"):
+        put(root / "models/org--body" / COMMITS[name] / "deep/model.safetensors")
+        put(root / "models/org--body" / f".verified-{COMMITS[name]}.json")
+        put(root / "models/org--body" / f".pieces-{COMMITS[name]}.json")
+        put(root / "patches" / SUMS[name] / "gemma4_mtp.py")
+    put(root / "cache/vllm/graph")
+    put(root / "registry/docker/blob")
+    return root
+
+
+@pytest.fixture
+def state(tmp_path: Path, store: Path) -> Path:
+    folder = tmp_path / "state"
+    folder.mkdir()
+    write_json(folder / "state.json", {"version": 1, "current": serving("now"), "last_good": serving("good")})
+    write_json(folder / "images.json", {"version": 1, "images": list(IMAGES.values())})
+    return folder
+
+
+def put(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"x" * SIZE)
+
+
+def write_json(path: Path, data: Any) -> None:
+    path.write_text(json.dumps(data))
+
+
+def serving(name: str) -> dict[str, Any]:
+    """An entry of state.json, with what role vllm_serve records."""
+    return {
+        "serving": {
+            "container": {"image": IMAGES[name], "volumes": []},
+            "models": {"body": {"path": f"/srv/models/org--body/{COMMITS[name]}", "mount": "/models/body"}},
+            "files": [{"path": "/in/the/image.py", "md5": "0" * 32, "sha256": SUMS[name]}],
+        }
+    }
+
+
+@pytest.fixture
+def call(tmp_path, store, state, engine, capsys):
+    def run(check: bool = False, **arguments: Any) -> dict[str, Any]:
+        given = {
+            "store": str(store),
+            "state_dir": str(state),
+            "socket": str(tmp_path / "docker.sock"),
+            "_ansible_check_mode": check,
+            **arguments,
+        }
+        capsys.readouterr()
+        with patch_module_args(given), pytest.raises(SystemExit):
+            store_prune.main()
+        return json.loads(capsys.readouterr().out)
+
+    return run
+
+
+def listing(root: Path) -> set[str]:
+    return {str(path.relative_to(root)) for path in root.rglob("*") if path.name != ".lock"}
+
+
+def of(name: str) -> set[str]:
+    """What a generation has in the store."""
+    repository = "models/org--body"
+    snapshot, patch = f"{repository}/{COMMITS[name]}", f"patches/{SUMS[name]}"
+    files = {f"{repository}/.{kind}-{COMMITS[name]}.json" for kind in ("verified", "pieces")}
+    return files | {
+        snapshot,
+        f"{snapshot}/deep",
+        f"{snapshot}/deep/model.safetensors",
+        patch,
+        f"{patch}/gemma4_mtp.py",
+    }
+
+
+def verdicts(result: dict[str, Any]) -> dict[str, str]:
+    return {thing["path"]: thing["verdict"] for thing in result["things"]}
+
+
+def test_what_nothing_refers_to_goes_and_nothing_else(call, store, state, engine):
+    before = listing(store)
+    result = call()
+    assert result["changed"] and not result.get("failed")
+    assert listing(store) == before - of("old")
+    assert engine.removed == [IMAGES["old"]]
+    assert json.loads((state / "images.json").read_text())["images"] == [IMAGES["good"], IMAGES["now"]]
+    removed = [thing["kind"] for thing in result["things"] if thing["verdict"] == "removed"]
+    assert removed == ["snapshot", "patch", "image"]
+
+
+def test_sizes_are_those_of_the_disk(call, store):
+    repository = store / "models/org--body"
+    paths = [
+        repository / COMMITS["old"],
+        *repository.glob(f".*-{COMMITS['old']}.json"),
+        store / "patches" / SUMS["old"],
+    ]
+    blocks = sum(
+        path.lstat().st_blocks * 512
+        for top in paths
+        for path in ([top, *top.rglob("*")] if top.is_dir() else [top])
+    )
+    result = call(check=True)
+    assert result["freed_bytes"] == blocks + 1000
+    assert sum(thing["bytes"] for thing in result["things"] if thing["verdict"] == "removed") == blocks + 1000
+
+
+def test_a_hard_link_elsewhere_keeps_its_bytes(call, store, tmp_path):
+    free = call(check=True)["freed_bytes"]
+    model = store / "models/org--body" / COMMITS["old"] / "deep/model.safetensors"
+    os.link(model, tmp_path / "bundle")
+    assert call(check=True)["freed_bytes"] == free - model.stat().st_blocks * 512
+
+
+def test_check_mode_says_the_same_and_removes_nothing(call, store, state, engine):
+    def everything() -> set[tuple[str, int]]:
+        return {(str(path), path.lstat().st_mtime_ns) for root in (store, state) for path in root.rglob("*")}
+
+    before = everything()
+    looked = call(check=True)
+    assert everything() == before and engine.removed == []
+    assert looked["changed"]
+    done = call()
+    assert (done["things"], done["freed_bytes"]) == (looked["things"], looked["freed_bytes"])
+
+
+def test_the_diff_names_what_goes(call, store):
+    result = call(check=True)
+    gone = set(result["diff"]["before"].splitlines()) - set(result["diff"]["after"].splitlines())
+    assert {line.split()[1] for line in gone} == {
+        str(store / "models/org--body" / COMMITS["old"]),
+        str(store / "patches" / SUMS["old"]),
+        IMAGES["old"],
+    }
+
+
+def test_a_second_run_changes_nothing(call):
+    call()
+    again = call()
+    assert not again["changed"] and again["freed_bytes"] == 0
+    assert "removed" not in verdicts(again).values()
+
+
+# Never what serves
+
+
+def test_what_the_lock_names_is_kept_before_it_serves(call, store, engine):
+    before = listing(store)
+    lock = {
+        "image": {"reference": "x:1", "digest": IMAGES["old"].partition("@")[2]},
+        "models": {"body": {"commit": COMMITS["old"]}},
+        "patches": [{"sha256": SUMS["old"]}],
+    }
+    assert not call(lock=lock)["changed"]
+    assert listing(store) == before and engine.removed == []
+
+
+def test_what_keep_names_is_kept(call, store):
+    call(keep=[COMMITS["old"]])
+    assert (store / "models/org--body" / COMMITS["old"]).is_dir()
+    assert not (store / "patches" / SUMS["old"]).exists()
+
+
+def test_what_a_stopped_container_has_is_kept_although_no_state_names_it(call, store, engine):
+    engine.containers = [
+        {
+            "Id": "f" * 64,
+            "Names": ["/by-hand"],
+            "State": "exited",
+            "Image": "renamed",
+            "ImageID": "sha256:old",
+            "Mounts": [
+                {
+                    "Type": "bind",
+                    "Source": str(store / "models/org--body" / COMMITS["old"]),
+                    "Destination": "/m",
+                },
+                {
+                    "Type": "bind",
+                    "Source": str(store / "patches" / SUMS["old"] / "gemma4_mtp.py"),
+                    "Destination": "/p",
+                },
+            ],
+        }
+    ]
+    before = listing(store)
+    result = call()
+    assert not result["changed"] and listing(store) == before
+    why = {
+        thing["why"]
+        for thing in result["things"]
+        if thing["path"].endswith((COMMITS["old"], SUMS["old"][:9]))
+    }
+    assert why == {"container by-hand"}
+
+
+def test_a_mount_through_a_link_is_kept(call, store, engine, tmp_path):
+    (tmp_path / "link").symlink_to(store)
+    engine.containers = [{"Names": ["/x"], "Mounts": [{"Source": str(tmp_path / "link/models/org--body")}]}]
+    call()
+    assert (store / "models/org--body" / COMMITS["old"]).is_dir()
+
+
+def test_a_store_behind_a_link_is_known_by_its_real_path(call, store, engine, tmp_path):
+    (tmp_path / "link").symlink_to(store)
+    engine.containers = [{"Names": ["/x"], "Mounts": [{"Source": str(store / "models/org--body")}]}]
+    call(store=str(tmp_path / "link"))
+    assert (store / "models/org--body" / COMMITS["old"]).is_dir()
+    assert not (store / "patches" / SUMS["old"]).exists()
+
+
+@pytest.mark.parametrize(
+    "said", ["image is being used by stopped container x", "image has dependent child images"]
+)
+def test_an_image_that_the_engine_will_not_give_is_kept_with_its_reason(call, state, engine, said):
+    engine.refuses = 409, f"conflict: {said}"
+    result = call()
+    assert verdicts(result)[IMAGES["old"]] == "kept"
+    assert said in next(thing["why"] for thing in result["things"] if thing["path"] == IMAGES["old"])
+    assert IMAGES["old"] in (state / "images.json").read_text()
+
+
+def test_an_image_that_has_just_gone_is_forgotten(call, state, engine):
+    engine.refuses = 404, "No such image"
+    call()
+    assert IMAGES["old"] not in (state / "images.json").read_text()
+
+
+def test_an_engine_that_fails_is_a_failure_and_the_list_is_still_told(call, state, engine):
+    engine.refuses = 500, "disk on fire"
+    result = call()
+    assert result["failed"] and "disk on fire" in result["msg"]
+    assert verdicts(result)[IMAGES["old"]] == "failed"
+    assert IMAGES["old"] in (state / "images.json").read_text()
+
+
+# Refusals
+
+
+@pytest.fixture
+def refused(call, store, engine):
+    """Runs the module, which must refuse and leave everything as it was. Gives its reason."""
+
+    def run(**arguments: Any) -> str:
+        before = listing(store)
+        result = call(**arguments)
+        assert result["failed"] and not result["changed"]
+        assert listing(store) == before and engine.removed == []
+        assert "nothing was removed" in result["msg"]
+        return result["msg"]
+
+    return run
+
+
+def test_without_a_state_nothing_goes(refused, state):
+    (state / "state.json").unlink()
+    assert "seen none" in refused()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 9}', '{"version": 1, "current": null}'])
+def test_a_state_that_cannot_be_read_removes_nothing(refused, state, text):
+    (state / "state.json").write_text(text)
+    assert str(state / "state.json") in refused()
+
+
+def test_a_ledger_that_cannot_be_read_removes_nothing(refused, state):
+    (state / "images.json").write_text('{"version": 9}')
+    assert str(state / "images.json") in refused()
+
+
+def test_no_ledger_is_no_image(call, state, engine):
+    (state / "images.json").unlink()
+    assert call()["changed"]
+    assert engine.removed == []
+    assert not (state / "images.json").exists()
+
+
+def test_without_an_engine_nothing_goes(refused, tmp_path):
+    assert "expected a Docker engine" in refused(socket=str(tmp_path / "none.sock"))
+
+
+@pytest.mark.parametrize("path", ["/images/json", "/containers/json", "/volumes"])
+def test_an_engine_that_tells_only_half_removes_nothing(refused, engine, monkeypatch, path):
+    real = store_prune._engine_socket.get
+
+    def get(socket: str, url: str, timeout: float) -> Any:
+        if url.startswith(path):
+            raise store_prune._engine_socket.EngineError("500")
+        return real(socket, url, timeout)
+
+    monkeypatch.setattr(store_prune._engine_socket, "get", get)
+    assert "expected a Docker engine" in refused()
+
+
+# What others are working on
+
+
+def test_a_repository_where_another_run_works_is_left_and_named(call, store):
+    lock = store / "models/org--body/.lock"
+    lock.write_text("4711")
+    with lock.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        for check in (True, False):
+            result = call(check=check)
+            (thing,) = (thing for thing in result["things"] if thing["path"].endswith(COMMITS["old"]))
+            assert thing["verdict"] == "kept" and "process 4711" in thing["why"]
+    assert (store / "models/org--body" / COMMITS["old"]).is_dir()
+    assert not (store / "patches" / SUMS["old"]).exists(), "patches are no part of it"
+    assert call()["changed"]
+    assert not (store / "models/org--body" / COMMITS["old"]).exists()
+
+
+def test_while_a_peer_runs_no_model_goes(call, store):
+    pid = store / "models/.peer/pid"
+    put(pid)
+    pid.write_text("4711")
+    with pid.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        result = call()
+    why = {thing["path"]: thing["why"] for thing in result["things"]}
+    assert "process 4711" in why[str(store / "models/org--body" / COMMITS["old"])]
+    assert (store / "models/org--body" / COMMITS["old"]).is_dir()
+    call()
+    assert not (store / "models/org--body" / COMMITS["old"]).exists(), "its files alone do not hold anything"
+    assert pid.exists()
+
+
+def test_what_came_while_it_looked_is_judged_again(call, store, state, monkeypatch):
+    """Between the look and the lock another run may have made more of a repository."""
+    real = _prune_store.at_work
+
+    def later(folder: Path, keep_out: bool) -> Any:
+        put(folder / COMMITS["next"] / "model")
+        return real(folder, keep_out)
+
+    monkeypatch.setattr(_prune_store, "at_work", later)
+    result = call(keep=[COMMITS["next"]])
+    assert verdicts(result)[str(store / "models/org--body" / COMMITS["next"])] == "kept"
+
+
+# Interruptions and leftovers
+
+
+def test_an_interrupted_run_leaves_no_half_snapshot_and_the_next_one_ends_it(call, store, monkeypatch):
+    real = _prune_store.remove
+
+    def die(path: Path) -> None:
+        if path.exists():
+            (path / "deep/model.safetensors").unlink()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(_prune_store, "remove", die)
+    with pytest.raises(KeyboardInterrupt):
+        _prune_store.take_away(
+            next(thing for thing in _prune_store.things(store) if COMMITS["old"] in thing.path)
+        )
+    repository = store / "models/org--body"
+    assert not (repository / COMMITS["old"]).exists()
+    assert (repository / f".pruned-{COMMITS['old']}").is_dir()
+    monkeypatch.setattr(_prune_store, "remove", real)
+    result = call()
+    kinds = sorted(thing["kind"] for thing in result["things"] if thing["verdict"] == "removed")
+    assert kinds == ["image", "leftover", "leftover", "leftover", "patch"]
+    assert COMMITS["old"] not in " ".join(listing(store))
+
+
+def test_a_leftover_of_what_is_kept_now_goes_and_the_kept_stays(call, store):
+    put(store / "models/org--body" / f".pruned-{COMMITS['now']}" / "half")
+    put(store / "patches" / f".pruned-{SUMS['now']}" / "half")
+    call()
+    assert of("now") <= listing(store)
+    assert ".pruned" not in " ".join(listing(store))
+
+
+def test_what_cannot_be_deleted_fails_with_its_reason_and_the_rest_goes(call, store, engine, monkeypatch):
+    real = _prune_store.take_away
+
+    def refuse(thing: Any) -> None:
+        if thing.kind == "snapshot":
+            raise OSError(30, "Read-only file system")
+        real(thing)
+
+    monkeypatch.setattr(_prune_store, "take_away", refuse)
+    result = call()
+    assert result["failed"] and "Read-only file system" in result["msg"]
+    assert verdicts(result)[str(store / "models/org--body" / COMMITS["old"])] == "failed"
+    assert not (store / "patches" / SUMS["old"]).exists()
+    assert engine.removed == [IMAGES["old"]]
+
+
+@pytest.mark.parametrize(("age", "there"), [(3600, True), (100_000, False)])
+def test_a_partial_snapshot_goes_when_nobody_has_gone_on_with_it(call, store, age, there):
+    partial = store / "models/org--body" / f".partial-{COMMITS['next']}"
+    put(partial / "incoming/x")
+    moment = (partial / "incoming/x").stat().st_mtime - age
+    for path in [*partial.rglob("*"), partial]:
+        os.utime(path, (moment, moment))
+    call()
+    assert partial.exists() is there
+
+
+def test_one_fresh_file_makes_a_partial_snapshot_fresh(call, store):
+    partial = store / "models/org--body" / f".partial-{COMMITS['next']}"
+    put(partial / "incoming/x")
+    os.utime(partial, (0, 0))
+    call()
+    assert partial.exists()
+
+
+# Only inside the store, only what has its names
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        "notes.txt",
+        "lost+found/x",
+        "models/README",
+        "models/just-a-name/x",
+        "models/org--body/main/config.json",
+        f"models/org--body/{'A' * 40}/x",
+        f"models/org--body/{'a' * 39}/x",
+        "models/org--body/.cache/x",
+        "patches/README",
+        "patches/abc/x.py",
+    ],
+)
+def test_what_others_put_there_is_listed_and_left(call, store, foreign):
+    put(store / foreign)
+    result = call()
+    assert (store / foreign).is_file()
+    (thing,) = (thing for thing in result["things"] if thing["verdict"] == "unknown")
+    assert str(store / foreign).startswith(thing["path"]) and thing["bytes"] >= SIZE
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        f"models/org--body/{COMMITS['next']}",
+        "models/org--other",
+        f"patches/{SUMS['next']}",
+        "models/org--body/.partial-" + COMMITS["next"],
+    ],
+)
+def test_a_link_is_neither_followed_nor_removed(call, store, tmp_path, place):
+    outside = tmp_path / "outside"
+    put(outside / COMMITS["next"] / "x")
+    (store / place).symlink_to(outside)
+    result = call(partial_age=0)
+    assert (store / place).is_symlink() and (outside / COMMITS["next"] / "x").is_file()
+    assert verdicts(result)[str(store / place)] == "unknown"
+
+
+@pytest.mark.parametrize("area", ["models", "patches"])
+def test_an_area_that_is_a_link_is_left(call, store, tmp_path, area):
+    (store / area).rename(tmp_path / "outside")
+    (store / area).symlink_to(tmp_path / "outside")
+    before = listing(tmp_path / "outside")
+    call()
+    assert listing(tmp_path / "outside") == before
+
+
+def test_a_link_inside_a_snapshot_goes_and_its_target_stays(call, store, tmp_path):
+    put(tmp_path / "outside/x")
+    (store / "models/org--body" / COMMITS["old"] / "link").symlink_to(tmp_path / "outside")
+    call()
+    assert not (store / "models/org--body" / COMMITS["old"]).exists()
+    assert (tmp_path / "outside/x").is_file()
+
+
+def test_an_empty_store_and_none_at_all_are_nothing_to_do(call, tmp_path, state):
+    (state / "images.json").unlink()
+    assert not call(store=str(tmp_path / "nowhere"))["changed"]
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_mount_points_with_spaces(tmp_path):
+    (tmp_path / "mountinfo").write_text("36 35 98:0 /mnt1 /mnt\\0402 rw - ext3 /dev/root rw\n")
+    assert _prune_store.mount_points(tmp_path / "mountinfo") == ["/mnt 2"]
+
+
+def test_what_is_mounted_in_a_snapshot_keeps_it(call, store, monkeypatch):
+    place = str(store / "models/org--body" / COMMITS["old"] / "deep")
+    monkeypatch.setattr(_prune_store, "mount_points", lambda: ["/", place])
+    result = call()
+    assert (store / "models/org--body" / COMMITS["old"]).is_dir()
+    assert place in " ".join(thing["why"] for thing in result["things"])
