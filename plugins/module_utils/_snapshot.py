@@ -7,6 +7,7 @@
                                  .partial-<commit>/     on the way
                                      files/             verified files, and nothing else
                                      incoming/          bytes that no hash has vouched for yet
+                                     swarm/             the same, as a swarm brings them: in any order, with holes
                                  .verified-<commit>.json  the stat cache
                                  .lock
 
@@ -27,6 +28,7 @@ import shutil
 import stat
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -61,9 +63,30 @@ class Fetcher(Protocol):
 
     resumes: bool
     """Whether bytes of `target` that are already there are kept."""
+    blame: str
+    """What to think and do of bytes with another hash than the lock's."""
 
     def fetch(self, manifest: Manifest, path: str, target: Path, received: Callable[[int], None]) -> None:
         """Bring `path` to `target`; call `received` with each number of bytes that came (or was thrown away)."""
+
+
+class StagedFetcher(ABC):
+    """A `Fetcher` that brings all files of a snapshot at once, in a folder of its own, and goes on using them."""
+
+    resumes = False
+    blame = "a peer, or the disk, gives other bytes than were locked: do not use them"
+
+    @abstractmethod
+    def fetch(self, manifest: Manifest, path: str, target: Path, received: Callable[[int], None]) -> None:
+        """As `Fetcher.fetch`; `target` is another name of the file that `begin` brings."""
+
+    @abstractmethod
+    def begin(self, manifest: Manifest, paths: Sequence[str], folder: Path) -> None:
+        """Start to bring `paths` to `folder`/<commit>/<path>, going on with what is there."""
+
+    @abstractmethod
+    def placed(self, manifest: Manifest, folder: Path) -> None:
+        """The files are at `folder`/<commit>/<path> as well, and the names that `begin` was given are going."""
 
 
 # -- what is there
@@ -302,6 +325,7 @@ class Snapshot:
         self.cache_path = self.folder / f".verified-{manifest.commit}.json"
         self.partial = self.folder / f".partial-{manifest.commit}"
         self.files, self.incoming = self.partial / "files", self.partial / "incoming"
+        self.swarm = self.partial / "swarm"
         self.report = Report(manifest, str(self.path))
         self._sound: dict[str, os.stat_result] = {}
         """Promoted files that are as the manifest says, with their status when that was found."""
@@ -358,8 +382,12 @@ class Snapshot:
 
     # prepare
 
-    def prepare(self, resumes: bool) -> int:
-        """Tidy what an interrupted run left and keep what is right of it. Returns the bytes still to come."""
+    def prepare(self, resumes: bool, staged: bool = False) -> int:
+        """Tidy what an interrupted run left and keep what is right of it. Returns the bytes still to come.
+
+        :param resumes: bytes in `incoming` are gone on with
+        :param staged: bytes in `swarm` are
+        """
         for folder in (self.files, self.incoming):
             folder.mkdir(parents=True, exist_ok=True)
         found = scan(self.files)
@@ -376,7 +404,16 @@ class Snapshot:
                 remove(Path(entry.path))
             else:
                 here += entry.stat(follow_symlinks=False).st_size
+        if staged:
+            here += self._staged_bytes()
+        else:
+            remove(self.swarm)
         return max(0, self.bytes_to_fetch() - here)
+
+    def _staged_bytes(self) -> int:
+        """What is on disk of the files to fetch; the holes of a file take no space."""
+        found = scan(self.swarm / self.manifest.commit)
+        return sum(found[path].st_blocks * 512 for path in self.report.fetched if path in found)
 
     def bytes_to_fetch(self) -> int:
         """On disk, where a file takes whole blocks."""
@@ -393,6 +430,8 @@ class Snapshot:
     def fetch(self, fetcher: Fetcher) -> None:
         """Fetch and verify what is missing; large files first, so that none of them is left alone at the end."""
         paths = sorted(self.report.fetched, key=lambda path: -self.manifest.files[path].size)
+        if isinstance(fetcher, StagedFetcher):
+            fetcher.begin(self.manifest, paths, self.swarm)
         meter = Meter(self.say, self.manifest.repository, self.report.fetched_bytes)
         stopped = threading.Event()
 
@@ -418,8 +457,7 @@ class Snapshot:
                 )
                 if not left:
                     raise SnapshotError(
-                        f"{problem}, fetched {FETCHES} times; the Hub, or something between, gives other bytes than "
-                        "were locked: do not use them. Nothing was promoted. Check the endpoint, or lock again"
+                        f"{problem}, fetched {FETCHES} times; {fetcher.blame}. Nothing was promoted"
                     )
                 self.say(f"{problem}; fetching it again")
             sync(target)
@@ -436,7 +474,7 @@ class Snapshot:
 
     # promote
 
-    def promote(self) -> None:
+    def promote(self, fetcher: Fetcher) -> None:
         """Put the whole snapshot in its place at once. What serves is replaced, never edited."""
         for path, status in self._sound.items():
             place = self.files / path
@@ -460,6 +498,8 @@ class Snapshot:
         else:
             self.files.rename(self.path)
         sync(self.folder)
+        if isinstance(fetcher, StagedFetcher):
+            fetcher.placed(self.manifest, self.folder)
         remove(self.partial)
         # Removing the old names of a file changes its ctime; the rest of its signature must be what was verified.
         self._remember(
@@ -482,6 +522,16 @@ class Snapshot:
         self._remember(self._sound)
         # Nobody else can be using it: the lock is ours.
         remove(self.partial)
+
+    def relinked(self) -> None:
+        """Its files were given further names: their ctime moved, their bytes did not."""
+        after = scan(self.path)
+        self._sound = {
+            path: after[path]
+            for path, status in self._sound.items()
+            if path in after and _same(status, after[path])
+        }
+        self._remember(self._sound)
 
     def remember_sound(self) -> None:
         """A snapshot that is not whole: let the stat cache vouch for what was found right, and for no more."""
@@ -582,7 +632,7 @@ def ensure(manifests: Sequence[Manifest], options: Options, fetcher: Callable[[]
                     snapshot.settle()
                     continue
                 source = source or fetcher()
-                needed += snapshot.prepare(source.resumes)
+                needed += snapshot.prepare(source.resumes, isinstance(source, StagedFetcher))
                 incomplete.append(snapshot)
         for snapshot in incomplete:
             locks.callback(snapshot.tidy)
@@ -591,7 +641,7 @@ def ensure(manifests: Sequence[Manifest], options: Options, fetcher: Callable[[]
             with timed(snapshot.report), disk_errors(snapshot):
                 assert source is not None
                 snapshot.fetch(source)
-                snapshot.promote()
+                snapshot.promote(source)
             options.say(
                 f"{snapshot.manifest.repository}: {len(snapshot.manifest.files)} files verified and in place, "
                 f"{volume(snapshot.manifest.size)} in {duration(snapshot.report.seconds)}"

@@ -1,0 +1,366 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A host's peer: a process of its own, which outlives the module that starts it.
+
+    <store>/models/.peer/lock          held by the peer while it runs; its pid is in it
+                         status.json   how far it is, about once a second
+
+All that a peer does is safe to be killed at any moment: what it promoted is whole, what it received is hashed again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _file, _torrent
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._manifest import Manifest
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._snapshot import (
+    Options,
+    Report,
+    Snapshot,
+    SnapshotError,
+    Stopped,
+    duration,
+    ensure,
+    read_cache,
+    settled,
+    volume,
+)
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._swarm import Swarm
+
+TERM_WITHIN, KILL_WITHIN = 5.0, 5.0
+START_WITHIN = 60.0
+EVERY = 1.0
+"""Seconds between two states of the status file."""
+
+
+class PeerError(Exception):
+    """A peer cannot be started or ended; the text says what was expected, seen, and what to do."""
+
+
+# -- which process it is
+
+
+def home(store: str) -> Path:
+    return Path(store) / "models" / ".peer"
+
+
+def status_path(store: str) -> Path:
+    return home(store) / "status.json"
+
+
+def status(store: str) -> dict[str, Any]:
+    """The last status that a peer of this store wrote, {} without one."""
+    try:
+        found = json.loads(status_path(store).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def running(store: str) -> int | None:
+    """Pid of the peer of this store, if one runs. The lock says so, not the pid: the kernel gives pids again."""
+    try:
+        with (home(store) / "lock").open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                text = file.read().strip()
+                return int(text) if text.isdigit() else None
+    except FileNotFoundError:
+        pass
+    return None
+
+
+def stop(store: str) -> bool:
+    """End the peer of this store. Returns whether there was one.
+
+    :raises PeerError: it does not end
+    """
+    pid = running(store)
+    if pid is None:
+        return False
+    for number, patience in ((signal.SIGTERM, TERM_WITHIN), (signal.SIGKILL, KILL_WITHIN)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline:
+            if running(store) is None:
+                return True
+            time.sleep(0.05)
+    raise PeerError(
+        f"{home(store)}: expected process {pid} to end, seen it still there {KILL_WITHIN:.0f} s after SIGKILL; it waits "
+        "for a disk: see to that first"
+    )
+
+
+def start(store: str, serve: Callable[[Callable[[], None]], None]) -> int:
+    """Run `serve(ready)` in a process of its own and wait until it says that it is ready. Returns its pid.
+
+    What `serve` needs must be imported: the module's files are gone soon after the module has ended.
+
+    :raises PeerError: with what kept it from getting ready
+    """
+    home(store).mkdir(parents=True, exist_ok=True)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(reader)
+        try:
+            os.setsid()
+            if os.fork():
+                os._exit(0)
+            _detach(writer)
+            _serve(store, serve, writer)
+        finally:
+            os._exit(1)
+    os.close(writer)
+    os.waitpid(child, 0)
+    answer = _read(reader, START_WITHIN)
+    pid, _, problem = answer.partition(" ")
+    if not pid.isdigit():
+        raise PeerError(
+            f"{home(store)}: expected a peer within {START_WITHIN:.0f} s, seen none; "
+            "see whether the host is out of memory, and run again"
+        )
+    if problem:
+        raise PeerError(problem)
+    return int(pid)
+
+
+def _read(reader: int, within: float) -> str:
+    os.set_blocking(reader, False)
+    deadline = time.monotonic() + within
+    answer = b""
+    with open(reader, "rb", buffering=0) as pipe:  # noqa: PTH123 - a descriptor, not a path
+        while time.monotonic() < deadline:
+            part = pipe.read(65536)
+            if part == b"":
+                break
+            if part is None:
+                time.sleep(0.02)
+            else:
+                answer += part
+    return answer.decode(errors="replace")
+
+
+def _detach(keep: int) -> None:
+    """Nothing of the session that started it: terminal, pipes, working directory."""
+    os.chdir("/")
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor in range(3):
+        os.dup2(nowhere, descriptor)
+    limit = os.sysconf("SC_OPEN_MAX")
+    os.closerange(3, keep)
+    os.closerange(keep + 1, limit if 0 < limit < 65536 else 65536)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def _serve(store: str, serve: Callable[[Callable[[], None]], None], writer: int) -> None:
+    told = False
+
+    def tell(problem: str) -> None:
+        nonlocal told
+        if not told:
+            told = True
+            os.write(writer, f"{os.getpid()} {problem}".encode())
+            os.close(writer)
+
+    try:
+        with (home(store) / "lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                tell(
+                    f"{home(store)}: expected no other peer of this store, seen one start just now; run again"
+                )
+                os._exit(1)
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            serve(lambda: tell(""))
+    except (SnapshotError, OSError) as error:
+        tell(str(error))
+        os._exit(1)
+    except BaseException as error:
+        tell(f"{type(error).__name__}: {error}")
+        os._exit(1)
+    os._exit(0)
+
+
+# -- what it does
+
+
+@dataclass
+class Peer:
+    """Bring what is not whole, give what is, and say how far it is until it is ended or nobody wants anything more.
+
+    :param timeout: seconds after which it ends in any case
+    """
+
+    name: str
+    manifests: Sequence[Manifest]
+    options: Options
+    swarm: Swarm
+    timeout: float
+    reports: dict[str, Report] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._stop = threading.Event()
+        self._finished = threading.Event()
+        self._began = time.monotonic()
+        self._seconds = 0.0
+        self._phase = ""
+        self.options = replace(self.options, say=self._say)
+
+    def _say(self, text: str) -> None:
+        self._phase = text
+        self.swarm.touch()
+
+    def serve(self, ready: Callable[[], None]) -> None:
+        """:raises SnapshotError: it cannot begin"""
+        signal.signal(signal.SIGTERM, lambda number, frame: self._stop.set())
+        self.swarm.start()
+        worker = threading.Thread(target=self._work, daemon=True)
+        self._write()
+        worker.start()
+        ready()
+        while not self._stop.wait(EVERY):
+            if time.monotonic() - self._began > self.timeout:
+                if not self._finished.is_set():
+                    self.problems.append(
+                        f"expected the snapshots within {self.timeout:.0f} s, seen a transfer that was not done by then; "
+                        "run again, since what was received is kept, or allow more time (timeout)"
+                    )
+                break
+            if self._finished.is_set() and self.swarm.quiet > self.swarm.idle:
+                break
+            self._write()
+        if not self._finished.is_set() and not self.problems:
+            self.problems.append(
+                "expected the snapshots, seen the peer ended before they were whole; what was received is kept: run again"
+            )
+        # First of all: whoever ends it has only some seconds of patience.
+        self._write()
+        self.swarm.stop()
+        self._write()
+
+    def _work(self) -> None:
+        try:
+            unsettled = [manifest for manifest in self.manifests if not self._seed_if_settled(manifest)]
+            for manifest in unsettled:
+                try:
+                    self._bring(manifest)
+                except Stopped:
+                    raise
+                except SnapshotError as error:
+                    self.problems.append(str(error))
+        except Stopped:
+            return
+        except Exception as error:
+            # A thread's traceback would go nowhere; the status is what is read.
+            self.problems.append(f"{type(error).__name__}: {error}")
+        self._seconds = time.monotonic() - self._began
+        self.swarm.touch()
+        self._finished.set()
+
+    def _seed_if_settled(self, manifest: Manifest) -> bool:
+        reports = settled([manifest], self.options)
+        if reports is None:
+            return False
+        self.reports[manifest.commit] = reports[0]
+        self.swarm.seed(manifest, self._snapshot(manifest).folder)
+        return True
+
+    def _bring(self, manifest: Manifest) -> None:
+        (report,) = ensure([manifest], self.options, lambda: self.swarm)
+        self.reports[manifest.commit] = report
+        snapshot = self._snapshot(manifest)
+        if self.swarm.described(manifest):
+            # One that turned out whole; one that was brought is seeded since it was placed.
+            self.swarm.seed(manifest, snapshot.folder)
+            self._remember_pieces(snapshot, report.fetched)
+
+    def _remember_pieces(self, snapshot: Snapshot, fetched: Sequence[str]) -> None:
+        """The piece hashes of what came are known: each was checked against them, and so is what it was promoted as."""
+        manifest = snapshot.manifest
+        piece = _torrent.piece_size(manifest.size)
+        hashes = {path: known[1] for path, known in _torrent.read_cache(snapshot, piece).items()}
+        signatures = {path: known[0] for path, known in _torrent.read_cache(snapshot, piece).items()}
+        described = _torrent.decode(manifest, self.swarm.descriptions[manifest.commit])
+        for path, entry in read_cache(snapshot.cache_path).items():
+            if path in fetched:
+                hashes[path], signatures[path] = described[path], (entry[0], entry[1], entry[2], entry[3])
+        if fetched:
+            _torrent.write_cache(snapshot, piece, hashes, signatures)
+
+    def _snapshot(self, manifest: Manifest) -> Snapshot:
+        return Snapshot(self.options.store, manifest, self.options.workers, self.options.say)
+
+    # the status file
+
+    def _write(self) -> None:
+        # A full disk must not end a peer that only has to give.
+        with contextlib.suppress(OSError):
+            text = json.dumps(self.state(), separators=(",", ":"))
+            _file.write(status_path(self.options.store), text.encode())
+
+    def state(self) -> dict[str, Any]:
+        received, sent, corrupt = self.swarm.traffic()
+        problems = [*self.problems, *self.swarm.damaged.values()]
+        total = sum(manifest.size for manifest in self.manifests)
+        done = sum(
+            manifest.size if manifest.commit in self.reports else self.swarm.done(manifest)
+            for manifest in self.manifests
+        )
+        state = "failed" if problems else "whole" if self._finished.is_set() else "working"
+        rate = self.swarm.rate
+        return {
+            "pid": os.getpid(),
+            "name": self.name,
+            "address": self.swarm.address,
+            "port": self.swarm.port,
+            "state": state,
+            "done": done,
+            "total": total,
+            "rate": round(rate),
+            "from": received,
+            "to": sent,
+            "corrupt_from": corrupt,
+            "snapshots": [
+                self.reports[manifest.commit].result()
+                for manifest in self.manifests
+                if manifest.commit in self.reports
+            ],
+            "problem": "\n".join(problems),
+            "text": line(state, done, total, rate, received, self._phase),
+            "seconds": round(self._seconds or time.monotonic() - self._began, 3),
+            "updated": time.time(),
+        }
+
+
+def line(state: str, done: int, total: int, rate: float, received: Mapping[str, int], phase: str) -> str:
+    """One line for a person: how much of how much, how fast, how long still, and from whom."""
+    if state == "working" and not received and phase:
+        return phase
+    parts = [f"{volume(done)} of {volume(total)}"]
+    if state == "working" and rate > 0:
+        parts += [f"{rate / 1e6:.1f} MB/s", f"{duration((total - done) / rate)} left"]
+    text = ", ".join(parts)
+    everything = sum(received.values())
+    if everything:
+        shares = sorted(received.items(), key=lambda item: (-item[1], item[0]))
+        text += "; from " + ", ".join(f"{name} {100 * count / everything:.0f} %" for name, count in shares)
+    return text

@@ -1,0 +1,537 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Snapshots from and to the other hosts of a fleet, by BitTorrent v2 (libtorrent 2.1).
+
+Who may take part: an address of the inventory (everyone else's connection is refused) that knows the salt of this run
+(the handshake is keyed with the info-hash, and the salt is part of what it is the hash of). What a peer can do: waste
+time. Every block is checked against the hash tree before it counts, the flat sha256 of every file against the lock
+before it is promoted.
+
+What is promoted is never written. It is seeded in upload mode, where libtorrent requests nothing; without it a torrent
+whose file turns out to be damaged would be repaired in place.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _torrent
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._manifest import Manifest
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._snapshot import (
+    SnapshotError,
+    StagedFetcher,
+    Stopped,
+    volume,
+)
+
+lt: Any
+try:
+    import libtorrent
+
+    lt = libtorrent
+except ImportError:  # told by whoever makes a Swarm; the rest of the collection works without
+    lt = None
+
+PORT = 6881
+TICK = 0.2
+"""Seconds between two looks at the session."""
+LISTEN_WITHIN = 10.0
+REDIAL = 1.0
+NOWHERE = 20.0
+"""Seconds without payload after which a piece that no connected peer has is not waited for."""
+RATE_WINDOW = 5.0
+
+SETTINGS: dict[str, Any] = {
+    # Only the peers that are named, over TCP: nothing is announced or discovered, no router is asked for a port.
+    "enable_dht": False,
+    "enable_lsd": False,
+    "enable_upnp": False,
+    "enable_natpmp": False,
+    "enable_incoming_utp": False,
+    "enable_outgoing_utp": False,
+    "listen_system_port_fallback": False,
+    "max_retry_port_bind": 0,
+    "user_agent": "sparkfleet",
+    "peer_dscp": 0,
+    # A fleet is a few to a few hundred peers that all have the same aim: nobody is choked, nobody is turned out.
+    "connections_limit": 4096,
+    "unchoke_slots_limit": -1,
+    "peer_turnover": 0,
+    "connection_speed": 200,
+    "min_reconnect_time": 1,
+    "max_failcount": 31,
+    "listen_queue_size": 128,
+    # A host that died is noticed by its silence; its requests go to others.
+    "peer_timeout": 30,
+    "request_timeout": 10,
+    "piece_timeout": 10,
+    "handshake_timeout": 10,
+    "peer_connect_timeout": 5,
+    # Deep queues: a link is full from the first second on.
+    "max_out_request_queue": 1500,
+    "max_allowed_in_request_queue": 4000,
+    "send_buffer_watermark": 4 * 1024 * 1024,
+    "send_buffer_low_watermark": 512 * 1024,
+    "max_queued_disk_bytes": 256 * 1024 * 1024,
+    "file_pool_size": 256,
+    "no_atime_storage": True,
+    "alert_queue_size": 20000,
+}
+
+
+class SwarmError(SnapshotError):
+    """The swarm does not give what is missing; the text says what was expected, seen, and what to do."""
+
+
+def available() -> bool:
+    return lt is not None
+
+
+@dataclass
+class _Torrent:
+    """One snapshot in the session."""
+
+    manifest: Manifest
+    handle: Any
+    index: dict[str, int]
+    """{path: number of the file in the torrent}; empty files are in no torrent."""
+    folder: Path
+    sending: bool
+    """What is promoted: it is read, and never written."""
+    checking: bool = True
+    rechecked: bool = False
+    progress: list[int] = field(default_factory=list)
+    """Bytes by file number, in whole pieces whose hash was right."""
+    flushed: set[str] = field(default_factory=set)
+    flushing: set[str] | None = None
+    """Files that a flush is under way for, None when none is."""
+    error: OSError | None = None
+    checked_share: float = 0.0
+
+    def complete(self, path: str) -> bool:
+        number = self.index[path]
+        return number < len(self.progress) and self.progress[number] == self.manifest.files[path].size
+
+
+class Swarm(StagedFetcher):
+    """This host's part in the swarm: seeds what is whole, brings what is not.
+
+    :param address: own address, listened on and sent from
+    :param peers: {name: address} of the other hosts
+    :param salt: secret of the run
+    :param descriptions: {commit: what snapshot_torrent returned}
+    :param idle: seconds without any progress after which a fetch gives up
+    """
+
+    def __init__(
+        self,
+        name: str,
+        address: str,
+        port: int,
+        peers: Mapping[str, str],
+        salt: str,
+        descriptions: Mapping[str, str],
+        idle: float,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.name, self.address, self.port, self.idle = name, address, port, idle
+        self.peers = {other: where for other, where in peers.items() if other != name and where != address}
+        self.received: dict[str, int] = {}
+        self.sent: dict[str, int] = {}
+        self.corrupt_from: list[str] = []
+        self.damaged: dict[str, str] = {}
+        """{commit: what is wrong with the snapshot that is promoted here}"""
+        self._salt, self.descriptions = salt, descriptions
+        self._names = {ipaddress.ip_address(where): other for other, where in self.peers.items()}
+        self._settings = {**SETTINGS, **(settings or {})}
+        self._torrents: dict[str, _Torrent] = {}
+        self._connections: dict[tuple[str, int, str], tuple[int, int]] = {}
+        self._connected: set[str] = set()
+        self._seen: set[str] = set()
+        self._marks: list[tuple[float, int]] = []
+        self._changed = threading.Condition()
+        self._stop = threading.Event()
+        self._active = time.monotonic()
+        self._dialled = 0.0
+        self._session: Any = None
+        self._pump: threading.Thread | None = None
+
+    # the session
+
+    def start(self) -> None:
+        """Listen, and from then on look after the session in a thread.
+
+        :raises SwarmError: the address and port cannot be listened on
+        """
+        shown = ipaddress.ip_address(self.address)
+        host = f"[{shown}]" if shown.version == 6 else str(shown)
+        parameters = lt.session_params()
+        parameters.settings = {
+            **self._settings,
+            "listen_interfaces": f"{host}:{self.port}",
+            "outgoing_interfaces": self.address,
+            # Keyed with the info-hash, which needs the salt. The payload is not: its hashes vouch for it.
+            "in_enc_policy": int(lt.enc_policy.forced),
+            "out_enc_policy": int(lt.enc_policy.forced),
+            "allowed_enc_level": int(lt.enc_level.plaintext),
+            "aio_threads": max(4, min(16, os.cpu_count() or 4)),
+            "hashing_threads": max(1, min(8, (os.cpu_count() or 2) // 2)),
+            "alert_mask": lt.alert_category.error
+            | lt.alert_category.status
+            | lt.alert_category.peer
+            | lt.alert_category.storage,
+        }
+        self._session = lt.session(parameters)
+        self._session.set_ip_filter(self._filter())
+        deadline = time.monotonic() + LISTEN_WITHIN
+        while time.monotonic() < deadline:
+            self._session.wait_for_alert(int(TICK * 1000))
+            for alert in self._session.pop_alerts():
+                if isinstance(alert, lt.listen_failed_alert):
+                    raise SwarmError(
+                        f"{self.address} port {self.port}: expected to listen there for the other hosts, seen "
+                        f"{alert.error.message()}; name an address of this host, or a port that is free"
+                    )
+                if isinstance(alert, lt.listen_succeeded_alert):
+                    self._pump = threading.Thread(target=self._run, daemon=True)
+                    self._pump.start()
+                    return
+        raise SwarmError(
+            f"{self.address} port {self.port}: expected to listen there within {LISTEN_WITHIN:.0f} s, seen nothing; "
+            "see whether the host is overloaded"
+        )
+
+    def _filter(self) -> Any:
+        """Nobody but the peers."""
+        rules = lt.ip_filter()
+        refused, allowed = 1, 0
+        rules.add_rule("0.0.0.0", "255.255.255.255", refused)  # noqa: S104 - the first address there is, to listen on none
+        rules.add_rule("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", refused)
+        for address in self._names:
+            rules.add_rule(str(address), str(address), allowed)
+        return rules
+
+    def stop(self) -> None:
+        """End every fetch, and bring what was received to the disk for the next run."""
+        self._stop.set()
+        with self._changed:
+            self._changed.notify_all()
+        if self._pump:
+            self._pump.join(2 * LISTEN_WITHIN)
+        if self._session is None:
+            return
+        self._session.pause()
+        under_way = {
+            str(each.handle.info_hashes().v2) for each in self._torrents.values() if not each.sending
+        }
+        for each in self._torrents.values():
+            if not each.sending:
+                each.handle.flush_cache()
+        deadline = time.monotonic() + 2.0
+        while under_way and time.monotonic() < deadline:
+            self._session.wait_for_alert(100)
+            for alert in self._session.pop_alerts():
+                if isinstance(alert, lt.cache_flushed_alert):
+                    under_way.discard(str(alert.handle.info_hashes().v2))
+
+    # what is brought and what is given
+
+    def described(self, manifest: Manifest) -> bool:
+        return manifest.commit in self.descriptions
+
+    def seed(self, manifest: Manifest, folder: Path) -> None:
+        """Give what is whole in `folder`/<commit>. Every piece is hashed before it is given for the first time."""
+        with self._changed:
+            if manifest.commit not in self._torrents and self.described(manifest):
+                self._add(manifest, folder, [], sending=True)
+
+    def begin(self, manifest: Manifest, paths: Sequence[str], folder: Path) -> None:
+        if not self.described(manifest):
+            raise SwarmError(
+                f"{manifest.repository}: expected a description of its pieces (torrents), seen none; "
+                "get one with snapshot_torrent from a host that has it"
+            )
+        with self._changed:
+            self._active = time.monotonic()
+            self._add(manifest, folder, paths, sending=False)
+
+    def placed(self, manifest: Manifest, folder: Path) -> None:
+        with self._changed:
+            each = self._torrents.get(manifest.commit)
+            if each is None:
+                return
+            each.handle.set_flags(lt.torrent_flags.upload_mode)
+            # The same files under another name: nothing is read or moved, connections stay.
+            each.handle.move_storage(str(folder), lt.move_flags_t.reset_save_path_unchecked)
+            each.folder, each.sending = folder, True
+
+    def _add(self, manifest: Manifest, folder: Path, paths: Sequence[str], sending: bool) -> None:
+        hashes = _torrent.decode(manifest, self.descriptions[manifest.commit])
+        if not manifest.size:
+            return
+        order = _torrent.order(manifest)
+        parameters = lt.load_torrent_buffer(_torrent.metainfo(manifest, hashes, self._salt))
+        layout = parameters.ti.layout()
+        index = {
+            order[int(layout.file_name(number))]: number
+            for number in range(layout.num_files())
+            if not layout.file_flags(number) & lt.file_flags_t.flag_pad_file
+        }
+        parameters.save_path = str(folder)
+        parameters.renamed_files = {number: f"{manifest.commit}/{path}" for path, number in index.items()}
+        parameters.storage_mode = lt.storage_mode_t.storage_mode_sparse
+        flags = lt.torrent_flags.disable_dht | lt.torrent_flags.disable_lsd | lt.torrent_flags.disable_pex
+        if sending:
+            flags |= lt.torrent_flags.seed_mode | lt.torrent_flags.upload_mode
+        else:
+            priorities = [0] * layout.num_files()
+            for path in paths:
+                if path in index:
+                    priorities[index[path]] = 4
+            parameters.file_priorities = priorities
+        parameters.flags = flags
+        handle = self._session.add_torrent(parameters)
+        self._torrents[manifest.commit] = _Torrent(manifest, handle, index, folder, sending)
+        self._dialled = 0.0
+
+    def fetch(self, manifest: Manifest, path: str, target: Path, received: Callable[[int], None]) -> None:
+        size = manifest.files[path].size
+        if not size:
+            target.touch()
+            return
+        each = self._torrents[manifest.commit]
+        self._check_again(each, path)
+        done = 0
+        while True:
+            with self._changed:
+                whole = path in each.flushed
+                now = size if whole else min(size, self._progress(each, path))
+                if not whole:
+                    self._changed.wait(TICK)
+            if self._stop.is_set():
+                raise Stopped
+            received(now - done)
+            done = now
+            if whole:
+                break
+            if each.error:
+                raise each.error
+            if problem := self._problem(each):
+                raise SwarmError(problem)
+        os.link(each.folder / manifest.commit / path, target)
+
+    def _check_again(self, each: _Torrent, path: str) -> None:
+        """A file that is asked for a second time was not what the lock says: was it the disk, or the description?"""
+        with self._changed:
+            if path not in each.flushed:
+                return
+            if not each.rechecked:
+                each.rechecked = each.checking = True
+                each.progress, each.flushed = [], set()
+                each.handle.force_recheck()
+            while each.checking and not self._stop.is_set():
+                self._changed.wait(TICK)
+            if path in each.flushed or each.complete(path):
+                raise SwarmError(
+                    f"{each.manifest.repository}/{path}: expected the bytes of the lock, seen others that are what the "
+                    "description (torrents) says; the host that described it has other bytes. Nothing was promoted. "
+                    "Describe it on another host"
+                )
+
+    def _progress(self, each: _Torrent, path: str) -> int:
+        number = each.index[path]
+        return each.progress[number] if number < len(each.progress) else 0
+
+    def _problem(self, each: _Torrent) -> str:
+        """Why this snapshot will not come, or nothing yet."""
+        quiet = time.monotonic() - self._active
+        repository = each.manifest.repository
+        with self._changed:
+            tried = (
+                ", ".join(f"{name} ({where})" for name, where in sorted(self.peers.items()))
+                or "no peer named"
+            )
+            left = sum(
+                each.manifest.files[path].size - self._progress(each, path)
+                for path in each.index
+                if path not in each.flushed and self._wanted(each, path)
+            )
+            connected = ", ".join(sorted(self._connected))
+            corrupt = [name for name in self.corrupt_from if name in self.peers]
+            nowhere = not each.checking and each.handle.status().distributed_full_copies == 0
+        kept = "Nothing was promoted, and what was received is kept"
+        if corrupt and set(corrupt) == set(self.peers):
+            return (
+                f"{repository}: expected the bytes of the lock, seen corrupted ones from {', '.join(corrupt)}, and there "
+                f"is no other peer; run hf_snapshot with verify=full there. {kept}"
+            )
+        if quiet > min(NOWHERE, self.idle) and nowhere and self._connected >= set(self.peers) - set(corrupt):
+            return (
+                f"{repository}: expected all pieces among {tried}, seen {volume(left)} that none of them has; "
+                f"fetch it on one host first. {kept}"
+            )
+        if quiet <= self.idle:
+            return ""
+        if not self._seen:
+            return (
+                f"{repository}: expected a peer to answer within {self.idle:.0f} s on port {self.port}, seen none; tried "
+                f"{tried}. Check that they run and that TCP port {self.port} is open between the hosts. {kept}"
+            )
+        return (
+            f"{repository}: expected the last {volume(left)} from the other hosts, seen no byte for {self.idle:.0f} s; "
+            f"tried {tried}, connected to {connected or 'none of them'}. See whether they are up, and run again. {kept}"
+        )
+
+    def _wanted(self, each: _Torrent, path: str) -> bool:
+        return each.handle.file_priority(each.index[path]) > 0
+
+    # the pump
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self._session.wait_for_alert(int(TICK * 1000))
+            with self._changed:
+                for alert in self._session.pop_alerts():
+                    self._on(alert)
+                for each in self._torrents.values():
+                    self._follow(each)
+                self._count()
+                self._dial()
+                self._changed.notify_all()
+            self._stop.wait(TICK / 4)
+
+    def _of(self, alert: Any) -> _Torrent | None:
+        return next((each for each in self._torrents.values() if each.handle == alert.handle), None)
+
+    def _on(self, alert: Any) -> None:
+        if isinstance(alert, lt.peer_ban_alert):
+            self._accuse(self._name(alert.ip[0]))
+        elif isinstance(alert, lt.torrent_alert):
+            each = self._of(alert)
+            if each is None:
+                return
+            if isinstance(alert, lt.torrent_checked_alert):
+                each.checking = False
+            elif isinstance(alert, lt.cache_flushed_alert):
+                each.flushed |= each.flushing or set()
+                each.flushing = None
+            elif isinstance(alert, lt.hash_failed_alert) and each.sending:
+                self._accuse(self.name)
+                self.damaged[each.manifest.commit] = (
+                    f"{each.folder / each.manifest.commit}: expected the bytes that were verified, seen piece "
+                    f"{alert.piece_index} with another hash: the disk changed them; run again: this host then hashes "
+                    "its files and mends them"
+                )
+            elif isinstance(alert, lt.file_error_alert | lt.torrent_error_alert):
+                each.error = OSError(alert.error.value(), alert.error.message(), str(each.folder))
+
+    def _accuse(self, name: str) -> None:
+        if name not in self.corrupt_from:
+            self.corrupt_from.append(name)
+
+    def _name(self, address: str) -> str:
+        return self._names.get(ipaddress.ip_address(address), address)
+
+    def _follow(self, each: _Torrent) -> None:
+        """Files that are complete are flushed to the disk: libtorrent counts a piece before it is written."""
+        if each.sending:
+            return
+        if each.checking:
+            share = each.handle.status().progress
+            if share != each.checked_share:
+                each.checked_share, self._active = share, time.monotonic()
+            return
+        each.progress = each.handle.file_progress(1)  # whole pieces only
+        ready = {path for path in each.index if path not in each.flushed and each.complete(path)}
+        if ready and each.flushing is None:
+            each.flushing = ready
+            each.handle.flush_cache()
+
+    def _count(self) -> None:
+        """Bytes from and to each peer: what each connection has carried more than at the last look."""
+        current: dict[tuple[str, int, str], tuple[int, int]] = {}
+        connected: set[str] = set()
+        moved = 0
+        for commit, each in self._torrents.items():
+            for peer in each.handle.get_peer_info():
+                if peer.flags & (peer.connecting | peer.handshake):
+                    continue
+                key = (*peer.ip, commit)
+                now = int(peer.total_download), int(peer.total_upload)
+                before = self._connections.get(key, (0, 0))
+                if now < before:  # another connection from the same port
+                    before = (0, 0)
+                name = self._name(peer.ip[0])
+                connected.add(name)
+                for book, count in zip(
+                    (self.received, self.sent), (now[0] - before[0], now[1] - before[1]), strict=True
+                ):
+                    if count > 0:
+                        book[name] = book.get(name, 0) + count
+                        moved += count
+                current[key] = now
+        self._connections, self._connected = current, connected
+        self._seen |= connected
+        now_ = time.monotonic()
+        if moved:
+            self._active = now_
+        self._marks.append((now_, sum(self.received.values())))
+        while len(self._marks) > 2 and now_ - self._marks[1][0] > RATE_WINDOW:
+            self._marks.pop(0)
+
+    def _dial(self) -> None:
+        """Whoever wants something calls; libtorrent's own patience with a host that is not up yet is a minute."""
+        now = time.monotonic()
+        if now - self._dialled < REDIAL:
+            return
+        self._dialled = now
+        for commit, each in self._torrents.items():
+            if each.sending:
+                continue
+            here = {key[0] for key in self._connections if key[2] == commit}
+            for name, address in self.peers.items():
+                if address not in here and name not in self.corrupt_from:
+                    each.handle.connect_peer((address, self.port))
+
+    # for the status
+
+    def touch(self) -> None:
+        """Something else than payload got on: a file is being hashed."""
+        self._active = time.monotonic()
+
+    @property
+    def quiet(self) -> float:
+        """Seconds since anything got on."""
+        return time.monotonic() - self._active
+
+    @property
+    def rate(self) -> float:
+        """Bytes received a second, over the last seconds."""
+        with self._changed:
+            if len(self._marks) < 2:
+                return 0.0
+            (since, before), (now, after) = self._marks[0], self._marks[-1]
+        return (after - before) / (now - since) if now > since else 0.0
+
+    def done(self, manifest: Manifest) -> int:
+        """Bytes of a snapshot that are here in pieces whose hash is right."""
+        with self._changed:
+            each = self._torrents.get(manifest.commit)
+            if each is None:
+                return 0
+            if each.sending:
+                return manifest.size
+            return sum(min(self._progress(each, path), manifest.files[path].size) for path in each.index)
+
+    def traffic(self) -> tuple[dict[str, int], dict[str, int], list[str]]:
+        """Copies of: bytes received by peer, bytes sent by peer, peers that gave corrupted bytes."""
+        with self._changed:
+            return dict(self.received), dict(self.sent), list(self.corrupt_from)
