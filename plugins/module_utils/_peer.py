@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _file, _torrent
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._manifest import Manifest
@@ -33,8 +33,8 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._snapshot import (
     Stopped,
     duration,
     ensure,
+    look,
     read_cache,
-    settled,
     volume,
 )
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._swarm import Swarm
@@ -143,7 +143,7 @@ def _read(reader: int, within: float) -> str:
     os.set_blocking(reader, False)
     deadline = time.monotonic() + within
     answer = b""
-    with open(reader, "rb", buffering=0) as pipe:  # noqa: PTH123 - a descriptor, not a path
+    with open(reader, "rb", buffering=0) as pipe:
         while time.monotonic() < deadline:
             part = pipe.read(65536)
             if part == b"":
@@ -179,9 +179,7 @@ def _serve(store: str, serve: Callable[[Callable[[], None]], None], writer: int)
 
     try:
         with (home(store) / "lock").open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _take(file):
                 tell(
                     f"{home(store)}: expected no other peer of this store, seen one start just now; run again"
                 )
@@ -197,6 +195,16 @@ def _serve(store: str, serve: Callable[[Callable[[], None]], None], writer: int)
         tell(f"{type(error).__name__}: {error}")
         os._exit(1)
     os._exit(0)
+
+
+def _take(file: IO[str]) -> bool:
+    """The lock, for as long as the process lives. Whoever looks whether a peer runs holds it for a moment."""
+    for _ in range(40):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(0.05)
+    return False
 
 
 # -- what it does
@@ -277,10 +285,10 @@ class Peer:
         self._finished.set()
 
     def _seed_if_settled(self, manifest: Manifest) -> bool:
-        reports = settled([manifest], self.options)
-        if reports is None:
+        (report,) = look([manifest], self.options)
+        if report.changed:
             return False
-        self.reports[manifest.commit] = reports[0]
+        self.reports[manifest.commit] = report
         self.swarm.seed(manifest, self._snapshot(manifest).folder)
         return True
 

@@ -115,6 +115,10 @@ class _Torrent:
     """Files that a flush is under way for, None when none is."""
     error: OSError | None = None
     checked_share: float = 0.0
+    connections: dict[tuple[Any, ...], tuple[str, int, int]] = field(default_factory=dict)
+    """{(their end, our end): (name of the peer, bytes received, bytes sent)} at the last look."""
+    counted: list[int] = field(default_factory=lambda: [0, 0])
+    """Bytes received and sent that are in the books of the peers."""
 
     def complete(self, path: str) -> bool:
         number = self.index[path]
@@ -153,7 +157,6 @@ class Swarm(StagedFetcher):
         self._names = {ipaddress.ip_address(where): other for other, where in self.peers.items()}
         self._settings = {**SETTINGS, **(settings or {})}
         self._torrents: dict[str, _Torrent] = {}
-        self._connections: dict[tuple[str, int, str], tuple[int, int]] = {}
         self._connected: set[str] = set()
         self._seen: set[str] = set()
         self._marks: list[tuple[float, int]] = []
@@ -457,34 +460,44 @@ class Swarm(StagedFetcher):
 
     def _count(self) -> None:
         """Bytes from and to each peer: what each connection has carried more than at the last look."""
-        current: dict[tuple[str, int, str], tuple[int, int]] = {}
         connected: set[str] = set()
         moved = 0
-        for commit, each in self._torrents.items():
+        for each in self._torrents.values():
+            status = each.handle.status()
+            left = [status.total_payload_download, status.total_payload_upload]
+            for number, count in enumerate(each.counted):
+                left[number] -= count
+            current: dict[tuple[Any, ...], tuple[str, int, int]] = {}
+            shares: list[tuple[str, int, int]] = []
             for peer in each.handle.get_peer_info():
                 if peer.flags & (peer.connecting | peer.handshake):
                     continue
-                key = (*peer.ip, commit)
-                now = int(peer.total_download), int(peer.total_upload)
-                before = self._connections.get(key, (0, 0))
-                if now < before:  # another connection from the same port
-                    before = (0, 0)
                 name = self._name(peer.ip[0])
                 connected.add(name)
-                for book, count in zip(
-                    (self.received, self.sent), (now[0] - before[0], now[1] - before[1]), strict=True
-                ):
-                    if count > 0:
-                        book[name] = book.get(name, 0) + count
-                        moved += count
-                current[key] = now
-        self._connections, self._connected = current, connected
+                key = (peer.ip, peer.local_endpoint())
+                _, down, up = each.connections.get(key, (name, 0, 0))
+                current[key] = name, peer.total_download, peer.total_upload
+                shares.append((name, peer.total_download - down, peer.total_upload - up))
+            for _, down, up in shares:
+                left = [left[0] - down, left[1] - up]
+            # What a connection carried between the last look and its end is in the torrent's total only.
+            ended = [last[0] for key, last in each.connections.items() if key not in current]
+            if ended:
+                shares += [(name, left[0] // len(ended), left[1] // len(ended)) for name in ended]
+            for name, *counts in shares:
+                for number, counter in enumerate((self.received, self.sent)):
+                    if counts[number] > 0:
+                        counter[name] = counter.get(name, 0) + counts[number]
+                        each.counted[number] += counts[number]
+                        moved += counts[number]
+            each.connections = current
+        self._connected = connected
         self._seen |= connected
-        now_ = time.monotonic()
+        now = time.monotonic()
         if moved:
-            self._active = now_
-        self._marks.append((now_, sum(self.received.values())))
-        while len(self._marks) > 2 and now_ - self._marks[1][0] > RATE_WINDOW:
+            self._active = now
+        self._marks.append((now, sum(self.received.values())))
+        while len(self._marks) > 2 and now - self._marks[1][0] > RATE_WINDOW:
             self._marks.pop(0)
 
     def _dial(self) -> None:
@@ -493,12 +506,12 @@ class Swarm(StagedFetcher):
         if now - self._dialled < REDIAL:
             return
         self._dialled = now
-        for commit, each in self._torrents.items():
+        for each in self._torrents.values():
             if each.sending:
                 continue
-            here = {key[0] for key in self._connections if key[2] == commit}
+            here = {name for name, _, _ in each.connections.values()}
             for name, address in self.peers.items():
-                if address not in here and name not in self.corrupt_from:
+                if name not in here and name not in self.corrupt_from:
                     each.handle.connect_peer((address, self.port))
 
     # for the status

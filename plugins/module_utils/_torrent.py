@@ -214,9 +214,10 @@ def decode(manifest: Manifest, text: str) -> dict[str, bytes]:
     return hashes
 
 
-def describe(snapshot: Snapshot) -> dict[str, bytes]:
+def describe(snapshot: Snapshot, remember: bool = True) -> dict[str, bytes]:
     """The piece hashes of a promoted snapshot. Reads a file once, or not at all if the cache knows it.
 
+    :param remember: False: write nothing
     :raises SnapshotError: a file is not what the lock says
     """
     manifest = snapshot.manifest
@@ -250,7 +251,7 @@ def describe(snapshot: Snapshot) -> dict[str, bytes]:
         if hashed.sha256 != manifest.files[path].sha256:
             raise _refusal(snapshot, path, f"sha256 {hashed.sha256}")
         hashes[path], signatures[path] = hashed.pieces, signature(hashed.status)
-    if unread:
+    if unread and remember:
         write_cache(snapshot, piece, hashes, signatures)
     return hashes
 

@@ -277,6 +277,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils import _address, _
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import Progress
 
 MIB = 1024 * 1024
+LEAST = {"max_workers": 1, "retries": 0, "disk_reserve": 0, "lock_timeout": 0, "timeout": 1}
 
 
 def argument_spec() -> dict[str, Any]:
@@ -309,41 +310,9 @@ def argument_spec() -> dict[str, Any]:
     }
 
 
-def parse(params: dict[str, Any]) -> list[_manifest.Manifest]:
-    """:raises ManifestError: with the problems of all options and all snapshots"""
-    problems: list[str] = []
-    manifests: list[_manifest.Manifest] = []
-    for name, least in (
-        ("max_workers", 1),
-        ("retries", 0),
-        ("disk_reserve", 0),
-        ("lock_timeout", 0),
-        ("timeout", 1),
-    ):
-        if params[name] < least:
-            problems.append(f"{name}: expected {least} or more, seen {params[name]}; correct the option")
-    if not Path(params["store"]).is_absolute():
-        problems.append(f"store: expected an absolute path, seen {params['store']}; correct the option")
-    if not params["snapshots"]:
-        problems.append("snapshots: expected one or more, seen none; take the models of a recipe's lock")
-    for snapshot in params["snapshots"]:
-        try:
-            manifests.append(_manifest.parse(snapshot["repository"], snapshot["commit"], snapshot["files"]))
-        except _manifest.ManifestError as error:
-            problems += error.problems
-    named = [(manifest.repository, manifest.commit) for manifest in manifests]
-    for repository, commit in sorted({name for name in named if named.count(name) > 1}):
-        problems.append(
-            f"{repository} at {commit}: expected once, seen {named.count((repository, commit))} times"
-        )
-    if problems:
-        raise _manifest.ManifestError(problems)
-    return manifests
-
-
 def run(module: AnsibleModule) -> list[_snapshot.Report]:
     params = module.params
-    manifests = parse(params)
+    manifests = _manifest.parse_options(params, LEAST)
     hub = _hub.Hub(params["endpoint"], params["token"] or None, params["retries"])
     options = _snapshot.Options(
         params["store"],

@@ -1,0 +1,353 @@
+#!/usr/bin/python
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: snapshot_peer
+short_description: Bring snapshots from the other hosts of the fleet, and give them what is here
+version_added: "0.2.0"
+author:
+  - The sparkfleet.vllm authors (@sparkfleet)
+description:
+  - Starts or ends a peer on the host, a process of its own that outlives the task. It gives what the host has whole to
+    the peers that are named, and brings what the host lacks from them, by BitTorrent v2. Every host that has a piece
+    gives it on, so a fleet of any size takes little longer than one copy.
+  - Only the addresses in O(peers) may connect, and only with O(swarm), the secret of the run. A block that is not what
+    O(torrents) says is thrown away and asked for elsewhere, and who gave it is turned out and named.
+  - What comes is verified as M(sparkfleet.vllm.hf_snapshot) does it. The SHA-256 of every file against the lock, on this
+    host, decides; a snapshot is promoted whole or not at all.
+  - A run that was interrupted is taken up. What is on disk is hashed again, and only the pieces that are missing come.
+  - The peer ends when it is told to, when its host has what it wants and nobody has asked for anything for O(idle)
+    seconds, and after O(timeout).
+  - How far it is stands in C(<store>/models/.peer/status.json), about once a second.
+options:
+  state:
+    description:
+      - V(started) ends an earlier peer of this store, starts one and returns when it listens.
+      - V(stopped) ends it and returns what it has come to.
+    type: str
+    choices: [started, stopped]
+    default: started
+  snapshots:
+    description: What this host is to have, as the lock holds it. Required to start.
+    type: list
+    elements: dict
+    suboptions:
+      repository:
+        description: Repository on the Hub, C(org/name).
+        type: str
+        required: true
+      commit:
+        description: Commit, 40 hex digits.
+        type: str
+        required: true
+      revision:
+        description: The branch, tag or commit that O(snapshots[].commit) was resolved from; for the record.
+        type: str
+      files:
+        description: "Every file of the snapshot: path to C({size, sha256}), size in bytes."
+        type: dict
+        required: true
+  store:
+    description: Root of the content-addressed store on the host.
+    type: path
+    required: true
+  name:
+    description: Name of this host in the inventory. Required to start.
+    type: str
+  address:
+    description: Address of this host that the peer listens on and sends from. Required to start.
+    type: str
+  port:
+    description: TCP port, the same on all hosts.
+    type: int
+    default: 6881
+  peers:
+    description: "The other hosts: name to address. This host may be among them."
+    type: dict
+    default: {}
+  swarm:
+    description: Secret of the run, at least 32 hex digits, the same on all hosts. Required to start.
+    type: str
+  torrents:
+    description:
+      - What M(sparkfleet.vllm.snapshot_torrent) returned, by commit. A snapshot that it does not name is not given to
+        anybody, and cannot be brought.
+    type: dict
+    default: {}
+  verify:
+    description:
+      - V(stat) hashes the files that the stat cache does not vouch for.
+      - V(full) hashes every file first.
+    type: str
+    choices: [stat, full]
+    default: stat
+  max_workers:
+    description: Files hashed at the same time.
+    type: int
+    default: 8
+  disk_reserve:
+    description: Space in MiB that must be left in the store's file system. Checked before the first byte.
+    type: int
+    default: 2048
+  lock_timeout:
+    description: Seconds to wait for another run that works on the same repository.
+    type: int
+    default: 3600
+  idle:
+    description: Seconds without a byte in or out after which it gives up what is missing, or, when nothing is, ends.
+    type: int
+    default: 180
+  timeout:
+    description: Seconds after which the peer ends in any case. What it received is kept for the next run.
+    type: int
+    default: 14400
+attributes:
+  check_mode:
+    description: Checks the options and starts and ends nothing.
+    support: full
+  diff_mode:
+    description: Has nothing to show before the peer has done its work.
+    support: none
+  idempotent:
+    description: A peer that is started replaces the one before it, because it has another secret.
+    support: none
+requirements:
+  - libtorrent >= 2.1.1 (Python package) on the host, to start
+seealso:
+  - module: sparkfleet.vllm.snapshot_torrent
+  - module: sparkfleet.vllm.hf_snapshot
+"""
+
+EXAMPLES = r"""
+- name: Bring body and draft from the host that has them
+  sparkfleet.vllm.snapshot_peer:
+    state: started
+    store: /srv/sparkfleet
+    snapshots: "{{ recipe_lock.models.values() | list }}"
+    name: "{{ inventory_hostname }}"
+    address: 192.168.100.12
+    peers: {spark-1: 192.168.100.11, spark-2: 192.168.100.12}
+    swarm: "{{ secret_of_this_run }}"
+    torrents: "{{ described.torrents }}"
+
+- name: End the peer
+  sparkfleet.vllm.snapshot_peer:
+    state: stopped
+    store: /srv/sparkfleet
+"""
+
+RETURN = r"""
+pid:
+  description: Process of the peer.
+  type: int
+  returned: when O(state=started), except in check mode
+  sample: 4711
+address:
+  description: Address that it listens on.
+  type: str
+  returned: when O(state=started)
+  sample: 192.168.100.12
+port:
+  description: TCP port that it listens on.
+  type: int
+  returned: when O(state=started)
+  sample: 6881
+status:
+  description: The last status of the peer; empty when there never was one.
+  type: dict
+  returned: when O(state=stopped)
+  contains:
+    state:
+      description: V(working), V(whole) or V(failed).
+      type: str
+      sample: whole
+    done:
+      description: Bytes of all snapshots that are here and checked.
+      type: int
+      sample: 27000000000
+    total:
+      description: Bytes of all snapshots.
+      type: int
+      sample: 27000000000
+    rate:
+      description: Bytes received a second, over the last seconds.
+      type: int
+      sample: 310000000
+    from:
+      description: Bytes received, by name of the peer.
+      type: dict
+      sample: {spark-1: 27000000000}
+    to:
+      description: Bytes sent, by name of the peer.
+      type: dict
+      sample: {spark-3: 9000000000}
+    corrupt_from:
+      description: Peers that gave bytes with another hash. This host itself, when its own files turned out damaged.
+      type: list
+      elements: str
+      sample: []
+    snapshots:
+      description: What became of each snapshot that is whole, as M(sparkfleet.vllm.hf_snapshot) returns it.
+      type: list
+      elements: dict
+      sample: []
+    problem:
+      description: What was expected, what was seen and what to do, or nothing.
+      type: str
+      sample: ""
+    text:
+      description: The same in a line for a person.
+      type: str
+      sample: "27.00 GB of 27.00 GB; from spark-1 100 %"
+    seconds:
+      description: Time from the start to the end of this host's own work.
+      type: float
+      sample: 31.4
+    updated:
+      description: When this was so, in seconds since 1970.
+      type: float
+      sample: 1795478400.0
+"""
+
+import ipaddress
+import os
+import re
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
+    _manifest,
+    _peer,
+    _snapshot,
+    _swarm,
+    _torrent,
+)
+
+MIB = 1024 * 1024
+LEAST = {
+    "port": 1,
+    "max_workers": 1,
+    "disk_reserve": 0,
+    "lock_timeout": 0,
+    "idle": 1,
+    "timeout": 1,
+}
+SECRET = re.compile(r"[0-9a-f]{32,}")
+
+
+def argument_spec() -> dict[str, Any]:
+    return {
+        "state": {"type": "str", "choices": ["started", "stopped"], "default": "started"},
+        "snapshots": {
+            "type": "list",
+            "elements": "dict",
+            "options": {
+                "repository": {"type": "str", "required": True},
+                "commit": {"type": "str", "required": True},
+                "revision": {"type": "str"},
+                "files": {"type": "dict", "required": True},
+            },
+        },
+        "store": {"type": "path", "required": True},
+        "name": {"type": "str"},
+        "address": {"type": "str"},
+        "port": {"type": "int", "default": _swarm.PORT},
+        "peers": {"type": "dict", "default": {}},
+        "swarm": {"type": "str", "no_log": True},
+        "torrents": {"type": "dict", "default": {}},
+        "verify": {"type": "str", "choices": ["stat", "full"], "default": "stat"},
+        "max_workers": {"type": "int", "default": 8},
+        "disk_reserve": {"type": "int", "default": 2048},
+        "lock_timeout": {"type": "int", "default": 3600},
+        "idle": {"type": "int", "default": 180},
+        "timeout": {"type": "int", "default": 14400},
+    }
+
+
+def parse(params: dict[str, Any]) -> list[_manifest.Manifest]:
+    """:raises ManifestError: with the problems of all options and all snapshots"""
+    problems: list[str] = []
+    manifests: list[_manifest.Manifest] = []
+    try:
+        manifests = _manifest.parse_options(params, LEAST)
+    except _manifest.ManifestError as error:
+        problems += error.problems
+    for name, address in {"address": params["address"], **params["peers"]}.items():
+        try:
+            ipaddress.ip_address(address)
+        except ValueError:
+            problems.append(
+                f"{name}: expected an IP address, seen {address!r}; name the one that the fleet meets on"
+            )
+    if not SECRET.fullmatch(params["swarm"]):
+        problems.append(
+            "swarm: expected at least 32 hex digits, seen something else; make a new one for each run"
+        )
+    for manifest in manifests:
+        if manifest.commit in params["torrents"]:
+            try:
+                _torrent.decode(manifest, params["torrents"][manifest.commit])
+            except _torrent.DescriptionError as error:
+                problems.append(str(error))
+    if problems:
+        raise _manifest.ManifestError(problems)
+    return manifests
+
+
+def start(module: AnsibleModule) -> dict[str, Any]:
+    params = module.params
+    manifests = parse(params)
+    where = {"address": params["address"], "port": params["port"]}
+    if module.check_mode:
+        return {"changed": True, **where}
+    options = _snapshot.Options(
+        params["store"],
+        params["max_workers"],
+        params["verify"] == "full",
+        params["disk_reserve"] * MIB,
+        params["lock_timeout"],
+    )
+    swarm = _swarm.Swarm(
+        params["name"],
+        params["address"],
+        params["port"],
+        params["peers"],
+        params["swarm"],
+        params["torrents"],
+        params["idle"],
+    )
+    peer = _peer.Peer(params["name"], manifests, options, swarm, params["timeout"])
+    _peer.stop(params["store"])
+    return {"changed": True, "pid": _peer.start(params["store"], peer.serve), **where}
+
+
+def stop(module: AnsibleModule) -> dict[str, Any]:
+    store = module.params["store"]
+    there = _peer.running(store) is not None
+    if not module.check_mode:
+        _peer.stop(store)
+    return {"changed": there, "status": _peer.status(store)}
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec=argument_spec(),
+        required_if=[("state", "started", ["snapshots", "name", "address", "swarm"])],
+        supports_check_mode=True,
+    )
+    os.umask(0o022)
+    starting = module.params["state"] == "started"
+    if starting and not module.check_mode and not _swarm.available():
+        module.fail_json(msg=missing_required_lib("libtorrent"))
+    try:
+        module.exit_json(**(start(module) if starting else stop(module)))
+    except (_manifest.ManifestError, _snapshot.SnapshotError, _peer.PeerError) as error:
+        module.fail_json(msg=str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+#!/usr/bin/python
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: snapshot_torrent
+short_description: Describe the snapshots of a host, so that other hosts can get them from it
+version_added: "0.2.0"
+author:
+  - The sparkfleet.vllm authors (@sparkfleet)
+description:
+  - Gives the SHA-256 of every piece of a snapshot, as BitTorrent v2 hashes them. With it, M(sparkfleet.vllm.snapshot_peer)
+    checks every block that comes from another host.
+  - The description holds no names, no sizes and no secret. It is the same on every host and in every run.
+  - Reads a file once, for its SHA-256 and its pieces. What was hashed is remembered beside the snapshot with size, mtime,
+    ctime and inode of the file, so that a second run reads nothing.
+options:
+  snapshots:
+    description: What to describe, as the lock holds it. All of it must be in the store.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      repository:
+        description: Repository on the Hub, C(org/name).
+        type: str
+        required: true
+      commit:
+        description: Commit, 40 hex digits.
+        type: str
+        required: true
+      revision:
+        description: The branch, tag or commit that O(snapshots[].commit) was resolved from; for the record.
+        type: str
+      files:
+        description: "Every file of the snapshot: path to C({size, sha256}), size in bytes."
+        type: dict
+        required: true
+  store:
+    description: Root of the content-addressed store on the host.
+    type: path
+    required: true
+  max_workers:
+    description: Files hashed at the same time.
+    type: int
+    default: 8
+attributes:
+  check_mode:
+    description: Nothing changes but a cache, and in check mode not even that.
+    support: full
+  diff_mode:
+    description: Nothing changes.
+    support: none
+  idempotent:
+    description: The same snapshot gives the same description.
+    support: full
+notes:
+  - Fails when a file is not what the lock says. Such a file must not be given to anybody.
+seealso:
+  - module: sparkfleet.vllm.snapshot_peer
+  - module: sparkfleet.vllm.hf_snapshot
+"""
+
+EXAMPLES = r"""
+- name: Describe body and draft on the host that has them
+  sparkfleet.vllm.snapshot_torrent:
+    store: /srv/sparkfleet
+    snapshots: "{{ recipe_lock.models.values() | list }}"
+  register: described
+"""
+
+RETURN = r"""
+torrents:
+  description: "By commit, what O(sparkfleet.vllm.snapshot_peer#module:torrents) takes. Opaque; 32 bytes a piece."
+  type: dict
+  returned: success
+  sample: {c4bbb7689dc16de4aaa468647625a5a02f98e22f: "1:q83vEjRW..."}
+seconds:
+  description: Time it took.
+  type: float
+  returned: success
+  sample: 9.8
+"""
+
+import os
+import time
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _manifest, _snapshot, _torrent
+
+
+def argument_spec() -> dict[str, Any]:
+    return {
+        "snapshots": {
+            "type": "list",
+            "elements": "dict",
+            "required": True,
+            "options": {
+                "repository": {"type": "str", "required": True},
+                "commit": {"type": "str", "required": True},
+                "revision": {"type": "str"},
+                "files": {"type": "dict", "required": True},
+            },
+        },
+        "store": {"type": "path", "required": True},
+        "max_workers": {"type": "int", "default": 8},
+    }
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
+    os.umask(0o022)
+    began = time.monotonic()
+    torrents: dict[str, str] = {}
+    try:
+        for manifest in _manifest.parse_options(module.params, {"max_workers": 1}):
+            snapshot = _snapshot.Snapshot(
+                module.params["store"], manifest, module.params["max_workers"], lambda text: None
+            )
+            hashes = _torrent.describe(snapshot, remember=not module.check_mode)
+            torrents[manifest.commit] = _torrent.encode(manifest, hashes)
+    except (_manifest.ManifestError, _snapshot.SnapshotError) as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(changed=False, torrents=torrents, seconds=round(time.monotonic() - began, 3))
+
+
+if __name__ == "__main__":
+    main()
