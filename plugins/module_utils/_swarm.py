@@ -48,6 +48,8 @@ REDIAL = 1.0
 NOWHERE = 20.0
 """Seconds without payload after which a piece that no connected peer has is not waited for."""
 RATE_WINDOW = 5.0
+FIRST, LATER = 7, 4
+"""Priorities of pieces."""
 
 SETTINGS: dict[str, Any] = {
     # Only the peers that are named, over TCP: nothing is announced or discovered, no router is asked for a port.
@@ -65,7 +67,10 @@ SETTINGS: dict[str, Any] = {
     "connections_limit": 4096,
     "unchoke_slots_limit": -1,
     "peer_turnover": 0,
-    "connection_speed": 200,
+    "close_redundant_connections": False,
+    "connection_speed": 500,
+    "torrent_connect_boost": 255,
+    "smooth_connects": False,
     "min_reconnect_time": 1,
     "max_failcount": 31,
     "listen_queue_size": 128,
@@ -75,7 +80,8 @@ SETTINGS: dict[str, Any] = {
     "piece_timeout": 10,
     "handshake_timeout": 10,
     "peer_connect_timeout": 5,
-    # Deep queues: a link is full from the first second on.
+    # Ask for what a peer gives in a second, no more: what waits in one peer's queue nobody else is asked for.
+    "request_queue_time": 1,
     "max_out_request_queue": 1500,
     "max_allowed_in_request_queue": 4000,
     "send_buffer_watermark": 4 * 1024 * 1024,
@@ -104,6 +110,8 @@ class _Torrent:
     index: dict[str, int]
     """{path: number of the file in the torrent}; empty files are in no torrent."""
     folder: Path
+    wanted: frozenset[str]
+    """The files to bring."""
     sending: bool
     """What is promoted: it is read, and never written."""
     checking: bool = True
@@ -295,15 +303,24 @@ class Swarm(StagedFetcher):
         if sending:
             flags |= lt.torrent_flags.seed_mode | lt.torrent_flags.upload_mode
         else:
-            priorities = [0] * layout.num_files()
-            for path in paths:
-                if path in index:
-                    priorities[index[path]] = 4
-            parameters.file_priorities = priorities
+            ranges = [_pieces(layout, index[path]) for path in paths if path in index]
+            parameters.piece_priorities = self._priorities(parameters.ti.num_pieces(), ranges)
         parameters.flags = flags
         handle = self._session.add_torrent(parameters)
-        self._torrents[manifest.commit] = _Torrent(manifest, handle, index, folder, sending)
+        self._torrents[manifest.commit] = _Torrent(manifest, handle, index, folder, frozenset(paths), sending)
         self._dialled = 0.0
+
+    def _priorities(self, pieces: int, wanted: Sequence[range]) -> list[int]:
+        """What to ask for first. Left to itself every host asks the one that has all for the same pieces; with a slice of
+        its own, each brings something that it can give to the others. A hint only: nothing else depends on it.
+        """
+        names = sorted({self.name, *self.peers})
+        number = names.index(self.name)
+        own = range(pieces * number // len(names), pieces * (number + 1) // len(names))
+        priorities = [0] * pieces
+        for piece in (piece for each in wanted for piece in each):
+            priorities[piece] = FIRST if piece in own else LATER
+        return priorities
 
     def fetch(self, manifest: Manifest, path: str, target: Path, received: Callable[[int], None]) -> None:
         size = manifest.files[path].size
@@ -365,7 +382,7 @@ class Swarm(StagedFetcher):
             left = sum(
                 each.manifest.files[path].size - self._progress(each, path)
                 for path in each.index
-                if path not in each.flushed and self._wanted(each, path)
+                if path in each.wanted and path not in each.flushed
             )
             connected = ", ".join(sorted(self._connected))
             corrupt = [name for name in self.corrupt_from if name in self.peers]
@@ -392,9 +409,6 @@ class Swarm(StagedFetcher):
             f"{repository}: expected the last {volume(left)} from the other hosts, seen no byte for {self.idle:.0f} s; "
             f"tried {tried}, connected to {connected or 'none of them'}. See whether they are up, and run again. {kept}"
         )
-
-    def _wanted(self, each: _Torrent, path: str) -> bool:
-        return each.handle.file_priority(each.index[path]) > 0
 
     # the pump
 
@@ -501,17 +515,18 @@ class Swarm(StagedFetcher):
             self._marks.pop(0)
 
     def _dial(self) -> None:
-        """Whoever wants something calls; libtorrent's own patience with a host that is not up yet is a minute."""
+        """Call again who is not there yet: libtorrent itself would wait a minute.
+
+        Of two hosts the one with the later name calls, so that they do not meet twice.
+        """
         now = time.monotonic()
         if now - self._dialled < REDIAL:
             return
         self._dialled = now
         for each in self._torrents.values():
-            if each.sending:
-                continue
             here = {name for name, _, _ in each.connections.values()}
             for name, address in self.peers.items():
-                if name not in here and name not in self.corrupt_from:
+                if name < self.name and name not in here and name not in self.corrupt_from:
                     each.handle.connect_peer((address, self.port))
 
     # for the status
@@ -548,3 +563,9 @@ class Swarm(StagedFetcher):
         """Copies of: bytes received by peer, bytes sent by peer, peers that gave corrupted bytes."""
         with self._changed:
             return dict(self.received), dict(self.sent), list(self.corrupt_from)
+
+
+def _pieces(layout: Any, number: int) -> range:
+    """The pieces of a file: in a v2 torrent every file begins with one of its own."""
+    first = layout.file_offset(number) // layout.piece_length()
+    return range(first, first + _torrent.pieces_of(layout.file_size(number), layout.piece_length()))
