@@ -1,6 +1,7 @@
 # make lab        from a fresh machine to two lab Sparks that serve the recipe, measured
 # make lab-hosts  the same without the deployment: depot and lab Sparks, ready for any playbook
 # make lab-down   removes the lab and nothing else
+# make bench-sync how long a snapshot takes to 1, 2, 4 and 8 hosts, and what it costs to look again (LINK=80mbit SIZE=150)
 # make test       lint, unit tests, molecule scenarios
 # make clean      removes what else was made here: environment, caches
 
@@ -17,7 +18,7 @@ export MOLECULE_GLOB := molecule/*/molecule.yml
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.cache/collections
 export PATH := $(CURDIR)/$(bin):$(PATH)
 
-.PHONY: lab lab-hosts lab-depot lab-down venv lint unit molecule test clean
+.PHONY: lab lab-hosts lab-depot lab-down venv lint unit molecule test bench-sync clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -95,6 +96,10 @@ lab-depot:
 	+@$(parallel) .spark .publish .wheels .stub
 
 test: lint unit molecule
+
+bench-sync:
+	+@$(parallel) .spark .wheels
+	@python $(lab)/bench/bench_sync.py
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .ansible .cache/collections
