@@ -5,6 +5,7 @@
 
     <store>/models/.peer/lock          held by the peer while it runs; its pid is in it
                          status.json   how far it is, about once a second
+                         ballast       makes room for the status when the disk is full
 
 All that a peer does is safe to be killed at any moment: what it promoted is whole, what it received is hashed again.
 """
@@ -43,6 +44,11 @@ TERM_WITHIN, KILL_WITHIN = 5.0, 5.0
 START_WITHIN = 60.0
 EVERY = 1.0
 """Seconds between two states of the status file."""
+
+
+BALLAST = 256 * 1024
+NEWS = signal.SIGUSR1
+"""What a peer sends itself when there is something to tell before that."""
 
 
 class PeerError(Exception):
@@ -187,6 +193,7 @@ def _serve(store: str, serve: Callable[[Callable[[], None]], None], writer: int)
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
+            (home(store) / "ballast").write_bytes(bytes(BALLAST))
             serve(lambda: tell(""))
     except (SnapshotError, OSError) as error:
         tell(str(error))
@@ -205,6 +212,12 @@ def _take(file: IO[str]) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+def _told_to_end(within: float) -> bool:
+    """Wait for SIGTERM; news end the wait, too."""
+    told = signal.sigtimedwait({signal.SIGTERM, NEWS}, within)
+    return told is not None and told.si_signo == signal.SIGTERM
 
 
 # -- what it does
@@ -226,7 +239,6 @@ class Peer:
     problems: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._stop = threading.Event()
         self._finished = threading.Event()
         self._began = time.monotonic()
         self._seconds = 0.0
@@ -239,13 +251,14 @@ class Peer:
 
     def serve(self, ready: Callable[[], None]) -> None:
         """:raises SnapshotError: it cannot begin"""
-        signal.signal(signal.SIGTERM, lambda number, frame: self._stop.set())
+        # Blocked in every thread and asked for in this one: a handler could run while this thread holds a lock.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, NEWS})
         self.swarm.start()
         worker = threading.Thread(target=self._work, daemon=True)
         self._write()
         worker.start()
         ready()
-        while not self._stop.wait(EVERY):
+        while not _told_to_end(EVERY):
             if time.monotonic() - self._began > self.timeout:
                 if not self._finished.is_set():
                     self.problems.append(
@@ -283,6 +296,7 @@ class Peer:
         self._seconds = time.monotonic() - self._began
         self.swarm.touch()
         self._finished.set()
+        os.kill(os.getpid(), NEWS)
 
     def _seed_if_settled(self, manifest: Manifest) -> bool:
         (report,) = look([manifest], self.options)
@@ -320,10 +334,15 @@ class Peer:
     # the status file
 
     def _write(self) -> None:
-        # A full disk must not end a peer that only has to give.
+        text = json.dumps(self.state(), separators=(",", ":")).encode()
+        path = status_path(self.options.store)
+        # A full disk must not end a peer that only has to give, and must be said by one that has to get.
         with contextlib.suppress(OSError):
-            text = json.dumps(self.state(), separators=(",", ":"))
-            _file.write(status_path(self.options.store), text.encode())
+            try:
+                _file.write(path, text)
+            except OSError:
+                (path.parent / "ballast").unlink(missing_ok=True)
+                _file.write(path, text)
 
     def state(self) -> dict[str, Any]:
         received, sent, corrupt = self.swarm.traffic()

@@ -45,6 +45,7 @@ TICK = 0.2
 """Seconds between two looks at the session."""
 LISTEN_WITHIN = 10.0
 REDIAL = 1.0
+FLUSH = 2.0
 NOWHERE = 20.0
 """Seconds without payload after which a piece that no connected peer has is not waited for."""
 RATE_WINDOW = 5.0
@@ -119,6 +120,7 @@ class _Torrent:
     progress: list[int] = field(default_factory=list)
     """Bytes by file number, in whole pieces whose hash was right."""
     flushed: set[str] = field(default_factory=set)
+    flushed_at: float = 0.0
     flushing: set[str] | None = None
     """Files that a flush is under way for, None when none is."""
     error: OSError | None = None
@@ -172,6 +174,7 @@ class Swarm(StagedFetcher):
         self._stop = threading.Event()
         self._active = time.monotonic()
         self._dialled = 0.0
+        self._broken = ""
         self._session: Any = None
         self._pump: threading.Thread | None = None
 
@@ -299,7 +302,13 @@ class Swarm(StagedFetcher):
         parameters.save_path = str(folder)
         parameters.renamed_files = {number: f"{manifest.commit}/{path}" for path, number in index.items()}
         parameters.storage_mode = lt.storage_mode_t.storage_mode_sparse
-        flags = lt.torrent_flags.disable_dht | lt.torrent_flags.disable_lsd | lt.torrent_flags.disable_pex
+        # Without the first of them the session's filter of addresses is not applied to the torrent.
+        flags = (
+            lt.torrent_flags.apply_ip_filter
+            | lt.torrent_flags.disable_dht
+            | lt.torrent_flags.disable_lsd
+            | lt.torrent_flags.disable_pex
+        )
         if sending:
             flags |= lt.torrent_flags.seed_mode | lt.torrent_flags.upload_mode
         else:
@@ -344,6 +353,8 @@ class Swarm(StagedFetcher):
                 break
             if each.error:
                 raise each.error
+            if self._broken:
+                raise SwarmError(f"{manifest.repository}: {self._broken}")
             if problem := self._problem(each):
                 raise SwarmError(problem)
         os.link(each.folder / manifest.commit / path, target)
@@ -416,14 +427,21 @@ class Swarm(StagedFetcher):
         while not self._stop.is_set():
             self._session.wait_for_alert(int(TICK * 1000))
             with self._changed:
-                for alert in self._session.pop_alerts():
-                    self._on(alert)
-                for each in self._torrents.values():
-                    self._follow(each)
-                self._count()
-                self._dial()
+                try:
+                    self._look()
+                except Exception as error:
+                    # Nobody would see the end of a thread, and everybody would wait for it.
+                    self._broken = f"{type(error).__name__}: {error}"
                 self._changed.notify_all()
             self._stop.wait(TICK / 4)
+
+    def _look(self) -> None:
+        for alert in self._session.pop_alerts():
+            self._on(alert)
+        for each in self._torrents.values():
+            self._follow(each)
+        self._count()
+        self._dial()
 
     def _of(self, alert: Any) -> _Torrent | None:
         return next((each for each in self._torrents.values() if each.handle == alert.handle), None)
@@ -448,7 +466,15 @@ class Swarm(StagedFetcher):
                     "its files and mends them"
                 )
             elif isinstance(alert, lt.file_error_alert | lt.torrent_error_alert):
+                # It counts as there what could not be written: nothing of it may be given.
+                each.handle.pause()
                 each.error = OSError(alert.error.value(), alert.error.message(), str(each.folder))
+                if each.sending:
+                    self._accuse(self.name)
+                    self.damaged[each.manifest.commit] = (
+                        f"{each.folder / each.manifest.commit}: expected to read it, seen {alert.error.message()}; check "
+                        "the disk, and run again: this host then hashes its files and mends them"
+                    )
 
     def _accuse(self, name: str) -> None:
         if name not in self.corrupt_from:
@@ -459,7 +485,7 @@ class Swarm(StagedFetcher):
 
     def _follow(self, each: _Torrent) -> None:
         """Files that are complete are flushed to the disk: libtorrent counts a piece before it is written."""
-        if each.sending:
+        if each.sending or each.error:
             return
         if each.checking:
             share = each.handle.status().progress
@@ -468,8 +494,10 @@ class Swarm(StagedFetcher):
             return
         each.progress = each.handle.file_progress(1)  # whole pieces only
         ready = {path for path in each.index if path not in each.flushed and each.complete(path)}
-        if ready and each.flushing is None:
-            each.flushing = ready
+        now = time.monotonic()
+        # What is in libtorrent's memory only is lost with the process, whole pieces included.
+        if each.flushing is None and (ready or now - each.flushed_at > FLUSH):
+            each.flushing, each.flushed_at = ready, now
             each.handle.flush_cache()
 
     def _count(self) -> None:

@@ -29,12 +29,15 @@ def content(size: int, seed: str) -> bytes:
     return hashlib.shake_256(seed.encode()).digest(size)
 
 
-def manifest(files: Mapping[str, bytes], repository: str = "org/body", commit: str = COMMIT) -> dict[str, Any]:
+def manifest(
+    files: Mapping[str, bytes], repository: str = "org/body", commit: str = COMMIT
+) -> dict[str, Any]:
     return {
         "repository": repository,
         "commit": commit,
         "files": {
-            path: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for path, data in files.items()
+            path: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+            for path, data in files.items()
         },
     }
 
@@ -93,23 +96,21 @@ class Host:
         return call(snapshot_torrent, {"snapshots": list(locks), "store": str(self.store)})
 
     def start(self, *locks: dict[str, Any], **more: Any) -> dict[str, Any]:
-        return call(
-            snapshot_peer,
-            {
-                "state": "started",
-                "snapshots": list(locks),
-                "store": str(self.store),
-                "name": self.name,
-                "address": self.address,
-                "port": self.fleet.port,
-                "peers": {host.name: host.address for host in self.fleet.hosts},
-                "swarm": self.fleet.swarm,
-                "torrents": self.fleet.torrents,
-                "disk_reserve": 0,
-                "idle": 20,
-                **more,
-            },
-        )
+        arguments = {
+            "state": "started",
+            "snapshots": list(locks),
+            "store": str(self.store),
+            "name": self.name,
+            "address": self.address,
+            "port": self.fleet.port,
+            "peers": {host.name: host.address for host in self.fleet.hosts},
+            "swarm": self.fleet.swarm,
+            "torrents": self.fleet.torrents,
+            "disk_reserve": 0,
+            "idle": 20,
+            **more,
+        }
+        return call(snapshot_peer, {name: value for name, value in arguments.items() if value is not None})
 
     def stop(self) -> dict[str, Any]:
         return call(snapshot_peer, {"state": "stopped", "store": str(self.store)})
@@ -125,7 +126,9 @@ class Host:
 
     def ended(self, state: str = "whole", within: float = 30.0) -> dict[str, Any]:
         """The status once the peer has got to a result, which is `state`."""
-        found = wait_for(lambda: self.status().get("state") in ("whole", "failed") and self.status(), within, self.name)
+        found = wait_for(
+            lambda: self.status().get("state") in ("whole", "failed") and self.status(), within, self.name
+        )
         assert found["state"] == state, found
         return found
 
