@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _file, _torrent
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _file, _pieces, _torrent
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._manifest import Manifest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._snapshot import (
     Options,
@@ -35,7 +35,6 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._snapshot import (
     duration,
     ensure,
     look,
-    read_cache,
     volume,
 )
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._swarm import Swarm
@@ -279,32 +278,30 @@ class Peer:
         self._write()
 
     def _work(self) -> None:
-        try:
-            unsettled = [manifest for manifest in self.manifests if not self._seed_if_settled(manifest)]
-            for manifest in unsettled:
+        for step in (self._seed_if_settled, self._bring):
+            for manifest in self.manifests:
+                if manifest.commit in self.reports:
+                    continue
                 try:
-                    self._bring(manifest)
+                    step(manifest)
                 except Stopped:
-                    raise
+                    return
                 except SnapshotError as error:
-                    self.problems.append(str(error))
-        except Stopped:
-            return
-        except Exception as error:
-            # A thread's traceback would go nowhere; the status is what is read.
-            self.problems.append(f"{type(error).__name__}: {error}")
+                    if str(error) not in self.problems:
+                        self.problems.append(str(error))
+                except Exception as error:
+                    # A thread's traceback would go nowhere; the status is what is read.
+                    self.problems.append(f"{manifest.repository}: {type(error).__name__}: {error}")
         self._seconds = time.monotonic() - self._began
         self.swarm.touch()
         self._finished.set()
         os.kill(os.getpid(), NEWS)
 
-    def _seed_if_settled(self, manifest: Manifest) -> bool:
+    def _seed_if_settled(self, manifest: Manifest) -> None:
         (report,) = look([manifest], self.options)
-        if report.changed:
-            return False
-        self.reports[manifest.commit] = report
-        self.swarm.seed(manifest, self._snapshot(manifest).folder)
-        return True
+        if not report.changed:
+            self.reports[manifest.commit] = report
+            self.swarm.seed(manifest, self._snapshot(manifest).folder)
 
     def _bring(self, manifest: Manifest) -> None:
         (report,) = ensure([manifest], self.options, lambda: self.swarm)
@@ -313,20 +310,15 @@ class Peer:
         if self.swarm.described(manifest):
             # One that turned out whole; one that was brought is seeded since it was placed.
             self.swarm.seed(manifest, snapshot.folder)
-            self._remember_pieces(snapshot, report.fetched)
+            if report.fetched:
+                self._remember_pieces(snapshot, report.fetched)
 
     def _remember_pieces(self, snapshot: Snapshot, fetched: Sequence[str]) -> None:
-        """The piece hashes of what came are known: each was checked against them, and so is what it was promoted as."""
+        """The piece hashes are known: libtorrent checked what came against them, and the flat hashes vouch for it."""
         manifest = snapshot.manifest
-        piece = _torrent.piece_size(manifest.size)
-        hashes = {path: known[1] for path, known in _torrent.read_cache(snapshot, piece).items()}
-        signatures = {path: known[0] for path, known in _torrent.read_cache(snapshot, piece).items()}
         described = _torrent.decode(manifest, self.swarm.descriptions[manifest.commit])
-        for path, entry in read_cache(snapshot.cache_path).items():
-            if path in fetched:
-                hashes[path], signatures[path] = described[path], (entry[0], entry[1], entry[2], entry[3])
-        if fetched:
-            _torrent.write_cache(snapshot, piece, hashes, signatures)
+        hashes = {manifest.files[path].sha256: described[path] for path in fetched}
+        _pieces.add_to_cache(snapshot.pieces_path, _pieces.piece_size(manifest.size), hashes)
 
     def _snapshot(self, manifest: Manifest) -> Snapshot:
         return Snapshot(self.options.store, manifest, self.options.workers, self.options.say)

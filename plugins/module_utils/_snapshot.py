@@ -9,6 +9,7 @@
                                      incoming/          bytes that no hash has vouched for yet
                                      swarm/             the same, as a swarm brings them: in any order, with holes
                                  .verified-<commit>.json  the stat cache
+                                 .pieces-<commit>.json    piece hashes, for hosts that get it from this one
                                  .lock
 
 A file is verified when its sha256 was computed from the disk once and its size, mtime, ctime and inode are still
@@ -35,6 +36,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _pieces
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._manifest import File, Manifest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._store import snapshot_path
 
@@ -326,7 +328,10 @@ class Snapshot:
         self.partial = self.folder / f".partial-{manifest.commit}"
         self.files, self.incoming = self.partial / "files", self.partial / "incoming"
         self.swarm = self.partial / "swarm"
+        self.pieces_path = _pieces.cache_path(self.folder, manifest.commit)
         self.report = Report(manifest, str(self.path))
+        self._pieces: dict[str, bytes] = {}
+        """Piece hashes of what was fetched, by sha256."""
         self._sound: dict[str, os.stat_result] = {}
         """Promoted files that are as the manifest says, with their status when that was found."""
 
@@ -434,11 +439,20 @@ class Snapshot:
             fetcher.begin(self.manifest, paths, self.swarm)
         meter = Meter(self.say, self.manifest.repository, self.report.fetched_bytes)
         stopped = threading.Event()
+        piece = _pieces.piece_size(self.manifest.size)
 
         def received(count: int) -> None:
             if stopped.is_set():
                 raise Stopped
             meter.advance(count)
+
+        def hashed(target: Path) -> tuple[str, os.stat_result]:
+            if isinstance(fetcher, StagedFetcher):  # it knows the pieces, and checked them
+                return sha256_of(target)
+            # This host will be asked to describe what it fetched; now the file is in memory.
+            result = _pieces.hash_file(target, piece)
+            self._pieces[result.sha256] = result.pieces
+            return result.sha256, result.status
 
         def one(path: str) -> int:
             target = self._incoming(path)
@@ -446,7 +460,7 @@ class Snapshot:
                 meter.skip(target.stat().st_size)
             for left in reversed(range(FETCHES)):
                 fetcher.fetch(self.manifest, path, target, received)
-                seen, status = sha256_of(target)
+                seen, status = hashed(target)
                 if seen == self.manifest.files[path].sha256:
                     break
                 received(-status.st_size)
@@ -505,6 +519,8 @@ class Snapshot:
         self._remember(
             {path: status for path, status in scan(self.path).items() if _same(status, whole[path])}
         )
+        if self._pieces:
+            _pieces.add_to_cache(self.pieces_path, _pieces.piece_size(self.manifest.size), self._pieces)
 
     def tidy(self) -> None:
         """Leave no empty folder behind of what did not come."""

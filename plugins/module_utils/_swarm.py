@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _torrent
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _pieces, _torrent
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._manifest import Manifest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._snapshot import (
     SnapshotError,
@@ -312,7 +312,7 @@ class Swarm(StagedFetcher):
         if sending:
             flags |= lt.torrent_flags.seed_mode | lt.torrent_flags.upload_mode
         else:
-            ranges = [_pieces(layout, index[path]) for path in paths if path in index]
+            ranges = [_range(layout, index[path]) for path in paths if path in index]
             parameters.piece_priorities = self._priorities(parameters.ti.num_pieces(), ranges)
         parameters.flags = flags
         handle = self._session.add_torrent(parameters)
@@ -593,7 +593,7 @@ class Swarm(StagedFetcher):
             return dict(self.received), dict(self.sent), list(self.corrupt_from)
 
 
-def _pieces(layout: Any, number: int) -> range:
+def _range(layout: Any, number: int) -> range:
     """The pieces of a file: in a v2 torrent every file begins with one of its own."""
     first = layout.file_offset(number) // layout.piece_length()
-    return range(first, first + _torrent.pieces_of(layout.file_size(number), layout.piece_length()))
+    return range(first, first + _pieces.pieces_of(layout.file_size(number), layout.piece_length()))

@@ -72,9 +72,9 @@ class Bench:
         return {name: (folder / name).read_bytes() for name in _snapshot.scan(folder)}
 
     def clean(self):
-        """Nothing but the snapshot, its stat cache and the lock."""
+        """Nothing but the snapshot, its stat cache, its piece hashes and the lock."""
         return sorted(entry.name for entry in self.path.parent.iterdir()) == sorted(
-            [COMMIT, f".verified-{COMMIT}.json", ".lock"]
+            [COMMIT, f".verified-{COMMIT}.json", f".pieces-{COMMIT}.json", ".lock"]
         )
 
 
@@ -135,7 +135,11 @@ def test_a_touched_file_is_hashed_again_once(bench):
     bench.ensure()
     os.utime(bench.path / "model-1.safetensors")
     (seen,) = _snapshot.look([bench.manifest], bench.options())
-    assert (seen.changed, seen.look()["missing_bytes"], seen.look()["unknown_bytes"]) == (True, 0, len(WEIGHTS))
+    assert (seen.changed, seen.look()["missing_bytes"], seen.look()["unknown_bytes"]) == (
+        True,
+        0,
+        len(WEIGHTS),
+    )
     (report,) = bench.ensure()
     assert (report.state, report.changed, report.verified_bytes) == ("present", False, len(WEIGHTS))
     assert bench.ensure()[0].verified_bytes == 0

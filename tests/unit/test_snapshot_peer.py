@@ -13,7 +13,13 @@ from pathlib import Path
 
 import libtorrent
 import pytest
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _peer, _snapshot, _swarm, _torrent
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
+    _peer,
+    _pieces,
+    _snapshot,
+    _swarm,
+    _torrent,
+)
 from swarm_lab import COMMIT, KIB, MIB, Fleet, content, manifest, wait_for
 
 FILES = {
@@ -26,7 +32,7 @@ FILES = {
 }
 LOCK = manifest(FILES)
 SIZE = sum(map(len, FILES.values()))
-PIECE = 256 * KIB
+PIECE = _pieces.piece_size(SIZE)
 SLOW = 800 * KIB
 """Bytes a second that leave a throttled peer: enough time to do something in the middle."""
 
@@ -184,11 +190,11 @@ def test_a_receiver_that_was_killed_goes_on_where_it_was(fleet, throttled):
     first.start(LOCK)
     second.start(LOCK)
     staged = second.snapshot(LOCK).swarm / COMMIT
-    wait_for(lambda: sum(status.st_blocks for status in _snapshot.scan(staged).values()) * 512 > 4 * PIECE)
+    wait_for(lambda: sum(status.st_blocks for status in _snapshot.scan(staged).values()) * 512 > MIB)
     second.kill()
     assert not second.snapshot(LOCK).path.exists()
     there = pieces_in(staged)
-    assert 4 * PIECE <= there < SIZE
+    assert MIB <= there < SIZE
     throttled(0)
     first.start(LOCK)
     second.start(LOCK)
@@ -389,7 +395,7 @@ def test_who_gives_falls_silent(fleet, throttled):
     throttled(SLOW)
     pid = first.start(LOCK)["pid"]
     second.start(LOCK, peers={first.name: first.address}, idle=3)
-    wait_for(lambda: second.status().get("done", 0) > 2 * PIECE)
+    wait_for(lambda: second.status().get("done", 0) > MIB // 2)
     os.kill(pid, 19)
     try:
         problem = second.ended("failed")["problem"]

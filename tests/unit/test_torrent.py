@@ -6,7 +6,7 @@ import random
 
 import libtorrent
 import pytest
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _manifest, _snapshot, _torrent
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _manifest, _pieces, _snapshot, _torrent
 from swarm_lab import COMMIT, KIB, MIB, content, manifest
 
 SIZES = [
@@ -35,6 +35,7 @@ def snapshot(tmp_path):
     for path, data in FILES.items():
         (snapshot.path / path).parent.mkdir(parents=True, exist_ok=True)
         (snapshot.path / path).write_bytes(data)
+    _snapshot.check([snapshot.manifest], _snapshot.Options(str(tmp_path)))
     return snapshot
 
 
@@ -50,7 +51,7 @@ def test_hashes_are_those_of_libtorrent(tmp_path, size):
     theirs = made.generate()
     root = theirs[b"info"][b"file tree"][b"file"][b""][b"pieces root"]
 
-    hashed = _torrent.hash_file(path, piece)
+    hashed = _pieces.hash_file(path, piece)
     assert hashed.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     if size > piece:
         assert hashed.pieces == theirs[b"piece layers"][root]
@@ -62,7 +63,7 @@ def test_a_read_that_comes_in_parts_hashes_the_same(tmp_path, monkeypatch):
     """A file system may give less than was asked for."""
     path = tmp_path / "file"
     path.write_bytes(content(MIB + 77, "x"))
-    whole = _torrent.hash_file(path, 256 * KIB)
+    whole = _pieces.hash_file(path, 256 * KIB)
     chance = random.Random(1)
 
     class Stingy:
@@ -72,9 +73,9 @@ def test_a_read_that_comes_in_parts_hashes_the_same(tmp_path, monkeypatch):
         def readinto(self, buffer):
             return self.file.readinto(buffer[: chance.randint(1, 30000)])
 
-    fill = _torrent._fill
-    monkeypatch.setattr(_torrent, "_fill", lambda file, buffer: fill(Stingy(file), buffer))
-    parts = _torrent.hash_file(path, 256 * KIB)
+    fill = _pieces._fill
+    monkeypatch.setattr(_pieces, "_fill", lambda file, buffer: fill(Stingy(file), buffer))
+    parts = _pieces.hash_file(path, 256 * KIB)
     assert (parts.sha256, parts.pieces) == (whole.sha256, whole.pieces)
 
 
@@ -94,10 +95,10 @@ def test_libtorrent_takes_the_torrent_and_its_salt_names_it(snapshot):
 
 
 def test_piece_size_follows_from_the_size_alone():
-    assert _torrent.piece_size(0) == _torrent.piece_size(100 * MIB) == 256 * KIB
-    assert _torrent.piece_size(27_000_000_000) == 8 * MIB
+    assert _pieces.piece_size(0) == _pieces.piece_size(100 * MIB) == 64 * KIB
+    assert _pieces.piece_size(27_000_000_000) == 8 * MIB
     for total in (1, 10**8, 10**9, 5 * 10**9, 10**11):
-        piece = _torrent.piece_size(total)
+        piece = _pieces.piece_size(total)
         assert piece & (piece - 1) == 0
         assert piece == 8 * MIB or total <= piece * 2048
 
@@ -125,11 +126,26 @@ def test_what_was_hashed_is_not_read_again(snapshot, monkeypatch):
     assert _torrent.describe(snapshot) == hashes and read == ["file-4"]
 
 
+def test_what_is_fetched_is_hashed_for_it_in_the_same_pass(tmp_path, monkeypatch):
+    class Source:
+        resumes = False
+        blame = ""
+
+        def fetch(self, manifest, path, target, received):
+            target.write_bytes(FILES[path])
+
+    _snapshot.ensure([parse(FILES)], _snapshot.Options(str(tmp_path)), Source)
+    fetched = _snapshot.Snapshot(str(tmp_path), parse(FILES), 2, print)
+    hashes = {path: _pieces.hash_file(fetched.path / path, 64 * KIB).pieces for path in FILES}
+    monkeypatch.setattr(_torrent, "hash_file", None)
+    assert _torrent.describe(fetched) == hashes
+
+
 @pytest.mark.parametrize(
     "damage",
     [
         lambda text: text.replace('"version":1', '"version":0'),
-        lambda text: text.replace(f'"piece":{256 * KIB}', '"piece":16384'),
+        lambda text: text.replace(f'"piece":{64 * KIB}', '"piece":16384'),
         lambda text: text[:-40],
         lambda text: "[]",
         lambda text: "{}",
@@ -138,7 +154,7 @@ def test_what_was_hashed_is_not_read_again(snapshot, monkeypatch):
 )
 def test_a_cache_that_is_not_of_these_bytes_is_no_cache(snapshot, monkeypatch, damage):
     hashes = _torrent.describe(snapshot)
-    cache = _torrent.cache_path(snapshot)
+    cache = snapshot.pieces_path
     text = cache.read_text()
     assert damage(text) != text
     cache.write_text(damage(text))
@@ -153,24 +169,27 @@ def test_a_cache_that_is_not_of_these_bytes_is_no_cache(snapshot, monkeypatch, d
 
 def test_without_remembering_nothing_is_written(snapshot):
     _torrent.describe(snapshot, remember=False)
-    assert not _torrent.cache_path(snapshot).exists()
+    assert not snapshot.pieces_path.exists()
 
 
 @pytest.mark.parametrize("known", [False, True])
 @pytest.mark.parametrize(
     ("damage", "seen"),
     [
-        (lambda path: path.write_bytes(b"x" * path.stat().st_size), "seen sha256 "),
-        (lambda path: path.write_bytes(b"x"), "1 bytes"),
-        (lambda path: path.unlink(), "no such file"),
-        (lambda path: (path.rename(path.with_name("moved")), path.symlink_to("moved")), "seen l"),
+        (lambda path: path.write_bytes(b"x" * path.stat().st_size), "expected sha256 .*, seen "),
+        (lambda path: path.write_bytes(b"x"), "expected 16385 bytes, seen 1"),
+        (lambda path: path.unlink(), "expected a file, seen none"),
+        (
+            lambda path: (path.rename(path.with_name("moved")), path.symlink_to("moved")),
+            "expected a regular file, seen l",
+        ),
     ],
 )
 def test_what_the_lock_does_not_say_is_not_described(snapshot, damage, seen, known):
     if known:
         _torrent.describe(snapshot)
     damage(snapshot.path / "file-4")
-    with pytest.raises(_snapshot.SnapshotError, match=f"file-4: expected .*{seen}.*not given to other hosts"):
+    with pytest.raises(_snapshot.SnapshotError, match=f"file-4: {seen}.*not given to other hosts"):
         _torrent.describe(snapshot)
 
 
@@ -180,4 +199,4 @@ def test_everybody_may_read_the_cache(snapshot):
         _torrent.describe(snapshot)
     finally:
         os.umask(mask)
-    assert _torrent.cache_path(snapshot).stat().st_mode & 0o777 == 0o644
+    assert snapshot.pieces_path.stat().st_mode & 0o777 == 0o644
