@@ -246,7 +246,6 @@ class Peer:
 
     def _say(self, text: str) -> None:
         self._phase = text
-        self.swarm.touch()
 
     def serve(self, ready: Callable[[], None]) -> None:
         """:raises SnapshotError: it cannot begin"""

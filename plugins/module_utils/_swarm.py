@@ -560,7 +560,7 @@ class Swarm(StagedFetcher):
     # for the status
 
     def touch(self) -> None:
-        """Something else than payload got on: a file is being hashed."""
+        """Something else than payload got on: all is verified and in place."""
         self._active = time.monotonic()
 
     @property

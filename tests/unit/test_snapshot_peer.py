@@ -9,6 +9,7 @@ import re
 import socket
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 
 import libtorrent
@@ -364,7 +365,8 @@ def test_a_stranger_gets_no_byte(fleet, lacks):
     second.ended()
 
 
-def test_nobody_answers(fleet):
+def test_nobody_answers(fleet, monkeypatch):
+    monkeypatch.setattr(_snapshot, "Meter", partial(_snapshot.Meter, every=0.1))  # talk is no progress
     host = fleet.hosts[1]
     host.start(LOCK, idle=1)
     problem = host.ended("failed")["problem"]
