@@ -24,7 +24,10 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
         arguments = dict(self._task.args)
-        if not self._task.check_mode and not self._task.async_val and not arguments.get("settled_only"):
+        if arguments.get("settled_only"):
+            # Check mode can be a play's or a block's, which no variable tells.
+            return result | self._execute_module(MODULE, task_vars=task_vars) | {"check_mode": self._task.check_mode}
+        if not self._task.check_mode and not self._task.async_val:
             look = self._execute_module(MODULE, {**arguments, "settled_only": True}, task_vars=task_vars)
             if look.get("failed") or look.get("settled"):
                 return result | look

@@ -38,6 +38,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._snapshot import (
     volume,
 )
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._swarm import Swarm
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._sync_report import shares
 
 TERM_WITHIN, KILL_WITHIN = 5.0, 5.0
 START_WITHIN = 60.0
@@ -377,8 +378,4 @@ def line(state: str, done: int, total: int, rate: float, received: Mapping[str, 
     if state == "working" and rate > 0:
         parts += [f"{rate / 1e6:.1f} MB/s", f"{duration((total - done) / rate)} left"]
     text = ", ".join(parts)
-    everything = sum(received.values())
-    if everything:
-        shares = sorted(received.items(), key=lambda item: (-item[1], item[0]))
-        text += "; from " + ", ".join(f"{name} {100 * count / everything:.0f} %" for name, count in shares)
-    return text
+    return f"{text}; from {shares(received)}" if any(received.values()) else text

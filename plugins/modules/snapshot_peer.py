@@ -27,9 +27,11 @@ options:
   state:
     description:
       - V(started) ends an earlier peer of this store, starts one and returns when it listens.
+      - V(finished) waits until it has what its host wants or knows that it cannot have it, and says meanwhile how far it is.
+        Does not fail then, so that another try can follow; see RV(settled) and RV(problem). In check mode waits for nothing.
       - V(stopped) ends it and returns what it has come to.
     type: str
-    choices: [started, stopped]
+    choices: [started, finished, stopped]
     default: started
   snapshots:
     description: What this host is to have, as the lock holds it. Required to start.
@@ -98,7 +100,9 @@ options:
     type: int
     default: 3600
   idle:
-    description: Seconds without a byte in or out after which it gives up what is missing, or, when nothing is, ends.
+    description:
+      - Seconds without a byte in or out after which it gives up what is missing, or, when nothing is, ends.
+      - Also the seconds for which V(finished) waits for a host that does not answer.
     type: int
     default: 180
   timeout:
@@ -156,10 +160,20 @@ port:
   type: int
   returned: when O(state=started)
   sample: 6881
+settled:
+  description: Whether the host has all that it wants.
+  type: bool
+  returned: when O(state=finished)
+  sample: true
+problem:
+  description: Why not; expected, seen, what to do.
+  type: str
+  returned: when O(state=finished)
+  sample: ""
 status:
   description: The last status of the peer; empty when there never was one.
   type: dict
-  returned: when O(state=stopped)
+  returned: when O(state=finished) or O(state=stopped)
   contains:
     state:
       description: V(working), V(whole) or V(failed).
@@ -241,7 +255,7 @@ SECRET = re.compile(r"[0-9a-f]{32,}")
 
 def argument_spec() -> dict[str, Any]:
     return {
-        "state": {"type": "str", "choices": ["started", "stopped"], "default": "started"},
+        "state": {"type": "str", "choices": ["started", "finished", "stopped"], "default": "started"},
         "snapshots": {
             "type": "list",
             "elements": "dict",
@@ -325,6 +339,13 @@ def start(module: AnsibleModule) -> dict[str, Any]:
     return {"changed": True, "pid": _peer.start(params["store"], peer.serve), **where}
 
 
+def see(module: AnsibleModule) -> dict[str, Any]:
+    """As far as it is now: the action plugin waits, not the module."""
+    status = _peer.status(module.params["store"])
+    settled = status.get("state") == "whole"
+    return {"changed": False, "settled": settled, "problem": status.get("problem", ""), "status": status}
+
+
 def stop(module: AnsibleModule) -> dict[str, Any]:
     store = module.params["store"]
     there = _peer.running(store) is not None
@@ -344,7 +365,9 @@ def main() -> None:
     if starting and not module.check_mode and not _swarm.available():
         module.fail_json(msg=missing_required_lib("libtorrent"))
     try:
-        module.exit_json(**(start(module) if starting else stop(module)))
+        module.exit_json(
+            **{"started": start, "finished": see, "stopped": stop}[module.params["state"]](module)
+        )
     except (_manifest.ManifestError, _snapshot.SnapshotError, _peer.PeerError) as error:
         module.fail_json(msg=str(error))
 

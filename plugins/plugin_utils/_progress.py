@@ -22,6 +22,7 @@ import contextlib
 import re
 import secrets
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure
@@ -69,9 +70,7 @@ def run_with_progress(
     progress = shell.join_path(directory, name)
     clean = f"rm -f {shell.quote(job)} {shell.quote(progress)}"
     try:
-        problem = _follow(
-            action, job, progress, _label(action, task_vars), time.monotonic() + timeout + GRACE
-        )
+        problem = _follow(action, job, progress, label(action, task_vars), time.monotonic() + timeout + GRACE)
         if problem:
             return {"failed": True, "msg": problem}
         result = action._execute_module(
@@ -108,36 +107,28 @@ def _start(
         action._cleanup_remote_tmp = True
 
 
-def _label(action: ActionBase, task_vars: dict[str, Any] | None) -> str:
+def label(action: ActionBase, task_vars: dict[str, Any] | None) -> str:
+    """What a line of this task begins with."""
     host = (task_vars or {}).get("inventory_hostname", "?")
     return f"{host} -> {action._task.delegate_to}" if action._task.delegate_to else str(host)
 
 
-def _follow(action: ActionBase, job: str, progress: str, label: str, deadline: float) -> str:
+def _follow(action: ActionBase, job: str, progress: str, host: str, deadline: float) -> str:
     """Print the lines until the job has ended. Returns what is wrong with the job itself, or nothing."""
     quote = action._connection._shell.quote
-    printed, wait, lost_since = 0, FIRST_POLL, None
-    while time.monotonic() < deadline:
-        time.sleep(wait)
-        wait = min(wait * POLL_GROWTH, LAST_POLL)
+    printed = 0
+
+    def command() -> str:
         # The job before its lines: when the job has ended, the lines that follow are all there are.
-        command = (
+        return (
             f"printf '{_JOB}%s\\n' \"$(head -c 40 {quote(job)} 2>/dev/null)\"; "
             f"touch -ac {quote(progress)} 2>/dev/null; tail -n +{printed + 1} {quote(progress)} 2>/dev/null || :"
         )
-        try:
-            stdout = action._low_level_execute_command(command)["stdout"]
-        except AnsibleConnectionFailure:
-            lost_since = lost_since or time.monotonic()
-            if time.monotonic() - lost_since > LEASE:
-                raise
-            with contextlib.suppress(Exception):
-                action._connection.reset()
-            continue
-        lost_since = None
+
+    for stdout in polls(action, command, deadline):
         state, lines = parse_poll(stdout)
         for line in lines:
-            Display().display(f"{label}: {line}")
+            Display().display(f"{host}: {line}")
         printed += len(lines)
         if state is None:
             continue
@@ -151,6 +142,36 @@ def _follow(action: ActionBase, job: str, progress: str, label: str, deadline: f
     return (
         "the background job neither ended nor was ended within its time limit; see its processes on the host"
     )
+
+
+def polls(
+    action: ActionBase,
+    command: Callable[[], str],
+    deadline: float,
+    longest: float = LAST_POLL,
+    patience: float = LEASE,
+) -> Iterator[str]:
+    """What `command()` prints on the host, again and again until the deadline (time.monotonic).
+
+    :param longest: seconds between two of them, in the end
+    :param patience: seconds for which a lost connection is waited out
+    :raises AnsibleConnectionFailure: it stayed lost
+    """
+    wait, lost_since = FIRST_POLL, None
+    while time.monotonic() < deadline:
+        time.sleep(wait)
+        wait = min(wait * POLL_GROWTH, longest)
+        try:
+            stdout = action._low_level_execute_command(command())["stdout"]
+        except AnsibleConnectionFailure:
+            lost_since = lost_since or time.monotonic()
+            if time.monotonic() - lost_since > patience:
+                raise
+            with contextlib.suppress(Exception):
+                action._connection.reset()
+            continue
+        lost_since = None
+        yield stdout
 
 
 def parse_poll(stdout: str) -> tuple[str | None, list[str]]:

@@ -1,0 +1,88 @@
+#!/usr/bin/python
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: sync_report
+short_description: Show what a sync of the models did on each host
+version_added: "0.2.0"
+author:
+  - The sparkfleet.vllm authors (@sparkfleet)
+description:
+  - One row a host; its state, bytes from the Hub, bytes from other hosts and from which, bytes sent to others, seconds, rate,
+    and what went wrong on the way.
+  - Runs once for all hosts of the play, also for those that failed or did not answer, on the controller, and connects to
+    nothing.
+options:
+  plan:
+    description: The last plan of the filter P(sparkfleet.vllm.sync_plan#filter).
+    type: dict
+    required: true
+attributes:
+  check_mode:
+    description: Shows what would be fetched and received.
+    support: full
+  diff_mode:
+    description: Nothing to compare.
+    support: none
+  idempotent:
+    description: Changes nothing.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Show what came from where
+  sparkfleet.vllm.sync_report:
+    plan: "{{ __model_sync_plan }}"
+"""
+
+RETURN = r"""
+rows:
+  description: The table in numbers, one entry a host of the play.
+  type: list
+  elements: dict
+  returned: always
+  contains:
+    host:
+      description: Name in the inventory.
+      type: str
+      sample: spark-3
+    state:
+      description:
+        - What became of it. V(present), V(fetched) from the Hub, V(received) from the fleet, V(repaired), V(FAILED) with a
+          reason, V(did not answer), V(took no part), or in check mode what would.
+      type: str
+      sample: received
+    hub_bytes:
+      description: Bytes from the Hub.
+      type: int
+      sample: 0
+    from:
+      description: Bytes from other hosts, by host.
+      type: dict
+      sample: {spark-1: 14850000000, spark-2: 12150000000}
+    to:
+      description: Bytes to other hosts, by host.
+      type: dict
+      sample: {spark-4: 9000000000}
+    seconds:
+      description: Time it took.
+      type: float
+      sample: 87.4
+    bytes_per_second:
+      description: Both kinds of bytes over that time.
+      type: int
+      sample: 308924485
+    remarks:
+      description: What went wrong on the way, also on a host that is whole now.
+      type: list
+      elements: str
+      sample: []
+    problem:
+      description: Why the host is not whole, in full; empty when it is.
+      type: str
+      sample: ""
+"""
