@@ -8,8 +8,9 @@ Who may take part: an address of the inventory (everyone else's connection is re
 time. Every block is checked against the hash tree before it counts, the flat sha256 of every file against the lock
 before it is promoted.
 
-What is promoted is never written. It is seeded in upload mode, where libtorrent requests nothing; without it a torrent
-whose file turns out to be damaged would be repaired in place.
+What is promoted is never written. What was whole is seeded in upload mode, where libtorrent requests nothing; without
+it a torrent whose file turns out to be damaged would be repaired in place. What has just come is complete, and is
+paused at the first error.
 """
 
 from __future__ import annotations
@@ -282,10 +283,15 @@ class Swarm(StagedFetcher):
             each = self._torrents.get(manifest.commit)
             if each is None:
                 return
-            each.handle.set_flags(lt.torrent_flags.upload_mode)
-            # The same files under another name: nothing is read or moved, connections stay.
-            each.handle.move_storage(str(folder), lt.move_flags_t.reset_save_path_unchecked)
-            each.folder, each.sending = folder, True
+            if each.handle.status().is_seeding:
+                # The same files under another name: nothing is read or moved, connections stay. It has all and asks for
+                # nothing; upload mode, set now, would cancel requests that libtorrent has no book of any more (it crashes).
+                each.handle.move_storage(str(folder), lt.move_flags_t.reset_save_path_unchecked)
+                each.folder, each.sending = folder, True
+            else:
+                # Only some files came, the others were right already: now it can give them all.
+                self._session.remove_torrent(each.handle)
+                self._add(manifest, folder, [], sending=True)
 
     def _add(self, manifest: Manifest, folder: Path, paths: Sequence[str], sending: bool) -> None:
         hashes = _torrent.decode(manifest, self.descriptions[manifest.commit])
