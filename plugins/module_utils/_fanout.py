@@ -13,6 +13,7 @@ A *plan* is plain data and holds all that a run of the role remembers. Each step
     suspects  hosts that sent others wrong bytes: to be hashed in full before they count for anything
     go        whether another transfer can bring something
     left      whether any host is not whole
+    round     how often the fleet was looked at
     check     whether this is check mode: then nothing follows the look
     news      whether there is anything to tell: something came, went wrong, or is still missing
 """
@@ -71,7 +72,8 @@ def note(
         if host not in batch and not known["out"]:
             known["out"] = "did not answer"
     check = bool(plan.get("check")) or any(one.get("check_mode") for one in results.get("look", {}).values())
-    return _plan(fleet, fan_out, described if step == "describe" else None, check)
+    after = _plan(fleet, fan_out, described if step == "describe" else None, check)
+    return after | {"round": int(plan.get("round", 0)) + (step == "look"), "check": check}
 
 
 def _copy(value: Any) -> Any:
@@ -264,7 +266,6 @@ def _plan(
         "suspects": [host for host in active if fleet[host]["suspect"]],
         "go": not check and any(hosts[host]["fetch"] or hosts[host]["receive"] for host in active),
         "left": any(hosts[host]["problem"] for host in active),
-        "check": check,
         "news": any(
             known["hub_bytes"] or known["from"] or known["remarks"] or known["out"] or hosts[host]["problem"]
             for host, known in fleet.items()

@@ -266,9 +266,7 @@ def test_a_peer_that_could_not_start():
 def test_a_host_that_stopped_answering_is_no_holder():
     run = Run(one=look(WHOLE), two=look(), three=look()).described()
     run.batch.remove("one")
-    run.transfer(
-        two=status("failed", problem="lost one"), stop={"one": {"unreachable": True}}
-    )
+    run.transfer(two=status("failed", problem="lost one"), stop={"one": {"unreachable": True}})
     assert run.plan["fleet"]["one"]["out"] == "did not answer"
     assert run.does("fetch") == {"two": [BODY, DRAFT]}
 
@@ -305,6 +303,14 @@ def test_in_check_mode_the_plan_is_made_and_nothing_follows():
     assert run.does("fetch") == {"one": [BODY, DRAFT]} and run.does("later") == {"two": [BODY, DRAFT]}
     assert run.plan["check"] and not run.plan["go"]
     assert Run(one=look(), two=look()).plan["go"]
+
+
+def test_rounds_are_counted_by_looks():
+    run = Run(one=look(), two=look())
+    assert run.plan["round"] == 1
+    run.fetch(one={"failed": True, "msg": "x"})
+    assert run.plan["round"] == 1
+    assert run.look(one=look(), two=look()).plan["round"] == 2
 
 
 def test_there_is_something_to_tell_unless_all_was_in_place():

@@ -223,7 +223,7 @@ class Front(action.ActionModule):
         self._task = SimpleNamespace(args=arguments, check_mode=check, async_val=background)
         self.look, self.calls = look, []
 
-    def _execute_module(self, name, args, task_vars=None):
+    def _execute_module(self, name, args=None, task_vars=None):
         self.calls.append(("look", args))
         return self.look
 
@@ -270,7 +270,14 @@ def test_the_time_limit_says_what_is_kept(front):
     assert "exception" not in result
 
 
-@pytest.mark.parametrize("options", [{"check": True}, {"background": 60}, {"settled_only": True}])
+@pytest.mark.parametrize("check", [True, False])
+def test_a_look_is_one_execution_and_says_whether_it_is_check_mode(front, check):
+    one = front({"settled": False}, check=check, settled_only=True)
+    assert one.run() == {"settled": False, "check_mode": check}
+    assert [name for name, *_ in one.calls] == ["look"]
+
+
+@pytest.mark.parametrize("options", [{"check": True}, {"background": 60}])
 def test_no_look_before_what_is_short_or_polled_elsewhere(front, options):
     one = front({}, **options)
     one.run()
