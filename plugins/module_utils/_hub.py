@@ -409,12 +409,19 @@ class Hub:
         )
 
 
+BLAME = (
+    "the Hub, or something between, gives other bytes than were locked: do not use them. Check the endpoint, or lock "
+    "again"
+)
+
+
 @dataclass(frozen=True)
 class HttpFetcher:
     """One request a file, and a file goes on where it stopped."""
 
     hub: Hub
     resumes = True
+    blame = BLAME
 
     def fetch(self, manifest: Manifest, path: str, target: Path, received: Callable[[int], None]) -> None:
         self.hub.download(
@@ -428,6 +435,7 @@ class LibraryFetcher:
 
     hub: Hub
     resumes = False
+    blame = BLAME
 
     def fetch(self, manifest: Manifest, path: str, target: Path, received: Callable[[int], None]) -> None:
         folder = target.with_name(f"{target.name}.d")
