@@ -17,13 +17,12 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _fetch, _file, _oci
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._image_source import Source
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._registry import Reference
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._snapshot import (
     Meter,
@@ -41,6 +40,18 @@ FETCHES = 2
 WORKERS = 3
 """As many as an engine fetches at the same time."""
 LONGEST_WAIT = 30.0
+
+
+class Source(Protocol):
+    """Who has manifests and blobs of the repository. Each method raises UpstreamError."""
+
+    home: str
+
+    def manifest(self, digest: str) -> bytes:
+        """Its bytes, verified."""
+
+    def blob(self, digest: str, offset: int) -> AbstractContextManager[tuple[int, Iterator[bytes]]]:
+        """Where the bytes begin, and the bytes."""
 
 
 class ImageStoreError(Exception):

@@ -98,6 +98,11 @@ options:
       - The controller asks this first, so that a host where all is in place costs one short execution.
     type: bool
     default: false
+  bundle:
+    description:
+      - Directory of a bundle on the host. Files come from there, and no Hub is asked. Each is verified against the lock all
+        the same.
+    type: path
   fetch:
     description:
       - With V(false) files are hashed that the stat cache does not vouch for (all of them with O(verify=full)), and what was
@@ -273,7 +278,13 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _address, _hub, _manifest, _snapshot
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
+    _address,
+    _bundle,
+    _hub,
+    _manifest,
+    _snapshot,
+)
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import Progress
 
 MIB = 1024 * 1024
@@ -304,6 +315,7 @@ def argument_spec() -> dict[str, Any]:
         "lock_timeout": {"type": "int", "default": 3600},
         "timeout": {"type": "int", "default": 14400},
         "settled_only": {"type": "bool", "default": False},
+        "bundle": {"type": "path"},
         "fetch": {"type": "bool", "default": True},
         "interface": {"type": "str"},
         "address": {"type": "str"},
@@ -331,7 +343,13 @@ def run(module: AnsibleModule) -> list[_snapshot.Report]:
         return _snapshot.check(manifests, options, remember=not module.check_mode)
     home = Path(module.tmpdir) / "hub"
     hub = replace(hub, on_wait=progress.say)
-    return _snapshot.ensure(manifests, options, lambda: _hub.fetcher_for(hub, params["transport"], home))
+
+    def fetcher() -> _snapshot.Fetcher:
+        if params["bundle"]:
+            return _bundle.BundleFetcher(Path(params["bundle"]))
+        return _hub.fetcher_for(hub, params["transport"], home)
+
+    return _snapshot.ensure(manifests, options, fetcher)
 
 
 def outcome(module: AnsibleModule, reports: list[_snapshot.Report]) -> dict[str, Any]:
@@ -361,7 +379,12 @@ def main() -> None:
         module.fail_json(msg=missing_required_lib("huggingface_hub"), exception=traceback.format_exc())
     except _hub.HubError as error:
         module.fail_json(msg=f"{error}. Nothing was promoted; what was verified is kept for the next run")
-    except (_manifest.ManifestError, _snapshot.SnapshotError, _address.AddressError) as error:
+    except (
+        _manifest.ManifestError,
+        _snapshot.SnapshotError,
+        _address.AddressError,
+        _bundle.BundleError,
+    ) as error:
         module.fail_json(msg=str(error))
     for report in reports:
         if report.unexpected and report.state == "present":

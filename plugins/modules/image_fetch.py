@@ -30,6 +30,7 @@ options:
   sources:
     description:
       - Addresses of registries that are asked, in this order. Each is asked for what the ones before it did not give.
+      - An absolute path is the storage of another registry on this host, read as it lies there.
       - Default, the image's own registry.
     type: list
     elements: str
@@ -138,6 +139,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
     _oci,
     _registry,
 )
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._image_folder import FolderSource
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._image_source import Source
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import Progress
 
@@ -158,13 +160,17 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 
-def sources(params: dict[str, Any], reference: _registry.Reference) -> list[Source]:
+def sources(params: dict[str, Any], reference: _registry.Reference) -> list[Source | FolderSource]:
     """The registries in their order. Only the last one gets to see the password: the others are mirrors."""
     homes = params["sources"] or [_registry.endpoint(reference.registry)]
     known = None
     if params["username"]:
         known = _registry.Credentials(params["username"], params["password"] or "")
-    return [Source(home, reference) for home in homes[:-1]] + [Source(homes[-1], reference, known)]
+
+    def source(home: str, credentials: _registry.Credentials | None) -> Source | FolderSource:
+        return FolderSource(home) if home.startswith("/") else Source(home, reference, credentials)
+
+    return [*(source(home, None) for home in homes[:-1]), source(homes[-1], known)]
 
 
 def run(module: AnsibleModule) -> _image_store.Report | None:

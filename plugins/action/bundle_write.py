@@ -1,0 +1,63 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Controller side of C(bundle_write): recipe, lock and patches are read here, and the rest says how far it is."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible.utils.vars import merge_hash
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _bundle, _lock
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._store import patch_path
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._progress import run_with_progress
+
+TIMEOUT = 14400
+
+
+def texts(arguments: Mapping[str, Any]) -> dict[str, bytes]:
+    """{path in the bundle: bytes} of what the controller has.
+
+    :raises OSError: a file cannot be read
+    """
+    lock = arguments["lock"]
+    found = {_bundle.RECIPE: Path(arguments["recipe_path"]).read_bytes()}
+    path = Path(arguments["lock_path"])
+    # In check mode a lock of first use is not written: this is what would be in it.
+    found[_bundle.LOCK] = path.read_bytes() if path.exists() else _lock.render(plain(lock)).encode()
+    for patch in lock["patches"]:
+        found[patch_path("", patch["sha256"], patch["name"])] = Path(patch["src"]).expanduser().read_bytes()
+    return found
+
+
+def plain(lock: Mapping[str, Any]) -> dict[str, Any]:
+    """The lock as its file holds it: without what its patches carry at run time."""
+    (patch_keys,) = (key.keys for key in _lock.SCHEMA if key.name == "patches")
+    names = [key.name for key in patch_keys]
+    return {**lock, "patches": [{name: patch[name] for name in names} for patch in lock["patches"]]}
+
+
+class ActionModule(ActionBase):
+    TRANSFERS_FILES = False
+    _supports_check_mode = True
+    _supports_async = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result = super().run(tmp, task_vars)
+        arguments = dict(self._task.args)
+        try:
+            held = texts(arguments)
+        except OSError as error:
+            raise AnsibleActionFail(
+                f"expected recipe, lock and patches on the controller, seen {error}; run the recipe role first"
+            ) from error
+        arguments["texts"] = {path: base64.b64encode(content).decode() for path, content in held.items()}
+        timeout = int(arguments.get("timeout") or TIMEOUT)
+        return merge_hash(
+            result, run_with_progress(self, "sparkfleet.vllm.bundle_write", arguments, task_vars, timeout)
+        )
