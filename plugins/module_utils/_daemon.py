@@ -84,14 +84,23 @@ def render(content: Mapping[str, Any], like: str = "") -> str:
 
 
 def wanted(
-    current: Mapping[str, Any], mirrors: Iterable[str], nvidia_runtime: bool, config: Mapping[str, Any]
+    current: Mapping[str, Any],
+    mirrors: Iterable[str],
+    nvidia_runtime: bool,
+    config: Mapping[str, Any],
+    fleet_registry: str = "",
 ) -> dict[str, Any]:
     """daemon.json of a Spark: `current`, the mirrors, an nvidia runtime where there is none yet, and `config`.
 
     A mirror given as http:// needs no insecure-registries entry: the engine takes the scheme from the URL.
+
+    :param fleet_registry: the mirror that the engine asks before all others, those of `current` too
     """
     mirrored = merge({"registry-mirrors": list(mirrors)} if mirrors else {}, config)
-    return merge(current, mirrored, {"runtimes": NVIDIA_RUNTIME} if nvidia_runtime else {})
+    merged = merge(current, mirrored, {"runtimes": NVIDIA_RUNTIME} if nvidia_runtime else {})
+    if fleet_registry:
+        merged["registry-mirrors"] = _headed(merged.get("registry-mirrors", []), fleet_registry)
+    return merged
 
 
 def merge(
@@ -226,6 +235,12 @@ def _unite(there: list[Any], wanted: list[Any]) -> list[Any]:
         if _plain(item) not in [_plain(known) for known in united]:
             united.append(item)
     return united
+
+
+def _headed(there: list[Any], first: str) -> list[Any]:
+    """`first` at the head of a list, as it is written there if it is."""
+    own = [item for item in there if _plain(item) == _plain(first)]
+    return [*(own[:1] or [first]), *(item for item in there if item not in own)]
 
 
 def _plain(item: Any) -> Any:

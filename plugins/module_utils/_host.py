@@ -40,6 +40,7 @@ class Wanted:
     docker_package: str = "docker.io"
     toolkit_package: str = "nvidia-container-toolkit"
     registry_mirrors: tuple[str, ...] = ()
+    fleet_registry: str = ""
     daemon_config: Mapping[str, Any] = field(default_factory=dict)
     restart_docker: str = "auto"
     directories: tuple[str, ...] = ()
@@ -162,7 +163,11 @@ def merged_config(info: Mapping[str, Any], wanted: Wanted) -> dict[str, Any]:
     if file["error"]:
         raise _daemon.DaemonConfigError(file["error"])
     return _daemon.wanted(
-        file["content"] or {}, wanted.registry_mirrors, wanted.toolkit, wanted.daemon_config
+        file["content"] or {},
+        wanted.registry_mirrors,
+        wanted.toolkit,
+        wanted.daemon_config,
+        wanted.fleet_registry,
     )
 
 

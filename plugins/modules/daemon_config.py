@@ -28,6 +28,10 @@ options:
     type: list
     elements: str
     default: []
+  fleet_registry:
+    description: A mirror of Docker Hub that the engine asks before all others, those that are in the file already too.
+    type: str
+    default: ""
   nvidia_runtime:
     description: Add a runtime C(nvidia) where there is none. One that is there stays as it is.
     type: bool
@@ -130,6 +134,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils import _daemon, _p
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "path": {"type": "path", "default": "/etc/docker/daemon.json"},
     "registry_mirrors": {"type": "list", "elements": "str", "default": []},
+    "fleet_registry": {"type": "str", "default": ""},
     "nvidia_runtime": {"type": "bool", "default": False},
     "config": {"type": "dict", "default": {}},
     "restart": {"type": "str", "choices": ["auto", "always", "never"], "default": "auto"},
@@ -216,7 +221,13 @@ def main() -> None:
     try:
         text = path.read_text() if path.exists() else ""
         before = _daemon.parse(text)
-        after = _daemon.wanted(before, asked["registry_mirrors"], asked["nvidia_runtime"], asked["config"])
+        after = _daemon.wanted(
+            before,
+            asked["registry_mirrors"],
+            asked["nvidia_runtime"],
+            asked["config"],
+            asked["fleet_registry"],
+        )
     except (_daemon.DaemonConfigError, OSError) as error:
         module.fail_json(
             msg=f"expected {path} that can be merged, seen: {error}; do: mend it by hand and run again"

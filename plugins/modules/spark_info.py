@@ -91,6 +91,10 @@ options:
         type: list
         elements: str
         default: []
+      fleet_registry:
+        description: The mirror it must ask before all others. Empty for none.
+        type: str
+        default: ""
       daemon_config:
         description: What else daemon.json must hold.
         type: dict
@@ -331,6 +335,7 @@ WANTED: dict[str, dict[str, Any]] = {
     "docker_package": {"type": "str", "default": "docker.io"},
     "toolkit_package": {"type": "str", "default": "nvidia-container-toolkit"},
     "registry_mirrors": {"type": "list", "elements": "str", "default": []},
+    "fleet_registry": {"type": "str", "default": ""},
     "daemon_config": {"type": "dict", "default": {}},
     "restart_docker": {"type": "str", "choices": ["auto", "always", "never"], "default": "auto"},
     "directories": {"type": "list", "elements": "path", "default": []},

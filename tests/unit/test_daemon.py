@@ -63,6 +63,29 @@ def test_nothing_wanted_changes_nothing():
     assert _daemon.wanted({"debug": True}, [], False, {}) == {"debug": True}
 
 
+FLEET = "http://192.0.2.1:5000"
+
+
+@pytest.mark.parametrize(
+    ("there", "mirrors", "expected"),
+    [
+        ([], [], [FLEET]),
+        ([], ["http://m"], [FLEET, "http://m"]),
+        (["http://own"], ["http://m"], [FLEET, "http://own", "http://m"]),
+        (["http://own", FLEET, "http://m"], [], [FLEET, "http://own", "http://m"]),
+        ([f"{FLEET}/", "http://own"], [], [f"{FLEET}/", "http://own"]),
+    ],
+)
+def test_the_fleets_registry_is_asked_before_every_other_mirror(there, mirrors, expected):
+    before = {"registry-mirrors": there} if there else {}
+    assert _daemon.wanted(before, mirrors, False, {}, FLEET)["registry-mirrors"] == expected
+
+
+def test_without_a_registry_of_the_fleet_the_order_of_mirrors_stays():
+    own = {"registry-mirrors": ["http://b", "http://a"]}
+    assert _daemon.wanted(own, ["http://a"], False, {}) == own
+
+
 def _tree(rng: random.Random, depth: int = 0) -> dict[str, Any]:
     """The kind of a value hangs on its key, so that any two trees can be merged."""
     return {f"{key}{depth}": _value(rng, key, depth) for key in rng.sample("abcdefgh", rng.randint(0, 6))}
