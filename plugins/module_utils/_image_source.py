@@ -22,7 +22,8 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._registry import (
 with suppress(ImportError):  # the module says so, with missing_required_lib
     import requests
 
-BLOCK = 1024 * 1024
+BLOCK = 64 * 1024
+"""Bytes of one read. What of a block was read is lost when the connection breaks."""
 TIMEOUT = (5, 60)
 """Seconds to connect, and without a byte."""
 

@@ -83,6 +83,11 @@ pulled_bytes:
   returned: success
   type: int
   sample: 9800000000
+mirrored:
+  description: Whether engines ask their mirrors for this image, which they do for those of Docker Hub only.
+  returned: success
+  type: bool
+  sample: true
 settled:
   description: Whether all was in place already.
   returned: success
@@ -142,7 +147,7 @@ def pull(client: Any, reference: _registry.Reference, retries: int, say: Any) ->
     """
     transferred = 0
     for left in reversed(range(retries + 1)):
-        progress, last = _pull.Pull(), float("-inf")
+        progress, last = _pull.Pull(), time.monotonic()
         try:
             for event in client.api.pull(reference.name, tag=reference.digest, stream=True, decode=True):
                 progress.feed(event)
@@ -224,7 +229,7 @@ def main() -> None:
             msg=f"expected a Docker engine that answers, seen: {error}; run the prerequisites role"
         )
     result: dict[str, Any] = {"changed": False, "settled": False, "image": params["image"], "id": identity}
-    result |= {"pulled_bytes": 0}
+    result |= {"pulled_bytes": 0, "mirrored": reference.registry == _registry.DOCKER_HUB}
     if identity and not new:
         module.exit_json(**result | {"settled": True})
     if params["settled_only"]:
