@@ -1,0 +1,105 @@
+"""What the role image_registry writes, and which host and address it takes, by Ansible's own templating."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+
+ROLE = Path(__file__).resolve().parents[2] / "roles" / "image_registry"
+
+
+def trusted(value):
+    if isinstance(value, str):
+        return trust_as_template(value)
+    return {key: trusted(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+def variables(sparks=("a", "b"), hostvars=None, **given):
+    known = trusted(yaml.safe_load((ROLE / "defaults/main.yml").read_text()))
+    known |= trusted(yaml.safe_load((ROLE / "vars/main.yml").read_text()))
+    hosts = {name: {"ansible_host": f"192.0.2.{number}"} for number, name in enumerate(sparks, 1)}
+    for name, more in (hostvars or {}).items():
+        hosts[name] |= more
+    return (
+        known | {"groups": {"sparks": list(sparks)}, "hostvars": hosts, "ansible_managed": "managed"} | given
+    )
+
+
+def value(name, known):
+    return Templar(loader=DataLoader(), variables=known).template(trust_as_template("{{ " + name + " }}"))
+
+
+def rendered(template, known):
+    text = (ROLE / "templates" / template).read_text()
+    return Templar(loader=DataLoader(), variables=known).template(trust_as_template(text))
+
+
+@pytest.mark.parametrize(
+    ("sparks", "given", "host"),
+    [
+        (["a", "b"], {}, "a"),
+        (["a"], {}, ""),
+        ([], {}, ""),
+        (["a", "b"], {"spark_registry_mirrors": ["http://m"]}, ""),
+        (["a", "b"], {"spark_registry_mirrors": ["http://m"], "spark_registry_host": "b"}, "b"),
+        (["a", "b"], {"spark_registry_host": ""}, ""),
+        (["a"], {"spark_registry_host": "a"}, "a"),
+    ],
+)
+def test_which_host_serves(sparks, given, host):
+    assert value("image_registry_host", variables(sparks, **given)) == host
+
+
+FACTS = {"ansible_facts": {"ansible_enp1s0f0np0": {"ipv4": {"address": "198.51.100.1"}}}}
+
+
+@pytest.mark.parametrize(
+    ("more", "given", "authority"),
+    [
+        ({}, {}, "192.0.2.1:5000"),
+        ({"spark_address": "198.51.100.7"}, {}, "198.51.100.7:5000"),
+        ({"spark_address": "2001:db8::7"}, {"image_registry_port": 5001}, "[2001:db8::7]:5001"),
+        ({"spark_interface": "enp1s0f0np0"}, {"__image_registry_facts": FACTS}, "198.51.100.1:5000"),
+        # An interface that is not there leads nowhere, rather than to another network.
+        ({"spark_interface": "enp1s0f0np0"}, {"__image_registry_facts": {"ansible_facts": {}}}, ":5000"),
+    ],
+)
+def test_where_it_listens(more, given, authority):
+    assert value("__image_registry_authority", variables(hostvars={"a": more}, **given)) == authority
+
+
+def test_a_host_without_an_address_is_met_under_its_name():
+    known = variables()
+    known["hostvars"]["a"] = {}
+    assert value("__image_registry_authority", known) == "a:5000"
+
+
+def test_the_registry_only_reads_and_knows_no_upstream():
+    given = {"image_registry_username": "me", "image_registry_password": "secret", "spark_store": "/srv/a b"}
+    text = rendered("registry.yml.j2", variables(**given))
+    config = yaml.safe_load(text)
+    assert config["storage"]["filesystem"] == {"rootdirectory": "/srv/a b/registry"}
+    assert config["storage"]["maintenance"]["readonly"] == {"enabled": True}
+    assert config["http"]["addr"] == "192.0.2.1:5000"
+    assert "proxy" not in config
+    assert "secret" not in text
+
+
+def test_the_unit_serves_that_configuration_without_rights():
+    unit = rendered("sparkfleet-registry.service.j2", variables())
+    assert "ExecStart=/usr/bin/docker-registry serve /etc/sparkfleet-registry.yml\n" in unit
+    for line in ("DynamicUser=yes", "ProtectSystem=strict", "CapabilityBoundingSet=", "NoNewPrivileges=yes"):
+        assert f"\n{line}\n" in unit
+
+
+def test_the_address_that_engines_get():
+    assert value("__image_registry_url", variables()) == "http://192.0.2.1:5000"
+    assert value("__image_registry_url", variables(["a"])) == ""
+    lost = variables(
+        hostvars={"a": {"spark_interface": "eth9"}}, __image_registry_facts={"unreachable": True}
+    )
+    assert value("__image_registry_url", lost) == ""
