@@ -280,7 +280,7 @@ def _judge(
     now: float,
 ) -> Thing:
     if thing.kind == "unknown":
-        return thing.judged(UNKNOWN, thing.why or "not of this collection's making")
+        return thing.judged(UNKNOWN, thing.why or "not made by this collection")
     if thing.kind == "cache":
         return thing.judged(KEPT, "a warm start needs it")
     if thing.kind == "registry":
