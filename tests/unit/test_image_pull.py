@@ -51,7 +51,7 @@ def test_it_pulls_by_digest():
 
 @pytest.mark.parametrize("failure", [BROKEN, docker.errors.APIError("reset"), ConnectionError("gone")])
 def test_a_pull_that_broke_off_is_begun_again(failure):
-    said = []
+    said: list[str] = []
     assert image_pull.pull(Engine(failure, LAYER), HUB, 1, said.append) == 10
     assert len(said) == 1
     assert "trying again" in said[0]

@@ -10,6 +10,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _fetch, _oci
@@ -61,19 +62,22 @@ class Outside(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.content = {digest_of(body): body for body in (*BLOBS.values(), BODY, INDEX)}
-        self.cut, self.ranges, self.token = [], True, ""
-        self.status = {}
-        self.requests = []
+        self.ranges, self.token = True, ""
+        self.cut: list[int] = []
+        self.status: dict[str, list[int]] = {}
+        self.requests: list[tuple[str, int, str]] = []
 
     def blobs(self):
         return [path.rpartition("/")[2] for path, _range, _auth in self.requests if "/blobs/" in path]
 
 
 class Handler(BaseHTTPRequestHandler):
+    server: Outside
+
     def log_message(self, *_args):
         pass
 
@@ -143,8 +147,8 @@ def hasty(monkeypatch):
 def make(tmp_path):
     def store(body=BODY, **options):
         reference = parse_reference(f"{NAME}@{digest_of(body)}")
-        options = {"retries": 2, "sleep": lambda _seconds: None} | options
-        return image_store.ImageStore(str(tmp_path / "registry"), reference, "arm64", **options)
+        known: dict[str, Any] = {"retries": 2, "sleep": lambda _seconds: None} | options
+        return image_store.ImageStore(str(tmp_path / "registry"), reference, "arm64", **known)
 
     return store
 
@@ -317,7 +321,7 @@ def test_of_a_source_that_is_down_the_next_is_asked_and_of_all_each_is_named(mak
 
 def test_busy_is_waited_for_and_in_the_end_told(make, outside):
     outside.status = {LARGE: [429, 500, 503, 502]}
-    waits = []
+    waits: list[float] = []
     with pytest.raises(_fetch.Unreachable, match="seen 503"):
         make(sleep=waits.append).ensure([source(outside)])
     assert waits == [1.0, 2.0]
@@ -383,10 +387,10 @@ def test_a_preview_asks_nobody(make, outside):
     assert make().preview().state == "present"
 
 
-def test_a_manifest_that_is_none_is_told():
-    for body in (b"<html>", gzip.compress(b"x"), b"{}", b'{"config": 1, "layers": []}'):
-        with pytest.raises(_oci.ImageError, match="expected a manifest"):
-            _oci.read_image(digest_of(body), "arm64", lambda _digest, body=body: body)
+@pytest.mark.parametrize("body", [b"<html>", gzip.compress(b"x"), b"{}", b'{"config": 1, "layers": []}'])
+def test_a_manifest_that_is_none_is_told(body):
+    with pytest.raises(_oci.ImageError, match="expected a manifest"):
+        _oci.read_image(digest_of(body), "arm64", lambda _digest: body)
 
 
 def test_the_layout_is_the_registrys():
