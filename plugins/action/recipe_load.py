@@ -27,6 +27,22 @@ def shown(path: Path) -> str:
         return str(path)
 
 
+def places(inventory: Path | None) -> list[Path]:
+    """Where recipes lie that have a name: what is shipped, and beside the inventory."""
+    # Beside the hosts file, and beside the directory of one: what lies in a directory is read as inventory.
+    return [SHIPPED, *([inventory / "recipes", inventory.parent / "recipes"] if inventory else [])]
+
+
+def named(name: str, inventory: Path | None) -> list[Path]:
+    """Every file of a recipe of that name."""
+    return [
+        path
+        for place in places(inventory)
+        for ending in ENDINGS
+        if (path := place / f"{name}{ending}").is_file()
+    ]
+
+
 def find(asked: str, inventory: Path | None, bases: list[Path]) -> Path:
     """The file of a recipe: by name among the shipped ones and beside the inventory, or by path.
 
@@ -41,9 +57,7 @@ def find(asked: str, inventory: Path | None, bases: list[Path]) -> Path:
             f"recipe '{asked}': expected a file, seen none at {' or '.join(dict.fromkeys(map(shown, tried)))};"
             " correct spark_recipe"
         )
-    # Beside the hosts file, and beside the directory of one: what lies in a directory is read as inventory.
-    places = [SHIPPED, *([inventory / "recipes", inventory.parent / "recipes"] if inventory else [])]
-    found = [path for place in places for ending in ENDINGS if (path := place / f"{asked}{ending}").is_file()]
+    found = named(asked, inventory)
     if len(found) > 1:
         raise AnsibleActionFail(
             f"recipe '{asked}': expected one, seen {' and '.join(map(shown, found))}; rename yours, or give its path"
@@ -52,13 +66,13 @@ def find(asked: str, inventory: Path | None, bases: list[Path]) -> Path:
         return found[0]
     names = sorted(
         path.stem
-        for place in places
+        for place in places(inventory)
         for path in place.glob("*.y*ml")
         if path.suffix in ENDINGS and not path.stem.endswith(".lock")
     )
     close = difflib.get_close_matches(asked, names, n=1, cutoff=0.4)
     raise AnsibleActionFail(
-        f"recipe '{asked}': expected one of {', '.join(names) or 'none'} in {' or '.join(map(shown, places))},"
+        f"recipe '{asked}': expected one of {', '.join(names) or 'none'} in {' or '.join(map(shown, places(inventory)))},"
         " or the path of a file; " + (f"nearest: {close[0]}; " if close else "") + "correct spark_recipe"
     )
 

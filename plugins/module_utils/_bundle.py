@@ -148,6 +148,26 @@ def section(path: str) -> str:
     )
 
 
+def summary(bundle: Bundle) -> list[str]:
+    """What is in it, a line a section, for people."""
+    sizes: dict[str, list[int]] = {}
+    for path, file in bundle.files.items():
+        sizes.setdefault(section(path), []).append(file.size)
+    lines = [
+        f"{name}: {len(found)} file{'s' if len(found) != 1 else ''}, {sum(found) / 1e6:.1f} MB"
+        for name, found in sizes.items()
+    ]
+    return [
+        f"recipe {bundle.recipe}, image {bundle.image}, for {bundle.machine} with Python {bundle.python}",
+        *lines,
+    ]
+
+
+def is_text(path: str) -> bool:
+    """Whether the controller reads it: recipe, lock, patches."""
+    return path in (RECIPE, LOCK) or path.startswith(f"{PATCHES}/")
+
+
 def damaged_by_size(folder: Path, files: Iterable[tuple[str, File]]) -> list[str]:
     """What is missing, no regular file, or of another size, each in words. Reads no file."""
     problems = []

@@ -143,6 +143,12 @@ copied_bytes:
   type: int
   returned: success, except in check mode
   sample: 0
+summary:
+  description: What is in it, a line a section, for people.
+  type: list
+  elements: str
+  returned: success, except in check mode
+  sample: ["models: 14 files, 27000.0 MB"]
 missing_bytes:
   description: Bytes of texts and models that are left to write. What pip and apt would download is not known before.
   type: int
@@ -256,6 +262,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         "bytes": written.bundle.size,
         "linked_bytes": written.linked,
         "copied_bytes": written.copied,
+        "summary": _bundle.summary(written.bundle),
     }
 
 

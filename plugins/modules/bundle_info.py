@@ -1,0 +1,184 @@
+#!/usr/bin/python
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: bundle_info
+version_added: "0.2.0"
+author:
+  - The sparkfleet.vllm authors (@sparkfleet)
+short_description: Look whether a host has a bundle, and what is in it
+description:
+  - Reads C(bundle.json), holds all files against it by size, and recipe, lock and patches by their SHA-256.
+  - Models and image are hashed when they are taken from it, wheels and packages by M(sparkfleet.vllm.bundle_open).
+  - A host without that directory is no failure, nor is one whose bundle is damaged. Who calls decides.
+options:
+  path:
+    description: Directory of the bundle.
+    type: path
+    required: true
+  interface:
+    description: Network interface whose IPv4 address is returned. Without it and O(address), that of the default route.
+    type: str
+  address:
+    description: IPv4 address to return, in place of O(interface)'s. Refused when it is not the host's.
+    type: str
+attributes:
+  check_mode:
+    description: Looks and changes nothing, in check mode as otherwise.
+    support: full
+  diff_mode:
+    description: There is no difference to show.
+    support: none
+  idempotent:
+    description: Changes nothing.
+    support: full
+seealso:
+  - module: sparkfleet.vllm.bundle_take
+"""
+
+EXAMPLES = r"""
+- name: Look for a bundle
+  sparkfleet.vllm.bundle_info:
+    path: /mnt/usb/sparkfleet-bundle
+  register: bundle
+"""
+
+RETURN = r"""
+found:
+  description: Whether there is a bundle, whole as far as sizes tell.
+  type: bool
+  returned: success
+  sample: true
+problem:
+  description: What is wrong with what is there; empty when nothing is, or nothing is there.
+  type: str
+  returned: success
+  sample: ""
+machine:
+  description: Architecture of the host, as C(uname -m) prints it.
+  type: str
+  returned: success
+  sample: aarch64
+python:
+  description: Version of the host's own Python, in two parts.
+  type: str
+  returned: success
+  sample: "3.12"
+address:
+  description: IPv4 address on which the host meets the others; empty when there is no one answer.
+  type: str
+  returned: success
+  sample: 192.168.100.11
+bundle:
+  description: What bundle.json says, without its files.
+  type: dict
+  returned: when RV(found)
+  contains:
+    recipe:
+      description: Name of the recipe.
+      type: str
+      sample: huihui-gemma4-mtp-n1
+    created:
+      description: When it was written, in UTC.
+      type: str
+      sample: "2026-11-24T00:00:00Z"
+    machine:
+      description: Architecture that it is for.
+      type: str
+      sample: aarch64
+    python:
+      description: Python that its wheels are for.
+      type: str
+      sample: "3.12"
+    image:
+      description: The image by digest.
+      type: str
+      sample: vllm/vllm-openai@sha256:…
+    bytes:
+      description: Size of all its files.
+      type: int
+      sample: 38100000000
+texts:
+  description: Recipe, lock and patches, base64, by their path in the bundle.
+  type: dict
+  returned: when RV(found)
+  sample: {recipe.yml: bmFtZTog…}
+"""
+
+import base64
+import hashlib
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _address, _bundle
+
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "path": {"type": "path", "required": True},
+    "interface": {"type": "str"},
+    "address": {"type": "str"},
+}
+
+
+def look(folder: Path) -> dict[str, Any]:
+    """The keys ``bundle`` and ``texts`` of the result; empty when there is no bundle.
+
+    :raises BundleError: there is one, and it is damaged
+    """
+    bundle = _bundle.read(folder)
+    if bundle is None:
+        return {}
+    problems = _bundle.damaged_by_size(folder, bundle.files.items())
+    texts: dict[str, str] = {}
+    for path, file in bundle.files.items():
+        if problems or not _bundle.is_text(path):
+            continue
+        content = (folder / path).read_bytes()
+        if (seen := hashlib.sha256(content).hexdigest()) != file.sha256:
+            problems.append(f"{path}: expected sha256 {file.sha256}, seen {seen}")
+        texts[path] = base64.b64encode(content).decode()
+    if problems:
+        raise _bundle.damaged(folder, problems)
+    return {
+        "bundle": {
+            "recipe": bundle.recipe,
+            "created": bundle.created,
+            "machine": bundle.machine,
+            "python": bundle.python,
+            "image": bundle.image,
+            "bytes": bundle.size,
+        },
+        "texts": texts,
+    }
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    result: dict[str, Any] = {
+        "changed": False,
+        "problem": "",
+        "machine": platform.machine(),
+        "python": f"{sys.version_info.major}.{sys.version_info.minor}",
+    }
+    try:
+        result["address"] = _address.find(module.params["interface"], module.params["address"])
+        result |= look(Path(module.params["path"]))
+    except _address.AddressError as error:
+        module.fail_json(msg=str(error))
+    except _bundle.BundleError as error:
+        result["problem"] = str(error)
+    except OSError as error:
+        result["problem"] = (
+            f"{module.params['path']}: expected files that can be read, seen {error}; check the disk"
+        )
+    module.exit_json(**result, found="bundle" in result)
+
+
+if __name__ == "__main__":
+    main()
