@@ -16,6 +16,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._snapshot import volume
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._usage import Usage
 
 KEPT, REMOVED, UNKNOWN, FAILED = "kept", "removed", "unknown", "failed"
 STATE_VERSION = 1
@@ -29,31 +30,12 @@ class PruneError(ValueError):
 
 
 @dataclass
-class Usage:
-    """Disk usage by inode: {(device, inode): [bytes, links seen, links there are]}. A folder has one link."""
-
-    inodes: dict[tuple[int, int], list[int]] = field(default_factory=dict)
-    newest: float = 0.0
-    """Latest modification, Unix time."""
-
-    @property
-    def size(self) -> int:
-        """Bytes, a hard-linked file counted once."""
-        return sum(size for size, _, _ in self.inodes.values())
-
-    def add(self, other: Usage) -> None:
-        for inode, (size, seen, links) in other.inodes.items():
-            mine = self.inodes.setdefault(inode, [size, 0, links])
-            mine[1] += seen
-        self.newest = max(self.newest, other.newest)
-
-
-@dataclass
 class Thing:
     """One thing of the store, or one image, and what becomes of it."""
 
     kind: str
-    """snapshot, partial, patch, image, leftover (of an interrupted prune), cache, registry, unknown"""
+    """snapshot, partial, patch, image, registry (an image in the fleet registry's storage), registry partial, leftover
+    (of an interrupted prune), cache, unknown"""
     name: str
     path: str
     """Where it lies; for an image its reference by digest."""
@@ -62,6 +44,10 @@ class Thing:
     usage: Usage = field(default_factory=Usage)
     companions: list[str] = field(default_factory=list)
     """Files beside it that speak of nothing else; they go with it."""
+    members: list[str] = field(default_factory=list)
+    """Further content that it consists of: who names that refers to it too."""
+    guard: str = ""
+    """Folder whose lock is held by a run that works on it; none if empty."""
     size: int | None = None
     """Bytes, where the engine counts them and not the file system."""
     verdict: str = ""
@@ -106,7 +92,7 @@ class References:
 
     def of(self, thing: Thing) -> list[str]:
         """Who refers to it; empty when nobody does."""
-        whose = list(self.names.get(thing.content, [])) if thing.content else []
+        whose = [who for content in (thing.content, *thing.members) for who in self.names.get(content, [])]
         for path, who in self.paths:
             if who in whose:
                 continue
@@ -283,8 +269,6 @@ def _judge(
         return thing.judged(UNKNOWN, thing.why or "not made by this collection")
     if thing.kind == "cache":
         return thing.judged(KEPT, "a warm start needs it")
-    if thing.kind == "registry":
-        return thing.judged(KEPT, "cleans itself: what was not asked for in 7 days goes")
     whose = references.of(thing)
     if whose:
         return thing.judged(KEPT, ", ".join(whose))
@@ -295,7 +279,7 @@ def _judge(
         return thing.judged(KEPT, f"{peer} fans out models of this store; it ends by itself")
     if thing.kind == "leftover":
         return thing.judged(REMOVED, "left by an interrupted run")
-    if thing.kind == "partial" and now - thing.usage.newest < partial_age:
+    if thing.kind in ("partial", "registry partial") and now - thing.usage.newest < partial_age:
         return thing.judged(KEPT, f"written to in the last {partial_age / 3600:.0f} h: to be gone on with")
     return thing.judged(REMOVED, NOTHING)
 

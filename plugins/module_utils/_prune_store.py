@@ -15,39 +15,23 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _prune_registry
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._manifest import COMMIT, REPOSITORY, SHA256
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._prune import Thing, Usage
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._prune import Thing
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._snapshot import (
     SnapshotError,
     locked,
     remove,
     sync,
 )
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._usage import measure
 
 PARTIAL, PRUNED = ".partial-", ".pruned-"
 LOCK, PEER = ".lock", ".peer"
+REGISTRY = "registry"
 _COMPANION = re.compile(rf"\.+[a-z]+-({COMMIT.pattern})\..+")
 """What is kept beside a snapshot speaks of it alone: .verified-<commit>.json, a draft of it, and the like."""
 _ESCAPED = re.compile(r"\\([0-7]{3})")
-
-
-def measure(path: Path) -> Usage:
-    """Disk usage of a file or folder and all below it."""
-    usage = Usage()
-    pending = [path]
-    while pending:
-        place = pending.pop()
-        try:
-            status = place.lstat()
-            folder = place.is_dir() and not place.is_symlink()
-            if folder:
-                pending += [Path(entry.path) for entry in os.scandir(place)]
-        except FileNotFoundError:  # the engine and the registry write while this reads
-            continue
-        # A folder's links are its folders; it has one name.
-        one = {(status.st_dev, status.st_ino): [status.st_blocks * 512, 1, 1 if folder else status.st_nlink]}
-        usage.add(Usage(one, status.st_mtime))
-    return usage
 
 
 # -- what is there
@@ -64,8 +48,10 @@ def _area(entry: os.DirEntry[str]) -> list[Thing]:
         return [thing for inner in _entries(path) for thing in _of_models(inner)]
     if folder and entry.name == "patches":
         return [_patch(inner) for inner in _entries(path)]
-    if folder and entry.name in ("cache", "registry"):
-        return [Thing(entry.name, entry.name, entry.path, usage=measure(path))]
+    if folder and entry.name == REGISTRY:
+        return _prune_registry.things(path)
+    if folder and entry.name == "cache":
+        return [Thing("cache", entry.name, entry.path, usage=measure(path))]
     return [_unknown(path)]
 
 
@@ -104,7 +90,15 @@ def repository(folder: Path) -> list[Thing]:
         else:
             owner.companions.append(str(path))
             owner.usage.add(measure(path))
-    return [*found.values(), *others]
+    things = [*found.values(), *others]
+    for thing in things:
+        thing.guard = str(folder)
+    return things
+
+
+def guarded(folder: Path) -> list[Thing]:
+    """What lies in a folder that has a lock of its own."""
+    return _prune_registry.things(folder) if folder.name == REGISTRY else repository(folder)
 
 
 def _patch(entry: os.DirEntry[str]) -> Thing:
@@ -146,7 +140,8 @@ def holder(lock: Path) -> str:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                return f"process {file.read().strip() or '?'}"
+                pid = file.read().strip()
+                return f"process {pid}" if pid else "another run"
     except FileNotFoundError:
         pass
     return ""
@@ -154,15 +149,12 @@ def holder(lock: Path) -> str:
 
 def peer(store: Path) -> str:
     """The process that fans models of this store out at the moment, as words; empty when none does."""
-    for entry in _entries(store / "models" / PEER):
-        if entry.is_file(follow_symlinks=False) and (owner := holder(Path(entry.path))):
-            return owner
-    return ""
+    return holder(store / "models" / PEER / "lock")
 
 
 @contextlib.contextmanager
 def at_work(folder: Path, keep_out: bool) -> Iterator[str]:
-    """Who works in a repository; empty when nobody does.
+    """Who works in a folder that has a lock; empty when nobody does.
 
     :param keep_out: then nobody can begin to until the block ends; False: only look
     """
@@ -185,6 +177,9 @@ def take_away(thing: Thing) -> None:
     :raises OSError: something of it is left; never under its own name
     """
     path = Path(thing.path)
+    if thing.kind in ("registry", _prune_registry.LEFT):
+        _prune_registry.take_away(thing)
+        return
     if thing.kind == "leftover":
         remove(path)
         return

@@ -14,7 +14,8 @@ author:
 description:
   - Keeps what the C(current) or C(last_good) entry of C(state.json) refers to, what the lock names, and whatever a container
     of the host mounts, was made from or names, running or not. Of the rest it removes model snapshots, partial snapshots and
-    patches from the store, and from the engine those images that this collection brought.
+    patches from the store, images from the storage of the fleet's registry in it, and from the engine those images that this
+    collection brought.
   - Without a state that says what serves, and without an engine that says what its containers use, nothing is removed.
   - Works inside the store alone and follows no link. What does not have the layout's names is listed as unknown and left.
   - What another run is working on is left, and the list says so.
@@ -83,7 +84,9 @@ things:
   returned: always
   contains:
     kind:
-      description: One of snapshot, partial, patch, image, leftover (of an interrupted run), cache, registry, unknown.
+      description:
+        - One of snapshot, partial, patch, image, registry (an image in the fleet registry's storage), registry partial (what
+          belongs to no whole image there), leftover (of an interrupted run), cache, unknown.
       type: str
       sample: snapshot
     name:
@@ -223,26 +226,22 @@ class Host:
 
 
 def prune_store(host: Host, write: bool) -> list[Thing]:
-    """Judge everything in the store and remove what may go, repository by repository."""
+    """Judge everything in the store and remove what may go, under the lock of each folder that has one."""
     things = host.stored()
-    folders = {
-        str(Path(thing.path).parent)
-        for thing in things
-        if thing.verdict == _prune.REMOVED and Path(thing.path).parent.name != "patches"
-    }
-    result = [thing for thing in things if str(Path(thing.path).parent) not in folders]
+    folders = {thing.guard for thing in things if thing.verdict == _prune.REMOVED} - {""}
+    result = [thing for thing in things if thing.guard not in folders]
+    if write:
+        for thing in result:
+            take_away(thing)
     for folder in sorted(folders):
         with _prune_store.at_work(Path(folder), keep_out=write) as owner:
             # Once more: another run may have worked there until now.
-            for thing in host.judge(_prune_store.repository(Path(folder))):
+            for thing in host.judge(_prune_store.guarded(Path(folder))):
                 if owner and thing.verdict == _prune.REMOVED:
                     thing.judged(_prune.KEPT, f"{owner} works in {folder}")
-                result.append(thing)
                 if write:
                     take_away(thing)
-    for thing in result:
-        if write and str(Path(thing.path).parent) not in folders:
-            take_away(thing)
+                result.append(thing)
     return sorted(result, key=lambda thing: thing.path)
 
 

@@ -7,7 +7,6 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._prune import (
     PruneError,
     References,
     Thing,
-    Usage,
     content_names,
     familiar,
     freed,
@@ -17,6 +16,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._prune import (
     refer_keep,
     refer_state,
 )
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._usage import Usage
 
 ONE, TWO, THREE = "a" * 40, "b" * 40, "c" * 40
 SUM = "d" * 64
@@ -163,6 +163,21 @@ def test_an_old_partial_snapshot_of_what_is_locked_is_kept():
     assert judged(partial(DAY + 1), references) == ("kept", "lock")
 
 
+@pytest.mark.parametrize(("age", "verdict"), [(DAY - 1, "kept"), (DAY + 1, "removed")])
+def test_what_is_on_its_way_into_the_registry_is_kept_for_a_while(age, verdict):
+    assert (
+        judged(Thing("registry partial", "x", f"{STORE}/registry", usage=Usage(newest=NOW - age)))[0]
+        == verdict
+    )
+
+
+def test_who_names_a_part_refers_to_the_whole():
+    references = References()
+    references.refer("current", f"n@sha256:{SUM}")
+    thing = Thing("registry", "x", f"{STORE}/registry/x", "9" * 64, members=["9" * 64, SUM])
+    assert judged(thing, references) == ("kept", "current")
+
+
 def test_while_models_are_fanned_out_none_goes_and_patches_do():
     assert judged(snapshot(), peer="process 7")[0] == "kept"
     assert judged(partial(DAY + 1), peer="process 7")[0] == "kept"
@@ -178,7 +193,7 @@ def test_what_holds_a_mount_of_the_host_stays():
 
 @pytest.mark.parametrize(
     ("kind", "verdict"),
-    [("unknown", "unknown"), ("cache", "kept"), ("registry", "kept"), ("leftover", "removed")],
+    [("unknown", "unknown"), ("cache", "kept"), ("registry", "removed"), ("leftover", "removed")],
 )
 def test_other_kinds(kind, verdict):
     assert judged(Thing(kind, "x", f"{STORE}/x"))[0] == verdict

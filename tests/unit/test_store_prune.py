@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import socketserver
@@ -15,7 +16,12 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _prune_store
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
+    _oci,
+    _prune_registry,
+    _prune_store,
+    _usage,
+)
 from ansible_collections.sparkfleet.vllm.plugins.modules import store_prune
 
 COMMITS = {name: letter * 40 for name, letter in (("old", "a"), ("good", "b"), ("now", "c"), ("next", "d"))}
@@ -98,7 +104,6 @@ def store(tmp_path: Path) -> Path:
         put(root / "models/org--body" / f".pieces-{COMMITS[name]}.json")
         put(root / "patches" / SUMS[name] / "gemma4_mtp.py")
     put(root / "cache/vllm/graph")
-    put(root / "registry/docker/blob")
     return root
 
 
@@ -405,7 +410,7 @@ def test_a_repository_where_another_run_works_is_left_and_named(call, store):
 
 
 def test_while_a_peer_runs_no_model_goes(call, store):
-    pid = store / "models/.peer/pid"
+    pid = store / "models/.peer/lock"
     put(pid)
     pid.write_text("4711")
     with pid.open() as file:
@@ -499,6 +504,169 @@ def test_one_fresh_file_makes_a_partial_snapshot_fresh(call, store):
     os.utime(partial, (0, 0))
     call()
     assert partial.exists()
+
+
+# The fleet registry's storage
+
+
+def sha256(data: bytes) -> str:
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+class Registry:
+    """A storage in the layout of the registry, filled as module image_fetch does it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def blob(self, data: bytes) -> str:
+        self.put(_oci.blob_path(sha256(data)), data)
+        return sha256(data)
+
+    def put(self, path: str, data: bytes) -> None:
+        (self.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.root / path).write_bytes(data)
+
+    def manifest(self, repository: str, content: dict[str, Any]) -> str:
+        digest = self.blob(json.dumps(content).encode())
+        self.put(_oci.manifest_link(repository, digest), digest.encode())
+        return digest
+
+    def image(self, repository: str, *layers: bytes) -> str:
+        blobs = [self.blob(data) for data in (b"config" + layers[-1], *layers)]
+        for digest in blobs:
+            self.put(_oci.layer_link(repository, digest), digest.encode())
+        entries = [{"digest": digest, "size": 1} for digest in blobs]
+        return self.manifest(repository, {"config": entries[0], "layers": entries[1:]})
+
+    def has(self, *data: bytes) -> list[bool]:
+        return [(self.root / _oci.blob_path(sha256(one))).exists() for one in data]
+
+    def files(self) -> set[str]:
+        return {str(path.relative_to(self.root)) for path in self.root.rglob("*") if path.is_file()}
+
+
+BASE, OLD, NEW = b"base" * 5000, b"old" * 5000, b"new" * 5000
+
+
+@pytest.fixture
+def registry(store: Path) -> Registry:
+    return Registry(store / "registry")
+
+
+def test_an_image_of_the_registry_goes_with_what_no_other_image_needs(call, registry):
+    kept = registry.image("vllm/vllm-openai", BASE, NEW)
+    alone = {*registry.files(), ".lock"}
+    gone = registry.image("vllm/vllm-openai", BASE, OLD)
+    result = call(keep=[kept])
+    assert verdicts_of(result, "registry") == {
+        f"vllm/vllm-openai@{kept}": "kept",
+        f"vllm/vllm-openai@{gone}": "removed",
+    }
+    assert registry.files() == alone
+
+
+def test_a_layer_that_stays_is_not_counted_as_freed(call, registry, store):
+    call()
+    registry.image("vllm/vllm-openai", BASE, OLD)
+    alone = call(check=True)["freed_bytes"]
+    kept = registry.image("vllm/vllm-openai", BASE, NEW)
+    shared = call(check=True, keep=[kept])["freed_bytes"]
+    blob = (registry.root / _oci.blob_path(sha256(BASE))).parent
+    assert alone - shared == _usage.measure(blob).size
+    assert call(check=True)["freed_bytes"] > alone, "both go, and what they share counts once"
+
+
+def test_an_index_stays_with_the_manifest_of_its_platform_and_goes_with_it(call, registry):
+    inner = registry.image("vllm/vllm-openai", BASE, NEW)
+    others = {"digest": "sha256:" + "0" * 64}
+    index = registry.manifest("vllm/vllm-openai", {"manifests": [others, {"digest": inner}]})
+    for name in (index, inner):
+        result = call(keep=[name])
+        assert verdicts_of(result, "registry") == {f"vllm/vllm-openai@{index}": "kept"}
+    call()
+    assert registry.files() == {".lock"}
+
+
+def test_what_two_repositories_share_stays_with_the_other(call, registry):
+    gone = registry.image("vllm", BASE)
+    kept = registry.manifest(
+        "vllm/vllm-openai", {"config": {"digest": sha256(BASE)}, "layers": [{"digest": sha256(BASE)}]}
+    )
+    assert gone != kept
+    call(keep=[kept])
+    assert registry.has(BASE) == [True]
+    assert (registry.root / _oci.manifest_link("vllm/vllm-openai", kept)).exists()
+    assert not (registry.root / _oci.manifest_link("vllm", gone)).exists()
+
+
+def test_an_interrupted_removal_is_ended_by_the_next_run(call, registry, monkeypatch):
+    gone = registry.image("vllm/vllm-openai", BASE, OLD)
+    real, left = _prune_registry.remove, [2]
+
+    def die(path: Path) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        real(path)
+
+    thing = next(thing for thing in _prune_registry.things(registry.root) if gone in thing.name)
+    monkeypatch.setattr(_prune_registry, "remove", die)
+    with pytest.raises(KeyboardInterrupt):
+        _prune_registry.take_away(thing)
+    assert not (registry.root / _oci.manifest_link("vllm/vllm-openai", gone)).exists(), (
+        "nobody is offered half"
+    )
+    monkeypatch.setattr(_prune_registry, "remove", real)
+    call(partial_age=0)
+    assert registry.has(BASE, OLD) == [False, False]
+
+
+def test_what_is_on_its_way_into_the_registry_stays_and_what_was_given_up_goes(call, registry):
+    registry.blob(OLD)
+    registry.put(".partial/abc", OLD)
+    assert verdicts_of(call(), "registry partial") == {"of no whole image": "kept"}
+    assert registry.has(OLD) == [True]
+    call(partial_age=0)
+    assert registry.has(OLD) == [False] and not (registry.root / ".partial").exists()
+
+
+def test_where_a_fetch_works_nothing_goes(call, registry):
+    registry.image("vllm/vllm-openai", BASE, OLD)
+    before = registry.files() | {".lock"}
+    with (registry.root / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        result = call(partial_age=0)
+    (thing,) = (thing for thing in result["things"] if thing["kind"] == "registry")
+    assert thing["verdict"] == "kept" and "another run works in" in thing["why"]
+    assert registry.files() == before
+
+
+@pytest.mark.parametrize("damage", ["gone", "no json", "[]", '{"config": 1}', '{"layers": []}'])
+def test_a_manifest_that_cannot_be_read_keeps_the_whole_storage(call, registry, damage):
+    registry.image("vllm/vllm-openai", BASE, OLD)
+    broken = registry.image("vllm/vllm-openai", BASE, NEW)
+    path = registry.root / _oci.blob_path(broken)
+    path.unlink() if damage == "gone" else path.write_text(damage)
+    before = registry.files()
+    result = call(partial_age=0)
+    (thing,) = (thing for thing in result["things"] if thing["path"] == str(registry.root))
+    assert thing["verdict"] == "unknown" and str(path) in thing["why"]
+    assert registry.files() == before
+
+
+def test_a_storage_that_lies_behind_a_link_is_left(call, registry, tmp_path):
+    registry.image("vllm/vllm-openai", BASE, OLD)
+    blobs = registry.root / _oci.ROOT / "blobs"
+    blobs.rename(tmp_path / "blobs")
+    blobs.symlink_to(tmp_path / "blobs")
+    before = registry.files()
+    call(partial_age=0)
+    assert registry.files() == before and registry.has(OLD) == [True]
+
+
+def verdicts_of(result: dict[str, Any], kind: str) -> dict[str, str]:
+    return {thing["name"]: thing["verdict"] for thing in result["things"] if thing["kind"] == kind}
 
 
 # Only inside the store, only what has its names
