@@ -53,3 +53,14 @@ def test_of_the_images_ours_that_nobody_needs_has_gone_and_the_foreign_one_is_th
 
 def test_what_others_put_there_is_untouched(sudo):
     assert sudo("cat /srv/sparkfleet/mine/weights.bin /srv/sparkfleet/models/notes.txt") == "x\nx"
+
+
+def test_of_the_registrys_images_the_one_that_serves_is_left_whole(sudo, state):
+    root = "/srv/sparkfleet/registry/docker/registry/v2"
+    repository = f"{root}/repositories/sparkfleet-lab/generations"
+    digest = state["current"]["serving"]["container"]["image"].rpartition(":")[2]
+    assert sudo(f"ls {repository}/_manifests/revisions/sha256") == digest
+    manifest = json.loads(sudo(f"cat {root}/blobs/sha256/{digest[:2]}/{digest}/data"))
+    blobs = {entry["digest"].rpartition(":")[2] for entry in [manifest["config"], *manifest["layers"]]}
+    assert set(sudo(f"ls {repository}/_layers/sha256").split()) == blobs
+    assert set(sudo(f"find {root}/blobs -mindepth 3 -maxdepth 3 -printf '%f\\n'").split()) == blobs | {digest}
