@@ -1,7 +1,7 @@
-"""What a registry was asked for, by its access log: outside.py LOG REPOSITORY [OFFSET].
+"""What a registry was asked for, by its access log: outside.py LOG REPOSITORY OFFSET CLIENT…
 
-Prints JSON: `size`, of the log now; and since OFFSET `blobs` and `manifests` [[client, digest, bytes], …] that were sent, of one
-repository, and `bytes` of them all. Requests without a body (HEAD, /v2/) cost nothing and are left out.
+Prints JSON: `size`, of the log now; and since OFFSET `blobs` and `manifests` [[client, digest, bytes], …] that were sent
+to these clients, of one repository, and `bytes` of them all. Requests without a body (HEAD, /v2/) cost nothing and are left out.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ LINE = re.compile(r'^(\S+) \S+ \S+ \[[^]]+\] "GET (\S+) [^"]*" (\d+) (\d+) ')
 
 
 def main() -> None:
-    log, repository, offset = Path(sys.argv[1]), sys.argv[2], int((*sys.argv, "0")[3])
+    log, repository, offset, clients = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4:]
     content = log.read_bytes()
     sent: dict[str, list[list[str | int]]] = {"blobs": [], "manifests": []}
     for line in content[offset:].decode(errors="replace").splitlines():
         found = LINE.match(line)
-        if not found or not found[3].startswith("2"):
+        if not found or found[1] not in clients or not found[3].startswith("2"):
             continue
         prefix, _slash, digest = found[2].rpartition("/")
         for kind in sent:
