@@ -139,6 +139,11 @@ def test_links_on_the_way_to_a_mount_are_seen_through():
     assert judged(snapshot(), references)[0] == "kept"
 
 
+def test_what_a_container_only_names_is_kept_too():
+    references = containers(container(Command=f"vllm serve /store/models/o--n/{ONE}"))
+    assert judged(snapshot(), references) == ("kept", "container server")
+
+
 def test_a_container_without_a_name_is_told_by_its_id():
     references = containers(container(Names=None, Mounts=[{"Source": snapshot().path}]))
     assert judged(snapshot(), references) == ("kept", f"container {'e' * 12}")

@@ -47,16 +47,25 @@ class Engine:
         self.removed: list[str] = []
 
     def get(self, path: str) -> Any:
-        return {
-            "/images/json": self.images,
-            "/containers/json": self.containers,
-            "/volumes": {"Volumes": None},
-        }[urlsplit(path).path]
+        url = urlsplit(path)
+        if url.path == "/images/json":
+            return (
+                self.images
+                if "shared-size=1" in url.query
+                else [image | {"SharedSize": -1} for image in self.images]
+            )
+        if url.path == "/containers/json":
+            running = [container for container in self.containers if container.get("State") == "running"]
+            return self.containers if "all=1" in url.query else running
+        assert url.path == "/volumes"
+        return {"Volumes": None}
 
     def delete(self, path: str) -> tuple[int, Any]:
         if self.refuses:
             return self.refuses[0], {"message": self.refuses[1]}
-        name = unquote(urlsplit(path).path.removeprefix("/images/"))
+        url = urlsplit(path)
+        assert "noprune=1" in url.query, "what it was made of may be someone else's"
+        name = unquote(url.path.removeprefix("/images/"))
         self.removed.append(name)
         self.images = [image for image in self.images if name not in image["RepoDigests"]]
         return 200, [{"Untagged": name}]
@@ -204,6 +213,18 @@ def test_sizes_are_those_of_the_disk(call, store):
     assert sum(thing["bytes"] for thing in result["things"] if thing["verdict"] == "removed") == blocks + 1000
 
 
+def test_what_an_image_shares_is_asked_for(call, engine):
+    before = call(check=True)["freed_bytes"]
+    engine.images[0]["SharedSize"] = 600
+    assert call(check=True)["freed_bytes"] == before - 600
+
+
+def test_what_a_link_points_to_has_no_size_here(tmp_path):
+    put(tmp_path / "outside/x")
+    (tmp_path / "link").symlink_to(tmp_path / "outside")
+    assert _usage.measure(tmp_path / "link").size < SIZE
+
+
 def test_a_hard_link_elsewhere_keeps_its_bytes(call, store, tmp_path):
     free = call(check=True)["freed_bytes"]
     model = store / "models/org--body" / COMMITS["old"] / "deep/model.safetensors"
@@ -315,7 +336,8 @@ def test_an_image_that_the_engine_will_not_give_is_kept_with_its_reason(call, st
     engine.refuses = 409, f"conflict: {said}"
     result = call()
     assert verdicts(result)[IMAGES["old"]] == "kept"
-    assert said in next(thing["why"] for thing in result["things"] if thing["path"] == IMAGES["old"])
+    why = {thing["path"]: thing["why"] for thing in result["things"]}
+    assert why[IMAGES["old"]] == f"the engine says: conflict: {said}"
     assert IMAGES["old"] in (state / "images.json").read_text()
 
 
@@ -501,7 +523,10 @@ def test_a_partial_snapshot_goes_when_nobody_has_gone_on_with_it(call, store, ag
 def test_one_fresh_file_makes_a_partial_snapshot_fresh(call, store):
     partial = store / "models/org--body" / f".partial-{COMMITS['next']}"
     put(partial / "incoming/x")
-    os.utime(partial, (0, 0))
+    put(partial / "incoming/y")
+    then = partial.stat().st_mtime - 100_000
+    for path in (partial, partial / "incoming", partial / "incoming/y"):
+        os.utime(path, (then, then))
     call()
     assert partial.exists()
 
@@ -586,6 +611,29 @@ def test_an_index_stays_with_the_manifest_of_its_platform_and_goes_with_it(call,
         assert verdicts_of(result, "registry") == {f"vllm/vllm-openai@{index}": "kept"}
     call()
     assert registry.files() == {".lock"}
+
+
+def test_a_manifest_that_two_indexes_name_stays_with_the_other(call, registry):
+    inner = registry.image("vllm/vllm-openai", BASE, NEW)
+    kept = registry.manifest("vllm/vllm-openai", {"manifests": [{"digest": inner}]})
+    before = registry.files() | {".lock"}
+    registry.manifest("vllm/vllm-openai", {"manifests": [{"digest": inner}], "annotations": {}})
+    # The lock names the index alone.
+    assert call(keep=[kept])["changed"]
+    assert registry.files() == before
+
+
+def test_an_index_is_not_offered_any_more_when_its_removal_has_begun(registry, monkeypatch):
+    inner = registry.image("vllm/vllm-openai", BASE)
+    # Whichever sorts first, the index goes first.
+    for number in range(8):
+        index = registry.manifest("vllm/vllm-openai", {"manifests": [{"digest": inner}], "number": number})
+        removed: list[Path] = []
+        monkeypatch.setattr(_prune_registry, "remove", removed.append)
+        (thing,) = (thing for thing in _prune_registry.things(registry.root) if index in thing.name)
+        _prune_registry.take_away(thing)
+        assert removed[0] == (registry.root / _oci.manifest_link("vllm/vllm-openai", index)).parent
+        (registry.root / _oci.manifest_link("vllm/vllm-openai", index)).unlink()
 
 
 def test_what_two_repositories_share_stays_with_the_other(call, registry):
@@ -679,6 +727,7 @@ def verdicts_of(result: dict[str, Any], kind: str) -> dict[str, str]:
         "lost+found/x",
         "models/README",
         "models/just-a-name/x",
+        f"models/just-a-name/{'a' * 40}/x",
         "models/org--body/main/config.json",
         f"models/org--body/{'A' * 40}/x",
         f"models/org--body/{'a' * 39}/x",
