@@ -8,12 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._progress import run_with_progress
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._settled import look_then_run
 
 MODULE = "sparkfleet.vllm.hf_snapshot"
 TIMEOUT = 14400
-TIMED_OUT = "Timeout exceeded"
-"""What Ansible's async_wrapper says of a job that it ended."""
 
 
 class ActionModule(ActionBase):
@@ -23,21 +21,8 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
-        arguments = dict(self._task.args)
-        if arguments.get("settled_only"):
+        if self._task.args.get("settled_only"):
             # Check mode can be a play's or a block's, which no variable tells.
-            return result | self._execute_module(MODULE, task_vars=task_vars) | {"check_mode": self._task.check_mode}
-        if not self._task.check_mode and not self._task.async_val:
-            look = self._execute_module(MODULE, {**arguments, "settled_only": True}, task_vars=task_vars)
-            if look.get("failed") or look.get("settled"):
-                return result | look
-        # The look has validated the options.
-        timeout = int(arguments.get("timeout") or TIMEOUT)
-        result |= run_with_progress(self, MODULE, arguments, task_vars, timeout)
-        if result.get("msg") == TIMED_OUT:
-            result.pop("exception", None)
-            result["msg"] = (
-                f"expected the models within {timeout} s, seen a run that was not done by then and was ended; "
-                "run again, since what was fetched is kept, or allow more time (timeout)"
-            )
-        return result
+            look = self._execute_module(MODULE, task_vars=task_vars)
+            return result | look | {"check_mode": self._task.check_mode}
+        return result | look_then_run(self, MODULE, task_vars, timeout=TIMEOUT, what="the models")

@@ -185,13 +185,18 @@ def _note_status(fleet: dict[str, dict[str, Any]], host: str, status: Mapping[st
     if status.get("from"):
         known["seconds"] += status.get("seconds") or 0.0
     for other in status.get("corrupt_from") or []:
-        if other in fleet:
-            fleet[other]["suspect"] = True
-            fleet[other]["problem"] = (
-                f"{host} received bytes from it that are not the lock's; run again with verification of every file "
-                "(model_sync_verify=full), and look at its disk and memory"
-            )
-            fleet[other]["remarks"].append(f"sent wrong bytes to {host}")
+        if other not in fleet:
+            continue
+        if other == host:  # a peer hashes what it gives, and names itself
+            seen, remark = "found that files it holds are no longer the lock's", "found its own files damaged"
+        else:
+            seen, remark = f"gave {host} bytes that are not the lock's", f"sent wrong bytes to {host}"
+        fleet[other]["suspect"] = True
+        fleet[other]["problem"] = (
+            f"{other}: expected the files of the lock, seen that it {seen}; run again with verification of every file "
+            "(model_sync_verify=full), and look at its disk and memory"
+        )
+        fleet[other]["remarks"].append(remark)
 
 
 def _take(known: dict[str, Any], reports: Sequence[Mapping[str, Any]]) -> None:

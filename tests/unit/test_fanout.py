@@ -75,7 +75,7 @@ class Run:
 
     def described(self):
         """Every description asked for is given."""
-        given = {}
+        given: dict[str, dict] = {}
         for commit, host in self.plan["describe"].items():
             given.setdefault(host, {"torrents": {}})["torrents"][commit] = "opaque"
         return self.describe(**given)
@@ -207,15 +207,24 @@ def test_a_host_that_sent_wrong_bytes_counts_for_nothing_until_it_is_hashed():
         two=status(commits=WHOLE, corrupt_from=["one"], **{"from": {"one": 9, "three": 1100}}),
     )
     assert run.plan["suspects"] == ["one"] and not run.done
-    assert run.plan["hosts"]["one"]["problem"].startswith(
-        "two received bytes from it that are not the lock's"
-    )
+    assert "gave two bytes that are not the lock's" in run.plan["hosts"]["one"]["problem"]
     run.look(one=look(unchecked=True), two=look(WHOLE), three=look(WHOLE), hashed={"one": look((DRAFT,))})
     assert not run.plan["suspects"]
     assert run.does("receive") == {"one": [BODY]} and "one" not in run.does("seed")
     run.described().transfer(one=status(commits=(BODY,)))
     assert run.done
     assert run.plan["fleet"]["one"]["remarks"] == ["sent wrong bytes to two", "hashed again"]
+
+
+def test_a_host_that_finds_its_own_files_damaged_says_so_itself():
+    run = Run(one=look(WHOLE), two=look(WHOLE), three=look()).described()
+    run.transfer(
+        three=status(commits=WHOLE, **{"from": {"two": 1100}}),
+        stop={"one": status("failed", corrupt_from=["one"])},
+    )
+    assert run.plan["suspects"] == ["one"] and not run.done
+    assert "files it holds are no longer the lock's" in run.plan["hosts"]["one"]["problem"]
+    assert run.plan["fleet"]["one"]["remarks"] == ["found its own files damaged"]
 
 
 def test_a_suspect_is_no_source_before_it_was_hashed():

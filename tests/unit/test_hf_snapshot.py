@@ -11,6 +11,7 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.sparkfleet.vllm.plugins.action import hf_snapshot as action
 from ansible_collections.sparkfleet.vllm.plugins.modules import hf_snapshot
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils import _settled
 from hub_lab import COMMIT, lab_hub
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -238,7 +239,7 @@ def front(monkeypatch):
             one.calls.append(("run", args, timeout))
             return outcome or {"changed": True}
 
-        monkeypatch.setattr(action, "run_with_progress", run_with_progress)
+        monkeypatch.setattr(_settled, "run_with_progress", run_with_progress)
         return one
 
     return make
