@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _bundle, _bundle_write, _oci
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._manifest import File, Manifest
@@ -50,11 +51,12 @@ def fill_registry(storage: Path, layers: tuple[bytes, ...] = (b"layer one", b"la
         path.write_bytes(content)
         return {"digest": digest, "size": len(content)}
 
-    described = {"config": blob(b'{"architecture": "arm64"}'), "layers": [blob(layer) for layer in layers]}
+    config, layer_blobs = blob(b'{"architecture": "arm64"}'), [blob(layer) for layer in layers]
+    described = {"config": config, "layers": layer_blobs}
     platform = {"os": "linux", "architecture": "arm64"}
     inner = blob(json.dumps(described).encode())
     index = blob(json.dumps({"manifests": [{**inner, "platform": platform}]}).encode())
-    blobs = [described["config"], *described["layers"], inner, index]
+    blobs = [config, *layer_blobs, inner, index]
     digests = [str(entry["digest"]) for entry in blobs]
     for link, content in _bundle.image_links("lab/image", digests, digests[-2:]).items():
         (storage / link).parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +65,7 @@ def fill_registry(storage: Path, layers: tuple[bytes, ...] = (b"layer one", b"la
 
 
 def wanted(digest: str, **other: object) -> _bundle_write.Wanted:
-    given = {
+    given: dict[str, Any] = {
         "recipe": "lab",
         "image": f"lab/image@{digest}",
         "machine": "aarch64",

@@ -21,6 +21,12 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
 ENTRY = {"size": 1, "sha256": "a" * 64}
 
 
+def read(bundle):
+    found = _bundle.read(bundle)
+    assert found is not None
+    return found
+
+
 @pytest.fixture
 def bundle(tmp_path):
     """A whole bundle; gives its directory."""
@@ -69,7 +75,7 @@ def test_no_directory_is_no_bundle_and_a_directory_without_bundle_json_is_an_err
 
 
 def test_missing_short_and_linked_files_are_named(bundle):
-    files = _bundle.read(bundle).files
+    files = read(bundle).files
     assert _bundle.damaged_by_size(bundle, files.items()) == []
     (bundle / "lock.yml").unlink()
     (bundle / "recipe.yml").write_text("n")
@@ -124,7 +130,7 @@ def test_a_model_that_a_bundle_lacks_is_named(bundle, tmp_path):
 
 
 def image_store(root, bundle):
-    reference = _registry.parse_reference(_bundle.read(bundle).image)
+    reference = _registry.parse_reference(read(bundle).image)
     return _image_store.ImageStore(str(root), reference, "arm64")
 
 

@@ -41,7 +41,7 @@ SLOW = 800 * KIB
 @pytest.fixture
 def make(tmp_path):
     """Fleets whose peers end with the test."""
-    fleets = []
+    fleets: list[Fleet] = []
 
     def make(count):
         fleets.append(Fleet(tmp_path / f"fleet-{len(fleets)}", count))

@@ -24,6 +24,19 @@ SIZES = [
 FILES = {f"{'sub/' * (n % 2)}file-{n}": content(size, str(size)) for n, size in enumerate(SIZES)}
 
 
+def files_read(monkeypatch):
+    """The names of the files that are hashed from here on, as they are."""
+    read: list[str] = []
+    hash_file = _torrent.hash_file
+
+    def noted(path, *rest):
+        read.append(path.name)
+        return hash_file(path, *rest)
+
+    monkeypatch.setattr(_torrent, "hash_file", noted)
+    return read
+
+
 def parse(files, **more):
     lock = manifest(files, **more)
     return _manifest.parse(lock["repository"], lock["commit"], lock["files"])
@@ -116,11 +129,7 @@ def test_a_description_is_taken_back_and_another_is_refused(snapshot):
 
 def test_what_was_hashed_is_not_read_again(snapshot, monkeypatch):
     hashes = _torrent.describe(snapshot)
-    read = []
-    hash_file = _torrent.hash_file
-    monkeypatch.setattr(
-        _torrent, "hash_file", lambda path, *rest: read.append(path.name) or hash_file(path, *rest)
-    )
+    read = files_read(monkeypatch)
     assert _torrent.describe(snapshot) == hashes and read == []
     (snapshot.path / "file-4").write_bytes(FILES["file-4"])
     assert _torrent.describe(snapshot) == hashes and read == ["file-4"]
@@ -158,11 +167,7 @@ def test_a_cache_that_is_not_of_these_bytes_is_no_cache(snapshot, monkeypatch, d
     text = cache.read_text()
     assert damage(text) != text
     cache.write_text(damage(text))
-    read = []
-    hash_file = _torrent.hash_file
-    monkeypatch.setattr(
-        _torrent, "hash_file", lambda path, *rest: read.append(path.name) or hash_file(path, *rest)
-    )
+    read = files_read(monkeypatch)
     assert _torrent.describe(snapshot) == hashes
     assert "file-4" in read
 

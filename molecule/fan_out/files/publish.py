@@ -26,13 +26,14 @@ hub = Path(sys.argv[1])
 shutil.rmtree(hub / "fan", ignore_errors=True)
 lock = {}
 for number, (name, files) in enumerate(FILES.items(), 1):
-    model = {"repository": f"fan/{name}", "revision": "main", "commit": str(number) * 40, "files": {}}
+    commit = str(number) * 40
+    locked = {}
     for path, size in files.items():
         data = random.Random(path).randbytes(size)
         target = hub / "fan" / name / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(data)
-        model["files"][path] = {"size": size, "sha256": hashlib.sha256(data).hexdigest()}
-    (hub / "fan" / name / ".hub.json").write_text(json.dumps({"commit": model["commit"]}))
-    lock[name] = model
+        locked[path] = {"size": size, "sha256": hashlib.sha256(data).hexdigest()}
+    (hub / "fan" / name / ".hub.json").write_text(json.dumps({"commit": commit}))
+    lock[name] = {"repository": f"fan/{name}", "revision": "main", "commit": commit, "files": locked}
 (hub / "fan" / "lock.json").write_text(json.dumps(lock))
