@@ -67,12 +67,14 @@ def choose(path: str, looks: Mapping[str, Mapping[str, Any]]) -> str:
     return host
 
 
-def check(texts: Mapping[str, str], host: str) -> Contents:
-    """:raises AnsibleActionFail: recipe, lock and patches of the bundle do not fit together"""
+def check(texts: Mapping[str, str], name: str, host: str) -> Contents:
+    """:param name: of the recipe, which a recipe's file has to have too
+    :raises AnsibleActionFail: recipe, lock and patches of the bundle do not fit together
+    """
     held = {path: base64.b64decode(text) for path, text in texts.items()}
     recipe_text, lock_text = held[_bundle.RECIPE], held[_bundle.LOCK]
     cure = "Copy the bundle again, or make it again: ansible-playbook sparkfleet.vllm.bundle"
-    recipe, problems = _recipe.parse(recipe_text.decode(errors="replace"), f"{host}:{_bundle.RECIPE}")
+    recipe, problems = _recipe.parse(recipe_text.decode(errors="replace"), f"{name}.yml")
     lock, more = _lock.parse(lock_text.decode(errors="replace"), f"{host}:{_bundle.LOCK}")
     if problems or more:
         raise recipe_load.failure(f"the bundle on {host} is not valid", [*problems, *more], cure)
@@ -165,7 +167,7 @@ class ActionModule(ActionBase):
             if look and "machine" in look:
                 looks[host] = look
         chosen = choose(arguments["path"], looks)
-        contents = check(looks[chosen]["texts"], chosen)
+        contents = check(looks[chosen]["texts"], looks[chosen]["bundle"]["recipe"], chosen)
         try:
             placed = self._place(contents, arguments, variables)
         except OSError as error:

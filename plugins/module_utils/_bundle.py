@@ -151,8 +151,8 @@ def section(path: str) -> str:
 def summary(bundle: Bundle) -> list[str]:
     """What is in it, a line a section, for people."""
     sizes: dict[str, list[int]] = {}
-    for path, file in bundle.files.items():
-        sizes.setdefault(section(path), []).append(file.size)
+    for path in sorted(bundle.files):
+        sizes.setdefault(section(path), []).append(bundle.files[path].size)
     lines = [
         f"{name}: {len(found)} file{'s' if len(found) != 1 else ''}, {sum(found) / 1e6:.1f} MB"
         for name, found in sizes.items()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+from pathlib import Path
 
 import bundle_lab
 import pytest
@@ -17,6 +19,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
     _registry,
     _snapshot,
 )
+from ansible_collections.sparkfleet.vllm.plugins.modules import bundle_info, bundle_open
 
 ENTRY = {"size": 1, "sha256": "a" * 64}
 
@@ -163,6 +166,13 @@ def test_a_blob_that_a_bundle_has_wrong_or_not_is_named(bundle, tmp_path, how):
     assert not image_store(tmp_path / "registry", bundle).whole()
 
 
+def test_a_manifest_with_other_bytes_is_refused(bundle):
+    digest = _bundle.read(bundle).image.rpartition("@")[2]
+    (bundle / "registry" / _oci.blob_path(digest)).write_bytes(b'{"manifests": []}')
+    with pytest.raises(_registry.Unusable, match="it is damaged"):
+        _image_folder.FolderSource(str(bundle / "registry")).manifest(digest)
+
+
 def test_a_blob_goes_on_where_it_stopped(bundle):
     digest = "sha256:" + bundle_lab.sha256(b"layer one")
     with _image_folder.FolderSource(str(bundle / "registry")).blob(digest, 6) as (begin, blocks):
@@ -216,3 +226,47 @@ def test_bytes_are_counted_once(tmp_path, monkeypatch):
 )
 def test_a_wheel_lies_where_pip_looks_for_it(wheel, name):
     assert _packagers.index_name(wheel) == name
+
+
+# -- looking at one, and serving its wheels
+
+
+def test_a_look_gives_recipe_lock_and_patches(bundle):
+    seen = bundle_info.look(bundle)
+    assert seen["bundle"]["recipe"] == "lab"
+    held = {path: base64.b64decode(text) for path, text in seen["texts"].items()}
+    assert held == {"recipe.yml": b"name: lab\n", "lock.yml": b"version: 1\n", "patches/ab/p.py": b"pass\n"}
+
+
+def test_a_look_finds_a_lock_of_the_same_size_with_other_bytes(bundle):
+    (bundle / "lock.yml").write_bytes(b"version: 2\n")
+    with pytest.raises(_bundle.BundleError, match=r"1 damaged: lock.yml: expected sha256"):
+        bundle_info.look(bundle)
+
+
+def test_a_look_names_a_model_that_is_short(bundle):
+    (bundle / f"models/lab--body/{bundle_lab.COMMIT}/weights/model.safetensors").write_bytes(b"w")
+    with pytest.raises(_bundle.BundleError, match=r"model.safetensors: expected 9000 bytes, seen 1"):
+        bundle_info.look(bundle)
+
+
+@pytest.mark.parametrize(
+    "path", ["simple/docker/docker-7.2.0-py3-none-any.whl", "packages/docker-registry_1_arm64.deb"]
+)
+def test_what_pip_and_apt_would_get_is_verified_first(bundle, path):
+    assert bundle_open.verify(bundle).recipe == "lab"
+    (bundle / path).write_bytes(b"x" * (bundle / path).stat().st_size)
+    with pytest.raises(_bundle.BundleError, match=f"1 damaged: {path}: expected sha256"):
+        bundle_open.verify(bundle)
+
+
+def test_the_server_sees_the_wheels_alone_on_one_address_for_some_time():
+    argv = bundle_open.command(Path("/media/my disk:1/b"), "10.0.0.1", 8618, 60)
+    assert r"--property=BindReadOnlyPaths=/media/my\ disk\:1/b/simple:/run/sparkfleet-bundle/simple" in argv
+    assert {
+        "--property=DynamicUser=yes",
+        "--property=RuntimeMaxSec=60",
+        "--property=ProtectSystem=strict",
+    } <= set(argv)
+    server = argv[argv.index("http.server") :]
+    assert server == ["http.server", "--bind", "10.0.0.1", "--directory", "/run/sparkfleet-bundle", "8618"]

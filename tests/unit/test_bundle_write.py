@@ -255,3 +255,16 @@ def test_bundle_json_is_the_same_bytes_when_read_and_written(lab):
     text = (lab.path / "bundle.json").read_text()
     assert _bundle.parse(text, "x").render() == text
     assert json.loads(text)["version"] == 1
+
+
+def test_a_bundle_that_is_being_changed_is_none(lab):
+    lab.write()
+
+    def down(section, work):
+        raise _bundle.BundleError("no index")
+
+    other = bundle_lab.wanted(lab.wanted.image.rpartition("@")[2], requirements=("docker==8",))
+    with pytest.raises(_bundle.BundleError, match="no index"):
+        _bundle_write.write(other, lab.options, down, bundle_lab.NOW)
+    with pytest.raises(_bundle.BundleError, match=r"seen no bundle.json"):
+        _bundle.read(lab.path)
