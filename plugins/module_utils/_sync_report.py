@@ -22,11 +22,12 @@ def pace(hosts: int) -> float:
 
 
 def shares(counts: Mapping[str, int]) -> str:
-    """Who gave how much: `spark-1 55 %, spark-2 45 %`, the largest first."""
+    """Who gave how much: `spark-1 55 %, spark-2 45 %`, the largest first; who gave next to nothing is not named."""
     total = sum(counts.values())
     if not total:
         return "nobody"
     largest = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    largest = [(host, count) for host, count in largest if 200 * count >= total]
     named = [f"{host} {100 * count / total:.0f} %" for host, count in largest[:NAMED]]
     if rest := sum(count for _, count in largest[NAMED:]):
         named.append(f"{len(largest) - NAMED} more {100 * rest / total:.0f} %")

@@ -21,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import re
 import secrets
+import signal
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -31,6 +32,8 @@ from ansible.utils.display import Display
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import ENVIRONMENT, LEASE
 
 FIRST_POLL, LAST_POLL, POLL_GROWTH = 2.0, 5.0, 1.25
+ANSWER = 60.0
+"""Seconds that one poll may take. A loaded controller needs up to 20; a host behind a cut link would need for ever."""
 GRACE = 60.0
 """Seconds past the time limit in which async_wrapper must have ended the job and said so."""
 
@@ -162,7 +165,8 @@ def polls(
         time.sleep(wait)
         wait = min(wait * POLL_GROWTH, longest)
         try:
-            stdout = action._low_level_execute_command(command())["stdout"]
+            with answered_within(ANSWER):
+                stdout = action._low_level_execute_command(command())["stdout"]
         except AnsibleConnectionFailure:
             lost_since = lost_since or time.monotonic()
             if time.monotonic() - lost_since > patience:
@@ -172,6 +176,28 @@ def polls(
             continue
         lost_since = None
         yield stdout
+
+
+@contextlib.contextmanager
+def answered_within(seconds: float) -> Iterator[None]:
+    """ssh waits for as long as TCP does when packets vanish; sudo's prompt has a limit, a login as root has none.
+
+    :raises AnsibleConnectionFailure: the time is over. Not in a task with a `timeout` of its own, which has the alarm
+    """
+
+    def late(*_: object) -> None:
+        raise AnsibleConnectionFailure(f"expected an answer within {seconds:.0f} s, seen none")
+
+    if signal.getitimer(signal.ITIMER_REAL)[0]:
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def parse_poll(stdout: str) -> tuple[str | None, list[str]]:

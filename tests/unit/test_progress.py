@@ -13,7 +13,9 @@ import time
 from pathlib import Path
 
 import pytest
+from ansible.errors import AnsibleConnectionFailure
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import ENVIRONMENT, Progress
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils import _progress
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._progress import parse_poll
 
 RUNNING = '{"started": true, "finished": false, "ans'
@@ -91,3 +93,53 @@ def test_a_polled_job_lives_and_ends_with_its_file(job: tuple[subprocess.Popen[b
     assert process.poll() is None
     path.unlink()
     assert process.wait(timeout=10) == -signal.SIGTERM
+
+
+class Action:
+    """Of a host that hangs, answers, and hangs again: what each poll does, in turn."""
+
+    def __init__(self, *answers: str | None) -> None:
+        self.answers, self.resets = list(answers), 0
+        self._connection = self
+
+    def reset(self) -> None:
+        self.resets += 1
+
+    def _low_level_execute_command(self, command: str) -> dict[str, str]:
+        answer = self.answers.pop(0)
+        if answer is None:
+            time.sleep(30)
+        return {"stdout": str(answer)}
+
+
+@pytest.fixture
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_progress, "ANSWER", 0.05)
+    monkeypatch.setattr(_progress, "FIRST_POLL", 0.001)
+
+
+def test_a_poll_that_hangs_is_a_lost_connection_and_is_waited_out(hurry: None) -> None:
+    before = signal.getsignal(signal.SIGALRM)
+    action = Action(None, "one", None, None, "two")
+    found = _progress.polls(action, lambda: "x", time.monotonic() + 20, longest=0.01)  # type: ignore[arg-type]
+    assert [next(found), next(found)] == ["one", "two"]
+    assert action.resets == 3
+    assert signal.getsignal(signal.SIGALRM) is before and signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_a_host_that_hangs_for_good_is_given_up(hurry: None) -> None:
+    with pytest.raises(AnsibleConnectionFailure, match="seen none"):
+        list(_progress.polls(Action(*[None] * 99), lambda: "x", time.monotonic() + 20, 0.01, 0.2))  # type: ignore[arg-type]
+
+
+def test_the_alarm_of_a_task_with_a_timeout_is_left_alone(hurry: None) -> None:
+    rang: list[int] = []
+    before = signal.signal(signal.SIGALRM, lambda number, _: rang.append(number))
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        with _progress.answered_within(0.01):
+            time.sleep(0.3)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert rang == [signal.SIGALRM]

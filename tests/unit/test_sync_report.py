@@ -13,6 +13,7 @@ def test_a_large_fleet_names_only_those_that_gave_most():
     counts = {f"s{n}": n for n in range(1, 11)}
     assert _sync_report.shares(counts) == "s10 18 %, s9 16 %, s8 15 %, s7 13 %, 6 more 38 %"
     assert _sync_report.shares({"a": 0}) == "nobody"
+    assert _sync_report.shares({"a": 999, "b": 1}) == "a 100 %"
 
 
 def states(plan, hosts, check=False):
