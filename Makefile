@@ -1,7 +1,7 @@
 # make lab        from a fresh machine to two lab Sparks that serve the recipe, measured
 # make lab-hosts  the same without the deployment: depot and lab Sparks, ready for any playbook
 # make lab-down   removes the lab and nothing else
-# make bench-sync how long a snapshot takes to 1, 2, 4 and 8 hosts, and what it costs to look again (LINK=80mbit SIZE=150)
+# make bench-sync how long a snapshot takes to 1, 2, 4 and 8 hosts, and what it costs to look again (LINK=40mbit SIZE=80)
 # make test       lint, unit tests, molecule scenarios
 # make clean      removes what else was made here: environment, caches
 

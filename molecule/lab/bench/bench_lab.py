@@ -198,6 +198,14 @@ def _cpu() -> tuple[int, int]:
     return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
 
 
+def busy(seconds: float = 5.0) -> float:
+    """Share of all cores that is busy while nothing is measured."""
+    before, total = _cpu()
+    time.sleep(seconds)
+    after, all_after = _cpu()
+    return (after - before) / max(1, all_after - total)
+
+
 def machine() -> str:
     facts = Path("/proc/cpuinfo").read_text()
     models = [line.split(":", 1)[1].strip() for line in facts.splitlines() if line.startswith("model name")]
