@@ -167,7 +167,7 @@ def test_a_blob_that_a_bundle_has_wrong_or_not_is_named(bundle, tmp_path, how):
 
 
 def test_a_manifest_with_other_bytes_is_refused(bundle):
-    digest = _bundle.read(bundle).image.rpartition("@")[2]
+    digest = read(bundle).image.rpartition("@")[2]
     (bundle / "registry" / _oci.blob_path(digest)).write_bytes(b'{"manifests": []}')
     with pytest.raises(_registry.Unusable, match="it is damaged"):
         _image_folder.FolderSource(str(bundle / "registry")).manifest(digest)
