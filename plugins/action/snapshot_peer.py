@@ -76,7 +76,7 @@ def _answer(status: dict[str, Any], problem: str = "") -> dict[str, Any]:
 
 def parse_poll(stdout: str) -> tuple[bool | None, dict[str, Any]]:
     """Whether the peer runs, and its status. None when the answer does not say (noise of a login shell): ask again."""
-    _, found, rest = stdout.replace("\r\n", "\n").partition(_PEER)
+    _, found, rest = stdout.partition(_PEER)
     if not found:
         return None, {}
     runs, _, text = rest.partition("\n")
