@@ -56,7 +56,7 @@ size() { docker image inspect --format '{{ .Size }}' "$1" | awk '{ printf "%d MB
 base() {
     local inputs
     inputs=$({
-        cat "${apt}/.inputs"
+        cat "${apt}/.inputs" "${apt}/depot.asc"
         sed -n '/^base()/,/^}/p' "${lab_dir}/images.sh"
     } | sha256sum | cut -d' ' -f1)
     if fresh "${base}" "${inputs}"; then
