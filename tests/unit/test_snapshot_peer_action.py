@@ -100,9 +100,8 @@ def test_a_larger_fleet_says_less_often(finish, monkeypatch):
         return 0.0
 
     monkeypatch.setattr(action, "pace", pace)
-    assert (
-        len(finish(RUNS + status(text="1"), RUNS + status(text="2"), RUNS + status("whole", "3")).said) == 3
-    )
+    answers = [status(text="1"), status(text="1"), status(text="2"), status("whole", "3")]
+    assert len(finish(*(RUNS + answer for answer in answers)).said) == 3
     assert paces == [3]
 
 
