@@ -11,7 +11,8 @@ Environment, each optional:
   STUB_ACCEPTANCE   share of drafts accepted at every position (0.69), exact over a few hundred drafts
   STUB_READY_AFTER  seconds from start to the first answer (1)
   STUB_STUCK        anything: prints its first lines, then never gets ready and says no more
-  STUB_DIE          start: dies while starting; request: is healthy and dies at the first completion
+  STUB_DIE          start: dies while starting; request: is healthy and dies at the first completion; a path: dies while
+                    starting when there is such a file
   STUB_NO_SPEC      anything: takes --speculative-config and ignores it
   STUB_NO_DRAFTS    anything: publishes the series and never drafts
   STUB_NO_STATS     anything: publishes no vLLM series at all
@@ -374,7 +375,9 @@ def play_start(settings: Settings) -> None:
         time.sleep(3600)
     for index, line in enumerate(worker):
         time.sleep(settings.ready_after / len(worker))
-        if settings.die == "start" and index == 3:
+        if index == 3 and (
+            settings.die == "start" or settings.die.startswith("/") and Path(settings.die).exists()
+        ):
             die()
         if line.startswith("Loading safe"):
             print(line, flush=True)
