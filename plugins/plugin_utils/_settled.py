@@ -8,10 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._progress import run_with_progress
-
-TIMED_OUT = "Timeout exceeded"
-"""What Ansible's async_wrapper says of a job that it ended."""
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._progress import TIMED_OUT, run_with_progress
 
 
 def look_then_run(
