@@ -16,6 +16,7 @@ Environment, each optional:
   STUB_NO_SPEC      anything: takes --speculative-config and ignores it
   STUB_NO_DRAFTS    anything: publishes the series and never drafts
   STUB_NO_STATS     anything: publishes no vLLM series at all
+  STUB_CACHE_DTYPE  type of the KV cache that it says it has, when not the one it was given
   STUB_METHOD       speculative method that it says it resolved, when not the one it was given
   STUB_ENGINES      engines that share the work (1)
   STUB_RESET        resets its counters after this many completions, without a restart
@@ -66,6 +67,8 @@ class Settings:
     no_drafts: bool = False
     no_stats: bool = False
     method: str = ""
+    cache: Mapping[str, str] = field(default_factory=dict)
+    """What vLLM publishes of its cache, as labels."""
     engines: int = 1
     reset: int = 0
     foreign: int = 0
@@ -197,6 +200,9 @@ class Stub:
                     for index, engine in enumerate(self._engines)
                     for position, count in enumerate(engine.per_position)
                 ]
+        if self.settings.cache:
+            shown = ",".join(f'{name}="{value}"' for name, value in sorted(self.settings.cache.items()))
+            lines += ["# TYPE vllm:cache_config_info gauge", f"vllm:cache_config_info{{{shown}}} 1.0"]
         lines += ["# TYPE vllm:num_requests_running gauge"]
         lines += [f'vllm:num_requests_running{{engine="0",model_name="{self.settings.name}"}} 0.0']
         for name, values in series.items():
@@ -375,9 +381,7 @@ def play_start(settings: Settings) -> None:
         time.sleep(3600)
     for index, line in enumerate(worker):
         time.sleep(settings.ready_after / len(worker))
-        if index == 3 and (
-            settings.die == "start" or settings.die.startswith("/") and Path(settings.die).exists()
-        ):
+        if index == 3 and (settings.die == "start" or Path(settings.die or "/nowhere").is_file()):
             die()
         if line.startswith("Loading safe"):
             print(line, flush=True)
@@ -396,6 +400,9 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--api-key", default=os.environ.get("VLLM_API_KEY", ""))
     parser.add_argument("--speculative-config", "-sc", type=json.loads)
+    parser.add_argument("--kv-cache-dtype", default="auto")
+    parser.add_argument("--gpu-memory-utilization", type=float, default=0.9)
+    parser.add_argument("--enable-prefix-caching", action=argparse.BooleanOptionalAction, default=True)
     options, _ = parser.parse_known_args(arguments)
     if options.speculative_config is not None:
         check(options.speculative_config)
@@ -405,6 +412,14 @@ def main() -> None:
         name=options.served_model_name or options.model,
         speculation=options.speculative_config,
         api_key=options.api_key,
+        cache={
+            "block_size": "16",
+            "cache_dtype": os.environ.get("STUB_CACHE_DTYPE") or options.kv_cache_dtype,
+            "enable_prefix_caching": str(options.enable_prefix_caching),
+            "engine": "0",
+            "gpu_memory_utilization": str(options.gpu_memory_utilization),
+            "num_gpu_blocks": "7716",
+        },
     )
     play_start(settings)
     stub = Stub(settings)
