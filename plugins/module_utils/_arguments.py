@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+_OPTION = re.compile(r"--?[A-Za-z]")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
@@ -58,3 +59,28 @@ def render(arguments: Mapping[str, Any]) -> list[str]:
         else:
             argv.extend([f"--{name}", _value(name, value)])
     return argv
+
+
+def options(argv: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The inverse of :func:`render`, for any argv: option name -> its values; of an option given twice the last, as argparse.
+
+    ``""`` holds what stands before the first option. A switch has no value, and the ``false`` that is written
+    ``--no-name`` the value ``false``.
+
+    >>> options(["/models/body", "--port", "8000", "--no-enable-prefix-caching", "--seed=1"])
+    {'': ('/models/body',), 'port': ('8000',), 'enable-prefix-caching': ('false',), 'seed': ('1',)}
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    name = ""
+    for word in argv:
+        if not _OPTION.match(word):
+            found[name] = (*found.get(name, ()), word)
+            continue
+        plain, given, value = word.lstrip("-").partition("=")
+        name = plain.replace("_", "-")
+        found[name] = (value,) if given else ()
+        if name.startswith("no-") and not given:
+            del found[name]
+            name = name[3:]
+            found[name] = ("false",)
+    return found

@@ -107,6 +107,11 @@ def parse_time(text: str) -> float:
     return whole + float(match[2] or 0)
 
 
+def is_secret(name: str) -> bool:
+    """Whether a variable of that name holds what must not be shown."""
+    return bool(_SECRET_NAME.search(name))
+
+
 def mask(text: str, secrets: Sequence[str]) -> str:
     """`text` without the given secrets and without anything that looks like a Hub token."""
     for secret in secrets:
@@ -186,7 +191,7 @@ class DockerContainer:
             raise EngineError(f"the Docker engine does not answer: {error}") from error
         for entry in data["Config"].get("Env") or []:
             name, _, value = entry.partition("=")
-            if _SECRET_NAME.search(name) and len(value) >= 8 and value not in self._secrets:
+            if is_secret(name) and len(value) >= 8 and value not in self._secrets:
                 self._secrets.append(value)
         return _state(data)
 

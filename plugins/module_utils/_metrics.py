@@ -126,6 +126,21 @@ def parse(text: str) -> Counters:
     )
 
 
+def labels(text: str, name: str) -> dict[str, str]:
+    """The labels of the first sample of a series, for one that says something by them; empty without such a series.
+
+    :raises MetricsError: not the Prometheus text format
+    """
+    try:
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if sample.name == name:
+                    return dict(sample.labels)
+    except ValueError as error:
+        raise MetricsError(f"not the Prometheus text format: {error}") from error
+    return {}
+
+
 def was_reset(before: Counters, after: Counters) -> bool:
     """True when the two scrapes cannot be of one life of one process: another start time, or a count that fell."""
     if before.process_start != after.process_start:

@@ -264,6 +264,21 @@ look:
       type: list
       elements: str
       sample: []
+    missing:
+      description: Files of the lock that are not there.
+      type: list
+      elements: str
+      sample: []
+    unknown:
+      description: Files that are there and that only a hash can tell of, since they changed after they were verified.
+      type: list
+      elements: str
+      sample: []
+    unexpected:
+      description: Files that the lock does not know.
+      type: list
+      elements: str
+      sample: []
 address:
   description: IPv4 address on which the host meets the others; empty when it has several, none was asked for and no default route.
   type: str

@@ -523,6 +523,9 @@ def test_a_look_counts_what_is_there_missing_and_left_over(bench, monkeypatch):
         "kept_bytes": 0,
         "verified_bytes": 0,
         "damaged": [],
+        "missing": ["empty.txt", "model-1.safetensors"],
+        "unknown": ["model-2.safetensors"],
+        "unexpected": [],
     }
     assert 5000 <= report.kept_bytes < 100_000
 

@@ -1,0 +1,64 @@
+#!/usr/bin/python
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: drift_report
+short_description: Show and write what differs from recipe and lock on every host of a play
+version_added: "0.3.0"
+author:
+  - The sparkfleet.vllm authors (@sparkfleet)
+description:
+  - Puts the facts C(spark_drift) of all hosts together, finds hosts whose versions differ from the rest of the fleet, shows
+    a table, and writes C(drift.json) and C(drift.html).
+  - Runs once for all hosts of the play, on the controller, and connects to nothing. Hosts that did not answer are in it, too.
+options:
+  directory:
+    description: Directory on the controller for the two files. It is made.
+    type: str
+    required: true
+  verify:
+    description: How the models were compared, to be told in the report.
+    type: str
+    choices: [stat, full]
+    default: stat
+attributes:
+  check_mode:
+    description: Writes the report in check mode, too. It is no change of any host.
+    support: full
+  diff_mode:
+    description: Nothing to compare.
+    support: none
+  idempotent:
+    description: Every report has a time of its own.
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: Show and write the report
+  sparkfleet.vllm.drift_report:
+    directory: drift
+  register: drift
+"""
+
+RETURN = r"""
+report:
+  description: What drift.json holds.
+  type: dict
+  returned: success
+  sample: {version: 1, recipe: huihui-gemma4-mtp-n1, hosts: {spark-1: {verdict: clean}}}
+files:
+  description: The files.
+  type: list
+  elements: str
+  returned: success
+  sample: [/home/me/drift/drift.json, /home/me/drift/drift.html]
+refused:
+  description: Hosts that are not as they should be or could not be judged, each with the reason.
+  type: dict
+  returned: success
+  sample: {spark-3: "container: argument"}
+"""

@@ -1,0 +1,332 @@
+#!/usr/bin/python
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: serve_drift
+short_description: Hold what serves on a host against what should
+version_added: "0.3.0"
+author:
+  - The sparkfleet.vllm authors (@sparkfleet)
+description:
+  - Compares the container option by option with the wanted one, the image by digest, the patched files as the process sees
+    them, the server's own words with what it was given, the acceptance since its start with the floor, the unit that
+    starts it at boot, and the record of what passed the gate.
+  - Reads only. It sends no request that makes the server work.
+options:
+  serving:
+    description: What should serve, as the filter P(sparkfleet.vllm.vllm_serving#filter) makes it.
+    type: dict
+    required: true
+  labels:
+    description: Labels that the container should carry besides. Without it labels are not compared.
+    type: dict
+  boot_unit:
+    description: Text of the unit that starts the container at boot. Empty when there shall be none.
+    type: str
+    default: ""
+  state_dir:
+    description: Directory of C(state.json).
+    type: path
+    required: true
+  api_key:
+    description: API key that the server was started with. It is compared, and never shown.
+    type: str
+  patches_known:
+    description: Whether O(serving) holds all patched files. If not, mounts and files are not judged.
+    type: bool
+    default: true
+  patches_stored:
+    description: Whether the store holds the locked patches. If not, a mount that shows the same wrong bytes is no finding of its own.
+    type: bool
+    default: true
+  ready_timeout:
+    description: Seconds from its start in which a server that does not answer yet is starting, and not broken.
+    type: int
+    default: 1200
+attributes:
+  check_mode:
+    description: Reads only, so check mode does the same.
+    support: full
+  diff_mode:
+    description: Findings take its place.
+    support: none
+  idempotent:
+    description: Changes nothing.
+    support: full
+requirements:
+  - docker, requests and prometheus_client (Python packages) on the host
+"""
+
+EXAMPLES = r"""
+- name: Hold what serves against what should
+  sparkfleet.vllm.serve_drift:
+    serving: "{{ __vllm_serve_wanted }}"
+    state_dir: /var/lib/sparkfleet
+  vars:
+    ansible_python_interpreter: /opt/sparkfleet/venv/bin/python
+"""
+
+RETURN = r"""
+drift:
+  description: What was found.
+  returned: success
+  type: dict
+  contains:
+    subjects:
+      description: What was looked at.
+      type: list
+      elements: str
+      sample: [host, models, patches, container, server, boot, record]
+    findings:
+      description: What differs, each with C(subject), C(kind), C(severity), C(expected), C(seen) and C(do). docs/drift.md lists the kinds.
+      type: list
+      elements: dict
+      sample:
+        - subject: container
+          kind: argument
+          severity: drift
+          expected: --max-model-len 8192
+          seen: --max-model-len 4096
+          do: playbooks/site.yml makes it anew from the recipe
+    unknown:
+      description: Why a subject could not be judged, by its name.
+      type: dict
+      sample: {server: the container does not run}
+    known:
+      description:
+        - The C(container), the C(speculation) since its start, and C(passed_on), driver, toolkit and engine with which the
+          current spec passed the gate; C(held), who is at work on the host, if anybody is.
+      type: dict
+      sample:
+        container: {id: 4f1c3c0d1f0e, image: "vllm/vllm-openai@sha256:…", status: running, restarts: 0}
+        speculation: {drafts: 10342, acceptance_rate: 0.6904}
+        passed_on: {driver: 580.95.05, toolkit: 1.19.0-1, engine: 29.1.3}
+"""
+
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
+    _container,
+    _drift_serving,
+    _metrics,
+    _openai,
+    _run_lock,
+    _serving,
+    _state,
+)
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._diagnosis import CheckedFile, WantedFile
+
+if not _container.DOCKER_IMPORT_ERROR:
+    import docker
+    import docker.errors
+
+START_WINDOW = 3600.0
+"""Seconds of log after a start in which vLLM says how it was configured."""
+UNITS = Path("/etc/systemd/system")
+PROBE_LABEL = "sparkfleet.vllm.probe"
+_LIBRARIES = (
+    ("docker", _container.DOCKER_IMPORT_ERROR),
+    ("requests", _openai.REQUESTS_IMPORT_ERROR),
+    ("prometheus_client", _metrics.PROMETHEUS_IMPORT_ERROR),
+)
+
+
+class Engine:
+    """The local Docker engine. A thing that is not there is None."""
+
+    def __init__(self) -> None:
+        self._api = docker.from_env(timeout=60).api
+
+    def container(self, name: str) -> dict[str, Any] | None:
+        try:
+            return dict(self._api.inspect_container(name))
+        except docker.errors.NotFound:
+            return None
+
+    def image(self, name: str) -> dict[str, Any] | None:
+        try:
+            return dict(self._api.inspect_image(name))
+        except docker.errors.NotFound:
+            return None
+
+    def changes(self, name: str) -> list[dict[str, Any]]:
+        return list(self._api.diff(name) or [])
+
+    def others_with_gpu(self, name: str) -> list[str]:
+        """Names of running containers but `name` that were given a GPU."""
+        found = []
+        for listed in self._api.containers():
+            other = self.container(listed["Id"])
+            if other is None or PROBE_LABEL in (other["Config"].get("Labels") or {}):
+                continue
+            host = other["HostConfig"]
+            asked = any(
+                "gpu" in kind for r in host.get("DeviceRequests") or [] for kind in r["Capabilities"] or []
+            )
+            if (asked or host.get("Runtime") == "nvidia") and other["Name"].lstrip("/") != name:
+                found.append(other["Name"].lstrip("/"))
+        return sorted(found)
+
+
+def look_files(
+    container: _container.DockerContainer, state: _container.State, files: list[dict[str, Any]]
+) -> list[CheckedFile]:
+    return [
+        CheckedFile(
+            WantedFile(**file),
+            container.file(state, file["path"]),
+            container.host_file(file["host_path"]) if file.get("host_path") else None,
+            state.mounts.get(file["path"]),
+        )
+        for file in files
+    ]
+
+
+def stale_mounts(
+    state: _container.State, models: dict[str, dict[str, str]], proc: Path = Path("/proc")
+) -> list[str]:
+    """Mount points at which the process has another directory than the one that lies at its source now."""
+    stale = []
+    for model in models.values():
+        if state.mounts.get(model["mount"]) != model["path"]:
+            continue
+        try:
+            inside = _container.resolve_in_root(proc / str(state.pid) / "root", model["mount"]).stat()
+            outside = Path(model["path"]).stat()
+        except OSError:
+            continue
+        if (inside.st_dev, inside.st_ino) != (outside.st_dev, outside.st_ino):
+            stale.append(model["mount"])
+    return stale
+
+
+def ask(server: _openai.Server) -> _drift_serving.Answers:
+    """What the server says without having to work for it."""
+    if not server.healthy():
+        return _drift_serving.Answers()
+    models, problem = None, ""
+    try:
+        models = server.models()
+    except _openai.ServerError as error:
+        problem = f"which models it serves: {error}"
+    try:
+        text = server.metrics()
+        counters = _metrics.parse(text)
+        cache = _metrics.labels(text, "vllm:cache_config_info")
+    except (_openai.ServerError, _metrics.MetricsError) as error:
+        return _drift_serving.Answers(True, models, problem=f"its counters: {error}")
+    return _drift_serving.Answers(True, models, counters, cache, problem)
+
+
+def look_unit(name: str) -> dict[str, Any]:
+    path = UNITS / name
+    asked = ["systemctl", "show", "--property=UnitFileState,DropInPaths", name]
+    try:
+        shown = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=False).stdout
+    except (OSError, subprocess.SubprocessError):
+        shown = ""
+    values = dict(line.partition("=")[::2] for line in shown.splitlines())
+    return {
+        "text": path.read_text() if path.is_file() else None,
+        "state": values.get("UnitFileState", ""),
+        "drop_ins": values.get("DropInPaths", "").split(),
+    }
+
+
+def look_run(folder: Path, now: float) -> dict[str, Any] | None:
+    """The run that holds the host; None for none, or one that gave no sign of life for the time of its lease."""
+    path = folder / _run_lock.FILE
+    try:
+        record = _run_lock.parse(path.read_text())
+        age = now - path.stat().st_mtime
+    except (OSError, ValueError):
+        return None
+    if age > record["lease"]:
+        return None
+    return {name: record.get(name) for name in ("holder", "playbook", "since")}
+
+
+def look(params: dict[str, Any], engine: Engine) -> _drift_serving.Seen:
+    """:raises docker.errors.DockerException, OSError, EngineError: the engine does not answer"""
+    serving = params["serving"]
+    name = serving["container"]["name"]
+    data = engine.container(name)
+    seen: dict[str, Any] = {
+        "container": data,
+        "wanted_image": engine.image(serving["container"]["image"]),
+        "neighbours": engine.others_with_gpu(name),
+        "unit": look_unit(f"{name}.service"),
+        "now": time.time(),
+    }
+    seen["held"] = look_run(Path(params["state_dir"]), seen["now"])
+    path = Path(params["state_dir"]) / "state.json"
+    try:
+        seen["recorded"] = _state.parse(path.read_text() if path.exists() else None)
+    except (ValueError, OSError) as error:
+        seen["record_problem"] = str(error)
+    if data is not None:
+        seen["image"] = engine.image(data["Image"])
+        container = _container.DockerContainer(name, [params["api_key"] or ""])
+        state = container.inspect()
+        seen["state"] = state
+        if state is not None and state.status == "running":
+            start = state.started
+            seen |= {
+                "files": look_files(container, state, serving["files"]) if params["patches_known"] else [],
+                "changes": engine.changes(name),
+                "stale": stale_mounts(state, serving["models"]),
+                "answers": ask(_openai.Server(serving["gate"]["base_url"], params["api_key"])),
+                "log": _serving.speculation(line.text for line in container.log(start, start + START_WINDOW)),
+            }
+    return _drift_serving.Seen(**seen)
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "serving": {"type": "dict", "required": True},
+            "labels": {"type": "dict"},
+            "boot_unit": {"type": "str", "default": ""},
+            "state_dir": {"type": "path", "required": True},
+            "api_key": {"type": "str", "no_log": True},
+            "patches_known": {"type": "bool", "default": True},
+            "patches_stored": {"type": "bool", "default": True},
+            "ready_timeout": {"type": "int", "default": 1200},
+        },
+        supports_check_mode=True,
+    )
+    for library, error in _LIBRARIES:
+        if error:
+            module.fail_json(msg=missing_required_lib(library), exception=error)
+    params = module.params
+    wanted = _drift_serving.Wanted(
+        serving=params["serving"],
+        labels=params["labels"],
+        secrets={"VLLM_API_KEY": params["api_key"]} if params["api_key"] else {},
+        boot_unit=params["boot_unit"],
+        patches_known=params["patches_known"],
+        patches_stored=params["patches_stored"],
+        ready_timeout=params["ready_timeout"],
+    )
+    try:
+        seen = look(params, Engine())
+    except (docker.errors.DockerException, _container.EngineError, OSError) as problem:
+        module.fail_json(
+            msg=f"expected a Docker engine that answers, seen: {problem}; do: systemctl status docker"
+        )
+    module.exit_json(
+        changed=False,
+        drift=_drift_serving.judge(wanted, seen, str(Path(params["state_dir"]) / "state.json")),
+    )
+
+
+if __name__ == "__main__":
+    main()
