@@ -1,0 +1,232 @@
+#!/usr/bin/python
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: serve_validate
+short_description: Have vLLM itself judge serve arguments, before anything is stopped
+version_added: "0.3.0"
+author:
+  - The sparkfleet.vllm authors (@sparkfleet)
+description:
+  - Starts C(vllm serve) in the image that will serve, with the command, environment, mounts and GPU of the container
+    that will serve, and leaves it where its configuration is made. By then vLLM has parsed its arguments, read the
+    models' configs, resolved their architectures and checked the speculative config and the pairing. Weights are not
+    read, and memory of the GPU is not taken, so the server that runs meanwhile is not disturbed.
+  - The container it does that in has no network, no privileges, a limit on its memory and one on its time, mounts
+    everything read-only, publishes nothing, and is always removed.
+  - An image whose vLLM cannot be asked is no failure; RV(asked) is false then, and a warning says why.
+options:
+  container:
+    description:
+      - The container that will serve, in the option names of M(community.docker.docker_container).
+      - C(image), C(command), C(env), C(volumes) and C(device_requests) are read, and C(name) for the name of the probe.
+    type: dict
+    required: true
+  timeout:
+    description: Seconds that vLLM gets to answer.
+    type: int
+    default: 180
+  memory:
+    description:
+      - Memory that asking may take, in bytes or as C(4g).
+      - Asked on a CPU, vLLM 0.32.0 takes 1 GB.
+    type: str
+    default: 4g
+attributes:
+  check_mode:
+    description: Asks as it does otherwise. Nothing of it stays on the host.
+    support: full
+  diff_mode:
+    description: Nothing to compare.
+    support: none
+  idempotent:
+    description: Changes nothing.
+    support: full
+requirements:
+  - docker (Python package) on the host
+seealso:
+  - module: sparkfleet.vllm.spec_decode_assert
+"""
+
+EXAMPLES = r"""
+- name: Have vLLM judge what will be served
+  sparkfleet.vllm.serve_validate:
+    container:
+      name: sparkfleet-vllm
+      image: vllm/vllm-openai@sha256:0fd21dda17a2a7ae0d37b0c2d53c7b2c4fd0a4e9d1f3d3f7c9c1a7ad7d2f3b11
+      command: [/models/body, --max-model-len, "8192"]
+      env: {HF_HUB_OFFLINE: "1"}
+      volumes: ["/srv/sparkfleet/models/org--body/c4bb:/models/body:ro"]
+      device_requests: [{driver: nvidia, count: -1, capabilities: [[gpu]]}]
+"""
+
+RETURN = r"""
+asked:
+  description: Whether vLLM could be asked.
+  type: bool
+  returned: always
+  sample: true
+accepted:
+  description: Whether vLLM makes its configuration of these arguments. Also true where it could not be asked.
+  type: bool
+  returned: always
+  sample: true
+reason:
+  description: What vLLM refuses, or why it could not be asked. Empty when it accepts.
+  type: str
+  returned: always
+  sample: "argument --tool-call-parser: invalid choice"
+vllm_version:
+  description: Version of vLLM in the image.
+  type: str
+  returned: when vLLM could say it
+  sample: 0.20.2rc1
+seconds:
+  description: Time vLLM took.
+  type: float
+  returned: when vLLM answered
+  sample: 11.2
+peak_bytes:
+  description: Most memory that it held.
+  type: int
+  returned: when vLLM answered
+  sample: 1021042688
+"""
+
+import time
+import traceback
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _validate
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._container import is_secret, mask
+
+try:
+    import docker
+    import docker.errors
+    import docker.types
+    import requests
+except ImportError:
+    LIBRARY_IMPORT_ERROR: str | None = traceback.format_exc()
+else:
+    LIBRARY_IMPORT_ERROR = None
+
+LABEL = "sparkfleet.vllm.probe"
+# The container's start and Python's own come on top of what vLLM gets.
+STARTING = 30
+LOG_LIMIT = {"max-size": "10m", "max-file": "1"}
+
+
+def options(container: dict[str, Any], timeout: int, memory: str) -> dict[str, Any]:
+    """What docker-py makes the probe of: the container that will serve, less all that it could do harm with.
+
+    Its writable layer goes with it. Read-only, it would refuse what the server may do, such as vLLM's caches.
+    """
+    return {
+        "image": container["image"],
+        "name": f"{container.get('name', 'vllm')}-probe",
+        "labels": {LABEL: container.get("name", "")},
+        "entrypoint": ["python3", "-c", _validate.PROBE],
+        "command": [_validate.request(container["command"], timeout)],
+        "environment": dict(container.get("env") or {}),
+        "mounts": [mount(volume) for volume in container.get("volumes") or []],
+        "device_requests": [
+            docker.types.DeviceRequest(**request) for request in container.get("device_requests") or []
+        ],
+        "network_mode": "none",
+        "cap_drop": ["ALL"],
+        # A server that keeps its rights may read what belongs to others, so the probe has to: it would miss a file.
+        "cap_add": [] if "ALL" in (container.get("cap_drop") or []) else ["DAC_OVERRIDE"],
+        "security_opt": ["no-new-privileges"],
+        "mem_limit": memory,
+        "memswap_limit": memory,
+        "log_config": docker.types.LogConfig(type="json-file", config=LOG_LIMIT),
+    }
+
+
+def mount(volume: str) -> Any:
+    """A volume as a read-only bind mount. Unlike a volume, the engine makes no directory for one that is not there."""
+    source, target = volume.split(":")[:2]
+    return docker.types.Mount(target=target, source=source, type="bind", read_only=True)
+
+
+def remove_leftovers(client: Any, name: str) -> None:
+    """Probes of runs that were killed. They end by themselves; their names are needed again."""
+    for left in client.containers.list(all=True, filters={"label": f"{LABEL}={name}"}):
+        left.remove(force=True)
+
+
+def ask(client: Any, container: dict[str, Any], timeout: int, memory: str) -> _validate.Verdict:
+    """Run the probe to its end, or to that of its time.
+
+    :raises DockerException: the engine does not run it
+    """
+    remove_leftovers(client, container.get("name", ""))
+    probe = client.containers.create(**options(container, timeout, memory))
+    try:
+        probe.start()
+        try:
+            code = probe.wait(timeout=timeout + STARTING)["StatusCode"]
+        except requests.exceptions.RequestException:
+            code = None
+        probe.reload()
+        killed = bool(probe.attrs["State"].get("OOMKilled"))
+        log = probe.logs().decode("utf-8", "replace")
+    finally:
+        probe.remove(force=True)
+    return _validate.judge([mask(line, []) for line in log.splitlines()], code, killed)
+
+
+def secrets(container: dict[str, Any]) -> list[str]:
+    """Values of the environment that are not to be shown. Short ones are words, and no secrets."""
+    environment = container.get("env") or {}
+    return [value for name, value in environment.items() if is_secret(name) and len(str(value)) >= 8]
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "container": {"type": "dict", "required": True},
+            "timeout": {"type": "int", "default": 180},
+            "memory": {"type": "str", "default": "4g"},
+        },
+        supports_check_mode=True,
+    )
+    if LIBRARY_IMPORT_ERROR:
+        module.fail_json(msg=missing_required_lib("docker"), exception=LIBRARY_IMPORT_ERROR)
+    container, timeout, memory = (module.params[name] for name in ("container", "timeout", "memory"))
+    for name in ("image", "command"):
+        if not container.get(name):
+            module.fail_json(msg=f"container.{name}: expected one, as docker_container takes it, got none")
+    module.no_log_values.update(secrets(container))
+    image = container["image"]
+    began = time.monotonic()
+    try:
+        client = docker.from_env(timeout=120)
+        entrypoint = client.images.get(image).attrs["Config"].get("Entrypoint")
+        if _validate.starts_vllm(entrypoint):
+            verdict = ask(client, container, timeout, memory)
+        else:
+            verdict = _validate.Verdict(False, True, f"its entrypoint is {entrypoint}, and not vllm serve")
+    except docker.errors.ImageNotFound:
+        verdict = _validate.Verdict(False, True, "it is not on this host yet")
+    except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
+        verdict = _validate.Verdict(False, True, f"the engine does not run it: {error}")
+    result: dict[str, Any] = {"asked": verdict.asked, "accepted": verdict.accepted, "reason": verdict.reason}
+    if verdict.version:
+        result |= {"vllm_version": verdict.version}
+    if verdict.peak_bytes:
+        result |= {"seconds": round(time.monotonic() - began, 1), "peak_bytes": verdict.peak_bytes}
+    if not verdict.accepted:
+        module.fail_json(msg=_validate.refusal(image, verdict), changed=False, **result)
+    if not verdict.asked:
+        module.warn(f"vLLM in {image} could not be asked about the serve arguments: {verdict.reason}")
+    module.exit_json(changed=False, **result)
+
+
+if __name__ == "__main__":
+    main()
