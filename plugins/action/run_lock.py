@@ -1,0 +1,82 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Controller side of C(run_lock): says which run this is, knows which runs of this controller have ended, leaves a keeper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _run_lock
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils import _controller, _keeper
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._progress import label
+
+MODULE = "sparkfleet.vllm.run_lock"
+OURS, LOST = "sparkfleet-lock:ours", "sparkfleet-lock:lost"
+# Under the same flock as the module. A file that cannot be read says nothing.
+_UNDER_LOCK = (
+    'if grep -qsF "$1" "$2"; then {do} && echo '
+    + OURS
+    + '; elif [ -r "$2" ] || [ ! -e "$2" ]; then echo '
+    + LOST
+    + "; fi"
+)
+
+
+def ended(answer: Mapping[str, Any], run: Mapping[str, Any]) -> bool:
+    """Whether the run that holds the lock ran on this controller and is no more."""
+    held = answer.get("held")
+    if not held or not _run_lock.same_controller(held, run):
+        return False
+    alive = _controller.lives(held["pid"], str(held.get("started")))
+    return not alive if alive is not None else answer["age"] > held["lease"]
+
+
+def reading(stdout: str) -> int:
+    """What the answer of a host means to the keeper. Noise of a login shell is no answer."""
+    if OURS in stdout:
+        return _keeper.DONE
+    return _keeper.LOST if LOST in stdout else _keeper.FAILED
+
+
+class ActionModule(ActionBase):
+    TRANSFERS_FILES = False
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result = super().run(tmp, task_vars)
+        run = _controller.this_run(task_vars or {})
+        arguments = {**self._task.args, "run": run, "dead": ""}
+        answer = self._execute_module(MODULE, dict(arguments), task_vars=task_vars)
+        if ended(answer, run):
+            arguments["dead"] = answer["held"]["run"]
+            answer = self._execute_module(MODULE, dict(arguments), task_vars=task_vars)
+        if answer.get("taken_over"):
+            Display().display(f"{label(self, task_vars)}: {answer['taken_over']}")
+        if answer.get("fresh"):
+            self._keep(run)
+        return result | answer
+
+    def _keep(self, run: Mapping[str, Any]) -> None:
+        lease = float(self._task.args.get("lease") or _run_lock.LEASE)
+        _keeper.hold(
+            run["pid"],
+            run["started"],
+            renew=partial(self._ask, 'touch "$2"', run["id"]),
+            release=partial(self._ask, 'rm -f "$2"', run["id"]),
+            reset=self._connection.reset,
+            every=lease / 4,
+        )
+
+    def _ask(self, do: str, run: str) -> int:
+        shell = self._connection._shell
+        directory = self._task.args["state_dir"]
+        guard, path = (shell.join_path(directory, name) for name in (_run_lock.GUARD, _run_lock.FILE))
+        script = _UNDER_LOCK.format(do=do)
+        words = ["flock", "-w", "10", guard, "sh", "-c", script, "sh", run, path]
+        command = " ".join(shell.quote(word) for word in words)
+        return reading(self._low_level_execute_command(command)["stdout"])

@@ -1,0 +1,143 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One run at a time on a host: whose the lock is, and what is said of it. Pure.
+
+The lock is a file with a record of the run that holds it. Its time of last change, by the clock of the host itself, is the
+last sign of life of that run. A run on the same controller is judged by its process, any other by its lease.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+VERSION = 1
+FILE, GUARD = "run.json", "run.lock"
+"""The lock, and the file that is flocked while it is looked at or changed."""
+LEASE = 120
+"""Seconds without a sign of life after which a lock holds nobody off."""
+
+FREE, OURS, HELD, STALE, DEAD = "free", "ours", "held", "stale", "dead"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The lock of a host: its record (None: no lock), what is wrong with the file, seconds since the last sign of life."""
+
+    record: Mapping[str, Any] | None = None
+    damage: str = ""
+    age: float = 0.0
+
+
+def parse(text: str) -> dict[str, Any]:
+    """The record in the text of a lock.
+
+    :raises ValueError: the text is no record of this version
+    """
+    record = json.loads(text)
+    if not isinstance(record, dict) or record.get("version") != VERSION:
+        raise ValueError(f"expected a lock of version {VERSION}")
+    for name in ("run", "holder", "controller", "since"):
+        if not isinstance(record.get(name), str):
+            raise ValueError(f"{name}: expected text, seen {record.get(name)!r}")
+    for name in ("pid", "lease"):
+        if not isinstance(record.get(name), int):
+            raise ValueError(f"{name}: expected a whole number, seen {record.get(name)!r}")
+    return record
+
+
+def record(run: Mapping[str, Any], lease: int, since: str) -> dict[str, Any]:
+    """What the lock of `run` holds (as :func:`this_run` gives it); `lease` in seconds, `since` in ISO 8601."""
+    return {
+        "version": VERSION,
+        "run": run["id"],
+        **{name: value for name, value in run.items() if name != "id"},
+        "lease": lease,
+        "since": since,
+    }
+
+
+def decide(seen: Seen, run: Mapping[str, Any], dead: str = "") -> str:
+    """Whether `run` may have the lock: FREE, OURS, STALE and DEAD (taken over) say yes, HELD says no.
+
+    :param dead: id of a run that its controller knows to have ended
+    """
+    if seen.damage:
+        return STALE if seen.age > LEASE else HELD
+    if seen.record is None:
+        return FREE
+    if seen.record["run"] == run["id"]:
+        return OURS
+    if seen.record["run"] == dead:
+        return DEAD
+    # A lease that ran out is no proof where a process can be asked: the host may have been away for longer.
+    if seen.age > seen.record["lease"] and not same_controller(seen.record, run):
+        return STALE
+    return HELD
+
+
+def same_controller(held: Mapping[str, Any], run: Mapping[str, Any]) -> bool:
+    """Whether the process of `held` can be seen from where `run` is."""
+    return bool(held["controller"]) and held["controller"] == run["controller"]
+
+
+def _who(held: Mapping[str, Any]) -> str:
+    details = [
+        held.get("playbook"),
+        f"job {held['job']}" if held.get("job") else "",
+        f"process {held['pid']}",
+    ]
+    return f"{held['holder']} ({', '.join(detail for detail in details if detail)})"
+
+
+def refusal(seen: Seen, run: Mapping[str, Any]) -> str:
+    """Why `run` must leave: who holds the lock, since when, how alive that run is, what to do."""
+    age = f"{max(seen.age, 0):.0f} s ago"
+    if seen.record is None:
+        return (
+            f"expected no other run on this host, seen a lock that cannot be read ({seen.damage}), written {age}; "
+            f"if no run is at work, run again in {LEASE} s"
+        )
+    if same_controller(seen.record, run):
+        do = f"it runs on this controller: wait until process {seen.record['pid']} has ended"
+    else:
+        left = max(seen.record["lease"] - seen.age, 0) + 1
+        do = f"wait until it is done; if it was killed, its lock ends {left:.0f} s from now"
+    return (
+        f"expected no other run on this host, seen that of {_who(seen.record)} since {seen.record['since']}, "
+        f"last sign of life {age}; {do}; then run again"
+    )
+
+
+def taken_over(seen: Seen, verdict: str) -> str:
+    """Whose lock is no longer one, and why; empty for a verdict that takes nothing over."""
+    if verdict not in (STALE, DEAD):
+        return ""
+    age = f"last sign of life {seen.age:.0f} s ago"
+    if seen.record is None:
+        return f"a lock that cannot be read ({seen.damage}), {age}, is taken over"
+    why = "that run has ended" if verdict == DEAD else age
+    return f"the lock of {_who(seen.record)} since {seen.record['since']} is taken over: {why}"
+
+
+def refusals(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """One text for each run that holds hosts off, beginning with these hosts.
+
+    :param results: ``{host: result of run_lock}``
+    """
+    hosts: dict[str, list[str]] = {}
+    texts: dict[str, str] = {}
+    for host, result in results.items():
+        if "held" in result and result.get("refused"):
+            # What cannot be read says of no two hosts that it is the same run.
+            key = result["held"].get("run") or host
+            hosts.setdefault(key, []).append(host)
+            texts.setdefault(key, result["msg"])
+    return [f"{_some(names)}: {texts[key]}" for key, names in hosts.items()]
+
+
+def _some(names: list[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

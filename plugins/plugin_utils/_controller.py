@@ -1,0 +1,90 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The run on its controller: which process it is, and whether another one lives."""
+
+from __future__ import annotations
+
+import getpass
+import multiprocessing
+import os
+import socket
+import subprocess
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible import context
+
+PROC = Path("/proc")
+
+
+def identity() -> str:
+    """Boot and process namespace, which make a process id unique. Empty where there is no telling (not Linux)."""
+    try:
+        boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {(PROC / 'self/ns/pid').readlink()}"
+    except OSError:
+        return ""
+
+
+def started(pid: int) -> str:
+    """When a process started, in whatever count tells it from another one of that id; empty if it has ended.
+
+    :raises OSError: the system does not say
+    """
+    if identity():
+        try:
+            # The name of the program comes second, in brackets, and may hold anything.
+            fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            os.kill(pid, 0)
+            raise
+        return "" if fields[0] in "ZX" else fields[19]
+    shown = subprocess.run(
+        ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
+    )
+    return shown.stdout.strip()
+
+
+def lives(pid: int, start: str) -> bool | None:
+    """Whether the process of that start still runs; None when it is hidden from us."""
+    try:
+        return started(pid) == start
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return None
+
+
+def run_pid() -> int:
+    """The process of the run: the parent of the worker that a task is in, also when that parent is no more."""
+    parent = multiprocessing.parent_process()
+    return parent.pid if parent and parent.pid else os.getpid()
+
+
+def this_run(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """What the lock of this run says of it; the same in all tasks and for all hosts.
+
+    :param variables: of the task; an automation controller names its job and user in them
+    """
+    pid = run_pid()
+    start = started(pid)
+    where, host = identity(), socket.gethostname()
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = f"uid {os.getuid()}"
+    job = variables.get("awx_job_id") or variables.get("tower_job_id") or ""
+    user = variables.get("awx_user_name") or variables.get("tower_user_name") or user
+    playbooks = [Path(str(name)).name for name in context.CLIARGS.get("args") or ()]
+    return {
+        "id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{where} {host} {pid} {start}")),
+        "holder": f"{user}@{host}",
+        "controller": where,
+        "pid": pid,
+        "started": start,
+        "playbook": " ".join(playbooks),
+        "job": str(job),
+    }
