@@ -96,8 +96,8 @@ except BaseException as error:
 leave("unknown", why="vLLM ended without a configuration")
 """
 
-# What Python's argparse exits with when it refuses an argument.
-_USAGE = 2
+# What Python's argparse exits with when it refuses an argument, and what a killed process does.
+_USAGE, _KILLED = 2, 137
 # What vLLM raises for values it does not accept. pydantic's ValidationError is a ValueError.
 _REFUSALS = frozenset({"ValueError", "TypeError", "LookupError", "AssertionError", "NotImplementedError"})
 # A file that is not there is not there for the server either: it has the same mounts.
@@ -174,8 +174,8 @@ def _of_the_probe(link: Mapping[str, Any]) -> bool:
 
 
 def _unasked(said: Mapping[str, Any], death: str | None, exit_code: int | None, oom_killed: bool) -> str:
-    if oom_killed:
-        return "it was killed: more memory is needed to ask it"
+    if oom_killed or exit_code == _KILLED:
+        return "it was killed, most likely for want of memory: it may take more"
     if said["state"] == "late" or exit_code is None:
         return "it took too long to answer"
     if said["state"] == "unknown":

@@ -80,6 +80,11 @@ reason:
   type: str
   returned: always
   sample: "argument --tool-call-parser: invalid choice"
+diagnosis:
+  description: Stable name of what is wrong, as M(sparkfleet.vllm.spec_decode_assert) gives one.
+  type: str
+  returned: when vLLM refuses the arguments
+  sample: arguments_refused
 vllm_version:
   description: Version of vLLM in the image.
   type: str
@@ -222,7 +227,9 @@ def main() -> None:
     if verdict.peak_bytes:
         result |= {"seconds": round(time.monotonic() - began, 1), "peak_bytes": verdict.peak_bytes}
     if not verdict.accepted:
-        module.fail_json(msg=_validate.refusal(image, verdict), changed=False, **result)
+        module.fail_json(
+            msg=_validate.refusal(image, verdict), changed=False, diagnosis="arguments_refused", **result
+        )
     if not verdict.asked:
         module.warn(f"vLLM in {image} could not be asked about the serve arguments: {verdict.reason}")
     module.exit_json(changed=False, **result)

@@ -110,6 +110,7 @@ def test_refused_by_vllm(call):
     engine = Engine(REFUSED, log="ValueError: the draft is of another body")
     result = call(engine)
     assert result["failed"] and result["asked"] and not result["accepted"]
+    assert result["diagnosis"] == "arguments_refused"
     for words in (
         "expected vLLM 0.20.2",
         "the draft is of another body",

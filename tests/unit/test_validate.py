@@ -169,7 +169,8 @@ def test_it_ends_by_itself_when_its_time_is_up(ask):
 @pytest.mark.parametrize(
     ("lines", "code", "killed", "word"),
     [
-        (["Killed"], 137, True, "more memory"),
+        (["Killed"], 1, True, "want of memory"),
+        (["Killed"], 137, False, "want of memory"),
         ([], None, False, "too long"),
         (["exec: python3: not found"], 127, False, "127"),
     ],
