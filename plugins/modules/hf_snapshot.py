@@ -98,6 +98,13 @@ options:
       - The controller asks this first, so that a host where all is in place costs one short execution.
     type: bool
     default: false
+  pair:
+    description:
+      - Repositories of the body and of its draft. With O(settled_only), the look also says whether the draft fits the body (see
+        M(sparkfleet.vllm.model_pair)), as RV(fits).
+    type: list
+    elements: str
+    default: []
   bundle:
     description:
       - Directory of a bundle on the host. Files come from there, and no Hub is asked. Each is verified against the lock all
@@ -279,6 +286,11 @@ look:
       type: list
       elements: str
       sample: []
+fits:
+  description: Whether the draft fits the body. M(sparkfleet.vllm.model_pair) says why it does not.
+  type: bool
+  returned: with O(pair) and O(settled_only), when all is in place
+  sample: true
 address:
   description: IPv4 address on which the host meets the others; empty when it has several, none was asked for and no default route.
   type: str
@@ -298,6 +310,8 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
     _bundle,
     _hub,
     _manifest,
+    _model,
+    _pairing,
     _snapshot,
 )
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import Progress
@@ -330,6 +344,7 @@ def argument_spec() -> dict[str, Any]:
         "lock_timeout": {"type": "int", "default": 3600},
         "timeout": {"type": "int", "default": 14400},
         "settled_only": {"type": "bool", "default": False},
+        "pair": {"type": "list", "elements": "str", "default": []},
         "bundle": {"type": "path"},
         "fetch": {"type": "bool", "default": True},
         "interface": {"type": "str"},
@@ -367,6 +382,18 @@ def run(module: AnsibleModule) -> list[_snapshot.Report]:
     return _snapshot.ensure(manifests, options, fetcher)
 
 
+def fits(paths: dict[str, Path], pair: list[str]) -> bool:
+    """Whether two snapshots that are whole are a body and its draft. What cannot be read fits nothing."""
+    try:
+        body, draft = (
+            _model.read(name, paths[repository])
+            for name, repository in zip(("body", "draft"), pair, strict=True)
+        )
+    except (OSError, KeyError, ValueError):
+        return False
+    return not _pairing.judge(body, draft)[0]
+
+
 def outcome(module: AnsibleModule, reports: list[_snapshot.Report]) -> dict[str, Any]:
     params = module.params
     left = any(report.changed for report in reports)
@@ -376,6 +403,10 @@ def outcome(module: AnsibleModule, reports: list[_snapshot.Report]) -> dict[str,
     if looking or module.check_mode:
         result["look"] = [report.look() for report in reports]
         result["address"] = _address.find(params["interface"], params["address"])
+    if params["settled_only"] and params["pair"] and not left:
+        result["fits"] = fits(
+            {report.manifest.repository: Path(report.path) for report in reports}, params["pair"]
+        )
     if not (looking and left):
         result["snapshots"] = [report.result() for report in reports]
     if module._diff:

@@ -90,27 +90,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _pairing
-
-SUFFIX = ".safetensors"
-
-
-def read_model(name: str, folder: Path) -> _pairing.Model:
-    """:raises OSError: no config.json, or a file that cannot be read"""
-    index = folder / _pairing.INDEX
-    weights = {}
-    for path in folder.iterdir():
-        if path.name.endswith(SUFFIX) and path.is_file():
-            with path.open("rb") as file:
-                head = file.read(8)
-                head += file.read(min(int.from_bytes(head, "little"), _pairing.HEADER_LIMIT))
-            weights[path.name] = _pairing.WeightFile(path.stat().st_size, head)
-    return _pairing.Model(
-        name,
-        (folder / "config.json").read_text(encoding="utf-8", errors="replace"),
-        index.read_text(encoding="utf-8", errors="replace") if index.exists() else None,
-        weights,
-    )
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _model, _pairing
 
 
 def main() -> None:
@@ -128,7 +108,7 @@ def main() -> None:
             problems=[],
         )
     try:
-        models = {name: read_model(name, folder) for name, folder in folders.items()}
+        models = {name: _model.read(name, folder) for name, folder in folders.items()}
     except OSError as error:
         module.fail_json(
             msg=f"expected a model with a config.json that can be read, seen {error}; "

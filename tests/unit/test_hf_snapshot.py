@@ -116,6 +116,30 @@ def test_a_look_names_the_address_asked_for(call):
     assert call(fetch=False, address="127.0.0.3")["address"] == "127.0.0.3"
 
 
+def test_a_look_says_whether_the_draft_fits(call, lab, tmp_path):
+    made = tmp_path / "made"
+    arguments = ["--body", str(made / "body"), "--draft", str(made / "draft"), "--acceptance", "0.69"]
+    script = ROOT / "molecule/lab/vllm/weights.py"
+    subprocess.run([sys.executable, str(script), *arguments], check=True, capture_output=True)
+    files = {
+        name: {file.name: file.read_bytes() for file in (made / name).iterdir() if file.is_file()}
+        for name in ("body", "draft")
+    }
+    config = json.loads(files["draft"]["config.json"])
+    wrong = files["draft"] | {"config.json": json.dumps(config | {"backbone_hidden_size": 7}).encode()}
+    both = [lab.add("org/body", files["body"]), lab.add("org/draft", files["draft"])]
+    other = [both[0], lab.add("org/wrong", wrong)]
+    asked = {"settled_only": True, "pair": ["org/body", "org/draft"]}
+    assert "fits" not in call(snapshots=both, **asked)
+    call(snapshots=both)
+    call(snapshots=other)
+    assert call(snapshots=both, **asked)["fits"] is True
+    assert call(snapshots=both, **asked, check=True)["fits"] is True
+    assert call(snapshots=other, **asked | {"pair": ["org/body", "org/wrong"]})["fits"] is False
+    assert call(snapshots=both, **asked | {"pair": ["org/body", "org/else"]})["fits"] is False
+    assert "fits" not in call(snapshots=both, settled_only=True)
+
+
 def test_two_snapshots_in_one_execution(call, lab):
     both = [lab.add("org/one", FILES), lab.add("org/two", {"a": b"b"})]
     assert [one["state"] for one in call(snapshots=both)["snapshots"]] == ["fetched", "fetched"]

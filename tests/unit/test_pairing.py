@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _pairing
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _model, _pairing
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._pairing import Model, WeightFile
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -255,9 +255,7 @@ def tiny(tmp_path_factory):
 
 
 def judged(root: Path, change=lambda config: None):
-    from ansible_collections.sparkfleet.vllm.plugins.modules.model_pair import read_model
-
-    body, other = (read_model(name, root / name) for name in ("body", "draft"))
+    body, other = (_model.read(name, root / name) for name in ("body", "draft"))
     config = json.loads(other.config)
     change(config)
     return _pairing.judge(body, Model("draft", json.dumps(config), other.index, other.weights))
