@@ -55,7 +55,7 @@ def book(tmp_path):
                     file.write(f"{name}\n")
                 answer = answers[min(done.count(name), len(answers) - 1)] if answers else DONE
                 if answer == "hangs":
-                    subprocess.run(["sleep", "60"], check=False)
+                    subprocess.run(["sh", "-c", f"sleep 3; echo late >> {path}"], check=False)
                     return DONE
                 if isinstance(answer, Exception):
                     raise answer
@@ -105,6 +105,7 @@ def test_it_gives_up_in_the_end(book):
 def test_an_errand_that_hangs_is_ended_with_what_it_started(book, monkeypatch):
     monkeypatch.setattr(_keeper, "ANSWER", 0.3)
     assert keep(book, 2, renew=["hangs", DONE]) == [30, 5, 30]
+    time.sleep(3.5)
     assert book.read() == ["renew", "reset", "renew", "release"]
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
@@ -112,7 +113,17 @@ def test_an_errand_that_hangs_is_ended_with_what_it_started(book, monkeypatch):
 
 def test_the_end_of_the_run_is_not_kept_waiting_by_an_errand_that_hangs(book, monkeypatch):
     monkeypatch.setattr(_keeper, "ANSWER", 1e9)
+    own, make_group = os.getpid(), os.setpgid
+
+    def slow_child(*what):
+        if os.getpid() != own:
+            time.sleep(0.3)
+        make_group(*what)
+
+    monkeypatch.setattr(os, "setpgid", slow_child)
     assert _keeper._attempt(book.note("renew", "hangs"), None, Over()) == FAILED  # type: ignore[arg-type]
+    time.sleep(3.5)
+    assert "late" not in book.read()
 
 
 @pytest.fixture

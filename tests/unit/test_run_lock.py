@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import subprocess
 import time
 
 import pytest
@@ -160,13 +161,14 @@ def test_a_process_is_told_from_another_one_of_its_id():
     own = _controller.started(os.getpid())
     assert own and _controller.lives(os.getpid(), own) is True
     assert _controller.lives(os.getpid(), "1") is False
-    child = os.fork()
-    if child == 0:
-        os._exit(0)
-    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
-    assert _controller.lives(child, own) is False, "a process that nobody waited for has ended all the same"
-    os.waitpid(child, 0)
-    assert _controller.lives(child, own) is False
+    child = subprocess.Popen(["sleep", "60"])
+    of_child = _controller.started(child.pid)
+    assert _controller.lives(child.pid, of_child) is True
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert _controller.lives(child.pid, of_child) is False, "nobody waited for it, but it has ended"
+    child.wait()
+    assert _controller.lives(child.pid, of_child) is False
 
 
 def test_a_process_that_is_hidden_is_neither_dead_nor_alive(tmp_path, monkeypatch):
