@@ -187,7 +187,8 @@ def _mounts(
             "writable" if mount.get("RW") else "read-only",
         )
         for mount in seen.get("Mounts") or []
-        if not (mount.get("Type") == "volume" and mount["Destination"] in declared)
+        # An image can declare volumes of its own: without it nobody knows which.
+        if not (mount.get("Type") == "volume" and (image is None or mount["Destination"] in declared))
     }
     for target in sorted({*expected, *found}):
         if expected.get(target) != found.get(target):

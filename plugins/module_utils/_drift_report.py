@@ -80,7 +80,11 @@ def _host(look: Mapping[str, Any], odd: Iterable[Finding]) -> dict[str, Any]:
     parts, known = list(look["parts"].values()), _known(look)
     looked_at = {subject for part in parts for subject in part["subjects"]}
     findings = [finding for part in parts for finding in part["findings"]]
-    findings += [asdict(finding) for finding in (*changed_since(known), *odd)]
+    told = {finding["kind"] for finding in findings}
+    changed = [
+        finding for finding in changed_since(known) if f"{finding.kind.split('-')[0]}-too-old" not in told
+    ]
+    findings += [asdict(finding) for finding in (*changed, *odd)]
     findings.sort(key=lambda finding: (SUBJECTS.index(finding["subject"]), finding["severity"]))
     unknown: dict[str, str] = {}
     for part in parts:

@@ -60,7 +60,8 @@ def files(checked: Sequence[CheckedFile], state: State, patched: bool) -> list[F
                     RESTART,
                 )
             )
-        elif file.seen.changed is not None and file.seen.changed > state.started:
+        # A file that lost its name in the store to another one changed by that, and is what it was.
+        elif patched and file.seen.changed is not None and file.seen.changed > state.started:
             late = file.seen.changed - state.started
             found.append(
                 Finding(

@@ -1,0 +1,217 @@
+"""The fleet side by side, and the page that a person reads."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+
+import pytest
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _drift_page, _table
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._drift import SUBJECTS, Finding, part
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._drift_report import (
+    COLUMNS,
+    outliers,
+    refusal,
+    report,
+    rows,
+    summary,
+    wrapped,
+)
+
+LOCK = {
+    "image": {"pinned": "v@sha256:1"},
+    "models": {"body": {"repository": "o/b", "commit": "c" * 40}},
+    "patches": [{"name": "p.py", "md5": "1" * 32}],
+}
+VERSIONS = {"driver": "580.1", "toolkit": "1.19", "engine": "29.1", "kernel": "6.11"}
+ARGUMENT = Finding("container", "argument", "--port 8000", "--port <b>8001</b>", "do it")
+NEIGHBOUR = Finding("host", "gpu-shared", "none", "other", "stop it", "warning")
+
+
+def look(*findings, unknown=None, failure="", **known):
+    return {
+        "parts": {"r": part(SUBJECTS, findings, unknown, {"versions": VERSIONS} | known)},
+        "failure": failure,
+    }
+
+
+def made(**looks):
+    return report(looks, LOCK, made="2026-11-24T04:00:00Z", verify="stat", recipe="r")
+
+
+HELD = {"holder": "me@c", "since": "2026-11-24T04:00:00Z", "playbook": "site.yml"}
+UNREACHABLE = {"parts": {}, "failure": "the host did not answer"}
+FLEET = {
+    "clean": look(),
+    "warned": look(NEIGHBOUR),
+    "edited": look(ARGUMENT, NEIGHBOUR),
+    "starting": look(unknown={"server": "it is starting"}),
+    "held": look(ARGUMENT, held=HELD),
+    "gone": UNREACHABLE,
+}
+
+
+@pytest.mark.parametrize(
+    ("host", "verdict"),
+    [
+        ("clean", "clean"),
+        ("warned", "warning"),
+        ("edited", "drift"),
+        ("starting", "unknown"),
+        ("held", "held"),
+        ("gone", "unknown"),
+    ],
+)
+def test_verdicts_and_who_fails(host, verdict):
+    seen = made(**FLEET)["hosts"][host]
+    assert seen["verdict"] == verdict
+    assert bool(refusal(seen)) == (verdict not in ("clean", "warning"))
+
+
+def test_a_subject_is_as_bad_as_the_worst_of_it():
+    subjects = made(**FLEET)["hosts"]["edited"]["subjects"]
+    assert subjects["container"] == "drift" and subjects["host"] == "warning" and subjects["boot"] == "ok"
+    assert set(made(**FLEET)["hosts"]["gone"]["subjects"].values()) == {"unknown"}
+
+
+def test_drift_weighs_more_than_what_could_not_be_seen():
+    host = made(a=look(ARGUMENT, unknown={"container": "x", "server": "y"}))["hosts"]["a"]
+    assert (host["subjects"]["container"], host["subjects"]["server"]) == ("drift", "unknown")
+
+
+def test_a_run_at_work_explains_all_that_is_half_done():
+    host = made(**FLEET)["hosts"]["held"]
+    assert host["findings"] == [] and "me@c is at work here since" in host["reason"]
+
+
+def test_a_host_without_an_engine_says_why_the_rest_is_unknown():
+    engine = Finding("engine", "engine-stopped", "a", "b", "c")
+    host = made(a={"parts": {"p": part(("host", "engine"), [engine])}, "failure": ""})["hosts"]["a"]
+    assert host["verdict"] == "drift"
+    assert host["unknown"]["container"] == "not looked at: the engine has to answer first"
+
+
+def test_versions_other_than_those_that_passed():
+    passed_on = {"driver": "570.1", "toolkit": "1.19", "engine": "29.1"}
+    findings = made(a=look(passed_on=passed_on))["hosts"]["a"]["findings"]
+    assert [(f["kind"], f["severity"]) for f in findings] == [("driver-changed", "drift")]
+    old = Finding("host", "driver-too-old", "a", "b", "c")
+    assert len(made(a=look(old, passed_on=passed_on))["hosts"]["a"]["findings"]) == 1
+
+
+def test_the_odd_one_out_is_named_and_a_fleet_without_a_majority_too():
+    odd, split = outliers({"a": VERSIONS, "b": VERSIONS, "c": VERSIONS | {"driver": "570.1"}})
+    assert [finding.kind for finding in odd["c"]] == ["driver-differs"] and set(odd) == {"c"} and not split
+    assert odd["c"][0].expected == "NVIDIA driver 580.1, as on 2 of 3 hosts"
+    odd, split = outliers({"a": VERSIONS, "b": VERSIONS | {"kernel": "6.12"}})
+    assert odd == {} and [finding.seen for finding in split] == ["6.11 on 1, 6.12 on 1"]
+
+
+def test_a_host_of_which_nothing_is_known_is_not_odd():
+    assert outliers({"a": VERSIONS, "b": {}, "c": VERSIONS | {"toolkit": None}}) == ({}, [])
+
+
+def test_the_table_and_its_summary():
+    whole = made(**FLEET)
+    shown = {(row["host"], row["kind"]) for row in rows(whole)}
+    assert shown == {
+        ("warned", "gpu-shared (warning)"),
+        ("edited", "argument"),
+        ("edited", "gpu-shared (warning)"),
+        ("starting", "unknown"),
+        ("held", "held"),
+        ("gone", "unknown"),
+    }
+    assert (
+        summary(whole) == "r: 6 hosts, 1 clean, 1 with a warning, 1 with drift, 2 not judged, 1 held by a run"
+    )
+    lines = _table.render(wrapped(rows(whole)), COLUMNS)
+    assert max(map(len, lines)) < 180
+
+
+def test_long_cells_go_on_below():
+    row = dict.fromkeys(COLUMNS, "x") | {"seen": "word " * 20}
+    first, second, *_rest = wrapped([row])
+    assert first["host"] == "x" and second["host"] == "" and second["seen"].startswith("word")
+
+
+# -- the page
+
+
+class Page(HTMLParser):
+    """What a browser would make of it: a tree that closes, and all that is named in it."""
+
+    VOID = ("meta", "br")
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.tags, self.links, self.ids, self.text = [], [], [], [], ""
+
+    def handle_starttag(self, tag, attrs):
+        named = dict(attrs)
+        self.tags.append(tag)
+        self.links += [named[name] for name in ("src", "href", "action") if name in named]
+        self.ids += [named["id"]] if "id" in named else []
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def page(whole):
+    parsed = Page()
+    parsed.feed(_drift_page.render(whole))
+    assert parsed.open == []
+    return parsed
+
+
+def test_the_page_stands_alone():
+    text = _drift_page.render(made(**FLEET))
+    seen = page(made(**FLEET))
+    assert not {"script", "link", "img", "iframe", "object"} & set(seen.tags)
+    assert "url(" not in text and "@import" not in text
+    assert all(link.startswith("#") and link[1:] in seen.ids for link in seen.links)
+    assert "prefers-color-scheme:dark" in text and "@media print" in text and "viewport" in text
+
+
+def test_what_hosts_say_is_text_and_not_markup():
+    hostile = '<script>alert("x")</script>&amp;'
+    finding = Finding("container", "argument", hostile, hostile, hostile)
+    whole = made(
+        **{hostile: look(finding, unknown={"server": hostile}), "b": {"parts": {}, "failure": hostile}}
+    )
+    seen = page(
+        whole | {"recipe": hostile, "lock": {"image": hostile, "models": {"body": hostile}, "patches": {}}}
+    )
+    assert "script" not in seen.tags
+    # host (matrix, details, versions), finding (3), unknown, failure, title, heading, recipe, image, model
+    assert seen.text.count(hostile) == 13
+
+
+def test_every_colour_has_a_sign_and_a_word():
+    text = _drift_page.render(made(**FLEET))
+    for state in ("ok", "drift", "warning", "unknown", "held"):
+        assert (
+            f'class="state {state}"><span class="sign" aria-hidden="true">{_drift_page.SIGNS[state]}</span>{state}'
+            in text
+        )
+
+
+def test_the_page_names_every_host_and_finding():
+    seen = page(made(**FLEET))
+    for words in (
+        *FLEET,
+        "--port <b>8001</b>",
+        "me@c is at work here",
+        "it is starting",
+        "o/b@" + "c" * 40,
+        "580.1",
+    ):
+        assert words in seen.text
+
+
+def test_every_subject_is_explained():
+    assert tuple(_drift_page.SUBJECTS) == SUBJECTS
