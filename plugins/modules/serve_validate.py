@@ -38,7 +38,7 @@ options:
     default: 4g
 attributes:
   check_mode:
-    description: Asks as it does otherwise. Nothing of it stays on the host.
+    description: Asks as it does otherwise, where image and models are there already. Nothing of it stays on the host.
     support: full
   diff_mode:
     description: Nothing to compare.
@@ -104,6 +104,7 @@ peak_bytes:
 
 import time
 import traceback
+from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
@@ -138,7 +139,11 @@ def options(container: dict[str, Any], timeout: int, memory: str) -> dict[str, A
         "entrypoint": ["python3", "-c", _validate.PROBE],
         "command": [_validate.request(container["command"], timeout)],
         "environment": dict(container.get("env") or {}),
-        "mounts": [mount(volume) for volume in container.get("volumes") or []],
+        "mounts": [
+            docker.types.Mount(target=target, source=source, type="bind", read_only=True)
+            for source, target, _mode in volumes(container)
+            if Path(source).exists()
+        ],
         "device_requests": [
             docker.types.DeviceRequest(**request) for request in container.get("device_requests") or []
         ],
@@ -153,10 +158,24 @@ def options(container: dict[str, Any], timeout: int, memory: str) -> dict[str, A
     }
 
 
-def mount(volume: str) -> Any:
-    """A volume as a read-only bind mount. Unlike a volume, the engine makes no directory for one that is not there."""
-    source, target = volume.split(":")[:2]
-    return docker.types.Mount(target=target, source=source, type="bind", read_only=True)
+def volumes(container: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Path on the host, path in the container, and how it is mounted, of each volume."""
+    return [
+        (source, target, mode)
+        for source, _, rest in (volume.partition(":") for volume in container.get("volumes") or [])
+        for target, _, mode in [rest.partition(":")]
+    ]
+
+
+def not_here_yet(client: Any, container: dict[str, Any]) -> str:
+    """What of the container is still to come; empty when all is here. What is writable, the engine makes."""
+    try:
+        client.images.get(container["image"])
+    except docker.errors.ImageNotFound:
+        return "it"
+    return next(
+        (source for source, _, mode in volumes(container) if mode == "ro" and not Path(source).exists()), ""
+    )
 
 
 def remove_leftovers(client: Any, name: str) -> None:
@@ -170,6 +189,9 @@ def ask(client: Any, container: dict[str, Any], timeout: int, memory: str) -> _v
 
     :raises DockerException: the engine does not run it
     """
+    entrypoint = client.images.get(container["image"]).attrs["Config"].get("Entrypoint")
+    if not _validate.starts_vllm(entrypoint):
+        return _validate.Verdict(False, True, f"its entrypoint is {entrypoint}, and not vllm serve")
     remove_leftovers(client, container.get("name", ""))
     probe = client.containers.create(**options(container, timeout, memory))
     try:
@@ -210,17 +232,18 @@ def main() -> None:
     module.no_log_values.update(secrets(container))
     image = container["image"]
     began = time.monotonic()
+    missing = ""
     try:
         client = docker.from_env(timeout=120)
-        entrypoint = client.images.get(image).attrs["Config"].get("Entrypoint")
-        if _validate.starts_vllm(entrypoint):
-            verdict = ask(client, container, timeout, memory)
-        else:
-            verdict = _validate.Verdict(False, True, f"its entrypoint is {entrypoint}, and not vllm serve")
-    except docker.errors.ImageNotFound:
-        verdict = _validate.Verdict(False, True, "it is not on this host yet")
+        missing = not_here_yet(client, container)
+        verdict = (
+            _validate.Verdict(False, True, f"{missing} is not on this host yet")
+            if missing
+            else ask(client, container, timeout, memory)
+        )
     except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
-        verdict = _validate.Verdict(False, True, f"the engine does not run it: {error}")
+        said = getattr(error, "explanation", None) or error
+        verdict = _validate.Verdict(False, True, f"the engine does not run it: {said}")
     result: dict[str, Any] = {"asked": verdict.asked, "accepted": verdict.accepted, "reason": verdict.reason}
     if verdict.version:
         result |= {"vllm_version": verdict.version}
@@ -230,7 +253,8 @@ def main() -> None:
         module.fail_json(
             msg=_validate.refusal(image, verdict), changed=False, diagnosis="arguments_refused", **result
         )
-    if not verdict.asked:
+    # In check mode, that something is still to come is no news.
+    if not verdict.asked and not (module.check_mode and missing):
         module.warn(f"vLLM in {image} could not be asked about the serve arguments: {verdict.reason}")
     module.exit_json(changed=False, **result)
 

@@ -85,13 +85,17 @@ class Engine:
 
 @pytest.fixture
 def call(monkeypatch, capsys):
-    def run(engine, check=False, **arguments):
+    def run(engine, check=False, here=("/srv/m/c4bb", "/srv/cache"), **arguments):
+        monkeypatch.setattr(serve_validate.Path, "exists", lambda path: str(path) in here)
         monkeypatch.setattr(serve_validate.docker, "from_env", lambda timeout: engine)
+        # What the process said in another test would be in the result of this one.
+        warned: list[str] = []
+        monkeypatch.setattr(serve_validate.AnsibleModule, "warn", lambda module, text: warned.append(text))
         capsys.readouterr()
         given = {"container": CONTAINER, "_ansible_check_mode": check, **arguments}
         with patch_module_args(given), pytest.raises(SystemExit):
             serve_validate.main()
-        return json.loads(capsys.readouterr().out)
+        return json.loads(capsys.readouterr().out) | {"warned": warned}
 
     return run
 
@@ -127,28 +131,47 @@ def test_refused_by_vllm(call):
         (lambda: Engine(entrypoint=["/run.sh"]), "/run.sh"),
         (lambda: Engine(None, log="python3: not found"), "exit code 0"),
         (lambda: Engine(None, wait=requests.exceptions.ReadTimeout("read timed out")), "too long"),
-        (lambda: Engine(start=docker.errors.APIError("could not select device driver")), "device driver"),
+        (
+            lambda: Engine(
+                start=docker.errors.APIError("500 Server Error", explanation="could not select device driver")
+            ),
+            "device driver",
+        ),
     ],
 )
 def test_what_cannot_be_asked_is_told_and_refuses_nothing(call, engine, words):
     engine = engine()
     result = call(engine)
     assert not result.get("failed") and not result["asked"] and result["accepted"]
-    assert words in result["reason"]
-    assert any(words in str(warning) for warning in result["warnings"])
+    assert words in result["reason"] and "Server Error" not in result["reason"]
+    assert any(words in warning for warning in result["warned"])
     assert len(engine.removed) == len(engine.created)
 
 
-def test_no_image_yet(call):
+@pytest.mark.parametrize("check", [False, True])
+def test_what_is_still_to_come(call, check):
     def missing(name):
         raise docker.errors.ImageNotFound("no such image")
 
+    bare, empty = Engine(), Engine()
+    bare.images.get = missing
+    for engine, here, words in (
+        (bare, (), "it is not on this host yet"),
+        (empty, ("/srv/cache",), "/srv/m/c4bb is not on this host yet"),
+    ):
+        result = call(engine, check, here)
+        assert not result.get("failed") and not result["asked"]
+        assert result["reason"] == words
+        # Expected in check mode, and not otherwise.
+        assert bool(result["warned"]) is not check
+        assert engine.created == []
+
+
+def test_what_the_engine_would_make_for_the_server_is_not_made_for_the_probe(call):
     engine = Engine()
-    engine.images.get = missing
-    result = call(engine, check=True)
-    assert not result.get("failed") and not result["asked"]
-    assert result["reason"] == "it is not on this host yet"
-    assert engine.created == []
+    result = call(engine, here=("/srv/m/c4bb",))
+    assert result["asked"]
+    assert [mount["Source"] for mount in engine.created[0]["mounts"]] == ["/srv/m/c4bb"]
 
 
 def test_the_probe_gets_what_the_server_gets_and_may_do_nothing(call):
