@@ -15,7 +15,7 @@ from typing import Any
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._drift import DRIFT, WARNING
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._drift_report import CLEAN, HELD, OK, UNKNOWN
 
-SIGNS = {OK: "✓", CLEAN: "✓", DRIFT: "✕", WARNING: "!", UNKNOWN: "?", HELD: "⧗"}
+SIGNS = {OK: "✓", CLEAN: "✓", DRIFT: "✕", WARNING: "!", UNKNOWN: "?", HELD: "…"}
 WORDS = {
     CLEAN: "clean",
     WARNING: "with a warning",
@@ -59,7 +59,7 @@ white-space:nowrap;border:1px solid currentColor}
 .ok,.clean{color:var(--ok);background:var(--ok-bg)}.drift{color:var(--drift);background:var(--drift-bg)}
 .warning{color:var(--warning);background:var(--warning-bg)}
 .unknown,.held{color:var(--unknown);background:var(--unknown-bg)}
-.ok.state{border-color:transparent}
+.ok.state{border-color:transparent;background:none;padding-left:0}
 .sign{font-weight:700;display:inline-block;min-width:.8em;text-align:center}
 .scroll{overflow-x:auto;border:1px solid var(--line);border-radius:.5rem;background:var(--card)}
 table{border-collapse:collapse;width:100%;font-size:.9375rem}
@@ -67,6 +67,7 @@ caption{text-align:left;padding:.5rem .75rem;color:var(--soft);font-size:.875rem
 th,td{padding:.45rem .75rem;text-align:left;border-top:1px solid var(--line);vertical-align:top}
 thead th{border-top:0;font-weight:600;font-size:.875rem;white-space:nowrap}
 tbody th{font-weight:600;white-space:nowrap}
+.matrix th,.matrix td{vertical-align:baseline}
 .host{background:var(--card);border:1px solid var(--line);border-radius:.5rem;margin:0 0 1rem;padding:1rem}
 .finding{border-top:1px solid var(--line);margin-top:.85rem;padding-top:.85rem}
 .finding h4{margin:0 0 .4rem;font-size:.9375rem;display:flex;gap:.6rem;align-items:center;flex-wrap:wrap}
@@ -75,6 +76,9 @@ dt{color:var(--soft);font-size:.875rem}dd{margin:0;min-width:0;overflow-wrap:any
 a{color:inherit}
 @media(max-width:36rem){main{padding-top:1.25rem}dl{grid-template-columns:1fr;gap:0}dt{margin-top:.4rem}
 th,td{padding:.4rem .5rem}}
+@media(max-width:52rem){.matrix thead th:not(:first-child){writing-mode:vertical-rl;vertical-align:bottom;padding:.5rem .35rem}
+.matrix td{padding:.35rem .15rem}.matrix .state{padding:.1rem .3rem}
+.matrix .word{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}}
 @media print{:root{--page:#fff;--card:#fff;--text:#000;--soft:#444;--line:#bbb;--ok:#0b5a2c;--ok-bg:#fff;--drift:#8f0a1f;
 --drift-bg:#fff;--warning:#5e3a00;--warning-bg:#fff;--unknown:#333;--unknown-bg:#fff}
 main{max-width:none;padding:0}.scroll{overflow:visible}.host,tr{break-inside:avoid}body{font-size:11pt}}
@@ -105,7 +109,7 @@ def render(report: Mapping[str, Any]) -> str:
 
 def _state(state: str, words: str = "") -> str:
     sign = f'<span class="sign" aria-hidden="true">{SIGNS[state]}</span>'
-    return f'<span class="state {state}">{sign}{escape(words or state)}</span>'
+    return f'<span class="state {state}">{sign}<span class="word">{escape(words or state)}</span></span>'
 
 
 def _anchor(host: str) -> str:
@@ -140,8 +144,8 @@ def _matrix(report: Mapping[str, Any]) -> str:
             shown = f'<a href="#{_anchor(name)}">{shown}</a>'
         lines.append(f'<tr><th scope="row">{shown}</th>{cells}</tr>')
     return (
-        '<section><h2>The fleet</h2>\n<div class="scroll"><table>\n'
-        f'<thead><tr><th scope="col">host</th>{heads}</tr></thead>\n<tbody>\n'
+        '<section><h2>The fleet</h2>\n<div class="scroll matrix"><table>\n'
+        f'<thead><tr><th scope="col">Spark</th>{heads}</tr></thead>\n<tbody>\n'
         + "\n".join(lines)
         + "\n</tbody></table></div></section>"
     )
@@ -211,7 +215,7 @@ def _versions(hosts: Mapping[str, Mapping[str, Any]]) -> str:
         lines.append(f'<tr><th scope="row">{escape(name)}</th>{shown}</tr>')
     head = "".join(
         f'<th scope="col">{label}</th>'
-        for label in ("host", *heads, "serves since (UTC)", "drafts since", "accepted at 0")
+        for label in ("Spark", *heads, "serves since (UTC)", "drafts since", "accepted at 0")
     )
     return (
         '<section><h2>What was seen</h2><div class="scroll"><table>\n'

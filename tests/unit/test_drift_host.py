@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _daemon
@@ -10,7 +11,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._drift_host import
 
 WANTED = {"registry_mirrors": ["http://m:5000"], "fleet_registry": "", "daemon_config": {}, "toolkit": True}
 FILE = {"registry-mirrors": ["http://m:5000"], "runtimes": _daemon.NVIDIA_RUNTIME}
-INFO = {
+INFO: dict[str, Any] = {
     "driver": "580.95.05",
     "kernel": "6.11",
     "os": {"name": "Ubuntu 24.04"},

@@ -195,7 +195,7 @@ def test_every_colour_has_a_sign_and_a_word():
     text = _drift_page.render(made(**FLEET))
     for state in ("ok", "drift", "warning", "unknown", "held"):
         assert (
-            f'class="state {state}"><span class="sign" aria-hidden="true">{_drift_page.SIGNS[state]}</span>{state}'
+            f'class="state {state}"><span class="sign" aria-hidden="true">{_drift_page.SIGNS[state]}</span><span class="word">{state}'
             in text
         )
 
