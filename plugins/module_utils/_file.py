@@ -27,3 +27,9 @@ def write(path: Path, content: bytes, mode: int = 0o644) -> None:
     except BaseException:
         Path(draft).unlink(missing_ok=True)
         raise
+
+
+def stamp(path: str | Path) -> str:
+    """Which file this is: inode and modification time. A bind mount holds on to the file it was made with."""
+    status = Path(path).stat()
+    return f"{status.st_ino:x}-{status.st_mtime_ns:x}"

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -33,6 +34,42 @@ for path, target in wanted["files"].items():
     files[path] = found
 print(json.dumps({"directory": directory, "version": version, "files": files}))
 """
+
+
+def question(patches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the probe is asked about all patches: the package, and for each path its target (None: to be found).
+
+    :raises PatchError: a path outside a package
+    """
+    return {
+        "package": package_of(patches[0]["path"]),
+        "files": {patch["path"]: patch["target"] for patch in patches},
+    }
+
+
+def name_of(asked: Mapping[str, Any]) -> str:
+    """A file name for the answer: another question, or another probe, has another one."""
+    return hashlib.sha256(json.dumps([PROBE, asked], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def remembered(asked: Mapping[str, Any], answer: Mapping[str, Any]) -> str:
+    """The text that `recalled` reads."""
+    return json.dumps({"question": asked, "answer": answer}, indent=2, sort_keys=True) + "\n"
+
+
+def recalled(text: str, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The answer to just that question, with all its parts; None: ask again."""
+    try:
+        held = json.loads(text)
+        answer = held["answer"]
+        whole = (
+            held["question"] == asked
+            and {"directory", "version"} <= set(answer)
+            and all({"target", "md5", "sha256"} <= set(answer["files"][path]) for path in asked["files"])
+        )
+    except (ValueError, KeyError, TypeError):
+        return None
+    return dict(answer) if whole else None
 
 
 class PatchError(ValueError):

@@ -16,3 +16,8 @@ def snapshot_path(store: str, repository: str, commit: str) -> str:
 def patch_path(store: str, sha256: str, name: str) -> str:
     """File of one patch: <store>/patches/<sha256>/<name>."""
     return posixpath.join(store, "patches", sha256, name)
+
+
+def image_answer_path(store: str, image_id: str, name: str) -> str:
+    """What an image said when it was asked: <store>/cache/images/<digest>/<name>.json."""
+    return posixpath.join(store, "cache", "images", image_id.removeprefix("sha256:"), f"{name}.json")

@@ -14,7 +14,8 @@ author:
 description:
   - Writes each patch under its sha256 into the content-addressed store, where it never changes again.
   - Asks the image, without importing anything and without a GPU, where the file to replace is and what it holds. A
-    patch the image already carries needs no mount.
+    patch the image already carries needs no mount. What an image said is kept under its ID, C(<store>/cache/images), since
+    it would say the same again.
   - Refuses a patch that was not tried with the image.
 options:
   store:
@@ -78,6 +79,10 @@ options:
     description: Use a patch with an image it was not tried with.
     type: bool
     default: false
+  socket:
+    description: Socket of the Docker engine.
+    type: path
+    default: /var/run/docker.sock
 attributes:
   check_mode:
     description: Says what would be stored. The image is asked only when it is on the host.
@@ -89,7 +94,7 @@ attributes:
     description: A second run changes nothing.
     support: full
 requirements:
-  - docker (Python package) on the host
+  - docker (Python package) on the host, when the image is asked
 """
 
 EXAMPLES = r"""
@@ -160,12 +165,13 @@ image:
 import base64
 import json
 import traceback
+import urllib.parse
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _file, _patch
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._store import patch_path
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _engine_socket, _file, _patch
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._store import image_answer_path, patch_path
 
 try:
     import docker
@@ -187,24 +193,29 @@ def store(path: Path, content: bytes, *, write: bool) -> bool:
     return True
 
 
-def stamp(path: str) -> str:
-    """Which file this is: inode and modification time. A bind mount holds on to the file it was made with."""
-    status = Path(path).stat()
-    return f"{status.st_ino:x}-{status.st_mtime_ns:x}"
+def image_id(socket: str, image: str) -> str:
+    """The image's own digest, which no other image has; empty when it is not on the host.
+
+    :raises EngineError: the engine does not answer
+    """
+    try:
+        return str(_engine_socket.get(socket, f"/images/{urllib.parse.quote(image, safe='')}/json")["Id"])
+    except _engine_socket.EngineError as error:
+        if error.status == 404:
+            return ""
+        raise
 
 
-def ask_image(client: Any, image: str, patches: list[dict[str, Any]]) -> dict[str, Any]:
+def ask_image(image: str, question: dict[str, Any]) -> dict[str, Any]:
     """Run the probe in the image: no network, no GPU, nothing mounted, removed afterwards.
 
     :raises PatchError: the image cannot run the probe
     """
-    package = _patch.package_of(patches[0]["path"])
-    wanted = {"package": package, "files": {patch["path"]: patch["target"] for patch in patches}}
     try:
-        said = client.containers.run(
+        said = docker.from_env().containers.run(
             image,
             entrypoint=["python3", "-c", _patch.PROBE],
-            command=[json.dumps(wanted)],
+            command=[json.dumps(question)],
             remove=True,
             network_mode="none",
             cap_drop=["ALL"],
@@ -216,7 +227,16 @@ def ask_image(client: Any, image: str, patches: list[dict[str, Any]]) -> dict[st
             f"expected python3 in image {image} to look for the file to replace, seen: {error}; name an image that "
             "holds the patched package, or use a recipe with patches: []"
         ) from error
-    return json.loads(said)
+    answer: dict[str, Any] = json.loads(said)
+    return answer
+
+
+def asked_before(path: Path, question: dict[str, Any]) -> dict[str, Any] | None:
+    """What the image said of the question at another time. One that cannot be read was not said."""
+    try:
+        return _patch.recalled(path.read_text(), question)
+    except OSError:
+        return None
 
 
 def meet_image(module: AnsibleModule, wanted: list[dict[str, Any]], paths: list[str]) -> dict[str, Any]:
@@ -225,22 +245,29 @@ def meet_image(module: AnsibleModule, wanted: list[dict[str, Any]], paths: list[
     :raises PatchError: the image does not take a patch
     """
     image = module.params["image"]
-    if DOCKER_IMPORT_ERROR:
+    try:
+        identity = image_id(module.params["socket"], image)
+    except _engine_socket.EngineError as error:
         if module.check_mode:
             return {"msg": "the image is asked once the host is set up"}
-        module.fail_json(msg=missing_required_lib("docker"), exception=DOCKER_IMPORT_ERROR)
-    try:
-        client = docker.from_env()
-        client.images.get(image)
-        seen = ask_image(client, image, wanted)
-    except docker.errors.ImageNotFound as error:
-        if module.check_mode:
-            return {"msg": "the image is asked once it is on the host"}
-        raise _patch.PatchError(f"expected image {image} on the host, seen none; pull it first") from error
-    except docker.errors.DockerException as error:
         raise _patch.PatchError(
             f"expected a Docker engine that answers, seen: {error}; run the prerequisites role"
         ) from error
+    if not identity:
+        if module.check_mode:
+            return {"msg": "the image is asked once it is on the host"}
+        raise _patch.PatchError(f"expected image {image} on the host, seen none; pull it first")
+    question = _patch.question(wanted)
+    known = Path(image_answer_path(module.params["store"], identity, _patch.name_of(question)))
+    seen = asked_before(known, question)
+    if seen is None:
+        if DOCKER_IMPORT_ERROR:
+            if module.check_mode:
+                return {"msg": "the image is asked once the host is set up"}
+            module.fail_json(msg=missing_required_lib("docker"), exception=DOCKER_IMPORT_ERROR)
+        seen = ask_image(image, question)
+        if not module.check_mode:
+            _file.write(known, _patch.remembered(question, seen).encode())
     return {
         "image": {"version": seen["version"], "directory": seen["directory"]},
         "patches": [
@@ -271,6 +298,7 @@ def main() -> None:
             "image_reference": {"type": "str"},
             "patches": {"type": "list", "elements": "dict", "required": True, "options": patch_options},
             "allow_untried": {"type": "bool", "default": False},
+            "socket": {"type": "path", "default": "/var/run/docker.sock"},
         },
         supports_check_mode=True,
     )
@@ -298,7 +326,9 @@ def main() -> None:
     ]
     for patch in result["patches"]:
         patch["stamp"] = (
-            "to be stored" if patch["host_path"] in new and module.check_mode else stamp(patch["host_path"])
+            "to be stored"
+            if patch["host_path"] in new and module.check_mode
+            else _file.stamp(patch["host_path"])
         )
     result["changed"] = bool(new)
     result["diff"] = {"before": "", "after": "".join(f"{path}\n" for path in new)}

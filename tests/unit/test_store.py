@@ -9,3 +9,7 @@ def test_snapshot_path_is_content_addressed_and_flat():
 
 def test_patch_path_carries_the_sha256():
     assert _store.patch_path("/srv/s", "ab", "gemma4_mtp.py") == "/srv/s/patches/ab/gemma4_mtp.py"
+
+
+def test_the_answer_of_an_image_lies_under_its_digest():
+    assert _store.image_answer_path("/srv/s", "sha256:ab", "q") == "/srv/s/cache/images/ab/q.json"
