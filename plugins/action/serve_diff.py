@@ -19,7 +19,11 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
         _, options = self.validate_argument_spec(
-            {"compared": {"type": "dict", "required": True}, "name": {"type": "str", "default": "container"}}
+            {
+                "compared": {"type": "dict", "required": True},
+                "container": {"type": "dict"},
+                "name": {"type": "str", "default": "container"},
+            }
         )
         if "diff" not in options["compared"]:
             return result | {
@@ -28,7 +32,10 @@ class ActionModule(ActionBase):
                 "that task with diff: true (and no_log: true, for what it shows by itself)",
             }
         sides = options["compared"]["diff"]
-        before, after = _spec_diff.lines(sides.get("before") or {}, sides.get("after") or {})
+        was, wanted = sides.get("before") or {}, sides.get("after") or {}
+        if was.get("exists") is False and options["container"]:
+            was, wanted = {}, _spec_diff.whole(options["container"])
+        before, after = _spec_diff.lines(was, wanted)
         host = (task_vars or {}).get("inventory_hostname", "")
         return result | {
             "changed": bool(before or after),

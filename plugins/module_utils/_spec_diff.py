@@ -56,6 +56,20 @@ def lines(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[list[str
     return left, right
 
 
+def whole(container: Mapping[str, Any]) -> dict[str, Any]:
+    """The side of a diff that a container makes where there is none: what it runs, and with what.
+
+    :param container: in the option names of docker_container, as module_utils/_spec.py makes it
+    """
+    environment = container.get("env") or {}
+    return {
+        "image_name": container["image"],
+        "command": container["command"],
+        "env": [f"{name}={value}" for name, value in environment.items()],
+        "volume_binds": container.get("volumes") or [],
+    }
+
+
 def _said_by_another(option: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
     """An image has a name and an id, and brings labels of its own: its name says it all."""
     named = before.get("image_name") != after.get("image_name")

@@ -24,6 +24,11 @@ options:
         shown as it is.
     type: dict
     required: true
+  container:
+    description:
+      - The container that is wanted, in the option names of that module. Where there is none, its image, arguments,
+        environment and mounts are shown; without this, only that there will be one.
+    type: dict
   name:
     description: What to call the container in the diff.
     type: str

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._spec_diff import lines
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._spec_diff import lines, whole
 
 ROOT = Path(__file__).resolve().parents[2]
 SPECULATION = '{"method":"mtp","model":"/models/draft","num_speculative_tokens":%d}'
@@ -142,11 +142,26 @@ def test_a_container_that_is_not_there_or_does_not_run():
     assert lines({"running": False}, {"running": True}) == (["container stopped"], ["container running"])
 
 
+def test_a_container_where_there_is_none_is_shown_whole():
+    container = {"image": "v@sha256:a", "command": ["/m", "--x", "1"], "env": {"A_KEY": "hidden", "B": "2"}}
+    assert lines({}, whole(container | {"volumes": ["/s:/m:ro"], "privileged": False})) == (
+        [],
+        [
+            "image v@sha256:a",
+            "argument model /m",
+            "argument --x 1",
+            "environment A_KEY=***",
+            "environment B=2",
+            "mount /s:/m:ro",
+        ],
+    )
+
+
 def test_nothing_differs():
     assert lines({}, {}) == ([], [])
 
 
-def play(tmp_path, before, after, *arguments):
+def play(tmp_path, before, after, *arguments, **options):
     """What a person sees of serve_diff in a run of ansible-playbook: one host, what docker_container returned recorded."""
     compared = {"changed": True} | (
         {"diff": {"before": before, "after": after}} if before is not None else {}
@@ -158,7 +173,13 @@ def play(tmp_path, before, after, *arguments):
                     "hosts": "all",
                     "gather_facts": False,
                     "tasks": [
-                        {"sparkfleet.vllm.serve_diff": {"compared": compared, "name": "sparkfleet-vllm"}}
+                        {
+                            "sparkfleet.vllm.serve_diff": {
+                                "compared": compared,
+                                "name": "sparkfleet-vllm",
+                                **options,
+                            }
+                        }
                     ],
                 }
             ]
@@ -194,3 +215,9 @@ def test_one_changed_argument_is_one_line_on_each_side_of_ansibles_diff(tmp_path
 def test_a_result_without_a_diff_says_what_is_missing(tmp_path):
     with pytest.raises(AssertionError, match="diff: true"):
         play(tmp_path, None, None, "--check", "--diff")
+
+
+def test_where_there_is_no_container_every_thing_of_it_is_a_line(tmp_path):
+    options = {"container": {"image": "v@sha256:a", "command": ["/m"]}}
+    shown = play(tmp_path, {"exists": False}, {"exists": True}, "--check", "--diff", **options)
+    assert changed_lines(shown) == ["+image v@sha256:a", "+argument model /m"]
