@@ -11,17 +11,16 @@ SERVER = "curl -fsS http://127.0.0.1:8000"
 
 
 @pytest.fixture
-def never_accepted(name):
-    """The host whose server is left running at the end; vLLM died on the other."""
+def mended(name):
+    """The host whose stored patch was edited by hand."""
     if name != "gate-1":
-        pytest.skip("nothing serves here any more")
+        pytest.skip("no patch was edited here")
 
 
 def test_nothing_that_failed_the_gate_is_recorded(host):
     assert host.run("sudo test -e /var/lib/sparkfleet/state.json").rc == 1
 
 
-@pytest.mark.usefixtures("never_accepted")
 def test_a_draft_that_is_never_accepted_leaves_every_endpoint_healthy(sudo):
     sudo(f"{SERVER}/health")
     body = '{"model": "huihui-gemma4", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 8}'
@@ -34,9 +33,14 @@ def test_a_draft_that_is_never_accepted_leaves_every_endpoint_healthy(sudo):
     assert accepted and sum(map(float, accepted)) == 0
 
 
-@pytest.mark.usefixtures("never_accepted")
+@pytest.mark.usefixtures("mended")
 def test_the_edited_patch_is_whole_again(sudo):
     stored = sudo("find /srv/sparkfleet/patches -type f").split()
     assert stored
     for path in stored:
         assert sudo(f"sha256sum {path}").split()[0] in path
+
+
+def test_nothing_is_left_of_asking_vllm(sudo):
+    assert sudo("docker ps --all --quiet --filter label=sparkfleet.vllm.probe") == ""
+    assert sudo("docker ps --all --format '{{.Names}}'").split() == ["sparkfleet-vllm"]
