@@ -189,5 +189,5 @@ def refusal(image: str, verdict: Verdict) -> str:
     """What to tell a person about arguments that vLLM does not accept."""
     return (
         f"expected vLLM {verdict.version} in {image} to accept the serve arguments, seen: {verdict.reason}; correct them "
-        "in the recipe or in vllm_serve_extra_arguments. What serves was not touched"
+        "in the recipe or in vllm_serve_extra_arguments. Nothing was touched"
     )
