@@ -59,7 +59,7 @@ class ActionModule(ActionBase):
             Display().display(f"{label(self, task_vars)}: {answer['taken_over']}")
         if answer.get("fresh"):
             self._keep(run)
-        return result | answer
+        return result | answer | {"lasting": _controller.lasting()}
 
     def _keep(self, run: Mapping[str, Any]) -> None:
         lease = float(self._task.args.get("lease") or _run_lock.LEASE)

@@ -28,7 +28,8 @@ options:
   state:
     description:
       - V(taken) takes the lock.
-      - V(released) gives it back before the run has ended, for a controller whose processes all end with the run.
+      - V(released) gives it back before the run has ended. Only a controller whose processes all end with the run needs
+        it, see RV(lasting), and there is nothing lost without it but the time of a O(lease).
     type: str
     choices: [taken, released]
     default: taken
@@ -121,6 +122,11 @@ taken_over:
   type: str
   returned: success
   sample: ""
+lasting:
+  description: Whether the keeper outlives the run and gives the lock back. Not in a container, which may end with the run.
+  type: bool
+  returned: always
+  sample: true
 fresh:
   description: Whether the lock was not this run's own before.
   type: bool

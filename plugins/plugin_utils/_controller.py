@@ -18,6 +18,8 @@ from typing import Any
 from ansible import context
 
 PROC = Path("/proc")
+FIRST_NAMESPACE = "pid:[4026531836]"
+"""The process namespace that ends with the machine: PROC_PID_INIT_INO in Linux, include/linux/proc_ns.h."""
 
 
 def identity() -> str:
@@ -27,6 +29,12 @@ def identity() -> str:
         return f"{boot} {(PROC / 'self/ns/pid').readlink()}"
     except OSError:
         return ""
+
+
+def lasting() -> bool:
+    """Whether what a run leaves behind outlives it. In a container it does not when the run is what the container is for."""
+    where = identity()
+    return not where or where.endswith(FIRST_NAMESPACE)
 
 
 def started(pid: int) -> str:

@@ -177,6 +177,14 @@ def test_a_process_that_is_hidden_is_neither_dead_nor_alive(tmp_path, monkeypatc
     assert _controller.lives(os.getpid(), "1") is None
 
 
+@pytest.mark.parametrize(
+    ("where", "lasts"), [("boot pid:[4026531836]", True), ("boot pid:[4026534674]", False), ("", True)]
+)
+def test_in_a_container_nothing_outlives_the_run(monkeypatch, where, lasts):
+    monkeypatch.setattr(_controller, "identity", lambda: where)
+    assert _controller.lasting() is lasts
+
+
 def test_where_there_is_no_proc_ps_says_it(tmp_path, monkeypatch):
     monkeypatch.setattr(_controller, "PROC", tmp_path)
     assert _controller.identity() == ""
