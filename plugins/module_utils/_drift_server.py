@@ -41,14 +41,15 @@ RESTART = "playbooks/site.yml makes the container anew; docker restart alone loa
 def files(checked: Sequence[CheckedFile], state: State, patched: bool) -> list[Finding]:
     """The patched files as the process sees them.
 
-    :param patched: False: the files in the store are not the locked ones either, which is a finding of its own; a mount that
-        shows the very same wrong bytes adds nothing to it
+    A mount that shows the wrong bytes of the store adds nothing to what is found there.
+
+    :param patched: whether the store holds the locked files
     """
     found = []
     for file in checked:
         name = posixpath.basename(file.wanted.path)
         if not file.ok:
-            if not patched and file.host is not None and file.host.md5 == file.seen.md5 is not None:
+            if file.host is not None and file.host.md5 == file.seen.md5 is not None:
                 continue
             seen = file.seen.error or f"md5 {file.seen.md5}"
             found.append(

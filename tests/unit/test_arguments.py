@@ -3,7 +3,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._arguments import ArgumentsError, render
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._arguments import (
+    ArgumentsError,
+    options,
+    render,
+)
 
 
 def test_order_of_the_mapping_is_the_order_of_argv():
@@ -57,3 +61,32 @@ def test_a_secret_never_enters_argv():
 def test_a_value_without_a_text_form_is_refused():
     with pytest.raises(ArgumentsError, match="bad: expected"):
         render({"bad": object()})
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        ([], {}),
+        (["/m", "--port", "8000"], {"": ("/m",), "port": ("8000",)}),
+        (["--port=8000", "--a=b=c"], {"port": ("8000",), "a": ("b=c",)}),
+        (["--max_model_len", "1"], {"max-model-len": ("1",)}),
+        (["--a", "--no-b", "-sc", "{}"], {"a": (), "b": ("false",), "sc": ("{}",)}),
+        (["--a", "1", "--a", "2"], {"a": ("2",)}),
+        (["--a", "--no-a"], {"a": ("false",)}),
+        (["--seed", "-1"], {"seed": ("-1",)}),
+        (["--names", "x", "y"], {"names": ("x", "y")}),
+    ],
+)
+def test_any_argv_by_option(argv, expected):
+    assert options(argv) == expected
+
+
+def test_what_was_rendered_is_read_back():
+    arguments = {"a": "1", "b": True, "c": False, "d": ["x", "y"], "e": {"k": 1}}
+    assert options(render(arguments)) == {
+        "a": ("1",),
+        "b": (),
+        "c": ("false",),
+        "d": ("x", "y"),
+        "e": ('{"k":1}',),
+    }

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _drift_page, _table
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
+    _drift_container,
+    _drift_host,
+    _drift_page,
+    _table,
+)
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._drift import SUBJECTS, Finding, part
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._drift_report import (
     COLUMNS,
+    COMPARED,
     outliers,
     refusal,
     report,
@@ -215,3 +224,42 @@ def test_the_page_names_every_host_and_finding():
 
 def test_every_subject_is_explained():
     assert tuple(_drift_page.SUBJECTS) == SUBJECTS
+
+
+# -- the documentation
+
+ROOT = Path(__file__).resolve().parents[2]
+FROM_CODE = {"Finding": 1, "_finding": 0, "_file": 0}
+"""Where the kind stands among the arguments of what makes a finding."""
+COMPUTED = {
+    *(f"{name}-changed" for name in ("driver", "toolkit", "engine")),
+    *(f"{name}-differs" for name in COMPARED),
+    *(f"speculation-{how}" for how in ("ignored", "absent", "mismatch", "unexpected")),
+    *_drift_host.KINDS.values(),
+    *_drift_host.LACKING,
+    *_drift_container.KIND_OF_ARGUMENT.values(),
+    *("architecture", "gb10", "privileges", "argument", "paused", "stopped"),
+}
+
+
+def kinds_in_code():
+    found = set()
+    for path in (ROOT / "plugins/module_utils").glob("_drift*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            place = FROM_CODE.get(getattr(getattr(node, "func", None), "id", ""))
+            if place is not None and len(node.args) > place and isinstance(node.args[place], ast.Constant):
+                found.add(node.args[place].value)
+    return found
+
+
+def test_every_kind_is_explained_and_none_that_there_is_not():
+    text = (ROOT / "docs/drift.md").read_text()
+    cells = [
+        line.split("|")[2] for line in text.splitlines() if line.startswith("| ") and line.count("|") == 4
+    ]
+    explained = {kind for cell in cells for kind in re.findall(r"`([a-z0-9-]+)`", cell)} - {
+        "drift",
+        "stat",
+        "true",
+    }
+    assert explained == kinds_in_code() | COMPUTED
