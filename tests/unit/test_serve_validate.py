@@ -118,7 +118,7 @@ def test_refused_by_vllm(call):
     for words in (
         "expected vLLM 0.20.2",
         "the draft is of another body",
-        "not touched",
+        "Nothing was touched",
         "vllm_serve_extra_arguments",
     ):
         assert words in result["msg"]
