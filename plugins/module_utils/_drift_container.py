@@ -253,10 +253,7 @@ def _security(
     for name, (expected, found) in pairs.items():
         if expected != found:
             yield _finding("security", f"{name}: {_shown(expected)}", f"{name}: {_shown(found)}")
-    expected_gpu, found_gpu = (
-        _gpus(wanted.get("device_requests"), "capabilities"),
-        _gpus(host.get("DeviceRequests"), "Capabilities"),
-    )
+    expected_gpu, found_gpu = bool(wanted.get("device_requests")), has_gpu(host)
     if expected_gpu != found_gpu:
         yield _finding("gpu", "all GPUs" if expected_gpu else "no GPU", "GPUs" if found_gpu else "no GPU")
     if bool(wanted.get("auto_remove")) != bool(host.get("AutoRemove")):
@@ -290,8 +287,12 @@ def _devices(devices: Iterable[Any] | None) -> list[str]:
     )
 
 
-def _gpus(requests: Iterable[Mapping[str, Any]] | None, key: str) -> bool:
-    return any("gpu" in names for request in requests or [] for names in request.get(key) or [])
+def has_gpu(host: Mapping[str, Any]) -> bool:
+    """Whether a container was given a GPU, by request, by CDI or by runtime; `host` is its HostConfig."""
+    requests = host.get("DeviceRequests") or []
+    asked = any("gpu" in names for request in requests for names in request.get("Capabilities") or [])
+    named = any("gpu" in name for request in requests for name in request.get("DeviceIDs") or [])
+    return asked or named or host.get("Runtime") == "nvidia"
 
 
 def _limits(wanted: Mapping[str, Any], seen: Mapping[str, Any]) -> Iterator[Finding]:

@@ -115,6 +115,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
     _container,
+    _drift_container,
     _drift_serving,
     _metrics,
     _openai,
@@ -167,11 +168,7 @@ class Engine:
             other = self.container(listed["Id"])
             if other is None or PROBE_LABEL in (other["Config"].get("Labels") or {}):
                 continue
-            host = other["HostConfig"]
-            asked = any(
-                "gpu" in kind for r in host.get("DeviceRequests") or [] for kind in r["Capabilities"] or []
-            )
-            if (asked or host.get("Runtime") == "nvidia") and other["Name"].lstrip("/") != name:
+            if _drift_container.has_gpu(other["HostConfig"]) and other["Name"].lstrip("/") != name:
                 found.append(other["Name"].lstrip("/"))
         return sorted(found)
 

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._drift_container import compare, life, size
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._drift_container import (
+    compare,
+    has_gpu,
+    life,
+    size,
+)
 from drift_lab import CONTAINER, IMAGE, OTHER, TARGET, running
 
 LABELS = {"sparkfleet.vllm.patches": "s"}
@@ -174,3 +179,24 @@ def test_a_container_that_runs_and_one_that_is_not_there():
 def test_the_target_of_a_patch_is_named():
     mounts = [mount for mount in running()["Mounts"] if mount["Destination"] != TARGET]
     assert only(running(Mounts=mounts)).seen == f"nothing mounted at {TARGET}"
+
+
+@pytest.mark.parametrize(
+    ("host", "gpu"),
+    [
+        ({"DeviceRequests": [{"Capabilities": [["gpu", "utility"]]}]}, True),
+        (
+            {
+                "DeviceRequests": [
+                    {"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=all"], "Capabilities": None}
+                ]
+            },
+            True,
+        ),
+        ({"DeviceRequests": None, "Runtime": "nvidia"}, True),
+        ({"DeviceRequests": None, "Runtime": "runc"}, False),
+        ({"DeviceRequests": [{"Driver": "cdi", "DeviceIDs": ["vendor.com/nic=0"]}]}, False),
+    ],
+)
+def test_who_has_a_gpu(host, gpu):
+    assert has_gpu(host) is gpu
