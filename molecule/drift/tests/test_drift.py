@@ -12,7 +12,7 @@ from spark import NAME, STATE, TARGET, drift, expect, instead, on
 DIGEST = """
 find /srv/sparkfleet /var/lib/sparkfleet /etc /opt/sparkfleet -xdev \\( -type f -o -type l \\) -printf '%p %s %m %T@ %C@\\n' | sort | sha256sum
 docker ps --all --no-trunc --format '{{.ID}} {{.Image}} {{.Names}} {{.Labels}} {{.State}}'
-docker images --digests --no-trunc
+docker images --digests --no-trunc --format '{{.ID}} {{.Repository}} {{.Tag}} {{.Digest}}'
 docker inspect --format '{{.State.StartedAt}} {{.RestartCount}}' $(docker ps --all --quiet)
 """
 
