@@ -2,6 +2,7 @@
 # make lab-hosts  the same without the deployment: depot and lab Sparks, ready for any playbook
 # make lab-down   removes the lab and nothing else
 # make bench-sync how long a snapshot takes to 1, 2, 4 and 8 hosts, and what it costs to look again (LINK=40mbit SIZE=80)
+# make bench-noop what site.yml costs where nothing is to be done, beside a plain playbook, on 1, 2, 4 and 8 hosts (RUNS=3)
 # make test       lint, unit tests, molecule scenarios
 # make clean      removes what else was made here: environment, caches
 
@@ -18,7 +19,7 @@ export MOLECULE_GLOB := molecule/*/molecule.yml
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.cache/collections
 export PATH := $(CURDIR)/$(bin):$(PATH)
 
-.PHONY: lab lab-hosts lab-depot lab-down venv lint unit molecule test bench-sync clean
+.PHONY: lab lab-hosts lab-depot lab-down venv lint unit molecule test bench-sync bench-noop clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -100,6 +101,10 @@ test: lint unit molecule
 bench-sync:
 	+@$(parallel) .spark .wheels
 	@python $(lab)/bench/bench_sync.py
+
+bench-noop:
+	+@$(parallel) .spark .wheels .stub
+	@python $(lab)/bench/bench_noop.py
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .ansible .cache/collections
