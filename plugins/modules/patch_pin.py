@@ -173,14 +173,6 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _engine_socket, _file, _patch
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._store import image_answer_path, patch_path
 
-try:
-    import docker
-    import docker.errors
-except ImportError:
-    DOCKER_IMPORT_ERROR: str | None = traceback.format_exc()
-else:
-    DOCKER_IMPORT_ERROR = None
-
 MODE = 0o444
 
 
@@ -210,7 +202,12 @@ def ask_image(image: str, question: dict[str, Any]) -> dict[str, Any]:
     """Run the probe in the image: no network, no GPU, nothing mounted, removed afterwards.
 
     :raises PatchError: the image cannot run the probe
+    :raises ImportError: the host's Python has no docker
     """
+    # Not at the top: its import takes as long as the rest of a run that asks nothing.
+    import docker
+    import docker.errors
+
     try:
         said = docker.from_env().containers.run(
             image,
@@ -261,11 +258,13 @@ def meet_image(module: AnsibleModule, wanted: list[dict[str, Any]], paths: list[
     known = Path(image_answer_path(module.params["store"], identity, _patch.name_of(question)))
     seen = asked_before(known, question)
     if seen is None:
-        if DOCKER_IMPORT_ERROR:
+        try:
+            seen = ask_image(image, question)
+        except ImportError:
             if module.check_mode:
                 return {"msg": "the image is asked once the host is set up"}
-            module.fail_json(msg=missing_required_lib("docker"), exception=DOCKER_IMPORT_ERROR)
-        seen = ask_image(image, question)
+            module.fail_json(msg=missing_required_lib("docker"), exception=traceback.format_exc())
+            raise  # never: fail_json has left
         if not module.check_mode:
             _file.write(known, _patch.remembered(question, seen).encode())
     return {

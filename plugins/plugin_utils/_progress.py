@@ -37,7 +37,7 @@ from ansible.utils.display import Display
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import ENVIRONMENT, LEASE
 
 FIRST_POLL, LAST_POLL, POLL_GROWTH = 2.0, 5.0, 1.25
-WATCH = 5.0
+WATCH = 10.0
 """Seconds for which the start of a job, and each poll, waits for its end: lines are shown as late as that."""
 ANSWER = 60.0
 """Seconds that one poll may take. A loaded controller needs up to 20; a host behind a cut link would need for ever."""
