@@ -11,9 +11,9 @@ from spark import NAME, STATE, TARGET, drift, expect, instead, on
 
 DIGEST = """
 find /srv/sparkfleet /var/lib/sparkfleet /etc /opt/sparkfleet -xdev \\( -type f -o -type l \\) -printf '%p %s %m %T@ %C@\\n' | sort | sha256sum
-docker ps --all --no-trunc --format '{{.ID}} {{.Image}} {{.Names}} {{.Labels}} {{.State}}'
+docker ps --all --no-trunc --format '{{.ID}} {{.Names}} {{.State}}'
 docker images --digests --no-trunc --format '{{.ID}} {{.Repository}} {{.Tag}} {{.Digest}}'
-docker inspect --format '{{.State.StartedAt}} {{.RestartCount}}' $(docker ps --all --quiet)
+docker inspect --format '{{.Image}} {{.State.StartedAt}} {{.RestartCount}} {{json .Config}} {{json .HostConfig}}' $(docker ps --all --quiet)
 """
 
 
