@@ -21,6 +21,14 @@ LEASE = 180.0
 """Seconds without a poll after which nobody is listening. A loaded controller polls every 5 to 20 s."""
 
 
+def scratch(otherwise: str) -> Path:
+    """A folder for what is needed only while a module runs. A job has one, which goes with it however it ends; a module
+    that is run by itself uses `otherwise`, its own.
+    """
+    path = os.environ.get(ENVIRONMENT)
+    return Path(path).expanduser().parent if path else Path(otherwise)
+
+
 class Progress:
     """Lines for a person, one `say` each. Without a path (a module run by hand) it is silent."""
 

@@ -314,7 +314,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
     _pairing,
     _snapshot,
 )
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import Progress
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import Progress, scratch
 
 MIB = 1024 * 1024
 LEAST = {"max_workers": 1, "retries": 0, "disk_reserve": 0, "lock_timeout": 0, "timeout": 1}
@@ -371,7 +371,7 @@ def run(module: AnsibleModule) -> list[_snapshot.Report]:
     options = replace(options, say=progress.say)
     if not params["fetch"]:
         return _snapshot.check(manifests, options, remember=not module.check_mode)
-    home = Path(module.tmpdir) / "hub"
+    home = scratch(module.tmpdir) / "hub"
     hub = replace(hub, on_wait=progress.say)
 
     def fetcher() -> _snapshot.Fetcher:

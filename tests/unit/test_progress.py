@@ -21,7 +21,7 @@ import pytest
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible.plugins.shell.sh import ShellModule
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import ENVIRONMENT, Progress
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import ENVIRONMENT, Progress, scratch
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils import _progress
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._progress import Answer, parse_poll
 
@@ -72,6 +72,16 @@ ENDED = "sparkfleet-job:ended 3\n{}\nsparkfleet-output:\n{{}}\n\nsparkfleet-erro
 )
 def test_answer_of_a_poll(stdout: str, expected: Answer) -> None:
     assert parse_poll(stdout) == expected
+
+
+def test_what_is_needed_for_a_while_goes_with_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(ENVIRONMENT, raising=False)
+    assert scratch("/own") == Path("/own")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv(ENVIRONMENT, "~/.ansible_async/sparkfleet-1/said")
+    assert scratch("/own") == tmp_path / ".ansible_async/sparkfleet-1"
 
 
 JOB = f"""
