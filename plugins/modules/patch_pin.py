@@ -257,6 +257,7 @@ def meet_image(module: AnsibleModule, wanted: list[dict[str, Any]], paths: list[
     question = _patch.question(wanted)
     known = Path(image_answer_path(module.params["store"], identity, _patch.name_of(question)))
     seen = asked_before(known, question)
+    new = seen is None
     if seen is None:
         try:
             seen = ask_image(image, question)
@@ -265,15 +266,14 @@ def meet_image(module: AnsibleModule, wanted: list[dict[str, Any]], paths: list[
                 return {"msg": "the image is asked once the host is set up"}
             module.fail_json(msg=missing_required_lib("docker"), exception=traceback.format_exc())
             raise  # never: fail_json has left
-        if not module.check_mode:
-            _file.write(known, _patch.remembered(question, seen).encode())
-    return {
-        "image": {"version": seen["version"], "directory": seen["directory"]},
-        "patches": [
-            _patch.place(patch, seen["files"][patch["path"]], path)
-            for patch, path in zip(wanted, paths, strict=True)
-        ],
-    }
+    placed = [
+        _patch.place(patch, seen["files"][patch["path"]], path)
+        for patch, path in zip(wanted, paths, strict=True)
+    ]
+    # Of an image that takes them: a refusal leaves nothing in the store.
+    if new and not module.check_mode:
+        _file.write(known, _patch.remembered(question, seen).encode())
+    return {"image": {"version": seen["version"], "directory": seen["directory"]}, "patches": placed}
 
 
 def main() -> None:

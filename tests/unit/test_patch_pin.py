@@ -106,6 +106,13 @@ def test_an_answer_that_is_damaged_is_asked_for_again(call, engine, tmp_path, ha
     assert len(engine.asked) == 2
 
 
+def test_a_refusal_leaves_nothing(call, engine, tmp_path, monkeypatch):
+    nothing = SEEN | {"files": {PATH: {"target": None, "md5": None, "sha256": None}}}
+    monkeypatch.setattr(patch_pin, "ask_image", lambda image, question: nothing)
+    assert "seen none" in call()["msg"]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_check_mode_asks_and_keeps_nothing(call, engine, tmp_path):
     seen = call(check=True)
     assert seen["changed"] and seen["patches"][0]["stamp"] == "to be stored"
