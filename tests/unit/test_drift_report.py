@@ -246,9 +246,11 @@ def kinds_in_code():
     found = set()
     for path in (ROOT / "plugins/module_utils").glob("_drift*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            place = FROM_CODE.get(getattr(getattr(node, "func", None), "id", ""))
-            if place is not None and len(node.args) > place and isinstance(node.args[place], ast.Constant):
-                found.add(node.args[place].value)
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+                continue
+            place = FROM_CODE.get(node.func.id, len(node.args))
+            if place < len(node.args) and isinstance(kind := node.args[place], ast.Constant):
+                found.add(kind.value)
     return found
 
 
