@@ -27,11 +27,11 @@ MARK = "sparkfleet.vllm.probe "
 
 # Runs inside the image: python3 -c PROBE '{"command": [...], "limit": seconds}'. Says one thing and ends.
 PROBE = r"""
-import json, os, socket, sys, threading, traceback
+import json, os, socket, subprocess, sys, threading, traceback
 asked = json.loads(sys.argv[1])
 sys.path = [entry for entry in sys.path if entry]  # vllm itself does not search its working directory
 near = ("localhost", "127.0.0.1", "0.0.0.0", "::1", "::", socket.gethostname())
-names, version = [], None
+names, killed, version = [], [], None
 
 def leave(state, **more):
     sys.stdout.flush()
@@ -41,7 +41,7 @@ def leave(state, **more):
         used = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     except ImportError:
         used = 0
-    said = {"state": state, "version": version, "peak_kib": used, "names": names}
+    said = {"state": state, "version": version, "peak_kib": used, "names": names, "killed": killed}
     os.write(1, ("\nsparkfleet.vllm.probe " + json.dumps({**said, **more}) + "\n").encode())
     os._exit(0)
 
@@ -60,6 +60,13 @@ class Held(BaseException):
 
 def held(process):
     raise Held("vLLM starts other processes before its configuration is made")
+
+# vLLM looks at the model's code in a process of its own, and takes its death for a fault of the model.
+class Watched(subprocess.Popen):
+    def _handle_exitstatus(self, *args, **kwargs):
+        super()._handle_exitstatus(*args, **kwargs)
+        if self.returncode and self.returncode < 0:
+            killed.append(-self.returncode)
 
 watch = threading.Timer(asked["limit"], leave, ("late",))
 watch.daemon = True
@@ -82,6 +89,7 @@ def created(*args, **kwargs):
     leave("accepted")
 
 EngineArgs.create_engine_config = created
+subprocess.Popen = Watched
 BaseProcess.start = held
 sys.argv = ["vllm", "serve", *asked["command"]]
 try:
@@ -156,7 +164,7 @@ def judge(lines: Sequence[str], exit_code: int | None, oom_killed: bool = False)
 def _refused(said: Mapping[str, Any]) -> bool:
     if said["state"] == "exit":
         return bool(said["code"] == _USAGE)
-    if said["state"] != "raised" or said["names"]:
+    if said["state"] != "raised" or said["names"] or said["killed"]:
         return False
     links = said["chain"]
     if any(_of_the_probe(link) for link in links):
@@ -174,7 +182,7 @@ def _of_the_probe(link: Mapping[str, Any]) -> bool:
 
 
 def _unasked(said: Mapping[str, Any], death: str | None, exit_code: int | None, oom_killed: bool) -> str:
-    if oom_killed or exit_code == _KILLED:
+    if oom_killed or exit_code == _KILLED or said.get("killed"):
         return "it was killed, most likely for want of memory: it may take more"
     if said["state"] == "late" or exit_code is None:
         return "it took too long to answer"

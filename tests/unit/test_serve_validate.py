@@ -24,12 +24,13 @@ CONTAINER = {
     "published_ports": ["127.0.0.1:8000:8000"],
     "restart_policy": "on-failure",
 }
-ACCEPTED = {"state": "accepted", "version": "0.20.2", "peak_kib": 1000, "names": []}
+ACCEPTED = {"state": "accepted", "version": "0.20.2", "peak_kib": 1000, "names": [], "killed": []}
 REFUSED = {
     "state": "raised",
     "version": "0.20.2",
     "peak_kib": 1000,
     "names": [],
+    "killed": [],
     "chain": [{"types": ["ValueError"], "errno": None}],
 }
 

@@ -144,6 +144,14 @@ def test_whoever_wants_the_network_is_not_refused_for_want_of_it(ask):
     assert verdict.asked and not verdict.accepted
 
 
+def test_the_death_of_a_helper_process_is_no_fault_of_the_arguments(ask):
+    helper = "import subprocess\n        subprocess.run(['sh', '-c', '{}'])\n        raise ValueError('it failed to be inspected')"
+    verdict = ask(before=helper.format("kill -9 $$"))
+    assert (verdict.asked, verdict.accepted) == (False, True)
+    assert "want of memory" in verdict.reason
+    assert not ask(before=helper.format("exit 1")).accepted
+
+
 def test_other_processes_are_not_started(ask):
     verdict = ask(before="import multiprocessing\n        multiprocessing.Process(target=print).start()")
     assert not verdict.asked
