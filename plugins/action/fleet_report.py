@@ -26,10 +26,8 @@ class ActionModule(ActionBase):
         rows = []
         for host in variables["ansible_play_hosts_all"]:
             known = variables["hostvars"][host]
-            failure = known.get("spark_failure") if host in reached else UNREACHABLE
-            rows.append(
-                _table.row(host, known.get("recipe_lock") or {}, known.get("spark_gate") or {}, failure)
-            )
+            lost = {} if host in reached else {"failure": UNREACHABLE}
+            rows.append(_table.row(host, **_table.known(known) | lost))
         for line in ["", *_table.render(rows), ""]:
             Display().display(line)
         return result | {"changed": False, "rows": rows}

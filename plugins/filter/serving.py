@@ -9,14 +9,14 @@ from collections.abc import Callable
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _arguments, _spec, _store
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _arguments, _rollout, _spec, _store
 
 
 def _front(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
-        except (_arguments.ArgumentsError, _spec.SpecError) as error:
+        except (_arguments.ArgumentsError, _rollout.BatchError, _spec.SpecError) as error:
             raise AnsibleFilterError(str(error)) from error
 
     return call
@@ -27,8 +27,10 @@ class FilterModule:
         return {
             "vllm_args": _front(_arguments.render),
             "vllm_models": _front(_spec.mounted_models),
-            "vllm_container": _front(_spec.container_spec),
-            "gate_files": _front(_spec.gate_files),
+            "vllm_serving": _front(_spec.serving_record),
             "gate_evidence": _front(_spec.gate_evidence),
+            "serving_change": _front(_rollout.change),
+            "serving_window": _front(_rollout.window),
+            "rollout_plan": _front(_rollout.plan),
             "snapshot_path": _front(_store.snapshot_path),
         }

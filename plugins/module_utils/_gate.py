@@ -68,6 +68,7 @@ class Gate:
     server: Server
     say: Callable[..., None] = lambda text, every=0.0: None
     clock: Callable[[], float] = time.monotonic
+    now: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
     result: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -103,7 +104,7 @@ class Gate:
         self._still_there()
         # A file can be replaced while all this went on; it costs nothing to look again.
         self._check_files()
-        self.result |= {"verdict": "pass", "diagnosis": "ok"}
+        self.result |= {"verdict": "pass", "diagnosis": "ok", "passed_at": self.now()}
 
     # -- one life of one process
 
@@ -165,7 +166,7 @@ class Gate:
         # Another server may have the port while ours is still starting or already gone.
         self._still_there()
         waited = self.clock() - started
-        self.result["ready_seconds"] = round(waited, 1)
+        self.result |= {"ready_seconds": round(waited, 1), "ready_at": self.now()}
         self.say(f"vLLM is ready after {waited:.0f} s" if waited > POLL else "vLLM is ready")
 
     def _read_log(self) -> bool:

@@ -133,6 +133,35 @@ def container_spec(
     }
 
 
+def serving_record(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What a Spark serves and by what it passes: enough to start the very same again, and to judge it again.
+
+    The container is made of it, ``state.json`` records it after the gate, and a rollback starts what is recorded.
+
+    :param inputs: those of :func:`container_spec`, and ``recipe`` (its name), ``acceptance_floor``, ``minimum_drafts``,
+        ``memory_fraction``, ``memory_minimum_bytes`` (or None)
+    :returns: ``{recipe, container, models, files, gate: {served_model, base_url, speculation (or None),
+        acceptance_floor, minimum_drafts}, memory: {fraction, minimum_bytes (or None)}}``; no secret
+    :raises SpecError: as :func:`container_spec`
+    """
+    arguments = merge(inputs["arguments"], inputs["extra_arguments"])
+    names = arguments.get("served-model-name") or (inputs["models"].get("body") or {}).get("mount")
+    return {
+        "recipe": inputs["recipe"],
+        "container": container_spec(inputs),
+        "models": {role: dict(model) for role, model in inputs["models"].items()},
+        "files": gate_files(inputs["patches"]),
+        "gate": {
+            "served_model": names if isinstance(names, str) else next(iter(names or []), ""),
+            "base_url": f"http://127.0.0.1:{inputs['port']}",
+            "speculation": arguments.get("speculative-config"),
+            "acceptance_floor": inputs["acceptance_floor"],
+            "minimum_drafts": inputs["minimum_drafts"],
+        },
+        "memory": {"fraction": inputs["memory_fraction"], "minimum_bytes": inputs["memory_minimum_bytes"]},
+    }
+
+
 def gate_files(patches: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """The files that the gate looks for inside the container, from placed patches."""
     return [

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 VERSION = 1
+KEPT = ("current", "last_good")
 
 
 def record(
@@ -31,3 +33,21 @@ def record(
         "current": {"serving": dict(serving), "gate": dict(evidence)},
         "last_good": current if current is not None else None,
     }
+
+
+def parse(text: str | None) -> dict[str, Any] | None:
+    """The state that a file holds; None for no file.
+
+    :raises ValueError: it is no state of a version that is known here
+    """
+    if text is None:
+        return None
+    state = json.loads(text)
+    if not isinstance(state, dict) or state.get("version") != VERSION:
+        raise ValueError(f"version {state.get('version') if isinstance(state, dict) else None!r}")
+    return state
+
+
+def unreadable(path: str, error: Exception) -> str:
+    """What to say of a file that :func:`parse` refuses."""
+    return f"{path}: expected a state of version {VERSION}, seen: {error}; move the file away and deploy again"

@@ -5,10 +5,25 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-COLUMNS = ("host", "image", "body", "draft", "patch md5", "drafts", "accepted at 0", "tok/s", "verdict")
+COLUMNS = (
+    "host",
+    "image",
+    "body",
+    "draft",
+    "patch md5",
+    "drafts",
+    "accepted at 0",
+    "tok/s",
+    "away",
+    "verdict",
+)
+
+UNTOUCHED = "untouched"
+"""Diagnosis of a host whose turn never came."""
 
 
 def _digest(value: str | None) -> str:
@@ -23,21 +38,47 @@ def _md5(files: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(file["md5"] for file in files) or "none"
 
 
+def known(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """What :func:`row` shows of a host, from the facts of the run."""
+    names = {"lock": "recipe_lock", "gate": "spark_gate", "served": "spark_served", "window": "spark_window"}
+    found = {key: variables.get(name) or {} for key, name in names.items()}
+    return found | {
+        "failure": variables.get("spark_failure"),
+        "rollback": variables.get("spark_rollback") or {},
+    }
+
+
 def row(
-    host: str, lock: Mapping[str, Any], gate: Mapping[str, Any], failure: Mapping[str, Any] | None
+    host: str,
+    lock: Mapping[str, Any],
+    gate: Mapping[str, Any],
+    failure: Mapping[str, Any] | None,
+    served: Mapping[str, Any] | None = None,
+    window: Mapping[str, float] | None = None,
+    rollback: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
     """One host as text, keyed by :data:`COLUMNS`. What was not measured is `-`.
 
     :param gate: what the gate returned when it passed, else empty
     :param failure: the failed result with the name of its task, if the host failed; a refusal of the gate holds
         its diagnosis and what was measured until then
+    :param served: the record that passed the gate; without one, the lock tells what was to be served
+    :param window: for how long nothing served, as ``serving_window`` gives it
+    :param rollback: ``{passed, outcome}`` of a host that was brought back
     """
-    models = lock.get("models") or {}
-    commits = {role: model["commit"][:12] for role, model in models.items()}
+    models = (served or {}).get("models") or {}
+    commits = {role: posixpath.basename(model["path"]) for role, model in models.items()} or {
+        role: model["commit"] for role, model in (lock.get("models") or {}).items()
+    }
+    image = ((served or {}).get("container") or {}).get("image") or (lock.get("image") or {}).get("digest")
     verdict = gate.get("verdict", "not measured")
     if failure is not None:
         gate = failure
         verdict = f"FAILED: {failure.get('diagnosis') or failure['task']}"
+        if failure.get("diagnosis") == UNTOUCHED:
+            verdict = UNTOUCHED
+    if rollback:
+        verdict += "; rolled back, and that passes" if rollback["passed"] else "; THE ROLLBACK FAILED, TOO"
     drafts, rate, speed = (
         gate.get("drafts"),
         gate.get("acceptance_rate"),
@@ -45,13 +86,14 @@ def row(
     )
     return {
         "host": host,
-        "image": _digest((lock.get("image") or {}).get("digest")),
-        "body": commits.get("body", "-"),
-        "draft": commits.get("draft", "-"),
+        "image": _digest(image),
+        "body": commits.get("body", "")[:12] or "-",
+        "draft": commits.get("draft", "")[:12] or "-",
         "patch md5": _md5(gate.get("files") or lock.get("patches") or []),
         "drafts": "-" if drafts is None else str(drafts),
         "accepted at 0": _percent(rate),
         "tok/s": "-" if speed is None else f"{speed:.1f}",
+        "away": "-" if not window else f"{window['gate']:.0f} s",
         "verdict": verdict,
     }
 

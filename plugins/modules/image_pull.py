@@ -96,27 +96,21 @@ settled:
 """
 
 import time
-import traceback
-from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
     _fetch,
-    _file,
+    _image,
     _ledger,
     _pull,
     _registry,
 )
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import Progress
 
-try:
+if not _image.DOCKER_IMPORT_ERROR:
     import docker
     import docker.errors
-except ImportError:
-    DOCKER_IMPORT_ERROR: str | None = traceback.format_exc()
-else:
-    DOCKER_IMPORT_ERROR = None
 
 EVERY = 5.0
 """Seconds between two lines."""
@@ -129,15 +123,6 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "timeout": {"type": "int", "default": 14400},
     "settled_only": {"type": "bool", "default": False},
 }
-
-
-def present(client: Any, image: str, digest: str) -> str:
-    """The ID of the image on this host; empty when it is not there."""
-    try:
-        found = client.images.get(image)
-    except docker.errors.ImageNotFound:
-        return ""
-    return str(found.id) if _pull.holds(found.attrs.get("RepoDigests") or [], digest) else ""
 
 
 def pull(client: Any, reference: _registry.Reference, retries: int, say: Any) -> int:
@@ -188,26 +173,10 @@ def other_way(registry: str, reference: _registry.Reference) -> str:
     return f"expected the fleet's registry at {registry}, seen: {seen}; the engine asks the next mirror or Docker Hub instead"
 
 
-def noted(state_dir: str | None, image: str, *, write: bool) -> bool:
-    """Note the image in the ledger. True when it was not in there.
-
-    :raises LedgerError, OSError: there is a ledger that cannot be gone on with
-    """
-    if not state_dir:
-        return False
-    path = Path(_ledger.path(state_dir))
-    images = _ledger.parse(path.read_text() if path.exists() else None)
-    if image in images:
-        return False
-    if write:
-        _file.write(path, _ledger.render([*images, image]).encode())
-    return True
-
-
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-    if DOCKER_IMPORT_ERROR:
-        module.fail_json(msg=missing_required_lib("docker"), exception=DOCKER_IMPORT_ERROR)
+    if _image.DOCKER_IMPORT_ERROR:
+        module.fail_json(msg=missing_required_lib("docker"), exception=_image.DOCKER_IMPORT_ERROR)
     params = module.params
     look = module.check_mode or params["settled_only"]
     try:
@@ -218,9 +187,9 @@ def main() -> None:
                 f"image: expected a digest (name@sha256:…), seen {params['image']}; take that of a lock"
             )
         client = docker.from_env(timeout=300)
-        identity = present(client, params["image"], digest)
+        identity = _image.present(client, params["image"], digest)
         # Before the pull: what could not be noted could never be pruned.
-        new = noted(params["state_dir"], params["image"], write=False)
+        new = _image.noted(params["state_dir"], params["image"], write=False)
     except ValueError as error:
         where = f"{_ledger.path(params['state_dir'])}: " if isinstance(error, _ledger.LedgerError) else ""
         module.fail_json(msg=f"{where}{error}" + ("; move the file away and run again" if where else ""))
@@ -249,14 +218,14 @@ def main() -> None:
             result["pulled_bytes"] = pull(client, reference, params["retries"], progress.say)
         except _pull.PullError as error:
             module.fail_json(msg=str(error))
-        result["id"] = present(client, params["image"], digest)
+        result["id"] = _image.present(client, params["image"], digest)
         if not result["id"]:
             module.fail_json(
                 msg=f"expected {digest} on the host after the pull, seen an image without it; look at "
                 f"docker images --digests {reference.name}, and at who else changes images there"
             )
     try:
-        noted(params["state_dir"], params["image"], write=True)
+        _image.noted(params["state_dir"], params["image"], write=True)
     except OSError as error:
         module.fail_json(
             msg=f"expected {_ledger.path(params['state_dir'])} to be written, seen: {error}; mend that and run again"

@@ -83,6 +83,11 @@ made:
   type: bool
   returned: success
   sample: true
+stopped_at:
+  description: When it was asked to stop, Unix time in seconds by the host's clock; null when nothing was stopped.
+  type: float
+  returned: success
+  sample: 1764026120.2
 stopped:
   description: Whether a running container was stopped (in check mode, would be).
   type: bool
@@ -173,8 +178,9 @@ def main() -> None:
     problem = _memory.out_of_reach(reachable, needed, _memory.largest(PROC))
     if problem:
         module.fail_json(msg=problem, changed=False, total_bytes=total, required_bytes=needed)
-    stopped = container is not None
+    stopped, stopped_at = container is not None, None
     if stopped and not module.check_mode:
+        stopped_at = time.time()
         stop(module, container)
     if params["drop_caches"] and not module.check_mode:
         os.sync()
@@ -184,6 +190,7 @@ def main() -> None:
         "changed": stopped,
         "made": not module.check_mode,
         "stopped": stopped,
+        "stopped_at": stopped_at,
         "total_bytes": total,
         "required_bytes": needed,
         "available_bytes": available,

@@ -20,7 +20,7 @@ options:
     type: path
     required: true
   serving:
-    description: The container spec and what it was made of. Must not hold secrets.
+    description: What serves and by what it passed, as the filter P(sparkfleet.vllm.vllm_serving#filter) makes it. Must not hold secrets.
     type: dict
     required: true
   evidence:
@@ -43,7 +43,7 @@ EXAMPLES = r"""
 - name: Record what serves
   sparkfleet.vllm.serve_state:
     path: /var/lib/sparkfleet/state.json
-    serving: "{{ __vllm_serve_spec }}"
+    serving: "{{ __vllm_serve_wanted }}"
     evidence: {drafts: 236, acceptance_rate: 0.69}
 """
 
@@ -57,23 +57,9 @@ state:
 
 import json
 from pathlib import Path
-from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _file, _state
-
-
-def read(path: Path) -> dict[str, Any] | None:
-    """The recorded state, None if there is none.
-
-    :raises ValueError: the file is no state of a version this module knows
-    """
-    if not path.exists():
-        return None
-    state = json.loads(path.read_text())
-    if not isinstance(state, dict) or state.get("version") != _state.VERSION:
-        raise ValueError(f"version {state.get('version') if isinstance(state, dict) else None!r}")
-    return state
 
 
 def main() -> None:
@@ -87,11 +73,9 @@ def main() -> None:
     )
     path = Path(module.params["path"])
     try:
-        before = read(path)
+        before = _state.parse(path.read_text() if path.exists() else None)
     except (ValueError, OSError) as error:
-        module.fail_json(
-            msg=f"{path}: expected a state of version {_state.VERSION}, seen: {error}; move the file away and deploy again"
-        )
+        module.fail_json(msg=_state.unreadable(str(path), error))
     after = _state.record(before, module.params["serving"], module.params["evidence"])
     changed = after != before
     if changed and not module.check_mode:

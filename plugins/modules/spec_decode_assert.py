@@ -222,6 +222,16 @@ ready_seconds:
   type: float
   returned: once ready
   sample: 63.2
+ready_at:
+  description: When it was seen to be ready, Unix time in seconds by the host's clock.
+  type: float
+  returned: once ready
+  sample: 1764026195.1
+passed_at:
+  description: When it had passed, likewise.
+  type: float
+  returned: when it passed
+  sample: 1764026210.4
 served_model:
   description: The name that is served.
   type: str

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import docker.errors
 import pytest
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _fetch
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _fetch, _image
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._ledger import LedgerError
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._pull import PullError
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._registry import parse_reference
@@ -76,18 +76,18 @@ def test_what_no_repetition_can_mend_is_not_repeated():
 
 
 def test_an_image_is_noted_once(tmp_path):
-    assert image_pull.noted(str(tmp_path), IMAGE, write=False)
+    assert _image.noted(str(tmp_path), IMAGE, write=False)
     assert not (tmp_path / "images.json").exists()
-    assert image_pull.noted(str(tmp_path), IMAGE, write=True)
-    assert not image_pull.noted(str(tmp_path), IMAGE, write=True)
-    assert image_pull.noted(str(tmp_path), "other@sha256:1", write=True)
+    assert _image.noted(str(tmp_path), IMAGE, write=True)
+    assert not _image.noted(str(tmp_path), IMAGE, write=True)
+    assert _image.noted(str(tmp_path), "other@sha256:1", write=True)
     assert json.loads((tmp_path / "images.json").read_text())["images"] == ["other@sha256:1", IMAGE]
 
 
 def test_a_ledger_of_another_version_is_not_overwritten(tmp_path):
     (tmp_path / "images.json").write_text('{"version": 2}')
     with pytest.raises(LedgerError):
-        image_pull.noted(str(tmp_path), IMAGE, write=True)
+        _image.noted(str(tmp_path), IMAGE, write=True)
 
 
 def answers(monkeypatch, answer):

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._table import COLUMNS, render, row
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._table import COLUMNS, known, render, row
 
 LOCK = {
     "image": {"digest": "sha256:" + "a" * 64},
@@ -25,6 +25,7 @@ def test_a_host_that_passed():
         "236",
         "69.1%",
         "52.6",
+        "-",
         "pass",
     ]
 
@@ -52,3 +53,36 @@ def test_columns_line_up():
     lines = render([row("spark-1", LOCK, GATE, None), row("a-much-longer-name", LOCK, {}, None)])
     assert len({line.index("aaaaaaaaaaaa") for line in lines[2:]}) == 1
     assert lines[0].startswith("host") and len(lines) == 4
+
+
+SERVED = {
+    "container": {"image": "vllm/vllm-openai@sha256:" + "9" * 64},
+    "models": {"body": {"path": "/srv/s/models/o--b/" + "8" * 40}},
+}
+
+
+def test_what_was_served_counts_and_not_what_was_to_be():
+    made = row("s", LOCK, GATE, None, served=SERVED)
+    assert (made["image"], made["body"], made["draft"]) == ("9" * 12, "8" * 12, "-")
+
+
+def test_for_how_long_nothing_served():
+    assert row("s", LOCK, GATE, None, window={"start": 1.2, "ready": 60.0, "gate": 71.6})["away"] == "72 s"
+
+
+def test_a_host_whose_turn_never_came_has_not_failed():
+    assert row("s", LOCK, {}, {"task": "wait", "diagnosis": "untouched"})["verdict"] == "untouched"
+
+
+def test_a_rollback_is_told_however_it_ended():
+    refused = {"task": "gate", "diagnosis": "drafts_never_accepted"}
+    back = row("s", LOCK, GATE, refused, rollback={"passed": True, "outcome": ""})
+    assert back["verdict"] == "FAILED: drafts_never_accepted; rolled back, and that passes"
+    lost = row("s", LOCK, {}, refused, rollback={"passed": False, "outcome": ""})
+    assert lost["verdict"].endswith("THE ROLLBACK FAILED, TOO")
+
+
+def test_the_facts_of_a_run_fill_a_row():
+    facts = {"recipe_lock": LOCK, "spark_gate": GATE, "spark_window": {"start": 1, "ready": 2, "gate": 3.0}}
+    assert row("s", **known(facts))["away"] == "3 s"
+    assert row("s", **known({}))["verdict"] == "not measured"

@@ -1,0 +1,239 @@
+#!/usr/bin/python
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: serve_info
+short_description: What serves on a host, what passed there before, and whether that could serve again
+version_added: "0.1.0"
+author:
+  - The sparkfleet.vllm authors (@sparkfleet)
+description:
+  - Looks at the container, the recorded state, the image that is to serve and the unit that starts the container at boot,
+    in one execution.
+  - Says of each recorded spec what of it is no longer on the host, so that nothing is stopped for a rollback that cannot be.
+options:
+  container:
+    description: Name of the container that serves.
+    type: str
+    required: true
+  state_dir:
+    description: Directory of C(state.json) and of the ledger of images.
+    type: path
+    required: true
+  image:
+    description: Image that is to serve, by digest.
+    type: str
+attributes:
+  check_mode:
+    description: Reads only, so check mode does the same.
+    support: full
+  diff_mode:
+    description: Nothing to compare.
+    support: none
+  idempotent:
+    description: Changes nothing.
+    support: full
+requirements:
+  - docker (Python package) on the host
+"""
+
+EXAMPLES = r"""
+- name: Look at what is here
+  sparkfleet.vllm.serve_info:
+    container: sparkfleet-vllm
+    state_dir: /var/lib/sparkfleet
+  vars:
+    ansible_python_interpreter: /opt/sparkfleet/venv/bin/python
+"""
+
+RETURN = r"""
+container:
+  description: The container as the engine knows it; null without one.
+  type: dict
+  returned: success
+  contains:
+    id:
+      description: Full id.
+      type: str
+    status:
+      description: For example V(running), V(exited) or V(restarting).
+      type: str
+    image:
+      description: Image as the container names it.
+      type: str
+    started_at:
+      description: When it was started last, RFC 3339.
+      type: str
+    restarts:
+      description: How often the engine restarted it by itself since.
+      type: int
+state:
+  description: The recorded state; null without one.
+  type: dict
+  returned: success
+  sample: {version: 1, current: {serving: {recipe: huihui-gemma4-mtp-n1}, gate: {drafts: 236}}, last_good: null}
+problem:
+  description: Why the recorded state cannot be gone on with. Empty when it can.
+  type: str
+  returned: success
+recorded:
+  description: For C(current) and C(last_good) of the state, whether it could be started again.
+  type: dict
+  returned: success
+  contains:
+    missing:
+      description: What of it is not on the host any more, in words.
+      type: list
+      elements: str
+    stamps:
+      description: Which files lie at its mounted patches now, by inode and modification time.
+      type: list
+      elements: str
+image:
+  description: The asked image; null when none was asked for.
+  type: dict
+  returned: success
+  contains:
+    id:
+      description: ID on this host; empty when it is not there.
+      type: str
+    settled:
+      description: Whether it is there and in the ledger.
+      type: bool
+    mirrored:
+      description: Whether engines ask mirrors for it, since it is one of Docker Hub.
+      type: bool
+boot:
+  description: The unit that starts the container at boot.
+  type: dict
+  returned: success
+  contains:
+    text:
+      description: What the unit file holds; empty without one.
+      type: str
+    enabled:
+      description: Whether it is started at boot.
+      type: bool
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
+    _file,
+    _image,
+    _ledger,
+    _registry,
+    _state,
+)
+
+if not _image.DOCKER_IMPORT_ERROR:
+    import docker
+    import docker.errors
+
+UNITS = Path("/etc/systemd/system")
+
+
+def look_container(client: Any, name: str) -> dict[str, Any] | None:
+    try:
+        data = client.api.inspect_container(name)
+    except docker.errors.NotFound:
+        return None
+    return {
+        "id": data["Id"],
+        "status": data["State"]["Status"],
+        "image": data["Config"]["Image"],
+        "started_at": data["State"]["StartedAt"],
+        "restarts": data.get("RestartCount") or 0,
+    }
+
+
+def look_image(client: Any, image: str, state_dir: str) -> dict[str, Any]:
+    """:raises ValueError: the image is not named by digest, or the ledger cannot be read"""
+    reference = _registry.parse_reference(image)
+    identity = _image.present(client, image, reference.digest or "")
+    settled = bool(identity) and not _image.noted(state_dir, image, write=False)
+    return {"id": identity, "settled": settled, "mirrored": reference.registry == _registry.DOCKER_HUB}
+
+
+def look_recorded(client: Any, serving: dict[str, Any]) -> dict[str, Any]:
+    """What is left of a recorded spec: ``{missing, stamps}``."""
+    missing = [] if "gate" in serving else ["how it was judged, which this version cannot know"]
+    image = serving["container"]["image"]
+    if not _image.present(client, image, image.partition("@")[2]):
+        missing.append(f"image {image}")
+    missing += [
+        f"{role} in {model['path']}"
+        for role, model in serving["models"].items()
+        if not Path(model["path"]).is_dir()
+    ]
+    stamps = []
+    for file in serving["files"]:
+        path = file.get("host_path")
+        if not path:
+            continue
+        if not Path(path).is_file():
+            missing.append(f"patch {path}")
+        elif hashlib.sha256(Path(path).read_bytes()).hexdigest() != file["sha256"]:
+            missing.append(f"patch {path} (it is there, with other content)")
+        else:
+            stamps.append(_file.stamp(path))
+    return {"missing": missing, "stamps": stamps}
+
+
+def look_boot(name: str) -> dict[str, Any]:
+    unit = UNITS / f"{name}.service"
+    return {
+        "text": unit.read_text() if unit.is_file() else "",
+        "enabled": (UNITS / "multi-user.target.wants" / unit.name).is_symlink(),
+    }
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "container": {"type": "str", "required": True},
+            "state_dir": {"type": "path", "required": True},
+            "image": {"type": "str"},
+        },
+        supports_check_mode=True,
+    )
+    if _image.DOCKER_IMPORT_ERROR:
+        module.fail_json(msg=missing_required_lib("docker"), exception=_image.DOCKER_IMPORT_ERROR)
+    name, state_dir, image = (module.params[key] for key in ("container", "state_dir", "image"))
+    path = Path(state_dir) / "state.json"
+    state, problem = None, ""
+    try:
+        state = _state.parse(path.read_text() if path.exists() else None)
+    except (ValueError, OSError) as error:
+        problem = _state.unreadable(str(path), error)
+    try:
+        client = docker.from_env()
+        result = {
+            "container": look_container(client, name),
+            "image": look_image(client, image, state_dir) if image else None,
+            "recorded": {
+                which: look_recorded(client, (state or {})[which]["serving"])
+                for which in _state.KEPT
+                if (state or {}).get(which)
+            },
+        }
+    except _ledger.LedgerError as error:
+        module.fail_json(msg=f"{_ledger.path(state_dir)}: {error}; move the file away and run again")
+    except ValueError as error:
+        module.fail_json(msg=str(error))
+    except docker.errors.DockerException as error:
+        module.fail_json(
+            msg=f"expected a Docker engine that answers, seen: {error}; run the prerequisites role"
+        )
+    module.exit_json(changed=False, state=state, problem=problem, boot=look_boot(name), **result)
+
+
+if __name__ == "__main__":
+    main()

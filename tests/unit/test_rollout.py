@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import pytest
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._rollout import (
+    BatchError,
+    batches,
+    change,
+    plan,
+    size,
+    window,
+)
+
+WANTED, OTHER = {"recipe": "new"}, {"recipe": "old"}
+
+
+def info(recorded=None, status=None):
+    return {
+        "state": {"current": {"serving": recorded}} if recorded else None,
+        "container": {"status": status} if status else None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("recorded", "status", "differs", "expected"),
+    [
+        (WANTED, "running", False, {"state": "settled", "back": False}),
+        (OTHER, "running", False, {"state": "unproven", "back": True}),
+        (None, "running", False, {"state": "unproven", "back": False}),
+        (OTHER, "running", True, {"state": "replace", "back": True}),
+        (None, "running", True, {"state": "replace", "back": False}),
+        (WANTED, "running", True, {"state": "replace", "back": False}),
+        (OTHER, "exited", True, {"state": "start", "back": True}),
+        (OTHER, "restarting", True, {"state": "start", "back": True}),
+        (None, None, True, {"state": "start", "back": False}),
+    ],
+)
+def test_what_a_turn_means_for_a_host(recorded, status, differs, expected):
+    assert change(info(recorded, status), WANTED, differs) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "total", "expected"),
+    [(1, 8, 1), ("3", 8, 3), ("25%", 8, 2), ("25%", 5, 1), ("25%", 1, 1), ("100%", 7, 7), ("12.5 %", 16, 2)],
+)
+def test_a_size_is_a_number_or_a_share(value, total, expected):
+    assert size(value, total) == expected
+
+
+@pytest.mark.parametrize("value", [0, -1, "0%", "101%", "some", "", None, 1.5])
+def test_anything_else_is_refused(value):
+    with pytest.raises(BatchError, match="spark_rollout_batches"):
+        size(value, 8)
+
+
+def test_batches_keep_the_order_and_the_last_size_goes_on():
+    assert batches(list("abcdefgh"), [1, "25%", "100%"]) == [["a"], ["b", "c"], list("defgh")]
+    assert batches(list("abcde"), [2]) == [["a", "b"], ["c", "d"], ["e"]]
+    assert batches([], [1]) == []
+
+
+def test_a_bad_size_is_refused_even_where_it_has_no_turn():
+    with pytest.raises(BatchError):
+        batches(["a"], [1, "many"])
+    with pytest.raises(BatchError):
+        batches(["a"], [])
+
+
+def hosts(**states):
+    return {host: {"spark_change": {"state": state}} for host, state in states.items()}
+
+
+def test_who_has_nothing_to_lose_comes_first_and_all_at_once():
+    made = plan(
+        hosts(a="replace", b="start", c="settled", d="unproven", e="replace", f="replace"),
+        list("abcdef"),
+        [1, "100%"],
+    )
+    assert [batch["hosts"] for batch in made] == [["b", "c", "d"], ["a"], ["e", "f"]]
+    assert [batch["earlier"] for batch in made] == [[], ["b", "c", "d"], ["b", "c", "d", "a"]]
+    assert [batch["said"] for batch in made] == [
+        "hosts with nothing to lose: b, c, d",
+        "batch 1 of 2: a",
+        "batch 2 of 2: e, f",
+    ]
+
+
+def test_a_host_that_was_not_prepared_has_no_turn_and_holds_nobody():
+    known = hosts(a="replace", b="replace", c="replace")
+    known["a"]["spark_failure"] = {"msg": "disk full"}
+    del known["b"]["spark_change"]
+    assert [batch["hosts"] for batch in plan(known, list("abc"), [1])] == [["c"]]
+
+
+def test_shares_count_the_hosts_that_change():
+    known = hosts(**dict.fromkeys("abcd", "settled"), **dict.fromkeys("efgh", "replace"))
+    assert [len(batch["hosts"]) for batch in plan(known, list("abcdefgh"), ["50%"])] == [4, 2, 2]
+
+
+def test_the_window_is_counted_from_the_stop():
+    gate = {"container": {"started_at": "2026-01-01T00:00:10.500000000Z"}}
+    stopped = 1767225600.0 + 8
+    gate |= {"ready_at": stopped + 60, "passed_at": stopped + 71.26}
+    assert window(gate, stopped) == {"start": 2.5, "ready": 60.0, "gate": 71.3}
+    assert window(gate, None) is None
+    del gate["passed_at"]
+    assert window(gate, stopped) is None
