@@ -18,8 +18,8 @@ def record(
 ) -> dict[str, Any]:
     """The state after `serving` has passed the gate.
 
-    The same spec again keeps its first evidence, so a second run writes nothing. Another spec becomes
-    ``current``, and what was current becomes ``last_good``: the one to go back to.
+    The same spec again keeps its first evidence, so a second run writes nothing, unless it passed on another driver,
+    toolkit or engine (``evidence["host"]``) since. Another spec becomes ``current``, and what was current becomes ``last_good``: the one to go back to.
 
     :param state: the state so far, or None
     :param serving: container spec with what it was made of (recipe, image, models, patches); no secret
@@ -27,7 +27,9 @@ def record(
     """
     current = (state or {}).get("current")
     if current is not None and current["serving"] == serving:
-        return dict(state or {})
+        if current["gate"].get("host") == evidence.get("host"):
+            return dict(state or {})
+        return {**(state or {}), "current": {"serving": dict(serving), "gate": dict(evidence)}}
     return {
         "version": VERSION,
         "current": {"serving": dict(serving), "gate": dict(evidence)},
