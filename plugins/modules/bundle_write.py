@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: bundle_write
-version_added: "0.2.0"
+version_added: "0.1.0"
 author:
   - The sparkfleet.vllm authors (@sparkfleet)
 short_description: Put all that a recipe needs from outside into one directory

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: drift_report
 short_description: Show and write what differs from recipe and lock on every host of a play
-version_added: "0.3.0"
+version_added: "0.1.0"
 author:
   - The sparkfleet.vllm authors (@sparkfleet)
 description:

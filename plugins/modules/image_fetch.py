@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: image_fetch
-version_added: "0.2.0"
+version_added: "0.1.0"
 author:
   - The sparkfleet.vllm authors (@sparkfleet)
 short_description: Fetch an image once, by digest, into the storage that a registry serves

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: registry_info
-version_added: "0.3.0"
+version_added: "0.1.0"
 author:
   - The sparkfleet.vllm authors (@sparkfleet)
 short_description: Look whether a registry serves as it should, in one execution

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: serve_drift
 short_description: Hold what serves on a host against what should
-version_added: "0.3.0"
+version_added: "0.1.0"
 author:
   - The sparkfleet.vllm authors (@sparkfleet)
 description:

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: snapshot_peer
 short_description: Bring snapshots from the other hosts of the fleet, and give them what is here
-version_added: "0.2.0"
+version_added: "0.1.0"
 author:
   - The sparkfleet.vllm authors (@sparkfleet)
 description:
