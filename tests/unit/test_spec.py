@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import json
 
 import pytest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._spec import (
@@ -10,6 +11,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._spec import (
     gate_files,
     merge,
     mounted_models,
+    serving_record,
 )
 
 INPUTS = {
@@ -150,3 +152,33 @@ def test_a_key_in_the_environment_that_is_recorded_is_refused_without_showing_it
 def test_a_port_beside_the_published_one_is_refused():
     with pytest.raises(SpecError, match="vllm_serve_port"):
         spec(extra_arguments={"port": 9000})
+
+
+RECORD = {
+    "recipe": "r", "acceptance_floor": 0.4, "minimum_drafts": 200, "memory_fraction": 0.65, "memory_minimum_bytes": None,
+}  # fmt: skip
+
+
+def record(**over):
+    patches = [dict(patch, md5="1", sha256="2") for patch in INPUTS["patches"]]
+    return serving_record(copy.deepcopy(INPUTS) | RECORD | {"patches": patches} | over)
+
+
+def test_the_record_holds_what_is_started_and_by_what_it_passes():
+    made = record()
+    assert made["container"] == spec()
+    assert made["gate"] == {
+        "served_model": "m",
+        "base_url": "http://127.0.0.1:8000",
+        "speculation": INPUTS["arguments"]["speculative-config"],
+        "acceptance_floor": 0.4,
+        "minimum_drafts": 200,
+    }
+    assert [file.get("host_path") for file in made["files"]] == ["/srv/s/patches/1/a.py", None]
+    assert json.loads(json.dumps(made)) == made, "it is compared with what a file holds"
+
+
+def test_the_first_of_several_names_is_asked_for_and_the_mount_where_there_is_none():
+    assert record(extra_arguments={"served-model-name": ["a", "b"]})["gate"]["served_model"] == "a"
+    assert record(arguments={})["gate"]["served_model"] == "/models/b"
+    assert record(arguments={})["gate"]["speculation"] is None

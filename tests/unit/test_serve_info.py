@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import hashlib
+from types import SimpleNamespace
+
+import docker.errors
+import pytest
+from ansible_collections.sparkfleet.vllm.plugins.modules import serve_info
+
+IMAGE = "vllm/vllm-openai@sha256:" + "a" * 64
+
+
+class Engine:
+    """As much of docker's client as the module asks."""
+
+    def __init__(self, images=(), container=None):
+        self.images = SimpleNamespace(get=lambda name: self._image(name, images))
+        self.api = SimpleNamespace(inspect_container=lambda name: self._container(container))
+
+    def _image(self, name, images):
+        if name not in images:
+            raise docker.errors.ImageNotFound(name)
+        return SimpleNamespace(id="sha256:1", attrs={"RepoDigests": [name]})
+
+    def _container(self, container):
+        if container is None:
+            raise docker.errors.NotFound("no such container")
+        return container
+
+
+@pytest.fixture
+def serving(tmp_path):
+    patch = tmp_path / "gemma4_mtp.py"
+    patch.write_bytes(b"patched")
+    (tmp_path / "body").mkdir()
+    return {
+        "container": {"image": IMAGE},
+        "models": {"body": {"path": str(tmp_path / "body"), "mount": "/models/body"}},
+        "files": [
+            {"path": "/a.py", "sha256": hashlib.sha256(b"patched").hexdigest(), "host_path": str(patch)},
+            {"path": "/carried.py", "sha256": "0" * 64},
+        ],
+        "gate": {},
+    }
+
+
+def test_what_is_all_there_can_serve_again(serving):
+    seen = serve_info.look_recorded(Engine([IMAGE]), serving)
+    assert seen["missing"] == []
+    assert len(seen["stamps"]) == 1
+
+
+def test_everything_that_is_gone_is_named(serving, tmp_path):
+    (tmp_path / "body").rmdir()
+    (tmp_path / "gemma4_mtp.py").unlink()
+    missing = serve_info.look_recorded(Engine(), serving)["missing"]
+    assert missing == [
+        f"image {IMAGE}",
+        f"body in {tmp_path / 'body'}",
+        f"patch {tmp_path / 'gemma4_mtp.py'}",
+    ]
+
+
+def test_a_patch_that_was_edited_is_not_what_passed(serving, tmp_path):
+    (tmp_path / "gemma4_mtp.py").write_bytes(b"edited")
+    seen = serve_info.look_recorded(Engine([IMAGE]), serving)
+    assert seen["missing"] == [f"patch {tmp_path / 'gemma4_mtp.py'} (it is there, with other content)"]
+    assert seen["stamps"] == []
+
+
+def test_a_record_that_does_not_say_how_it_was_judged_cannot_be_gone_back_to(serving):
+    del serving["gate"]
+    assert "judged" in serve_info.look_recorded(Engine([IMAGE]), serving)["missing"][0]
+
+
+def test_a_mended_patch_is_another_file(serving, tmp_path):
+    first = serve_info.look_recorded(Engine([IMAGE]), serving)["stamps"]
+    (tmp_path / "new").write_bytes(b"patched")
+    (tmp_path / "new").rename(tmp_path / "gemma4_mtp.py")
+    assert serve_info.look_recorded(Engine([IMAGE]), serving)["stamps"] != first
+
+
+def test_an_image_is_settled_when_it_is_there_and_noted(tmp_path):
+    assert serve_info.look_image(Engine(), IMAGE, str(tmp_path)) == {
+        "id": "",
+        "settled": False,
+        "mirrored": True,
+    }
+    assert serve_info.look_image(Engine([IMAGE]), IMAGE, str(tmp_path))["settled"] is False
+    serve_info._image.noted(str(tmp_path), IMAGE, write=True)
+    assert serve_info.look_image(Engine([IMAGE]), IMAGE, str(tmp_path))["settled"] is True
+    other = "registry.example.com/vllm@sha256:" + "a" * 64
+    assert serve_info.look_image(Engine(), other, str(tmp_path))["mirrored"] is False
+
+
+def test_no_container_is_none():
+    assert serve_info.look_container(Engine(), "sparkfleet-vllm") is None
+
+
+def test_a_unit_and_whether_it_is_started_at_boot(tmp_path, monkeypatch):
+    monkeypatch.setattr(serve_info, "UNITS", tmp_path)
+    assert serve_info.look_boot("v") == {"text": "", "enabled": False}
+    (tmp_path / "v.service").write_text("[Unit]\n")
+    (tmp_path / "multi-user.target.wants").mkdir()
+    (tmp_path / "multi-user.target.wants" / "v.service").symlink_to(tmp_path / "v.service")
+    assert serve_info.look_boot("v") == {"text": "[Unit]\n", "enabled": True}
