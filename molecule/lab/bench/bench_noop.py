@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-import docker
 from bench_lab import HERE, ROOT, SUBNET, BenchError
 
 INVENTORY = HERE / "noop"
@@ -38,21 +37,12 @@ class Run:
     seconds: float
     controller: float
     """Seconds of CPU that the controller took, with all its processes."""
-    hosts: float
-    """Seconds of CPU that the lab hosts took, with what runs in them. What else the machine does is in neither."""
     executions: Mapping[str, int]
     """Calls of ssh and sftp, by address. A connection that is kept open is a call each time all the same."""
 
 
 def names(count: int) -> list[str]:
     return [f"noop-{number}" for number in range(1, count + 1)]
-
-
-def hosts_cpu(count: int) -> float:
-    """Seconds of CPU that the first `count` hosts have used since they were made."""
-    api = docker.from_env().api
-    found = [api.stats(f"sparkfleet-lab-{name}", stream=False, one_shot=True) for name in names(count)]
-    return sum(one["cpu_stats"]["cpu_usage"]["total_usage"] for one in found) / 1e9
 
 
 def play(path: Path, count: int, *, noop: bool = True) -> Run:
@@ -73,7 +63,6 @@ def play(path: Path, count: int, *, noop: bool = True) -> Run:
             "BENCH_COUNT": str(calls),
             "BENCH_SUBNET": SUBNET,
         }
-        hosts = hosts_cpu(count)
         before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
         done = subprocess.run(
             ["ansible-playbook", "-i", str(INVENTORY), "--limit", ",".join(names(count)), str(path)],
@@ -90,7 +79,7 @@ def play(path: Path, count: int, *, noop: bool = True) -> Run:
             f"{path.name}: expected {'nothing to change' if changed else 'success'}, seen {done.stdout[-3000:]}{done.stderr[-500:]}"
         )
     used = (after.ru_utime - before.ru_utime) + (after.ru_stime - before.ru_stime)
-    return Run(seconds, used, hosts_cpu(count) - hosts, executions)
+    return Run(seconds, used, executions)
 
 
 def median(runs: Sequence[Run]) -> float:
@@ -120,7 +109,7 @@ def compare(counts: Sequence[int], runs: int) -> None:
         for (path, count), found in sorted(results.items(), key=lambda item: item[0][1]):
             found.append(play(path, count))
     print(
-        "hosts  site.yml s (min-max)    plain s (min-max)       ratio (median of pairs)  executions a host  CPU s in all  of it controller",
+        "hosts  site.yml s (min-max)    plain s (min-max)       ratio (median of pairs)  executions a host  controller CPU s",
         flush=True,
     )
     for count in counts:
@@ -132,11 +121,9 @@ def compare(counts: Sequence[int], runs: int) -> None:
             return f"{median(found):.1f} ({min(times):.1f}-{max(times):.1f})"
 
         cpu = [statistics.median(run.controller for run in found) for found in (ours, plain)]
-        every = [statistics.median(run.controller + run.hosts for run in found) for found in (ours, plain)]
         print(
             f"{count:<6} {text(ours):<23} {text(plain):<23} {statistics.median(ratios):<24.1f} "
-            f"{f'{most(ours)} / {most(plain)}':<18} "
-            f"{f'{every[0]:.1f} / {every[1]:.1f}':<13} {cpu[0]:.1f} / {cpu[1]:.1f}",
+            f"{f'{most(ours)} / {most(plain)}':<18} {cpu[0]:.1f} / {cpu[1]:.1f}",
             flush=True,
         )
         if count == GOAL_HOSTS:
