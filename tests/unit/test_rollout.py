@@ -97,9 +97,12 @@ def test_shares_count_the_hosts_that_change():
 
 
 def test_the_window_is_counted_from_the_stop():
-    gate = {"container": {"started_at": "2026-01-01T00:00:10.500000000Z"}}
     stopped = 1767225600.0 + 8
-    gate |= {"ready_at": stopped + 60, "passed_at": stopped + 71.26}
+    gate = {
+        "container": {"started_at": "2026-01-01T00:00:10.500000000Z"},
+        "ready_at": stopped + 60,
+        "passed_at": stopped + 71.26,
+    }
     assert window(gate, stopped) == {"start": 2.5, "ready": 60.0, "gate": 71.3}
     assert window(gate, None) is None
     del gate["passed_at"]

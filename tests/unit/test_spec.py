@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+from typing import Any
 
 import pytest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._spec import (
@@ -14,7 +15,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._spec import (
     serving_record,
 )
 
-INPUTS = {
+INPUTS: dict[str, Any] = {
     "name": "sparkfleet-vllm",
     "image": "vllm/vllm-openai@sha256:" + "a" * 64,
     "models": {

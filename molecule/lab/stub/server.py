@@ -212,8 +212,8 @@ class Stub:
                 for labels, value in values:
                     head, _, position = labels.partition(",")
                     named = f'{head},model_name="{self.settings.name}"' + (f",{position}" if position else "")
-                    shown = float(value) if suffix == "_total" else self._started
-                    lines.append(f"vllm:{name}{suffix}{{{named}}} {shown}")
+                    number = float(value) if suffix == "_total" else self._started
+                    lines.append(f"vllm:{name}{suffix}{{{named}}} {number}")
         return "\n".join(lines) + "\n"
 
 
