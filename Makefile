@@ -91,7 +91,8 @@ unit: venv
 	pytest -n auto tests/unit
 
 # One scenario takes the depot away, so it is by itself. The others wait for servers more than they compute: two at a time.
-scenarios := $(patsubst molecule/%/molecule.yml,%,$(wildcard molecule/*/molecule.yml))
+# The longest first.
+scenarios := rollout $(filter-out rollout,$(patsubst molecule/%/molecule.yml,%,$(wildcard molecule/*/molecule.yml)))
 alone := airgap
 molecule: lab-depot
 	molecule test -s $(alone)
