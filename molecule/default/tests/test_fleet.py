@@ -145,3 +145,13 @@ def test_verify_measures_and_changes_nothing(recap):
     assert ran.returncode == 0, ran.stdout[-4000:]
     assert all(row["changed"] == "0" for row in recap(ran.stdout).values())
     assert ran.stdout.count("pass") >= 2
+
+
+def test_real_vllm_as_it_was_deployed_is_no_drift(tmp_path):
+    done = ansible(str(ROOT / "playbooks/drift.yml"), "-e", f"drift_output={tmp_path}")
+    assert done.returncode == 0, done.stdout
+    report = json.loads((tmp_path / "drift.json").read_text())
+    assert {host: (seen["verdict"], seen["findings"]) for host, seen in report["hosts"].items()} == {
+        "default-1": ("clean", []),
+        "default-2": ("clean", []),
+    }
