@@ -30,4 +30,7 @@ for tree in TREES:
 for kind in ("container", "image"):
     known = sorted(set(docker(kind, "ls", "--all", "--quiet", "--no-trunc").split()))
     for thing in json.loads(docker(kind, "inspect", *known)) if known else []:
+        # The engine names these in any order.
+        for name in {"Mounts", "RepoTags", "RepoDigests"} & thing.keys():
+            thing[name] = sorted(thing[name] or [], key=json.dumps)
         print(json.dumps(thing, sort_keys=True))
