@@ -79,9 +79,10 @@ venv: .venv-ready
 lab-down:
 	@$(lab)/down.sh
 
+# With a home of its own: ansible-lint prefers a copy of the collection that somebody installed in theirs.
 lint: venv
 	yamllint --strict .
-	ansible-lint --offline --profile production
+	ANSIBLE_HOME=$(CURDIR)/.cache/ansible ansible-lint --offline --profile production
 	ruff check
 	mypy plugins
 	mypy --allow-untyped-defs tests molecule
@@ -115,5 +116,5 @@ bench-noop:
 	@python $(lab)/bench/bench_noop.py
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .ansible .cache/collections
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .ansible .cache/ansible .cache/collections
 	@[ ! -d .cache/lab ] || echo "the lab is still there: make lab-down"
