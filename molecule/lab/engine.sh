@@ -59,10 +59,16 @@ start() {
     say "engine: $(docker version --format '{{ .Server.Version }}'), installed and started by the lab"
 }
 
-# What dockerd leaves in the kernel: its bridge, its rules, and the forwarding it turned on.
+# What dockerd leaves in the kernel: its bridges, its rules, and the forwarding it turned on. One that was killed also leaves
+# the lab's bridge, which would take the packages of the next lab, and the network namespaces of its containers.
 forget() {
     local policy forward
-    as_root ip link delete docker0 2>/dev/null || true
+    {
+        echo docker0
+        ip -o -4 address show to "${lab_subnet}" | awk '$2 ~ /^br-[0-9a-f]+$/ { print $2 }'
+    } | while read -r bridge; do as_root ip link delete "${bridge}" 2>/dev/null || true; done
+    awk 'index($2, "/run/docker/netns/") == 1 { print $2 }' /proc/mounts |
+        while read -r path; do as_root umount --lazy "${path}" && as_root rm -f "${path}"; done
     as_root iptables-save | grep -vE 'DOCKER|docker0|br-[0-9a-f]{12}' | as_root iptables-restore
     {
         read -r policy
