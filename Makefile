@@ -18,6 +18,8 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export MOLECULE_GLOB := molecule/*/molecule.yml
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.cache/collections
 export PATH := $(CURDIR)/$(bin):$(PATH)
+# Where it is set, each of thousands of processes would compile Ansible anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: lab lab-hosts lab-depot lab-down venv lint unit molecule test bench-sync bench-noop clean
 .DEFAULT_GOAL := help
