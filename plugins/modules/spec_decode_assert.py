@@ -308,7 +308,13 @@ import re
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _container, _gate, _metrics, _openai
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
+    _container,
+    _gate,
+    _life,
+    _metrics,
+    _openai,
+)
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._diagnosis import Wanted, WantedFile
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import Progress
 
@@ -402,7 +408,7 @@ def main() -> None:
         server = _openai.Server(params["base_url"], params["api_key"])
         gate = _gate.Gate(wanted(params), container, server, Progress.from_environment().say)
         gate.run()
-    except _gate.Failed as failure:
+    except _life.Failed as failure:
         _warn(module, gate)
         module.fail_json(
             str(failure), changed=False, verdict="fail", diagnosis=failure.finding.code, **gate.result
