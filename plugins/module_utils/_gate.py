@@ -18,6 +18,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils import _metrics as
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _openai as openai
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._diagnosis import CheckedFile, Traffic
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._life import Life
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._prompts import KINDS, prompt
 
 
 @dataclass
@@ -69,7 +70,7 @@ class Gate(Life):
         started = self.clock()
         while True:
             number = len(completions)
-            texts = [openai.prompt(number + index) for index in range(len(openai.PROMPTS))]
+            texts = [prompt(number + index) for index in range(len(KINDS))]
             completions += self._asked(
                 partial(
                     self.server.stream_all, wanted.served_model, texts, wanted.max_tokens, wanted.concurrency

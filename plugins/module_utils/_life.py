@@ -21,6 +21,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils import _openai as 
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _serving as serving
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._container import Container, State, parse_time
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._diagnosis import Finding, Wanted
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._prompts import prompt
 
 POLL = 1.0
 KEPT_LINES = 2000
@@ -192,7 +193,7 @@ class Life:
     def _first_answer(self, before: metrics.Counters) -> metrics.Counters:
         """One completion as a user would ask for it. It also pays for what a first request compiles."""
         answer = self._asked(
-            lambda: self.server.complete(self.wanted.served_model, openai.prompt(0), FIRST_ANSWER_TOKENS),
+            lambda: self.server.complete(self.wanted.served_model, prompt(0), FIRST_ANSWER_TOKENS),
             lambda error: diagnosis.completion_failed(self.wanted, str(error)),
         )
         if not answer.text.strip():

@@ -10,12 +10,10 @@ from collections.abc import Iterable
 
 import pytest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._openai import (
-    PROMPTS,
     Completion,
     Server,
     ServerError,
     decode_tokens_per_second,
-    prompt,
     read_stream,
 )
 from stub_server import serving
@@ -81,11 +79,6 @@ def test_speed_is_the_median_of_the_streams() -> None:
     streams = [Completion(101, "x", 0.0, seconds) for seconds in (1.0, 2.0, 100.0)]
     assert decode_tokens_per_second(streams) == 50.0
     assert decode_tokens_per_second([]) is None
-
-
-def test_prompts_never_repeat_and_come_in_rounds() -> None:
-    assert len({prompt(number) for number in range(40)}) == 40
-    assert [prompt(number) for number in range(len(PROMPTS))] == [text for _, text in PROMPTS]
 
 
 def test_against_a_server() -> None:
