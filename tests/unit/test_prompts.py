@@ -6,7 +6,12 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._prompts import KINDS, SUBJECTS, prompt, prompt_of
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._prompts import (
+    KINDS,
+    SUBJECTS,
+    prompt,
+    prompt_of,
+)
 
 
 def test_prompts_never_repeat_and_come_in_rounds() -> None:
