@@ -22,9 +22,7 @@ def _front(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def sweep_choice(
-    hosts: Sequence[str], hostvars: Mapping[str, Any], recipe: Mapping[str, Any]
-) -> dict[str, Any]:
+def sweep_choice(hosts: Sequence[str], hostvars: Mapping[str, Any], recipe: str) -> dict[str, Any]:
     return _sweep.choice({host: hostvars[host].get("spark_sweep") or {} for host in hosts}, recipe)
 
 

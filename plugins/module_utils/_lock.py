@@ -303,6 +303,9 @@ def against(recipe: Mapping[str, Any], lock: Mapping[str, Any]) -> list[Differen
             else:
                 there = tuple("there" if name in side else "absent" for side in (locked, asked))
                 found.append(Difference(part, name, *there))
+    if model := _tuned.stranger(recipe, lock["speculation"]) if "speculation" in lock else "":
+        mounts = ", ".join(each["mount"] for each in recipe["models"].values())
+        found.append(Difference("speculation", "options.model", model, f"mounts {mounts}"))
     return found
 
 

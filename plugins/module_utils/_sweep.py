@@ -67,9 +67,7 @@ def wanted(
     return sorted(unique, key=lambda candidate: candidate != served)
 
 
-def _complete(
-    candidate: Mapping[str, Any] | None, base: Mapping[str, Any] | None
-) -> dict[str, Any] | None:
+def _complete(candidate: Mapping[str, Any] | None, base: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if candidate is None:
         return None
     if "method" in candidate:
@@ -96,14 +94,15 @@ def _check(candidate: Mapping[str, Any] | None, serving: Mapping[str, Any]) -> N
 
 def said(
     wanted: Sequence[Mapping[str, Any] | None], serving: Mapping[str, Any], concurrency: Sequence[int]
-) -> str:
-    """What is going to be measured, for a person."""
+) -> list[str]:
+    """What is going to be measured, for a person, a line each."""
     served = serving["gate"]["speculation"]
     named = [
-        _tune.called(candidate) + (", which serves now" if candidate == served else "") for candidate in wanted
+        _tune.called(candidate) + (", which serves now" if candidate == served else "")
+        for candidate in wanted
     ]
     loads = " and ".join(str(streams) for streams in concurrency)
-    return f"{serving['recipe']}: {'; '.join(named)}; each with {loads} streams at a time"
+    return [f"{serving['recipe']}, each with {loads} streams at a time:", *named]
 
 
 def turn(
@@ -200,11 +199,11 @@ def made(
     }
 
 
-def choice(sweeps: Mapping[str, Mapping[str, Any]], recipe: Mapping[str, Any]) -> dict[str, Any]:
+def choice(sweeps: Mapping[str, Mapping[str, Any]], recipe: str) -> dict[str, Any]:
     """What the sweeps of a fleet propose for its recipe, as the lock holds it.
 
     :param sweeps: by host
-    :param recipe: whose lock it is for; what the lock says takes the place of this one's speculative config
+    :param recipe: name of the one whose lock it is for
     :returns: ``{method, num_speculative_tokens, options, measured}``
     :raises SweepError: no proposal, hosts that disagree, or one that serves another recipe
     """
@@ -212,34 +211,25 @@ def choice(sweeps: Mapping[str, Mapping[str, Any]], recipe: Mapping[str, Any]) -
     if not proposals:
         raise SweepError("expected a proposal to write, seen none; do: see why each host has none")
     first, proposal = next(iter(proposals.items()))
-    others = [
-        host for host, other in proposals.items() if other["speculation"] != proposal["speculation"]
-    ]
+    others = [host for host, other in proposals.items() if other["speculation"] != proposal["speculation"]]
     if others:
         told = ", ".join(f"{host} {_tune.called(each['speculation'])}" for host, each in proposals.items())
         raise SweepError(
             f"expected hosts that propose the same, seen {told}; nothing was written. Do: measure again with more repeats, or "
             "write what one of them proposes, with --limit"
         )
-    strangers = [host for host in proposals if sweeps[host]["recipe"] != recipe["name"]]
+    strangers = [host for host in proposals if sweeps[host]["recipe"] != recipe]
     if strangers:
         raise SweepError(
-            f"expected hosts that serve {recipe['name']}, whose lock this is, seen {sweeps[strangers[0]]['recipe']} on "
+            f"expected hosts that serve {recipe}, whose lock this is, seen {sweeps[strangers[0]]['recipe']} on "
             f"{', '.join(strangers)}; nothing was written. Do: name the recipe with spark_recipe"
         )
     measurement = sweeps[first]["candidates"][proposal["index"]]["measurement"]
     speculation = dict(proposal["speculation"] or {})
-    own = recipe["serve"]["arguments"].get("speculative-config") or {}
-    kept = own if own.get("method") == speculation.get("method") else {}
-    apart = {"method", DEPTH}
     return {
-        DEPTH: speculation.get(DEPTH, 0),
-        "method": speculation.get("method", ""),
-        "options": {
-            name: value
-            for name, value in speculation.items()
-            if name not in apart and kept.get(name) != value
-        },
+        DEPTH: speculation.pop(DEPTH, 0),
+        "method": speculation.pop("method", ""),
+        "options": speculation,
         "measured": {
             "at": measurement["measured_at"],
             "hosts": list(proposals),

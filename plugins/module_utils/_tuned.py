@@ -15,28 +15,31 @@ CONFIG = "speculative-config"
 def tuned(recipe: Mapping[str, Any], lock: Mapping[str, Any]) -> dict[str, Any]:
     """The recipe as it is served: with what its lock says was measured to be best, in place of its own speculative config.
 
-    Keys of the recipe's config that the lock does not name stay, as long as the method is the same. The draft stays, too,
-    also where it does not speculate: it is what the next measurement needs.
+    The draft stays, also where it does not speculate: the next measurement needs it.
     """
     served = copy.deepcopy(dict(recipe))
     speculation = lock.get("speculation")
     if not speculation:
         return served
     arguments = served["serve"]["arguments"]
-    own = arguments.pop(CONFIG, None) or {}
     depth = speculation["num_speculative_tokens"]
     if depth:
-        kept = own if own.get("method") == speculation["method"] else {}
-        arguments[CONFIG] = {
-            **kept,
-            "method": speculation["method"],
-            **speculation.get("options", {}),
-            "num_speculative_tokens": depth,
-        }
+        config = {"method": speculation["method"], **speculation["options"], "num_speculative_tokens": depth}
+        served["serve"]["arguments"] = arguments | {CONFIG: config}
+    else:
+        arguments.pop(CONFIG, None)
     return served
 
 
-def carried(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+def stranger(recipe: Mapping[str, Any], speculation: Mapping[str, Any]) -> str:
+    """The model that a measured speculation drafts with and that the recipe does not mount, or not there. Empty if there is none."""
+    model = speculation["options"].get("model", "")
+    return "" if model in ("", *(each["mount"] for each in recipe["models"].values())) else str(model)
+
+
+def carried(
+    recipe: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]
+) -> tuple[dict[str, Any], str]:
     """A lock that was resolved anew, with the measured speculation of the one before it.
 
     :returns: the lock, and why it lost that speculation: empty when it did not
@@ -44,13 +47,16 @@ def carried(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[dict[s
     speculation = before.get("speculation")
     if not speculation:
         return dict(after), ""
+    lost = (
+        f"the speculation that was measured on {speculation['measured']['at']} ({told(speculation)}) is dropped, and the recipe's "
+        "own is in force; measure again with tune.yml: "
+    )
+    if model := stranger(recipe, speculation):
+        return dict(after), f"{lost}it drafts with {model}, which the recipe does not mount"
     for role in dict.fromkeys([*before["models"], *after["models"]]):
         old, new = (lock["models"].get(role, {}).get("commit", "none") for lock in (before, after))
         if old != new:
-            return dict(after), (
-                f"the speculation that was measured on {speculation['measured']['at']} ({told(speculation)}) is dropped, since it was "
-                f"measured with the {role} of commit {old} and this is {new}; the recipe's own is in force. Measure again with tune.yml"
-            )
+            return dict(after), f"{lost}it was measured with the {role} of commit {old}, and this is {new}"
     return {**after, "speculation": speculation}, ""
 
 

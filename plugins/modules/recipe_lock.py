@@ -119,7 +119,7 @@ EXAMPLES = r"""
     recipe: "{{ loaded.recipe }}"
     lock_path: "{{ loaded.lock_path }}"
     state: tuned
-    speculation: "{{ ansible_play_hosts | sparkfleet.vllm.sweep_choice(hostvars, loaded.recipe) }}"
+    speculation: "{{ ansible_play_hosts | sparkfleet.vllm.sweep_choice(hostvars, loaded.recipe.name) }}"
   delegate_to: localhost
   run_once: true
 """
@@ -343,7 +343,7 @@ def renew(
         module.warn(note)
     for line in _lock.first_use(settled.lock, before):
         module.warn(line)
-    settled.lock, dropped = _tuned.carried(before, settled.lock)
+    settled.lock, dropped = _tuned.carried(recipe, before, settled.lock)
     if dropped:
         module.warn(dropped)
     told = "holds what upstream gives"
@@ -355,7 +355,9 @@ def tune(
 ) -> dict[str, Any]:
     if problems or not before:
         told = "\n".join(f"  {problem}" for problem in problems) or f"  {path}: no file"
-        raise Refused(f"expected a lock to write a speculation into, seen:\n{told}\ndo: lock the recipe first")
+        raise Refused(
+            f"expected a lock to write a speculation into, seen:\n{told}\ndo: lock the recipe first"
+        )
     after = before | {"speculation": module.params["speculation"]}
     wrong = _lock.parse(_lock.render(after), str(path))[1]
     if wrong:
