@@ -18,12 +18,12 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._drift import SUBJ
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._drift_report import (
     COLUMNS,
     COMPARED,
+    WIDE,
     outliers,
     refusal,
     report,
     rows,
     summary,
-    wrapped,
 )
 
 LOCK = {
@@ -133,13 +133,13 @@ def test_the_table_and_its_summary():
     assert (
         summary(whole) == "r: 6 hosts, 1 clean, 1 with a warning, 1 with drift, 2 not judged, 1 held by a run"
     )
-    lines = _table.render(wrapped(rows(whole)), COLUMNS)
+    lines = _table.render(_table.wrapped(rows(whole), COLUMNS, WIDE), COLUMNS)
     assert max(map(len, lines)) < 180
 
 
 def test_long_cells_go_on_below():
     row = dict.fromkeys(COLUMNS, "x") | {"seen": "word " * 20}
-    first, second, *_rest = wrapped([row])
+    first, second, *_rest = _table.wrapped([row], COLUMNS, WIDE)
     assert first["host"] == "x" and second["host"] == "" and second["seen"].startswith("word")
 
 
