@@ -86,9 +86,8 @@ class ActionModule(ActionBase):
 
     @staticmethod
     def _show(made: dict[str, Any], files: list[Path]) -> None:
-        columns = _drift_report.COLUMNS
-        table = _table.wrapped(_drift_report.rows(made), columns, _drift_report.WIDE)
-        lines = _table.render(table, columns) if table else []
+        table = _drift_report.wrapped(_drift_report.rows(made))
+        lines = _table.render(table, _drift_report.COLUMNS) if table else []
         written = f"written: {', '.join(str(file) for file in files)}"
         for line in ["", *lines, *([""] if lines else []), _drift_report.summary(made), written, ""]:
             Display().display(line)

@@ -8,6 +8,7 @@ The shape of a report is in docs/drift.md; drift.json is a report, and drift.htm
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -27,8 +28,7 @@ WORDS = {
     "kernel": "kernel",
 }
 COLUMNS = ("host", "subject", "kind", "expected", "seen", "do")
-WIDE = {"expected": 36, "seen": 36, "do": 36}
-"""Characters after which a cell goes on below."""
+_WIDE = {"expected": 36, "seen": 36, "do": 36}
 
 
 def report(
@@ -221,6 +221,16 @@ def _row(host: str, finding: Mapping[str, str]) -> dict[str, str]:
     return {"host": host, "kind": kind} | {
         name: finding[name] for name in ("subject", "expected", "seen", "do")
     }
+
+
+def wrapped(table: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
+    """Rows whose long cells go on in rows below."""
+    lines = []
+    for row in table:
+        cells = {name: textwrap.wrap(row[name], _WIDE.get(name, 200)) or [""] for name in COLUMNS}
+        for index in range(max(map(len, cells.values()))):
+            lines.append({name: cell[index] if index < len(cell) else "" for name, cell in cells.items()})
+    return lines
 
 
 def summary(made: Mapping[str, Any]) -> str:

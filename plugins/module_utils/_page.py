@@ -33,7 +33,6 @@ white-space:nowrap;border:1px solid currentColor}
 .sign{font-weight:700;display:inline-block;min-width:.8em;text-align:center}
 .scroll{overflow-x:auto;border:1px solid var(--line);border-radius:.5rem;background:var(--card)}
 table{border-collapse:collapse;width:100%;font-size:.9375rem}
-caption{text-align:left;padding:.5rem .75rem;color:var(--soft);font-size:.875rem}
 th,td{padding:.45rem .75rem;text-align:left;border-top:1px solid var(--line);vertical-align:top}
 thead th{border-top:0;font-weight:600;font-size:.875rem;white-space:nowrap}
 tbody th{font-weight:600;white-space:nowrap}

@@ -1,13 +1,12 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tables for a terminal; and the fleet at a glance: one row a host, from what was locked and what the gate measured."""
+"""The fleet at a glance: one row a host, from what was locked and what the gate measured."""
 
 from __future__ import annotations
 
 import posixpath
-import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 COLUMNS = (
@@ -110,21 +109,3 @@ def render(rows: Sequence[Mapping[str, str]], columns: Sequence[str] = COLUMNS) 
         line.rstrip()
         for line in lines + ["  ".join(row[name].ljust(width[name]) for name in columns) for row in rows]
     ]
-
-
-def wrapped(
-    rows: Iterable[Mapping[str, str]], columns: Sequence[str], wide: Mapping[str, int]
-) -> list[dict[str, str]]:
-    """Rows whose long cells go on in rows below.
-
-    :param wide: of columns that may hold much, the most characters of a line
-    """
-    lines = []
-    for row in rows:
-        cells = {
-            name: (textwrap.wrap(row[name], wide[name]) if name in wide else [row[name]]) or [""]
-            for name in columns
-        }
-        for index in range(max(map(len, cells.values()))):
-            lines.append({name: cell[index] if index < len(cell) else "" for name, cell in cells.items()})
-    return lines

@@ -226,7 +226,7 @@ def sweep_next(
     left = [speculation for speculation in wanted if speculation not in known]
     skipped: list[dict[str, Any]] = []
     while left:
-        family = [speculation for speculation in left if _draft(speculation) == _draft(left[0])]
+        family = [speculation for speculation in left if draft(speculation) == draft(left[0])]
         because = _cannot_win(seen, family, margin)
         if not because:
             return {"next": left[0], "done": False, "skipped": skipped}
@@ -235,7 +235,7 @@ def sweep_next(
     return {"next": None, "done": True, "skipped": skipped}
 
 
-def _draft(speculation: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def draft(speculation: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """All of a speculation but its depth."""
     if speculation is None:
         return None
@@ -245,7 +245,7 @@ def _draft(speculation: Mapping[str, Any] | None) -> dict[str, Any] | None:
 def _cannot_win(seen: Sequence[Point], left: Sequence[Mapping[str, Any] | None], margin: float) -> str:
     """Why none of these depths of one draft comes out best; empty if one may."""
     tried = sorted(
-        (one for one in seen if _draft(one.speculation) == _draft(left[0])),
+        (one for one in seen if draft(one.speculation) == draft(left[0])),
         key=lambda one: depth(one.speculation),
     )
     if not tried or depth(left[0]) <= depth(tried[-1].speculation):
