@@ -164,6 +164,8 @@ def _speeds(rows: Sequence[Mapping[str, Any]], streams: str, key: str) -> str:
     bars = []
     for row in rows:
         figure = (row["published"] or {}).get("tokens_per_second")
+        if row["index"] is None and not figure:
+            continue
         bars.append(
             Bar(
                 _name(row),
@@ -208,6 +210,8 @@ def _ceilings(rows: Sequence[Mapping[str, Any]], streams: str, key: str) -> str:
     bars = []
     for row in rows:
         figure = (row["published"] or {}).get("ratio")
+        if row["index"] is None and not figure:
+            continue
         value = f"{words.number(row['ratio'], 2)} of {words.number(row['ceiling'], 2)}"
         bars.append(
             Bar(
@@ -274,7 +278,9 @@ def _published(host: str, published: Mapping[str, Any] | None) -> str:
 
 def _kinds(host: str, sweep: Mapping[str, Any]) -> str:
     """Prompts by kind under the first load: what a mean over all of them hides."""
-    measured = [candidate for candidate in sweep["candidates"] if candidate["measurement"]]
+    candidates = sweep["candidates"]
+    order = words.order([candidate["speculation"] for candidate in candidates])
+    measured = [candidates[index] for index in order if candidates[index]["measurement"]]
     firsts = [candidate["measurement"]["loads"][0] for candidate in measured]
     kinds = {kind: None for load in firsts for kind in load["kinds"]}
     if not kinds:

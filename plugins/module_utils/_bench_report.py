@@ -55,65 +55,60 @@ def recipes(made: Mapping[str, Any]) -> str:
 
 
 def loads(sweep: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Per load what all candidates showed under it, in the order of the sweep.
+    """Per load what all candidates showed under it: off, then each draft from shallow to deep, whatever was measured first.
 
-    Published figures stand beside the load of one stream, at off and at the draft that comes first, which is the recipe's own;
-    a depth that was published and is no candidate has a row of its own.
+    Published figures stand beside the load of one stream, at off and at the draft that the sweep had first, which is the recipe's
+    own; a depth that was published and is no candidate has a row of its own.
 
-    :returns: ``[{concurrency, decides, rows}]``, rows as :func:`_row` gives them
+    :returns: ``[{concurrency, decides, rows}]``, rows as :func:`_row` gives them, with ``index`` of the candidate, ``proposed`` and
+        ``published``
     """
-    candidates = sweep["candidates"]
-    numbers = {
-        load["concurrency"]: None
-        for candidate in candidates
-        if candidate["measurement"]
-        for load in candidate["measurement"]["loads"]
-    }
-    proposal = sweep["proposal"] or {}
-    decides = proposal.get("concurrency") or (sweep["settings"] or {}).get("concurrency")
-    return [
-        {
-            "concurrency": number,
-            "decides": number == decides,
-            "rows": _rows(
-                candidates, number, proposal.get("index"), sweep.get("published") if number == 1 else None
-            ),
-        }
-        for number in numbers
-    ]
+    candidates, proposal = sweep["candidates"], sweep["proposal"] or {}
+    measured: dict[int, dict[int, Mapping[str, Any]]] = {}
+    for index, candidate in enumerate(candidates):
+        for load in (candidate["measurement"] or {"loads": []})["loads"]:
+            measured.setdefault(load["concurrency"], {})[index] = load
+    made = []
+    for concurrency, known in measured.items():
+        rows = _rows(candidates, known, sweep.get("published") if concurrency == 1 else None)
+        for row in rows:
+            row["proposed"] = row["index"] is not None and row["index"] == proposal.get("index")
+        decides = concurrency == proposal.get("concurrency")
+        made.append({"concurrency": concurrency, "decides": decides, "rows": rows})
+    return made
+
+
+def order(speculations: Sequence[Mapping[str, Any] | None]) -> list[int]:
+    """Indices from off over each draft, in the order in which they appear, from shallow to deep."""
+    drafts = [_tune.draft(speculation) for speculation in speculations]
+
+    def place(index: int) -> tuple[bool, int, int]:
+        speculation = speculations[index]
+        return speculation is not None, drafts.index(drafts[index]), _tune.depth(speculation)
+
+    return sorted(range(len(speculations)), key=place)
 
 
 def _rows(
     candidates: Sequence[Mapping[str, Any]],
-    concurrency: int,
-    chosen: int | None,
+    loads: Mapping[int, Mapping[str, Any]],
     published: Mapping[str, Any] | None,
 ) -> list[dict[str, Any]]:
-    measured: dict[int, Mapping[str, Any]] = {}
-    for index, candidate in enumerate(candidates):
-        for load in (candidate["measurement"] or {"loads": []})["loads"]:
-            if load["concurrency"] == concurrency:
-                measured[index] = load
-    points = {
-        index: _tune.point(index, candidates[index]["speculation"], load) for index, load in measured.items()
-    }
+    speculations = [candidate["speculation"] for candidate in candidates]
+    points = {index: _tune.point(index, speculations[index], load) for index, load in loads.items()}
     off = next((point for point in points.values() if point.speculation is None), None)
-    names = called([candidate["speculation"] for candidate in candidates])
-    figures = _published(published)
+    names, figures = called(speculations), _published(published)
+    own = next((speculation for speculation in speculations if speculation), None)
     rows = []
-    first = next(
-        (_tune.draft(candidate["speculation"]) for candidate in candidates if candidate["speculation"]), None
-    )
-    for index, candidate in enumerate(candidates):
-        speculation = candidate["speculation"]
-        known = speculation is None or _tune.draft(speculation) == first
-        row = _row(names[index], candidate, points.get(index), off, measured.get(index))
-        row |= {"index": index, "proposed": index == chosen}
-        rows.append(row | {"published": figures.pop(_tune.depth(speculation), None) if known else None})
+    for index in order(speculations):
+        row = _row(names[index], candidates[index], points.get(index), off, loads.get(index))
+        theirs = speculations[index] is None or _tune.draft(speculations[index]) == _tune.draft(own)
+        figure = figures.pop(_tune.depth(speculations[index]), None) if theirs else None
+        rows.append(row | {"index": index, "published": figure})
     for tokens, figure in figures.items():
         alone = {"state": UNMEASURED, "because": ""}
         row = _row(f"n={tokens}" if tokens else _tune.OFF, alone, None, None, None)
-        rows.append(row | {"index": None, "proposed": False, "published": figure})
+        rows.append(row | {"index": None, "published": figure})
     return rows
 
 
@@ -213,9 +208,9 @@ def reasons(sweep: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     candidates = sweep["candidates"]
     names = called([candidate["speculation"] for candidate in candidates])
     return [
-        (name, candidate["state"], candidate["because"])
-        for name, candidate in zip(names, candidates, strict=True)
-        if candidate["state"] != _tune.MEASURED
+        (names[index], candidates[index]["state"], candidates[index]["because"])
+        for index in order([candidate["speculation"] for candidate in candidates])
+        if candidates[index]["state"] != _tune.MEASURED
     ]
 
 
@@ -225,7 +220,8 @@ def outcome(host: Mapping[str, Any]) -> str:
         return str(host["failure"])
     proposal = host["sweep"]["proposal"]
     if proposal is None:
-        return "compared; nothing is proposed"
+        why = (host["sweep"]["settings"] or {}).get("no_proposal")
+        return "compared; nothing is proposed" + (f": {why}" if why else "")
     return f"proposed for {streams(proposal['concurrency'])}: {proposal['because']}"
 
 

@@ -54,6 +54,32 @@ def test_published_figures_stand_at_their_depth_of_the_recipes_own_draft(made):
     assert shown["n=4"]["published"]["rates"] == [0.65, 0.43, 0.29, 0.21]
 
 
+def test_a_figure_of_one_draft_is_not_shown_at_another():
+    candidates = [
+        measured(mtp(1), load([0.7], around(50.0))),
+        measured(EAGLE | {"num_speculative_tokens": 4}, load([0.7] * 4, around(60.0))),
+    ]
+    (shown,) = _bench_report.loads(sweep("a", candidates, None))
+    kept = {row["name"]: (row["index"], bool(row["published"])) for row in shown["rows"]}
+    assert kept == {"mtp n=1": (0, True), "eagle3 n=4": (1, False), "off": (None, True), "n=4": (None, True)}
+
+
+def test_what_serves_is_measured_first_and_stands_at_its_depth():
+    speculations = [mtp(2), None, EAGLE, mtp(1), mtp(4)]
+    candidates = [measured(speculation, load([0.7], around(50.0))) for speculation in speculations]
+    (shown,) = _bench_report.loads(sweep("a", candidates, None) | {"published": None})
+    assert [row["name"] for row in shown["rows"]] == ["off", "mtp n=1", "mtp n=2", "mtp n=4", "eagle3 n=1"]
+    assert [row["index"] for row in shown["rows"]] == [1, 3, 0, 4, 2]
+
+
+def test_without_a_speed_a_published_figure_has_no_bar_of_speed():
+    whole = copy.deepcopy(fleet())
+    del whole["spark-1"]["sweep"]["published"]["figures"][2]["tokens_per_second"]
+    report = _bench_report.report({"a": whole["spark-1"]}, made=MADE)
+    page = _bench_page.render(report)
+    assert page.count(">not measured here  ◇") == 4 and "◇ 52.4" not in page
+
+
 def test_the_load_that_decides_is_told(made):
     assert [load["decides"] for load in made["hosts"]["spark-1"]["loads"]] == [True]
     assert [load["decides"] for load in made["hosts"]["spark-2"]["loads"]] == [False, False]
@@ -63,6 +89,9 @@ def test_every_host_says_what_came_of_it(made):
     outcomes = {name: _bench_report.outcome(host) for name, host in made["hosts"].items()}
     assert outcomes["spark-1"].startswith("proposed for one stream: mtp n=1 gives 51.9 tok/s, off 38.3")
     assert outcomes["spark-2"] == "compared; nothing is proposed"
+    untold = copy.deepcopy(made["hosts"]["spark-2"])
+    untold["sweep"]["settings"]["no_proposal"] = "too few"
+    assert _bench_report.outcome(untold) == "compared; nothing is proposed: too few"
     assert outcomes["spark-3"] == "Measure: other traffic, 31 % of the tokens"
     assert outcomes["spark-4"] == "the host did not answer"
     empty = _bench_report.report({"a": {"sweep": None, "failure": ""}}, made=MADE)
