@@ -307,7 +307,7 @@ def sweep_proposal(
         "concurrency": concurrency,
         "ratio": ratio.value,
         "interval": [ratio.low, ratio.high],
-        "because": _reason(chosen, fastest, off, margin),
+        "because": _reason(chosen, seen, off, margin),
     }
 
 
@@ -315,7 +315,8 @@ def _gains(ratio: Ratio, margin: float) -> bool:
     return ratio.low > 1 and ratio.value >= 1 + margin
 
 
-def _reason(chosen: Point, fastest: Point, off: Point, margin: float) -> str:
+def _reason(chosen: Point, seen: Sequence[Point], off: Point, margin: float) -> str:
+    """The choice in figures, beside off and beside the fastest of the drafts that were not chosen."""
     name = called(chosen.speculation)
     if chosen is off:
         said = f"no speculation, {off.speed:.1f} tok/s"
@@ -324,10 +325,12 @@ def _reason(chosen: Point, fastest: Point, off: Point, margin: float) -> str:
             f"{name} gives {chosen.speed:.1f} tok/s, {OFF} {off.speed:.1f}: {compare(chosen, off)} as fast, "
             f"of {ceiling(chosen.rates):.2f} if drafting cost nothing"
         )
-    if fastest is chosen:
-        return f"{said}; nothing else is faster"
-    ratio = compare(fastest, chosen)
-    why = f"a gain counts from {margin:.0%} on" if ratio.low > 1 else "which may be chance"
-    return (
-        f"{said}; {called(fastest.speculation)} gives {fastest.speed:.1f}, {ratio} as fast as {name}: {why}"
-    )
+    rest = [one for one in seen if one not in (chosen, off)]
+    if not rest:
+        return said
+    rival = max(rest, key=lambda one: one.speed)
+    ratio = compare(rival, chosen)
+    said += f"; {called(rival.speculation)} gives {rival.speed:.1f}, {ratio} as fast as {name}"
+    if ratio.value <= 1:
+        return said
+    return f"{said}: a gain counts from {margin:.0%} on" if ratio.low > 1 else f"{said}, which may be chance"
