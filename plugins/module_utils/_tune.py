@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -120,21 +120,26 @@ def points(candidates: Sequence[Mapping[str, Any]], concurrency: int) -> list[Po
     :raises TuneError: one was not measured with that concurrency, or by other requests than the rest
     """
     found = [
-        _point(index, candidate, load_of(candidate["measurement"], concurrency))
+        point(index, candidate["speculation"], load_of(candidate["measurement"], concurrency))
         for index, candidate in enumerate(candidates)
         if candidate["state"] == MEASURED
     ]
-    counts = {len(point.seconds) for point in found}
-    if len(counts) > 1 or any(count < 2 for count in counts):
+    if any(not comparable(one, found[0]) for one in found):
         raise TuneError(
             "expected the same requests for each candidate, and at least two, to tell a gain from chance; seen "
-            + ", ".join(f"{len(point.seconds)} for {called(point.speculation)}" for point in found)
+            + ", ".join(f"{len(one.seconds)} for {called(one.speculation)}" for one in found)
             + "; do: measure all candidates with one plan, with more repeats or more kinds of prompts"
         )
     return found
 
 
-def _point(index: int, candidate: Mapping[str, Any], load: Mapping[str, Any]) -> Point:
+def comparable(one: Point, other: Point) -> bool:
+    """Whether two candidates answered equally many requests, and more than one."""
+    return len(one.seconds) == len(other.seconds) > 1
+
+
+def point(index: int, speculation: Mapping[str, Any] | None, load: Mapping[str, Any]) -> Point:
+    """What one load shows of a candidate."""
     decode, first = load["decode_tokens_per_second"]["samples"], load["time_to_first_token"]["samples"]
     seconds = [1 / sample for sample in decode]
     if load["concurrency"] > 1:
@@ -143,7 +148,7 @@ def _point(index: int, candidate: Mapping[str, Any], load: Mapping[str, Any]) ->
         seconds = [(wait + (tokens - 1) * each) / tokens for wait, each in zip(first, seconds, strict=True)]
     return Point(
         index,
-        candidate["speculation"],
+        speculation,
         speed(load),
         tuple(seconds),
         load["mean_acceptance_length"],
@@ -168,6 +173,11 @@ def compare(one: Point, other: Point) -> Ratio:
     tail = round(0.025 * RESAMPLES)
     # What the streams show of the spread belongs to the value of the whole load.
     return Ratio(value, value * ratios[tail] / whole, value * ratios[-tail - 1] / whole)
+
+
+def alone(one: Point) -> Ratio:
+    """A candidate's own speed and where it lies with 95 %: compared with one token a second."""
+    return compare(one, replace(one, index=-1, speed=1.0, seconds=(1.0,) * len(one.seconds)))
 
 
 @cache
@@ -216,7 +226,7 @@ def sweep_next(
     left = [speculation for speculation in wanted if speculation not in known]
     skipped: list[dict[str, Any]] = []
     while left:
-        family = [speculation for speculation in left if _draft(speculation) == _draft(left[0])]
+        family = [speculation for speculation in left if draft(speculation) == draft(left[0])]
         because = _cannot_win(seen, family, margin)
         if not because:
             return {"next": left[0], "done": False, "skipped": skipped}
@@ -225,7 +235,7 @@ def sweep_next(
     return {"next": None, "done": True, "skipped": skipped}
 
 
-def _draft(speculation: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def draft(speculation: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """All of a speculation but its depth."""
     if speculation is None:
         return None
@@ -235,12 +245,12 @@ def _draft(speculation: Mapping[str, Any] | None) -> dict[str, Any] | None:
 def _cannot_win(seen: Sequence[Point], left: Sequence[Mapping[str, Any] | None], margin: float) -> str:
     """Why none of these depths of one draft comes out best; empty if one may."""
     tried = sorted(
-        (point for point in seen if _draft(point.speculation) == _draft(left[0])),
-        key=lambda point: depth(point.speculation),
+        (one for one in seen if draft(one.speculation) == draft(left[0])),
+        key=lambda one: depth(one.speculation),
     )
     if not tried or depth(left[0]) <= depth(tried[-1].speculation):
         return ""
-    last, best = tried[-1], max(seen, key=lambda point: point.speed)
+    last, best = tried[-1], max(seen, key=lambda one: one.speed)
     reached = compare(last, best)
     rate = highest_rate(last.rates[-1], last.drafts) if last.rates else 1.0
     cost = CHEAPER * _cheapest(tried)
@@ -284,12 +294,12 @@ def sweep_proposal(
     :raises TuneError: see :func:`points`
     """
     seen = points(candidates, concurrency)
-    off = next((point for point in seen if point.speculation is None), None)
+    off = next((one for one in seen if one.speculation is None), None)
     if off is None:
         return None
-    fastest = max(seen, key=lambda point: point.speed)
-    level = [point for point in seen if not _gains(compare(fastest, point), margin)]
-    chosen = min(level, key=lambda point: (depth(point.speculation), -point.speed))
+    fastest = max(seen, key=lambda one: one.speed)
+    level = [one for one in seen if not _gains(compare(fastest, one), margin)]
+    chosen = min(level, key=lambda one: (depth(one.speculation), -one.speed))
     ratio = compare(chosen, off)
     return {
         "speculation": chosen.speculation,
@@ -297,7 +307,7 @@ def sweep_proposal(
         "concurrency": concurrency,
         "ratio": ratio.value,
         "interval": [ratio.low, ratio.high],
-        "because": _reason(chosen, fastest, off, margin),
+        "because": _reason(chosen, seen, off, margin),
     }
 
 
@@ -305,7 +315,8 @@ def _gains(ratio: Ratio, margin: float) -> bool:
     return ratio.low > 1 and ratio.value >= 1 + margin
 
 
-def _reason(chosen: Point, fastest: Point, off: Point, margin: float) -> str:
+def _reason(chosen: Point, seen: Sequence[Point], off: Point, margin: float) -> str:
+    """The choice in figures, beside off and beside the fastest of the drafts that were not chosen."""
     name = called(chosen.speculation)
     if chosen is off:
         said = f"no speculation, {off.speed:.1f} tok/s"
@@ -314,10 +325,12 @@ def _reason(chosen: Point, fastest: Point, off: Point, margin: float) -> str:
             f"{name} gives {chosen.speed:.1f} tok/s, {OFF} {off.speed:.1f}: {compare(chosen, off)} as fast, "
             f"of {ceiling(chosen.rates):.2f} if drafting cost nothing"
         )
-    if fastest is chosen:
-        return f"{said}; nothing else is faster"
-    ratio = compare(fastest, chosen)
-    why = f"a gain counts from {margin:.0%} on" if ratio.low > 1 else "which may be chance"
-    return (
-        f"{said}; {called(fastest.speculation)} gives {fastest.speed:.1f}, {ratio} as fast as {name}: {why}"
-    )
+    rest = [one for one in seen if one not in (chosen, off)]
+    if not rest:
+        return said
+    rival = max(rest, key=lambda one: one.speed)
+    ratio = compare(rival, chosen)
+    said += f"; {called(rival.speculation)} gives {rival.speed:.1f}, {ratio} as fast as {name}"
+    if ratio.value <= 1:
+        return said
+    return f"{said}: a gain counts from {margin:.0%} on" if ratio.low > 1 else f"{said}, which may be chance"

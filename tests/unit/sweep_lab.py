@@ -129,3 +129,73 @@ def swept(
             assert proposal
             return candidates, proposal
         candidates.append(measure(turn["next"]))
+
+
+PUBLISHED: dict[str, Any] = {
+    "source": "the recipe's author, https://example.org/post_1, one DGX Spark, chat",
+    "deepest": 1,
+    "because": "n=4 gives 52.4 tok/s",
+    "figures": [
+        {"num_speculative_tokens": 0, "tokens_per_second": 39.3, "rates": []},
+        {"num_speculative_tokens": 1, "tokens_per_second": 52.6, "rates": [0.69]},
+        {"num_speculative_tokens": 4, "tokens_per_second": 52.4, "rates": [0.65, 0.43, 0.29, 0.21]},
+    ],
+}
+EAGLE: Speculation = {"method": "eagle3", "model": "/models/e", "num_speculative_tokens": 1}
+
+
+def sweep(host: str, candidates: Sequence[Mapping[str, Any]], concurrency: int | None = 1) -> dict[str, Any]:
+    """As a playbook makes it. Without a concurrency nothing is proposed."""
+    return {
+        "version": 1,
+        "recipe": "huihui-gemma4-mtp-n1",
+        "host": host,
+        "hardware": {"gpu": "NVIDIA GB10", "driver": "580.95"},
+        "settings": {
+            "plan": {"kinds": ["code", "prose"], "repeats": 6},
+            "margin": 0.02,
+            "concurrency": concurrency,
+        },
+        "candidates": list(candidates),
+        "proposal": sweep_proposal(candidates, concurrency) if concurrency else None,
+        "published": PUBLISHED,
+    }
+
+
+def around(speed: float) -> list[float]:
+    """Requests of several kinds of prompts, none quite like the other."""
+    drawn = random.Random(speed)
+    return [speed * (1 + 0.06 * ((i % 4) - 1.5) + 0.03 * drawn.gauss(0, 1)) for i in range(REQUESTS)]
+
+
+def two_loads(speculation: Speculation, rates: Sequence[float], one: float, four: float) -> dict[str, Any]:
+    return measured(speculation, load(rates, around(one)), load(rates, around(four), 4, 0.4))
+
+
+def fleet() -> dict[str, dict[str, Any]]:
+    """Looks of a fleet: a whole sweep, a comparison of two loads, one that broke off, and one that is gone."""
+    whole = [
+        measured(None, load([], around(38.9))),
+        measured(mtp(1), load([0.685], around(51.8))),
+        measured(mtp(2), load([0.66, 0.44], around(52.3))),
+        unmeasured(
+            mtp(3),
+            "skipped",
+            "at most 52.8 tok/s, where the best so far (mtp n=2) has 52.3 and a gain counts from 2% on",
+        ),
+        unmeasured(EAGLE, "failed", "start: expected a server that answers, seen <exit 1>; do: see its log"),
+    ]
+    compared = [
+        two_loads(None, [], 39.1, 24.0),
+        two_loads(mtp(1), [0.69], 52.4, 31.0),
+        two_loads(mtp(4), [0.65, 0.43, 0.29, 0.21], 51.9, 34.0),
+    ]
+    return {
+        "spark-1": {"sweep": sweep("spark-1", whole), "failure": ""},
+        "spark-2": {"sweep": sweep("spark-2", compared, None), "failure": ""},
+        "spark-3": {
+            "sweep": sweep("spark-3", whole[:1], None),
+            "failure": "Measure: other traffic, 31 % of the tokens",
+        },
+        "spark-4": {"sweep": None, "failure": "the host did not answer"},
+    }

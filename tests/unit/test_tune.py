@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 from ansible.errors import AnsibleFilterError
@@ -20,6 +21,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._tune import (
 )
 from sweep_lab import constructed, load, measured, mtp, positions, swept, unmeasured
 
+ROOT = Path(__file__).resolve().parents[2]
 DEPTHS = [0, 1, 2, 3, 4, 6, 8]
 WANTED = [mtp(tokens) for tokens in DEPTHS]
 
@@ -96,7 +98,9 @@ def test_a_draft_that_is_never_accepted_is_measured_once():
     )
     assert proposal["speculation"] is None and proposal["index"] == 0
     assert proposal["ratio"] == 1 and proposal["interval"] == [1, 1]
-    assert proposal["because"] == "no speculation, 45.6 tok/s; nothing else is faster"
+    assert proposal["because"] == (
+        "no speculation, 45.6 tok/s; mtp n=1 gives 36.7, 0.81 times (0.81 to 0.81) as fast as off"
+    )
 
 
 def proposed(candidates, concurrency=1, margin=0.02):
@@ -118,7 +122,7 @@ def test_the_recipes_own_sweep_gives_the_recipes_choice():
     assert proposal["index"] == 1 and proposal["ratio"] == pytest.approx(1.338, abs=0.001)
     assert proposal["because"] == (
         "mtp n=1 gives 52.6 tok/s, off 39.3: 1.34 times (1.34 to 1.34) as fast, of 1.69 if drafting cost nothing; "
-        "nothing else is faster"
+        "mtp n=4 gives 52.4, 1.00 times (1.00 to 1.00) as fast as mtp n=1"
     )
 
 
@@ -256,3 +260,20 @@ def test_ceiling_and_the_rate_that_is_still_possible():
     )  # Wilson; 0.69 + 1.96 standard errors is 0.754
     assert 0 < highest_rate(0.0, 1000) < 0.004 and highest_rate(0.0, 0) == 1
     assert called(None) == "off" and called(mtp(2)) == "mtp n=2"
+
+
+STEPS = {"Spark of [1]": (1 / 39.3, 1.69 / 52.6, 2.58 / 52.4), "H100 of [2]": (4.29, 6.49, 10.61)}
+"""Seconds, and milliseconds, of a step at n=0, 1 and 4, as docs/speculation.md has them."""
+
+
+@pytest.mark.parametrize("machine", STEPS)
+def test_the_documented_acceptance_from_which_a_depth_is_best(machine):
+    none, one, four = STEPS[machine]
+
+    def speed(acceptance, tokens):
+        step = one + (tokens - 1) * (four - one) / 3 if tokens else none
+        return (1 + sum(positions(acceptance, tokens))) / step
+
+    best = [max(range(9), key=lambda n, a=a: speed(a / 1000, n)) for a in range(1000)]
+    cells = [f"{best.index(n) / 1000:.2f}" for n in range(1, 6)]
+    assert f"| {machine}, from a = | 0 | {' | '.join(cells)} |" in (ROOT / "docs/speculation.md").read_text()
