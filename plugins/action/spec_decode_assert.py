@@ -9,7 +9,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.vars import merge_hash
-from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._progress import run_with_progress
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._progress import run_with_progress, seconds
 
 READY, MEASURE, SLACK = 1200, 900, 300
 """Defaults of the module's two limits, and what the rest of it may take, in seconds."""
@@ -21,14 +21,7 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
-        limit = self._seconds("ready_timeout", READY) + self._seconds("measure_timeout", MEASURE) + SLACK
-        answer = run_with_progress(
-            self, "sparkfleet.vllm.spec_decode_assert", self._task.args, task_vars, limit
-        )
+        args = self._task.args
+        limit = seconds(args, "ready_timeout", READY) + seconds(args, "measure_timeout", MEASURE) + SLACK
+        answer = run_with_progress(self, "sparkfleet.vllm.spec_decode_assert", args, task_vars, limit)
         return merge_hash(result, answer)
-
-    def _seconds(self, name: str, default: int) -> int:
-        try:
-            return int(self._task.args.get(name) or default)
-        except (TypeError, ValueError):
-            return default  # the module says what is wrong with it

@@ -238,6 +238,22 @@ class DockerContainer:
         return read_file(Path(path))
 
 
+class NoContainer:
+    """In place of a container, for a server that is none of this host: always there, and it tells nothing."""
+
+    def inspect(self) -> State:
+        return State(id="", status="running", started_at="1970-01-01T00:00:00Z")
+
+    def log(self, since: float, until: float | None = None, tail: int | None = None) -> Sequence[LogLine]:
+        return []
+
+    def file(self, state: State, path: str) -> FileSeen:
+        return FileSeen(error="no container to look into")
+
+    def host_file(self, path: str) -> FileSeen:
+        return read_file(Path(path))
+
+
 def _state(data: Mapping[str, Any]) -> State:
     state = data["State"]
     return State(

@@ -266,7 +266,7 @@ def completion_failed(wanted: Wanted, problem: str) -> Finding:
         "vLLM is healthy and does not answer a chat",
         f"a chat completion of {wanted.served_model} with text in it",
         problem,
-        f"ask it yourself, and read its log: docker logs {wanted.container}",
+        f"ask it yourself, and read its log{f': docker logs {wanted.container}' if wanted.container else ''}",
     )
 
 
@@ -365,12 +365,14 @@ def _told(log: Speculation) -> str:
 
 
 def reset(bound: State) -> Finding:
+    where = f"of the container started {bound.started_at}, " if bound.id else ""
     return Finding(
         "counters_reset",
         "the counters of vLLM were reset during the measurement",
-        f"counters of one process, of the container started {bound.started_at}, that only grow",
-        "another process_start_time_seconds, or a counter that fell, in a container that was not restarted",
-        "see what restarts the API server inside the container, then run again",
+        f"counters of one process, {where}that only grow",
+        "another process_start_time_seconds, or a counter that fell"
+        + (", in a container that was not restarted" if bound.id else ""),
+        f"see what restarts the {'API server inside the container' if bound.id else 'server'}, then run again",
     )
 
 
@@ -400,15 +402,9 @@ def speculation_works(
     wanted: Wanted, measured: Delta, ours: Traffic, files: Sequence[CheckedFile], log: Speculation
 ) -> Finding | None:
     """Whether drafts are made, accepted, and accepted often enough. The heart of the gate."""
-    sample = f"{ours.requests} chat prompts, {ours.tokens} tokens"
+    sample = _sample(ours)
     if measured.drafts == 0:
-        return Finding(
-            "no_drafts",
-            f"not one draft was made in {ours.tokens} tokens",
-            f"at least {wanted.minimum_drafts} drafts; the series are there, so speculation is configured",
-            f"0 drafts in {sample}{_suspicions(log)}",
-            "read the log for why drafting is off; a sampling default or a batch limit can disable it",
-        )
+        return no_drafts(wanted, ours, log)
     if measured.accepted == 0:
         return Finding(
             "drafts_never_accepted",
@@ -432,6 +428,41 @@ def speculation_works(
     if measured.acceptance_rate < wanted.acceptance_floor:
         return _below(wanted, measured, sample, files, log)
     return None
+
+
+def no_drafts(wanted: Wanted, ours: Traffic, log: Speculation) -> Finding:
+    return Finding(
+        "no_drafts",
+        f"not one draft was made in {ours.tokens} tokens",
+        f"at least {wanted.minimum_drafts} drafts; the series are there, so speculation is configured",
+        f"0 drafts in {_sample(ours)}{_suspicions(log)}",
+        "read the log for why drafting is off; a sampling default or a batch limit can disable it",
+    )
+
+
+def not_streamed(tokens: int) -> Finding:
+    """An answer without a span of time in it: the rate of its tokens cannot be known."""
+    return Finding(
+        "not_streamed",
+        "a streamed answer came in one piece",
+        f"{tokens} tokens one engine step after the other",
+        "all of them at once",
+        "measure at the server itself: something between here and it holds answers back until they are whole",
+    )
+
+
+def too_slow(wanted: Wanted, done: str) -> Finding:
+    return Finding(
+        "measurement_timeout",
+        f"the measurement takes longer than {wanted.measure_timeout:g} s",
+        f"all that was planned within {wanted.measure_timeout:g} s",
+        f"only {done} by then",
+        "raise measure_timeout, or plan less: fewer repeats, fewer kinds, fewer tokens",
+    )
+
+
+def _sample(ours: Traffic) -> str:
+    return f"{ours.requests} chat prompts, {ours.tokens} tokens"
 
 
 def _below(

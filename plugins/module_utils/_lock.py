@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _recipe
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _recipe, _tuned
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._fetch import NotFound, UpstreamError
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._raw import fingerprint
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._registry import DIGEST, parse_reference
@@ -107,6 +107,43 @@ SCHEMA: tuple[Key, ...] = (
                 check=matches(r"[0-9a-f]{32}", "32 hex digits"),
             ),
             Key("sha256", "string", "of its bytes", required=True, check=_sha256),
+        ),
+    ),
+    Key(
+        "speculation",
+        "mapping",
+        "what was measured to be best, in place of the recipe's speculative config",
+        check=lambda value: (
+            None
+            if value.get("method") or not value.get("num_speculative_tokens")
+            else "expected a method, since there are tokens to draft"
+        ),
+        keys=(
+            Key(
+                "num_speculative_tokens",
+                "integer",
+                "tokens the draft proposes a step; 0 for no speculation",
+                required=True,
+                check=between(0, 64),
+            ),
+            Key("method", "string", "how it drafts; empty for no speculation", required=True),
+            Key("options", "map", "further keys of the speculative config", required=True),
+            Key(
+                "measured",
+                "mapping",
+                "the evidence",
+                required=True,
+                keys=(
+                    Key("at", "string", "when, UTC", required=True),
+                    Key("hosts", "strings", "on which hosts, the first one's figures", required=True),
+                    Key("version", "string", "of vLLM", required=True),
+                    Key("concurrency", "integer", "streams of the load that decided", required=True),
+                    Key("ratio", "number", "times as fast as without speculation", required=True),
+                    Key("low", "number", "at least that, with 95 %", required=True),
+                    Key("high", "number", "at most that, with 95 %", required=True),
+                    Key("because", "string", "in words", required=True),
+                ),
+            ),
         ),
     ),
 )
@@ -203,7 +240,7 @@ def lines(lock: Mapping[str, Any]) -> dict[str, str]:
     for patch in lock["patches"]:
         for key in ("repository", "commit", "path", "size", "md5", "sha256"):
             flat[f"patches[{patch['name']}].{key}"] = str(patch[key])
-    return flat
+    return flat | (_tuned.lines(lock["speculation"]) if "speculation" in lock else {})
 
 
 def diff(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, str]:
@@ -229,6 +266,9 @@ def summary(lock: Mapping[str, Any]) -> list[str]:
         told.append(
             f"patch {patch['name']} at {patch['commit'][:12]} is md5 {patch['md5']}, {patch['size']} bytes"
         )
+    if "speculation" in lock:
+        measured = lock["speculation"]["measured"]
+        told.append(f"speculation {_tuned.told(lock['speculation'])}, measured {measured['at']}: {measured['because']}")
     return told
 
 
@@ -263,6 +303,9 @@ def against(recipe: Mapping[str, Any], lock: Mapping[str, Any]) -> list[Differen
             else:
                 there = tuple("there" if name in side else "absent" for side in (locked, asked))
                 found.append(Difference(part, name, *there))
+    if model := _tuned.stranger(recipe, lock["speculation"]) if "speculation" in lock else "":
+        mounts = ", ".join(each["mount"] for each in recipe["models"].values())
+        found.append(Difference("speculation", "options.model", model, f"mounts {mounts}"))
     return found
 
 

@@ -29,6 +29,7 @@ _GENERATED = "vllm:generation_tokens_total"
 _FINISHED = "vllm:request_success_total"
 _RUNNING = "vllm:num_requests_running"
 _WAITING = "vllm:num_requests_waiting"
+_KV_USAGE = "vllm:kv_cache_usage_perc"
 _STARTED = "process_start_time_seconds"
 
 
@@ -53,6 +54,8 @@ class Counters:
     """Requests running or waiting at the moment of the scrape."""
     process_start: float | None = None
     """Unix time; None behind several API servers, which publish no process metrics."""
+    kv_cache_usage: float | None = None
+    """Share of the KV cache in use at the moment of the scrape, 0 to 1, of the engine that uses most."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +87,13 @@ class Delta:
 
     @property
     def standard_error(self) -> float:
-        """Of the rate at position 0, in the same unit, drafts taken as independent: sqrt(p (1 - p) / drafts)."""
-        rate = self.acceptance_rate
-        return math.sqrt(rate * (1 - rate) / self.drafts) if self.drafts else 0.0
+        """Of the rate at position 0."""
+        return self.standard_errors[0] if self.standard_errors else 0.0
+
+    @property
+    def standard_errors(self) -> tuple[float, ...]:
+        """Of each rate, in the same unit, drafts taken as independent: sqrt(p (1 - p) / drafts)."""
+        return tuple(math.sqrt(rate * (1 - rate) / self.drafts) for rate in self.rates)
 
 
 def parse(text: str) -> Counters:
@@ -106,6 +113,8 @@ def parse(text: str) -> Counters:
                     positions[position] = positions.get(position, 0) + int(sample.value)
                 elif sample.name == _STARTED:
                     totals[_STARTED] = sample.value
+                elif sample.name == _KV_USAGE:
+                    totals[_KV_USAGE] = max(totals.get(_KV_USAGE, 0.0), sample.value)
                 else:
                     totals[sample.name] = totals.get(sample.name, 0.0) + sample.value
     except (ValueError, KeyError) as error:
@@ -123,6 +132,7 @@ def parse(text: str) -> Counters:
         finished=count(_FINISHED),
         active=(count(_RUNNING) or 0) + (count(_WAITING) or 0),
         process_start=totals.get(_STARTED),
+        kv_cache_usage=totals.get(_KV_USAGE),
     )
 
 

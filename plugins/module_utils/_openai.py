@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import json
+import secrets
 import statistics
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 try:
@@ -20,30 +21,6 @@ try:
     REQUESTS_IMPORT_ERROR: str | None = None
 except ImportError:
     REQUESTS_IMPORT_ERROR = traceback.format_exc()
-
-# Kinds of text differ in how well they are drafted (code well, prose less), so a measurement takes whole rounds
-# of all of them. Each asks for far more text than is generated: the answer does not end by itself.
-PROMPTS: tuple[tuple[str, str], ...] = (
-    (
-        "code",
-        "Write a complete Python module that implements an LRU cache with expiry: a class with get, put, delete, "
-        "statistics and a background cleaner, type hints, docstrings and unit tests for every method.",
-    ),
-    (
-        "prose",
-        "Tell the story of a lighthouse keeper who finds a letter in a bottle, in at least ten paragraphs, with "
-        "dialogue and descriptions of the weather, the sea and the town.",
-    ),
-    (
-        "structured",
-        "List the chemical elements from hydrogen to zinc as a JSON array. Each entry is an object with the keys "
-        "number, symbol, name, mass, group, period, category and year_discovered.",
-    ),
-    (
-        "chinese",
-        "请用中文详细介绍杭州西湖的历史、十景、传说、四季景色和附近的美食，分成多个小节，每一节不少于两段。",
-    ),
-)
 
 CONNECT_TIMEOUT = 5.0
 SHORT_TIMEOUT = 10.0
@@ -70,6 +47,8 @@ class Completion:
     text: str
     first: float
     last: float
+    sent: float | None = None
+    """When the request went out; None for one that somebody else timed."""
 
     @property
     def decode_rate(self) -> float | None:
@@ -82,21 +61,16 @@ class Completion:
         return (self.completion_tokens - 1) / span if self.completion_tokens > 1 and span > 0 else None
 
 
+def time_to_first_token(completion: Completion) -> float:
+    """Seconds from sending the request to the first text of its answer."""
+    assert completion.sent is not None
+    return completion.first - completion.sent
+
+
 def decode_tokens_per_second(completions: Sequence[Completion]) -> float | None:
     """The median over streams: one stream that waited for a compile does not move it."""
     rates = [rate for completion in completions if (rate := completion.decode_rate) is not None]
     return statistics.median(rates) if rates else None
-
-
-def prompt(number: int) -> str:
-    """The fixed prompt number 0, 1, …; past the built-in ones, the same with another length asked for.
-
-    Never the same text twice: greedy decoding of the same prompt repeats the same drafts, and counting them
-    again would make the sample look larger than it is.
-    """
-    lap, index = divmod(number, len(PROMPTS))
-    text = PROMPTS[index][1]
-    return text if not lap else f"{text} ({lap + 1})"
 
 
 def _text(delta: dict[str, Any]) -> str:
@@ -166,6 +140,13 @@ class Server:
         except ServerError:
             return False
 
+    def version(self) -> str:
+        """The version that the server says it is; empty for one that does not say."""
+        try:
+            return str(self._json(self._request("GET", "/version"))["version"])
+        except (ServerError, KeyError, TypeError):
+            return ""
+
     def models(self) -> list[str]:
         """The names under which models are served, aliases and adapters among them."""
         answer = self._json(self._request("GET", "/v1/models"))
@@ -193,29 +174,37 @@ class Server:
             raise ServerError(f"/v1/chat/completions is no completion: {str(answer)[:200]}") from error
         return Completion(tokens, said, started, time.monotonic())
 
-    def stream(self, model: str, text: str, max_tokens: int) -> Completion:
-        """One streamed chat completion of exactly `max_tokens` tokens."""
+    def stream(self, model: str, text: str, max_tokens: int, uncached: bool = False) -> Completion:
+        """One streamed chat completion of exactly `max_tokens` tokens.
+
+        :param uncached: let nothing of it come from the prefix cache, whatever was asked before. vLLM salts the cache
+            with a string of the request; a server that does not know it computes what it would anyway
+        """
         body = self._body(model, text, max_tokens) | {
             "ignore_eos": True,
             "stream": True,
             "stream_options": {"include_usage": True},
         }
+        if uncached:
+            body["cache_salt"] = secrets.token_hex(16)
+        sent = time.monotonic()
         answer = self._request("POST", "/v1/chat/completions", json=body, timeout=CHUNK_TIMEOUT, stream=True)
         try:
             if answer.status_code != 200:
                 self._json(answer)
-            return read_stream(line.decode("utf-8", "replace") for line in answer.iter_lines(chunk_size=None))
+            lines = (line.decode("utf-8", "replace") for line in answer.iter_lines(chunk_size=None))
+            return replace(read_stream(lines), sent=sent)
         except requests.RequestException as error:
             raise ServerError(f"/v1/chat/completions: {_plain(error)}") from error
         finally:
             answer.close()
 
     def stream_all(
-        self, model: str, texts: Sequence[str], max_tokens: int, concurrency: int
+        self, model: str, texts: Sequence[str], max_tokens: int, concurrency: int, uncached: bool = False
     ) -> list[Completion]:
         """Stream several prompts, `concurrency` at a time. The first error ends it."""
         with ThreadPoolExecutor(max_workers=concurrency) as pool:
-            return list(pool.map(lambda text: self.stream(model, text, max_tokens), texts))
+            return list(pool.map(lambda text: self.stream(model, text, max_tokens, uncached), texts))
 
     @staticmethod
     def _body(model: str, text: str, max_tokens: int) -> dict[str, Any]:

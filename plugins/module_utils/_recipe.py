@@ -72,6 +72,20 @@ def _environment(values: Mapping[str, Any]) -> str | None:
     return None
 
 
+def _methods(methods: Mapping[str, Any]) -> str | None:
+    valid = known.SPECULATIVE - {"method", "num_speculative_tokens"}
+    for name, options in methods.items():
+        if not isinstance(options, Mapping):
+            return f"expected further keys of the speculative config for {name}, or {{}}, seen {seen(options)}"
+        for key in options:
+            if key not in valid:
+                near = nearest(key, valid)
+                return f"vLLM's speculative config has no key {name}.{key}" + (
+                    f"; nearest valid key: {near}" if near else ""
+                )
+    return None
+
+
 _MODEL = (
     Key("repository", "string", "repository on the Hugging Face Hub", required=True, check=_repository),
     Key(
@@ -160,6 +174,21 @@ SCHEMA: tuple[Key, ...] = (
             Key("environment", "map", "variables of the container, as text", default={}, check=_environment),
             Key("arguments", "map", "options of `vllm serve`, long names without dashes", required=True),
             Key("unchecked", "strings", "options newer or older than the list of known ones", default=[]),
+        ),
+    ),
+    Key(
+        "tune",
+        "mapping",
+        "what tune.yml tries",
+        default={},
+        keys=(
+            Key(
+                "methods",
+                "map",
+                "ways to draft besides the speculative-config, each with its further keys",
+                default={},
+                check=_methods,
+            ),
         ),
     ),
     Key(

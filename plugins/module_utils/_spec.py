@@ -162,6 +162,26 @@ def serving_record(inputs: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+SPECULATIVE = "--speculative-config"
+
+
+def variant(serving: Mapping[str, Any], speculation: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A record that differs from `serving` in its speculation and in nothing else: the draft and its mount stay.
+
+    :param speculation: a whole speculative config, None for off
+    """
+    if speculation == serving["gate"]["speculation"]:
+        return dict(serving)
+    command = list(serving["container"]["command"])
+    at = command.index(SPECULATIVE) if SPECULATIVE in command else len(command)
+    command[at : at + 2] = [] if speculation is None else render({"speculative-config": speculation})
+    return {
+        **serving,
+        "container": {**serving["container"], "command": command},
+        "gate": {**serving["gate"], "speculation": None if speculation is None else dict(speculation)},
+    }
+
+
 def gate_files(patches: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """The files that the gate looks for inside the container, from placed patches."""
     return [

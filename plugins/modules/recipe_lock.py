@@ -28,10 +28,18 @@ options:
   state:
     description:
       - V(present) uses the lock, and makes one when there is none.
-      - V(updated) resolves everything anew and replaces the lock if anything changed.
+      - V(updated) resolves everything anew and replaces the lock if anything changed. A speculation that was measured stays, unless
+        a model has another commit now; then it is dropped, and a warning says so.
+      - V(tuned) writes O(speculation) into the lock that is there, and asks nobody.
     type: str
-    choices: [present, updated]
+    choices: [present, updated, tuned]
     default: present
+  speculation:
+    description:
+      - What was measured to be best, with C(num_speculative_tokens), C(method), C(options) and C(measured), as
+        P(sparkfleet.vllm.sweep_choice#filter) gives it. It takes the place of the recipe's speculative config.
+      - Used with O(state=tuned), and required then.
+    type: dict
   locked:
     description: Refuse to go on without a lock. Used with O(state=present).
     type: bool
@@ -105,9 +113,23 @@ EXAMPLES = r"""
     state: updated
   delegate_to: localhost
   run_once: true
+
+- name: Keep what was measured to be best
+  sparkfleet.vllm.recipe_lock:
+    recipe: "{{ loaded.recipe }}"
+    lock_path: "{{ loaded.lock_path }}"
+    state: tuned
+    speculation: "{{ ansible_play_hosts | sparkfleet.vllm.sweep_choice(hostvars, loaded.recipe.name) }}"
+  delegate_to: localhost
+  run_once: true
 """
 
 RETURN = r"""
+msg:
+  description: What became of the lock.
+  type: str
+  returned: always
+  sample: /etc/fleet/locks/huihui-gemma4-mtp-n1.lock.yml is in force
 lock:
   description: The lock as it is in the file, or would be.
   type: dict
@@ -121,7 +143,7 @@ patches:
       of the recipe.
   type: list
   elements: dict
-  returned: success
+  returned: success, and not with O(state=tuned)
   sample:
     - name: gemma4_mtp.py
       src: /home/me/.cache/sparkfleet/patches/<sha256>/gemma4_mtp.py
@@ -155,7 +177,14 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, env_fallback, missing_required_lib
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _file, _lock, _raw, _recipe, _registry
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
+    _file,
+    _lock,
+    _raw,
+    _recipe,
+    _registry,
+    _tuned,
+)
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._fetch import (
     HAS_REQUESTS,
     NotFound,
@@ -260,6 +289,8 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     cache = Cache(params["cache_dir"])
     try:
         before, problems = read(path)
+        if params["state"] == "tuned":
+            return tune(module, before, problems, path)
         if params["state"] == "updated":
             for problem in problems:
                 module.warn(f"the old lock is not usable and is replaced: {problem}")
@@ -312,15 +343,45 @@ def renew(
         module.warn(note)
     for line in _lock.first_use(settled.lock, before):
         module.warn(line)
-    changed = settled.lock != before
+    settled.lock, dropped = _tuned.carried(recipe, before, settled.lock)
+    if dropped:
+        module.warn(dropped)
+    told = "holds what upstream gives"
+    return answer(recipe, settled, path) | write(module, before, settled.lock, path, "resolved", told)
+
+
+def tune(
+    module: AnsibleModule, before: dict[str, Any], problems: list[Problem], path: Path
+) -> dict[str, Any]:
+    if problems or not before:
+        told = "\n".join(f"  {problem}" for problem in problems) or f"  {path}: no file"
+        raise Refused(
+            f"expected a lock to write a speculation into, seen:\n{told}\ndo: lock the recipe first"
+        )
+    after = before | {"speculation": module.params["speculation"]}
+    wrong = _lock.parse(_lock.render(after), str(path))[1]
+    if wrong:
+        raise Refused("the speculation is not valid:\n" + "\n".join(f"  {problem}" for problem in wrong))
+    nothing: dict[str, Any] = {"differences": [], "summary": _lock.summary(after), "lock_path": str(path)}
+    return {"lock": after, **nothing} | write(module, before, after, path, "measured", "holds it already")
+
+
+def write(
+    module: AnsibleModule, before: dict[str, Any], after: dict[str, Any], path: Path, how: str, otherwise: str
+) -> dict[str, Any]:
+    """The lock into its file, if it is another one. ``how`` it came about, ``otherwise`` what to say if it is not."""
+    changed = after != before
     if changed and not module.check_mode:
-        _file.write(path, _lock.render(settled.lock).encode())
-    sides = _lock.diff(before, settled.lock)
+        _file.write(path, _lock.render(after).encode())
     done = "would be written" if module.check_mode else "written"
-    return answer(recipe, settled, path) | {
+    return {
         "changed": changed,
-        "msg": f"{path} {done}" if changed else f"{path} holds what upstream gives",
-        "diff": {"before_header": f"{path} (locked)", "after_header": f"{path} (resolved)", **sides},
+        "msg": f"{path} {done if changed else otherwise}",
+        "diff": {
+            "before_header": f"{path} (locked)",
+            "after_header": f"{path} ({how})",
+            **_lock.diff(before, after),
+        },
     }
 
 
@@ -351,7 +412,8 @@ def main() -> None:
         argument_spec={
             "recipe": {"type": "dict", "required": True},
             "lock_path": {"type": "path", "required": True},
-            "state": {"type": "str", "choices": ["present", "updated"], "default": "present"},
+            "state": {"type": "str", "choices": ["present", "updated", "tuned"], "default": "present"},
+            "speculation": {"type": "dict"},
             "locked": {"type": "bool", "default": False},
             "upstream": {"type": "str", "choices": ["fail", "warn", "ignore"], "default": "fail"},
             "hub_endpoint": {"type": "str", "default": "https://huggingface.co"},
@@ -370,6 +432,7 @@ def main() -> None:
             "cache_dir": {"type": "path", "default": "~/.cache/sparkfleet"},
         },
         required_together=[("registry_username", "registry_password")],
+        required_if=[("state", "tuned", ("speculation",))],
         supports_check_mode=True,
     )
     for library, there in (

@@ -307,16 +307,19 @@ log_tail:
 import re
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _container, _gate, _metrics, _openai
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
+    _container,
+    _gate,
+    _life,
+    _openai,
+    _server_options,
+)
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._diagnosis import Wanted, WantedFile
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import Progress
 
-ARGUMENT_SPEC: dict[str, Any] = {
+ARGUMENT_SPEC: dict[str, Any] = _server_options.ARGUMENT_SPEC | {
     "container": {"type": "str", "required": True},
-    "base_url": {"type": "str", "default": "http://127.0.0.1:8000"},
-    "served_model": {"type": "str", "required": True},
-    "api_key": {"type": "str", "no_log": True},
     "files": {
         "type": "list",
         "elements": "dict",
@@ -329,40 +332,24 @@ ARGUMENT_SPEC: dict[str, Any] = {
         },
         "required_one_of": [("md5", "sha256")],
     },
-    "speculation": {"type": "dict"},
     "acceptance_floor": {"type": "float", "default": 0.4},
     "minimum_drafts": {"type": "int", "default": 200},
     "max_tokens": {"type": "int", "default": 256},
     "concurrency": {"type": "int", "default": 1},
-    "ready_timeout": {"type": "int", "default": 1200},
-    "idle_timeout": {"type": "int", "default": 300},
     "measure_timeout": {"type": "int", "default": 900},
-    "foreign_traffic": {"type": "str", "choices": ["fail", "warn"], "default": "fail"},
 }
 
-_BOUNDS: dict[str, tuple[float, float]] = {
+_BOUNDS: dict[str, tuple[float, float]] = _server_options.BOUNDS | {
     "acceptance_floor": (0, 1),
     "minimum_drafts": (1, 1_000_000),
-    "max_tokens": (200, 1_000_000),
-    "concurrency": (1, 64),
-    "ready_timeout": (1, 86_400),
-    "idle_timeout": (1, 86_400),
-    "measure_timeout": (1, 86_400),
+    "concurrency": _server_options.CONCURRENCY,
 }
-_LIBRARIES = (
-    ("docker", _container.DOCKER_IMPORT_ERROR),
-    ("requests", _openai.REQUESTS_IMPORT_ERROR),
-    ("prometheus_client", _metrics.PROMETHEUS_IMPORT_ERROR),
-)
 
 
 def invalid(params: dict[str, Any]) -> str | None:
     """What the argument spec cannot say of the options."""
-    for name, (low, high) in _BOUNDS.items():
-        if not low <= params[name] <= high:
-            return f"{name}: expected a number from {low:g} to {high:g}, got {params[name]}"
-    if not re.match(r"https?://[^/\s]+", params["base_url"]):
-        return f"base_url: expected http://host:port, got {params['base_url']!r}"
+    if problem := _server_options.invalid(params, _BOUNDS):
+        return problem
     for index, file in enumerate(params["files"]):
         for name, digits in (("md5", 32), ("sha256", 64)):
             if file[name] is not None and not re.fullmatch(rf"[0-9a-f]{{{digits}}}", file[name]):
@@ -370,29 +357,21 @@ def invalid(params: dict[str, Any]) -> str | None:
         for name in ("path", "host_path"):
             if file[name] is not None and not file[name].startswith("/"):
                 return f"files[{index}].{name}: expected an absolute path, got {file[name]!r}"
-    tokens = (params["speculation"] or {}).get("num_speculative_tokens")
-    if tokens is not None and not (str(tokens).isdigit() and int(tokens) > 0):
-        return f"speculation.num_speculative_tokens: expected a whole number above 0, got {tokens!r}"
     return None
 
 
 def wanted(params: dict[str, Any]) -> Wanted:
-    speculation = params["speculation"] or None
-    if speculation and "num_speculative_tokens" in speculation:
-        speculation = speculation | {"num_speculative_tokens": int(speculation["num_speculative_tokens"])}
     names = ("container", "served_model", *_BOUNDS, "foreign_traffic")
     return Wanted(
         files=tuple(WantedFile(**file) for file in params["files"]),
-        speculation=speculation,
+        speculation=_server_options.speculation(params),
         **{name: params[name] for name in names},
     )
 
 
 def main() -> None:
     module = AnsibleModule(ARGUMENT_SPEC, supports_check_mode=True)
-    for library, error in _LIBRARIES:
-        if error:
-            module.fail_json(missing_required_lib(library), exception=error)
+    _server_options.need_libraries(module)
     params = module.params
     problem = invalid(params)
     if problem:
@@ -402,7 +381,7 @@ def main() -> None:
         server = _openai.Server(params["base_url"], params["api_key"])
         gate = _gate.Gate(wanted(params), container, server, Progress.from_environment().say)
         gate.run()
-    except _gate.Failed as failure:
+    except _life.Failed as failure:
         _warn(module, gate)
         module.fail_json(
             str(failure), changed=False, verdict="fail", diagnosis=failure.finding.code, **gate.result

@@ -87,6 +87,14 @@ def run_with_progress(
         task.environment = [entry for entry in task.environment if entry is not environment]
 
 
+def seconds(args: dict[str, Any], name: str, default: int) -> int:
+    """A limit among the arguments of a module, whole seconds, for the time that its job may take."""
+    try:
+        return int(args.get(name) or default)
+    except (TypeError, ValueError):
+        return default  # the module says what is wrong with it
+
+
 def label(action: ActionBase, task_vars: dict[str, Any] | None) -> str:
     """What a line of this task begins with."""
     host = (task_vars or {}).get("inventory_hostname", "?")

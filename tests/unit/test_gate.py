@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _gate
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _life
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._container import (
     FileSeen,
     LogLine,
@@ -20,7 +20,8 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._container import 
     parse_time,
 )
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._diagnosis import Wanted, WantedFile
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate import Failed, Gate
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate import Gate
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._life import Failed
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._openai import Server, ServerError
 from stub_server import serving
 
@@ -363,4 +364,4 @@ def test_a_server_that_stops_answering_in_the_middle() -> None:
 
         run.server.stream_all = break_off
         assert fails(run) == "completion_failed"
-        assert run.clock.now >= _gate.DEATH_WATCH
+        assert run.clock.now >= _life.DEATH_WATCH

@@ -75,6 +75,12 @@ def test_scrape_of_two_engines_is_summed_and_created_lines_are_not_counts() -> N
     )
 
 
+def test_the_kv_cache_is_as_full_as_that_of_the_fullest_engine() -> None:
+    usage = 'vllm:kv_cache_usage_perc{engine="0"} 0.125\nvllm:kv_cache_usage_perc{engine="1"} 0.25\n'
+    assert parse(usage).kv_cache_usage == 0.25
+    assert parse(SCRAPE).kv_cache_usage is None
+
+
 def test_absent_is_not_zero() -> None:
     without = "\n".join(line for line in SCRAPE.splitlines() if "spec_decode" not in line) + "\n"
     assert parse(without).drafts is None
@@ -104,6 +110,7 @@ def test_delta() -> None:
     assert measured.mean_acceptance_length == 2.0
     assert measured.standard_error == pytest.approx(math.sqrt(0.7 * 0.3 / 200))
     assert measured.standard_error == pytest.approx(0.0324, abs=1e-4)
+    assert measured.standard_errors == (measured.standard_error, math.sqrt(0.3 * 0.7 / 200))
 
 
 def test_delta_without_drafts_has_rates_of_nothing() -> None:

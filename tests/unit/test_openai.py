@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._openai import (
-    PROMPTS,
     Completion,
     Server,
     ServerError,
     decode_tokens_per_second,
-    prompt,
     read_stream,
+    time_to_first_token,
 )
 from stub_server import serving
 
@@ -83,11 +83,6 @@ def test_speed_is_the_median_of_the_streams() -> None:
     assert decode_tokens_per_second([]) is None
 
 
-def test_prompts_never_repeat_and_come_in_rounds() -> None:
-    assert len({prompt(number) for number in range(40)}) == 40
-    assert [prompt(number) for number in range(len(PROMPTS))] == [text for _, text in PROMPTS]
-
-
 def test_against_a_server() -> None:
     with serving(name="m", api_key="key-12345678", acceptance=0.5) as (_, url):
         server = Server(url, "key-12345678")
@@ -103,6 +98,34 @@ def test_against_a_server() -> None:
         with pytest.raises(ServerError) as refused:
             Server(url).models()
         assert refused.value.status == 401
+
+
+def test_a_request_knows_when_it_was_sent_and_can_be_kept_from_the_prefix_cache(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bodies: list[dict[str, Any]] = []
+    request = Server._request
+
+    def recorded(self: Server, method: str, path: str, **options: Any) -> Any:
+        bodies.append(options["json"])
+        return request(self, method, path, **options)
+
+    monkeypatch.setattr(Server, "_request", recorded)
+    with serving(name="m", step=0.002) as (_, url):
+        one, two = Server(url).stream_all("m", ["a", "a"], 200, 1, uncached=True)
+        Server(url).stream_all("m", ["a"], 200, 1)
+    assert one.sent is not None and two.sent is not None
+    assert one.sent < one.first < one.last <= two.sent
+    assert time_to_first_token(one) == one.first - one.sent
+    salts = [body.get("cache_salt") for body in bodies]
+    assert salts[0] and salts[1] and salts[0] != salts[1]
+    assert salts[2] is None
+
+
+def test_the_version() -> None:
+    with serving(name="m") as (_, url):
+        assert Server(url).version() == "0.32.0"
+    assert Server("http://127.0.0.1:9").version() == ""
 
 
 def test_no_server() -> None:

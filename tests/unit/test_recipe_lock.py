@@ -294,3 +294,44 @@ def test_registry_credentials_come_from_the_environment_and_together(lab, monkey
 def test_missing_libraries_are_named(lab, monkeypatch):
     monkeypatch.setattr(recipe_lock, "HAS_REQUESTS", False)
     assert "requests" in lab.run()["msg"]
+
+
+MEASURED = {
+    "at": "2026-11-26T12:00:00Z", "hosts": ["spark-1"], "version": "0.32.0", "concurrency": 1, "ratio": 1.34, "low": 1.3,
+    "high": 1.38, "because": "it is faster",
+}  # fmt: skip
+SPECULATION = {"num_speculative_tokens": 2, "method": "ngram", "options": {}, "measured": MEASURED}
+
+
+def test_a_measured_speculation_is_written_and_nobody_is_asked(locked):
+    before = yaml.safe_load(locked.lock_path.read_text())
+    checked = locked.run(state="tuned", speculation=SPECULATION, _ansible_check_mode=True)
+    assert checked["changed"] is True and yaml.safe_load(locked.lock_path.read_text()) == before
+    result = locked.run(state="tuned", speculation=SPECULATION, _ansible_diff=True)
+    assert yaml.safe_load(locked.lock_path.read_text()) == before | {"speculation": SPECULATION} == result["lock"]
+    assert "speculation.num_speculative_tokens: 2" in result["diff"]["after"]
+    assert "speculation ngram n=2" in result["summary"][-1]
+    assert locked.run(state="tuned", speculation=SPECULATION)["changed"] is False
+    assert locked.server.requests == [] and locked.hub.requests() == []
+    assert locked.run()["lock"]["speculation"] == SPECULATION
+
+
+def test_a_speculation_that_is_none_and_a_lock_that_is_not_there_are_refused(lab):
+    assert "lock the recipe first" in lab.run(state="tuned", speculation=SPECULATION)["msg"]
+    lab.run()
+    wrong = SPECULATION | {"num_speculative_tokens": 99}
+    assert "num_speculative_tokens: expected 0 to 64" in lab.run(state="tuned", speculation=wrong)["msg"]
+    assert "speculation" in lab.run(state="tuned")["msg"]
+    assert "speculation" not in yaml.safe_load(lab.lock_path.read_text())
+
+
+def test_updated_keeps_a_measured_speculation_until_a_model_moves(locked):
+    locked.run(state="tuned", speculation=SPECULATION)
+    locked.server.manifests[f"{IMAGE}:{TAG}"] = b'{"moved": true}'
+    result = locked.run(state="updated")
+    assert result["lock"]["speculation"] == SPECULATION
+    assert "is dropped" not in warnings(result)
+    locked.move_draft()
+    result = locked.run(state="updated")
+    assert "speculation" not in yaml.safe_load(locked.lock_path.read_text())
+    assert "measured with the draft of commit" in warnings(result)

@@ -13,6 +13,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._spec import (
     merge,
     mounted_models,
     serving_record,
+    variant,
 )
 
 INPUTS: dict[str, Any] = {
@@ -183,3 +184,25 @@ def test_the_first_of_several_names_is_asked_for_and_the_mount_where_there_is_no
     assert record(extra_arguments={"served-model-name": ["a", "b"]})["gate"]["served_model"] == "a"
     assert record(arguments={})["gate"]["served_model"] == "/models/b"
     assert record(arguments={})["gate"]["speculation"] is None
+
+
+def test_a_variant_differs_in_its_speculation_and_in_nothing_else():
+    served = record()
+    kept = copy.deepcopy(served)
+    four = {"method": "mtp", "num_speculative_tokens": 4}
+    made = variant(served, four)
+    assert made == record(arguments=INPUTS["arguments"] | {"speculative-config": four})
+    off = variant(served, None)
+    assert off == record(arguments={"served-model-name": "m"})
+    assert off["container"]["volumes"] == served["container"]["volumes"], "the draft stays mounted"
+    assert variant(served, served["gate"]["speculation"]) == served == kept
+
+
+def test_a_variant_of_a_server_without_speculation_has_it_at_the_end():
+    off = record(arguments={"served-model-name": "m"})
+    one = {"method": "mtp", "num_speculative_tokens": 1}
+    made = variant(off, one)
+    assert made["container"]["command"] == [
+        *off["container"]["command"], "--speculative-config", '{"method":"mtp","num_speculative_tokens":1}',
+    ]  # fmt: skip
+    assert variant(made, None) == off

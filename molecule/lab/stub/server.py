@@ -23,6 +23,7 @@ Environment, each optional:
   STUB_FOREIGN      tokens that somebody else generates for each completion of ours (0)
   STUB_EMPTY        anything: completions hold no text
   STUB_STEP         seconds an engine step takes (0.001)
+  STUB_DRAFT_STEP   seconds that each drafted token adds to a step (0)
   VLLM_API_KEY      guards /v1, as with vLLM
 """
 
@@ -74,6 +75,9 @@ class Settings:
     foreign: int = 0
     empty: bool = False
     step: float = 0.001
+    draft_step: float = 0.0
+    kv_usage: float = 0.25
+    """Share of the KV cache that is in use while there is a request."""
     api_key: str = ""
 
     @classmethod
@@ -95,8 +99,14 @@ class Settings:
             foreign=int(get("FOREIGN") or 0),
             empty=bool(get("EMPTY")),
             step=float(get("STEP") or 0.001),
+            draft_step=float(get("DRAFT_STEP") or 0),
             **({"api_key": environment.get("VLLM_API_KEY", "")} | given),
         )
+
+    @property
+    def seconds(self) -> float:
+        """What one engine step takes, its drafts included."""
+        return self.step + self.draft_step * self.width
 
     @property
     def width(self) -> int:
@@ -126,6 +136,7 @@ class Stub:
         self.died = threading.Event()
         self._lock = threading.Lock()
         self._completions = 0
+        self._active = 0
         self._credit = [0.0] * settings.width
         self._restart()
 
@@ -147,9 +158,24 @@ class Stub:
         with self._lock:
             engine = self._engines[self._completions % len(self._engines)]
             self._completions += 1
+            self._active += 1
+        try:
+            yield from self._steps(engine, tokens)
+        finally:
+            with self._lock:
+                self._active -= 1
+        with self._lock:
+            engine.finished += 1
+            if self.settings.foreign:
+                engine.generated += self.settings.foreign
+                engine.finished += 1
+            if self.settings.reset and self._completions == self.settings.reset:
+                self._restart()
+
+    def _steps(self, engine: Engine, tokens: int) -> Iterator[list[str]]:
         made = 0
         while made < tokens:
-            time.sleep(self.settings.step)
+            time.sleep(self.settings.seconds)
             with self._lock:
                 size = 1
                 if made and self.settings.width and not self.settings.no_drafts:
@@ -164,13 +190,6 @@ class Stub:
                 engine.generated += size
             yield ["" if self.settings.empty else WORDS[(made + i) % len(WORDS)] + " " for i in range(size)]
             made += size
-        with self._lock:
-            engine.finished += 1
-            if self.settings.foreign:
-                engine.generated += self.settings.foreign
-                engine.finished += 1
-            if self.settings.reset and self._completions == self.settings.reset:
-                self._restart()
 
     def metrics(self) -> str:
         """The text format as the Prometheus client writes it: labels sorted, a `_created` gauge a counter."""
@@ -203,8 +222,10 @@ class Stub:
         if self.settings.cache:
             shown = ",".join(f'{name}="{value}"' for name, value in sorted(self.settings.cache.items()))
             lines += ["# TYPE vllm:cache_config_info gauge", f"vllm:cache_config_info{{{shown}}} 1.0"]
-        lines += ["# TYPE vllm:num_requests_running gauge"]
-        lines += [f'vllm:num_requests_running{{engine="0",model_name="{self.settings.name}"}} 0.0']
+        usage = self.settings.kv_usage if self._active else 0.0
+        for name, value in (("num_requests_running", float(self._active)), ("kv_cache_usage_perc", usage)):
+            lines += [f"# TYPE vllm:{name} gauge"]
+            lines += [f'vllm:{name}{{engine="0",model_name="{self.settings.name}"}} {value}']
         for name, values in series.items():
             for suffix, kind in (("_total", "counter"), ("_created", "gauge")):
                 lines.append(f"# HELP vllm:{name}{suffix} Of the stub.")
@@ -227,6 +248,8 @@ class Handler(BaseHTTPRequestHandler):
             self._send(200, b"")
         elif self.path == "/metrics":
             self._send(200, stub.metrics().encode(), "text/plain; version=0.0.4; charset=utf-8")
+        elif self.path == "/version":
+            self._json(200, {"version": VERSION})
         elif self.path == "/v1/models":
             if self._allowed():
                 model = {"id": stub.settings.name, "object": "model", "root": stub.settings.model}

@@ -1,0 +1,70 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Options of the modules that ask a running vLLM server, and what an argument spec cannot say of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _container, _metrics, _openai
+
+ARGUMENT_SPEC: dict[str, Any] = {
+    "base_url": {"type": "str", "default": "http://127.0.0.1:8000"},
+    "served_model": {"type": "str", "required": True},
+    "api_key": {"type": "str", "no_log": True},
+    "speculation": {"type": "dict"},
+    "ready_timeout": {"type": "int", "default": 1200},
+    "idle_timeout": {"type": "int", "default": 300},
+    "foreign_traffic": {"type": "str", "choices": ["fail", "warn"], "default": "fail"},
+}
+BOUNDS: dict[str, tuple[float, float]] = {
+    "max_tokens": (200, 1_000_000),
+    "ready_timeout": (1, 86_400),
+    "idle_timeout": (1, 86_400),
+    "measure_timeout": (1, 86_400),
+}
+CONCURRENCY = (1, 64)
+_LIBRARIES = (
+    ("docker", _container.DOCKER_IMPORT_ERROR),
+    ("requests", _openai.REQUESTS_IMPORT_ERROR),
+    ("prometheus_client", _metrics.PROMETHEUS_IMPORT_ERROR),
+)
+
+
+def need_libraries(module: AnsibleModule) -> None:
+    """Fail when one of the libraries is not there."""
+    for library, error in _LIBRARIES:
+        if error:
+            module.fail_json(missing_required_lib(library), exception=error)
+
+
+def out_of_bounds(name: str, value: float, bounds: tuple[float, float]) -> str | None:
+    low, high = bounds
+    if low <= value <= high:
+        return None
+    return f"{name}: expected a number from {low:g} to {high:g}, got {value}"
+
+
+def invalid(params: Mapping[str, Any], bounds: Mapping[str, tuple[float, float]]) -> str | None:
+    """The first problem of the options above, and of the numbers that have `bounds`."""
+    for name, limits in bounds.items():
+        if problem := out_of_bounds(name, params[name], limits):
+            return problem
+    if not re.match(r"https?://[^/\s]+", params["base_url"]):
+        return f"base_url: expected http://host:port, got {params['base_url']!r}"
+    tokens = (params["speculation"] or {}).get("num_speculative_tokens")
+    if tokens is not None and not (str(tokens).isdigit() and int(tokens) > 0):
+        return f"speculation.num_speculative_tokens: expected a whole number above 0, got {tokens!r}"
+    return None
+
+
+def speculation(params: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The speculative config; its number is one, also where a template made text of it. None without speculation."""
+    given = params["speculation"] or None
+    if given and "num_speculative_tokens" in given:
+        return given | {"num_speculative_tokens": int(given["num_speculative_tokens"])}
+    return given

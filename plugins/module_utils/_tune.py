@@ -1,0 +1,336 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which draft, and how deep: the arithmetic of a sweep over measured candidates. Pure.
+
+One engine step with n drafted tokens takes t_n seconds and yields L_n tokens (the mean acceptance length), so one stream
+decodes s_n = L_n / t_n tokens a second. Both L_n, from the counters, and s_n are measured; t_n follows. Leviathan et al. 2023,
+"Fast Inference from Transformers via Speculative Decoding", have the same in closed form for positions that are accepted
+independently with probability a: L_n = (1 - a^(n+1)) / (1 - a), their equation 1, and with t_n = t_0 (1 + n c) their theorem 3.8.
+
+What decides is :func:`speed`. With one stream that is tokens over decode seconds, all prompts together: the harmonic mean of
+what the single requests had, since each yields as many tokens. It belongs to the same steps as L_n does, which no median of
+several kinds of prompts would. With more streams it is the throughput of the whole load.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+MEASURED, SKIPPED, FAILED = "measured", "skipped", "failed"
+OFF = "off"
+RESAMPLES = 2000
+SEED = 20230713
+"""Any number, but the same: a sweep that is judged twice is judged alike."""
+Z = 1.96
+"""Standard errors to either side of an interval of 95 %."""
+CHEAPER = 0.5
+"""What is left of the cheapest drafted token for those beyond it. See :func:`sweep_next`."""
+
+
+class TuneError(ValueError):
+    """A sweep that nothing can be told from; the text says what to measure instead."""
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times as fast one candidate is as another, and between which values that lies with 95 %."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} times ({self.low:.2f} to {self.high:.2f})"
+
+
+SAME = Ratio(1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Point:
+    """What a candidate showed under the load that decides."""
+
+    index: int
+    speculation: Mapping[str, Any] | None
+    speed: float
+    """Tokens a second."""
+    seconds: tuple[float, ...]
+    """What a token took in each request, in the order of the prompts."""
+    length: float
+    """Mean acceptance length."""
+    rates: tuple[float, ...]
+    drafts: int
+
+    @property
+    def step(self) -> float:
+        """Seconds of an engine step; of several streams, their share of it."""
+        return self.length / self.speed
+
+
+def depth(speculation: Mapping[str, Any] | None) -> int:
+    """How many tokens are drafted a step; 0 without speculation."""
+    return int(speculation["num_speculative_tokens"]) if speculation else 0
+
+
+def called(speculation: Mapping[str, Any] | None) -> str:
+    """A candidate in a few words: ``off``, ``mtp n=1``."""
+    return f"{speculation['method']} n={depth(speculation)}" if speculation else OFF
+
+
+def ceiling(rates: Iterable[float]) -> float:
+    """Tokens a step with these shares of drafts accepted at each position: 1 + their sum.
+
+    It is the mean acceptance length, and so many times as fast would decoding be if drafting and verifying took no time.
+    """
+    return 1 + sum(rates)
+
+
+def load_of(measurement: Mapping[str, Any], concurrency: int) -> Mapping[str, Any]:
+    """What was measured with so many streams.
+
+    :raises TuneError: nothing was
+    """
+    loads = {load["concurrency"]: load for load in measurement["loads"]}
+    if concurrency not in loads:
+        raise TuneError(
+            f"expected a load of concurrency {concurrency}, which decides; seen {', '.join(map(str, loads)) or 'none'}; "
+            f"do: measure with {concurrency} streams, too, or let another load decide"
+        )
+    return loads[concurrency]
+
+
+def speed(load: Mapping[str, Any]) -> float:
+    """Tokens a second of a load, as they decide: one stream's decoding, or the throughput of several."""
+    samples = load["decode_tokens_per_second"]["samples"]
+    if load["concurrency"] > 1:
+        return float(load["tokens_per_second"])
+    return len(samples) / sum(1 / sample for sample in samples)
+
+
+def points(candidates: Sequence[Mapping[str, Any]], concurrency: int) -> list[Point]:
+    """The measured ones among the candidates, as the load of that concurrency shows them.
+
+    :raises TuneError: one was not measured with that concurrency, or by other requests than the rest
+    """
+    found = [
+        point(index, candidate["speculation"], load_of(candidate["measurement"], concurrency))
+        for index, candidate in enumerate(candidates)
+        if candidate["state"] == MEASURED
+    ]
+    if any(not comparable(one, found[0]) for one in found):
+        raise TuneError(
+            "expected the same requests for each candidate, and at least two, to tell a gain from chance; seen "
+            + ", ".join(f"{len(one.seconds)} for {called(one.speculation)}" for one in found)
+            + "; do: measure all candidates with one plan, with more repeats or more kinds of prompts"
+        )
+    return found
+
+
+def comparable(one: Point, other: Point) -> bool:
+    """Whether two candidates answered equally many requests, and more than one."""
+    return len(one.seconds) == len(other.seconds) > 1
+
+
+def point(index: int, speculation: Mapping[str, Any] | None, load: Mapping[str, Any]) -> Point:
+    """What one load shows of a candidate."""
+    decode, first = load["decode_tokens_per_second"]["samples"], load["time_to_first_token"]["samples"]
+    seconds = [1 / sample for sample in decode]
+    if load["concurrency"] > 1:
+        # The throughput of a load counts the wait for the first token, too. All requests are asked for equally many tokens.
+        tokens = load["tokens"] / load["requests"]
+        seconds = [(wait + (tokens - 1) * each) / tokens for wait, each in zip(first, seconds, strict=True)]
+    return Point(
+        index,
+        speculation,
+        speed(load),
+        tuple(seconds),
+        load["mean_acceptance_length"],
+        tuple(load["rates"]),
+        load["drafts"],
+    )
+
+
+def compare(one: Point, other: Point) -> Ratio:
+    """How many times as fast `one` is as `other`.
+
+    Both answered the same prompts in the same order, so prompts are drawn in pairs, with replacement (paired bootstrap,
+    percentile interval: Efron and Tibshirani 1993). That some prompts are faster than others, whatever is drafted, cancels out.
+    With few prompts the interval is somewhat too narrow.
+    """
+    if one == other:
+        return SAME
+    mine, others = one.seconds.__getitem__, other.seconds.__getitem__
+    ratios = sorted(sum(map(others, drawn)) / sum(map(mine, drawn)) for drawn in _draws(len(one.seconds)))
+    whole = sum(other.seconds) / sum(one.seconds)
+    value = one.speed / other.speed
+    tail = round(0.025 * RESAMPLES)
+    # What the streams show of the spread belongs to the value of the whole load.
+    return Ratio(value, value * ratios[tail] / whole, value * ratios[-tail - 1] / whole)
+
+
+def alone(one: Point) -> Ratio:
+    """A candidate's own speed and where it lies with 95 %: compared with one token a second."""
+    return compare(one, replace(one, index=-1, speed=1.0, seconds=(1.0,) * len(one.seconds)))
+
+
+@cache
+def _draws(count: int) -> list[list[int]]:
+    drawn = random.Random(SEED)  # noqa: S311  no secret
+    return [drawn.choices(range(count), k=count) for _number in range(RESAMPLES)]
+
+
+def highest_rate(rate: float, drafts: int) -> float:
+    """The highest share that so many drafts still allow: upper end of the 95 % interval of Wilson 1927. 1 without drafts."""
+    spread = Z * math.sqrt(rate * (1 - rate) * drafts + Z * Z / 4)
+    return (rate * drafts + Z * Z / 2 + spread) / (drafts + Z * Z)
+
+
+# -- what to measure next
+
+
+def sweep_next(
+    candidates: Sequence[Mapping[str, Any]],
+    wanted: Sequence[Mapping[str, Any] | None],
+    concurrency: int,
+    margin: float = 0.02,
+) -> dict[str, Any]:
+    """The next candidate, and which ones need no measurement because they cannot win.
+
+    Let n be the deepest that was measured of a draft, with its last position accepted in a share r of the drafts. k tokens deeper
+    gives at most (L_n + k r) / (t_n + k d) tokens a second, where d is the least that one more drafted token costs. When no depth
+    that is left comes above the best so far by `margin` that way, all of them are skipped. This rests on:
+
+    - Positions that both draft are accepted alike, and a further one at most as often as the last: a position counts only if
+      those before it were accepted, so its rate cannot be higher. r is taken at the upper end of its interval.
+    - A step does not get faster with more to draft and verify, and one more token costs at least half of the cheapest seen between
+      two depths of this draft, which is taken at the lower end of its interval. Half, since with a mixture of experts each further
+      token reads fewer experts that none before it has read: with 8 of 128, each 6 % fewer. With one depth measured nothing is known
+      of the cost, and d is 0: the first token's is not taken, since it pays for what drafting costs at all.
+    - The speed of n beside that of the best is taken at the upper end of its interval.
+
+    :param candidates: those so far, as a sweep holds them; skipped and failed ones are not asked for again
+    :param wanted: all of them, in their order; of one draft the shallower first
+    :param concurrency: of the load that decides
+    :returns: ``{next: speculation or None for off, done: whether none is left, skipped: [{speculation, because}]}``
+    :raises TuneError: see :func:`points`
+    """
+    seen = points(candidates, concurrency)
+    known = [candidate["speculation"] for candidate in candidates]
+    left = [speculation for speculation in wanted if speculation not in known]
+    skipped: list[dict[str, Any]] = []
+    while left:
+        family = [speculation for speculation in left if draft(speculation) == draft(left[0])]
+        because = _cannot_win(seen, family, margin)
+        if not because:
+            return {"next": left[0], "done": False, "skipped": skipped}
+        skipped += [{"speculation": speculation, "because": because} for speculation in family]
+        left = [speculation for speculation in left if speculation not in family]
+    return {"next": None, "done": True, "skipped": skipped}
+
+
+def draft(speculation: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """All of a speculation but its depth."""
+    if speculation is None:
+        return None
+    return {name: value for name, value in speculation.items() if name != "num_speculative_tokens"}
+
+
+def _cannot_win(seen: Sequence[Point], left: Sequence[Mapping[str, Any] | None], margin: float) -> str:
+    """Why none of these depths of one draft comes out best; empty if one may."""
+    tried = sorted(
+        (one for one in seen if draft(one.speculation) == draft(left[0])),
+        key=lambda one: depth(one.speculation),
+    )
+    if not tried or depth(left[0]) <= depth(tried[-1].speculation):
+        return ""
+    last, best = tried[-1], max(seen, key=lambda one: one.speed)
+    reached = compare(last, best)
+    rate = highest_rate(last.rates[-1], last.drafts) if last.rates else 1.0
+    cost = CHEAPER * _cheapest(tried)
+    gains = []
+    for speculation in left:
+        deeper = depth(speculation) - depth(last.speculation)
+        gains.append((1 + deeper * rate / last.length) / (1 + deeper * cost / last.step))
+    most = reached.high * max(gains)
+    if most > 1 + margin:
+        return ""
+    return (
+        f"at most {most * best.speed:.1f} tok/s, where the best so far ({called(best.speculation)}) has {best.speed:.1f} and a gain "
+        f"counts from {margin:.0%} on: {called(last.speculation)} has {last.speed:.1f} with {last.length:.2f} tokens a step of "
+        f"{1000 * last.step:.1f} ms, and each further token is accepted in at most {rate:.1%} of the drafts and costs at least "
+        f"{1000 * cost:.1f} ms"
+    )
+
+
+def _cheapest(tried: Sequence[Point]) -> float:
+    """Least seconds that one more drafted token took between two depths of a draft; 0 if there are no two."""
+    costs = []
+    for one, other in pairwise(tried):
+        step = one.step * other.length / one.length / compare(other, one).high
+        costs.append(max(0.0, step - one.step) / (depth(other.speculation) - depth(one.speculation)))
+    return min(costs, default=0.0)
+
+
+# -- what to choose
+
+
+def sweep_proposal(
+    candidates: Sequence[Mapping[str, Any]], concurrency: int, margin: float = 0.02
+) -> dict[str, Any] | None:
+    """The shallowest candidate that the fastest one does not beat distinguishably; of equally deep ones the fastest.
+
+    A gain is distinguishable when its interval is above 1 and its value reaches `margin`. Speculation itself has to gain that, too:
+    off is the shallowest of all.
+
+    :returns: ``{speculation, index of the candidate, concurrency, ratio to off, interval: [low, high], because}``;
+        None when there is no measurement without speculation to compare with
+    :raises TuneError: see :func:`points`
+    """
+    seen = points(candidates, concurrency)
+    off = next((one for one in seen if one.speculation is None), None)
+    if off is None:
+        return None
+    fastest = max(seen, key=lambda one: one.speed)
+    level = [one for one in seen if not _gains(compare(fastest, one), margin)]
+    chosen = min(level, key=lambda one: (depth(one.speculation), -one.speed))
+    ratio = compare(chosen, off)
+    return {
+        "speculation": chosen.speculation,
+        "index": chosen.index,
+        "concurrency": concurrency,
+        "ratio": ratio.value,
+        "interval": [ratio.low, ratio.high],
+        "because": _reason(chosen, seen, off, margin),
+    }
+
+
+def _gains(ratio: Ratio, margin: float) -> bool:
+    return ratio.low > 1 and ratio.value >= 1 + margin
+
+
+def _reason(chosen: Point, seen: Sequence[Point], off: Point, margin: float) -> str:
+    """The choice in figures, beside off and beside the fastest of the drafts that were not chosen."""
+    name = called(chosen.speculation)
+    if chosen is off:
+        said = f"no speculation, {off.speed:.1f} tok/s"
+    else:
+        said = (
+            f"{name} gives {chosen.speed:.1f} tok/s, {OFF} {off.speed:.1f}: {compare(chosen, off)} as fast, "
+            f"of {ceiling(chosen.rates):.2f} if drafting cost nothing"
+        )
+    rest = [one for one in seen if one not in (chosen, off)]
+    if not rest:
+        return said
+    rival = max(rest, key=lambda one: one.speed)
+    ratio = compare(rival, chosen)
+    said += f"; {called(rival.speculation)} gives {rival.speed:.1f}, {ratio} as fast as {name}"
+    if ratio.value <= 1:
+        return said
+    return f"{said}: a gain counts from {margin:.0%} on" if ratio.low > 1 else f"{said}, which may be chance"

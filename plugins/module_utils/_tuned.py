@@ -1,0 +1,76 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The measured speculation of a lock: how it takes the place of the recipe's, and what becomes of it. Pure."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+CONFIG = "speculative-config"
+
+
+def tuned(recipe: Mapping[str, Any], lock: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe as it is served: with what its lock says was measured to be best, in place of its own speculative config.
+
+    The draft stays, also where it does not speculate: the next measurement needs it.
+    """
+    served = copy.deepcopy(dict(recipe))
+    speculation = lock.get("speculation")
+    if not speculation:
+        return served
+    arguments = served["serve"]["arguments"]
+    depth = speculation["num_speculative_tokens"]
+    if depth:
+        config = {"method": speculation["method"], **speculation["options"], "num_speculative_tokens": depth}
+        served["serve"]["arguments"] = arguments | {CONFIG: config}
+    else:
+        arguments.pop(CONFIG, None)
+    return served
+
+
+def stranger(recipe: Mapping[str, Any], speculation: Mapping[str, Any]) -> str:
+    """The model that a measured speculation drafts with and that the recipe does not mount, or not there. Empty if there is none."""
+    model = speculation["options"].get("model", "")
+    return "" if model in ("", *(each["mount"] for each in recipe["models"].values())) else str(model)
+
+
+def carried(
+    recipe: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]
+) -> tuple[dict[str, Any], str]:
+    """A lock that was resolved anew, with the measured speculation of the one before it.
+
+    :returns: the lock, and why it lost that speculation: empty when it did not
+    """
+    speculation = before.get("speculation")
+    if not speculation:
+        return dict(after), ""
+    lost = (
+        f"the speculation that was measured on {speculation['measured']['at']} ({told(speculation)}) is dropped, and the recipe's "
+        "own is in force; measure again with tune.yml: "
+    )
+    if model := stranger(recipe, speculation):
+        return dict(after), f"{lost}it drafts with {model}, which the recipe does not mount"
+    for role in dict.fromkeys([*before["models"], *after["models"]]):
+        old, new = (lock["models"].get(role, {}).get("commit", "none") for lock in (before, after))
+        if old != new:
+            return dict(after), f"{lost}it was measured with the {role} of commit {old}, and this is {new}"
+    return {**after, "speculation": speculation}, ""
+
+
+def told(speculation: Mapping[str, Any]) -> str:
+    """A measured speculation in a few words."""
+    depth = speculation["num_speculative_tokens"]
+    return f"{speculation['method']} n={depth}" if depth else "off"
+
+
+def lines(speculation: Mapping[str, Any]) -> dict[str, str]:
+    """As flat, readable lines, for a diff."""
+    flat = {"num_speculative_tokens": str(speculation["num_speculative_tokens"])}
+    if speculation["method"]:
+        flat["method"] = speculation["method"]
+    for part in ("options", "measured"):
+        flat |= {f"{part}.{name}": str(value) for name, value in speculation[part].items()}
+    return {f"speculation.{name}": value for name, value in flat.items()}

@@ -1,0 +1,59 @@
+#!/usr/bin/python
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: bench_report
+short_description: Show and write what the hosts of a play measured of speculation
+version_added: "0.1.0"
+author:
+  - The sparkfleet.vllm authors (@sparkfleet)
+description:
+  - Puts the facts C(spark_sweep) of all hosts together with what was published of the recipe, shows a table a host and load, and
+    writes the report as JSON, as Markdown and as one HTML page with charts that loads nothing.
+  - Runs once for all hosts of the play, on the controller, and connects to nothing. Hosts with C(spark_failure) and hosts that did
+    not answer are in it, too.
+options:
+  directory:
+    description: Directory on the controller for the files. It is made.
+    type: str
+    required: true
+  name:
+    description: Name of the files, without an ending.
+    type: str
+    default: benchmark
+attributes:
+  check_mode:
+    description: Writes the report in check mode, too. It is no change of any host.
+    support: full
+  diff_mode:
+    description: Nothing to compare.
+    support: none
+  idempotent:
+    description: Every report has a time of its own.
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: Show and write the report
+  sparkfleet.vllm.bench_report:
+    directory: benchmark
+  run_once: true
+"""
+
+RETURN = r"""
+report:
+  description: What the JSON file holds.
+  type: dict
+  returned: success
+  sample: {version: 1, made: "2026-11-26T12:00:00Z", hosts: {spark-1: {failure: "", sweep: {recipe: huihui-gemma4-mtp-n1}, loads: []}}}
+files:
+  description: The files.
+  type: list
+  elements: str
+  returned: success
+  sample: [/home/me/benchmark/benchmark.json, /home/me/benchmark/benchmark.md, /home/me/benchmark/benchmark.html]
+"""
