@@ -28,6 +28,7 @@ class FilterModule:
             "vllm_args": _front(_arguments.render),
             "vllm_models": _front(_spec.mounted_models),
             "vllm_serving": _front(_spec.serving_record),
+            "serving_refusals": _front(_spec.serving_refusals),
             "gate_evidence": _front(_spec.gate_evidence),
             "serving_change": _front(_rollout.change),
             "serving_window": _front(_rollout.window),
