@@ -52,7 +52,7 @@ def by_name(name: str, inventory: Path | None) -> Path:
     found = named(name, inventory)
     if len(found) > 1:
         raise LookupError(
-            f"expected one recipe '{name}', seen {' and '.join(map(shown, found))}; rename yours, or give its path"
+            f"expected one, seen {' and '.join(map(shown, found))}; rename yours, or give its path"
         )
     if found:
         return found[0]

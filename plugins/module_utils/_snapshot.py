@@ -282,9 +282,7 @@ class Report:
             "kept_bytes": self.kept_bytes,
             "verified_bytes": self.verified_bytes,
             "damaged": self._damaged(),
-            "missing": [
-                path for path in self.fetched if path not in self.damaged and path not in self.unknown
-            ],
+            "missing": [path for path in self.fetched if path not in self.damaged and path not in self.unknown],
             "unknown": self.unknown,
             "unexpected": self.unexpected,
         }

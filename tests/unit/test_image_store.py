@@ -387,9 +387,7 @@ def test_a_preview_asks_nobody(make, outside):
     assert make().preview().state == "present"
 
 
-@pytest.mark.parametrize(
-    "body", [b"<html>", gzip.compress(b"x", mtime=0), b"{}", b'{"config": 1, "layers": []}']
-)
+@pytest.mark.parametrize("body", [b"<html>", gzip.compress(b"x", mtime=0), b"{}", b'{"config": 1, "layers": []}'])
 def test_a_manifest_that_is_none_is_told(body):
     with pytest.raises(_oci.ImageError, match="expected a manifest"):
         _oci.read_image(digest_of(body), "arm64", lambda _digest: body)

@@ -270,6 +270,7 @@ def test_speculation_is_never_judged_on_no_drafts_at_all(recipe):
 
 def test_speculation_without_a_draft_needs_no_model(recipe):
     del recipe["models"]["draft"]
+    del recipe["published"]
     recipe["serve"]["arguments"]["speculative-config"] = {"method": "ngram", "num_speculative_tokens": 3}
     assert validate(recipe, FILE) == []
 
