@@ -73,8 +73,13 @@ DAMAGED = "the file is damaged or was cut short: verify the snapshot with verify
 MISFIT = "use the draft that was made for this body"
 
 
-def judge(body: Model, draft: Model | None) -> tuple[list[Problem], dict[str, Any]]:
-    """Every problem of a body, its draft, and the two together, and the facts they were judged by."""
+def judge(
+    body: Model, draft: Model | None, drafts_itself: bool = False
+) -> tuple[list[Problem], dict[str, Any]]:
+    """Every problem of a body, its draft, and the two together, and the facts they were judged by.
+
+    :param drafts_itself: the draft is layers of the body
+    """
     problems: list[Problem] = []
     facts: dict[str, Any] = {}
     configs: dict[str, dict[str, Any]] = {}
@@ -86,6 +91,8 @@ def judge(body: Model, draft: Model | None) -> tuple[list[Problem], dict[str, An
         if config is not None:
             configs[model.name] = config
             facts[model.name] = outline(config) | {"tensors": len(tensors[model.name])}
+    if drafts_itself and "body" in configs:
+        problems += check_own_layers(configs["body"], tensors["body"])
     if draft and len(configs) == 2:
         problems += check_pair(configs["body"], configs["draft"])
         if tensors["draft"]:
@@ -285,6 +292,21 @@ def _check_index(model: Model, by_file: Mapping[str, Tensors]) -> Iterator[Probl
 
 def _missing(names: list[str]) -> str:
     return f"{len(names)} of them missing ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
+
+
+def check_own_layers(config: Mapping[str, Any], tensors: Tensors) -> Iterator[Problem]:
+    """The layers that draft, where a body says how many it has as Qwen does since 3.5; of others nothing is told.
+
+    A quantisation may leave them out and keep the config. vLLM then drafts with what lay in memory.
+    """
+    layers = text_config(config).get("mtp_num_hidden_layers")
+    if layers is None:
+        return
+    do = "take a quantisation that kept them, or a recipe without speculation"
+    if not layers:
+        yield Problem("body mtp_num_hidden_layers", "layers that draft", f"{layers}", do)
+    elif tensors and not any("mtp" in name.split(".") for name in tensors):
+        yield Problem("body weights", f"{layers} layer{'s' * (layers > 1)} that draft, named mtp", "none", do)
 
 
 def check_eagle_weights(config: Mapping[str, Any], tensors: Tensors) -> Iterator[Problem]:

@@ -157,6 +157,33 @@ def test_an_eagle_draft_with_a_vocabulary_of_its_own_says_what_its_tokens_are():
     assert "d2t" in str(found[-1])
 
 
+# -- a body that drafts with layers of its own
+
+
+def own_layers(layers, *names):
+    config = {
+        "architectures": ["Qwen3_5MoeForConditionalGeneration"],
+        "text_config": {"mtp_num_hidden_layers": layers},
+    }
+    return [
+        str(problem) for problem in _pairing.check_own_layers(config, dict.fromkeys(names, ("BF16", [1])))
+    ]
+
+
+def test_the_layers_that_draft_are_in_the_body():
+    assert own_layers(1, "model.layers.0.a.weight", "mtp.layers.0.a.weight") == []
+    assert own_layers(None, "model.layers.0.a.weight") == [], "of another kind of body nothing is known"
+    (lost,) = own_layers(1, "model.layers.0.a.weight")
+    assert "expected 1 layer that draft, named mtp, seen none; take a quantisation that kept them" in lost
+    assert "expected layers that draft, seen 0" in own_layers(0, "mtp.fc.weight")[0]
+
+
+def test_they_are_asked_for_only_where_they_draft():
+    whole = model(None, config=BODY | {"mtp_num_hidden_layers": 1})
+    assert _pairing.judge(whole, None)[0] == []
+    assert len(_pairing.judge(whole, None, drafts_itself=True)[0]) == 1
+
+
 # -- weight files
 
 
