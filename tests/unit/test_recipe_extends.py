@@ -164,6 +164,9 @@ def test_a_replaced_list_is_told_in_its_own_file():
     patches = yaml.safe_dump([WHOLE["patches"][0] | {"commit": "short"}])
     (problem,) = told(f"{EXTENDS}patches:\n{patches}")
     assert problem.startswith("recipes/mine.yml:4: patches[0].commit: ")
+    # What it lacks is not told where the list that it replaces has it.
+    (problem,) = told(f"{EXTENDS}patches:\n  - {{name: a.py, repository: a/b, path: a.py}}\n")
+    assert problem.startswith("recipes/mine.yml:4: patches[0].commit: required and missing")
 
 
 def test_every_file_of_a_chain_has_its_own_name():
@@ -178,4 +181,5 @@ def test_every_file_of_a_chain_has_its_own_name():
 def test_a_name_is_never_inherited():
     recipe, problems = _recipe.parse(EXTENDS, "recipes/mine.yml", lambda name: (SHIPPED.read_text(), BASE))
     assert recipe == {}
-    assert [problem.key for problem in problems] == ["name"]
+    (problem,) = problems
+    assert problem.key == "name" and "required and missing" in str(problem)
