@@ -15,8 +15,13 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._registry import p
 def depth(arguments: Mapping[str, Any]) -> int:
     """Tokens that serve arguments have a draft propose a step; 0 without speculation."""
     config = arguments.get("speculative-config")
-    tokens = config.get("num_speculative_tokens") if isinstance(config, Mapping) else None
-    return tokens if isinstance(tokens, int) else 0
+    if not isinstance(config, Mapping):
+        return 0
+    # A schedule by the size of the batch: each entry ends in its depth.
+    schedule = config.get("num_speculative_tokens_per_batch_size")
+    entries = schedule if isinstance(schedule, list) else []
+    depths = [config.get("num_speculative_tokens"), *(entry[-1] for entry in entries if entry)]
+    return max((depth for depth in depths if isinstance(depth, int)), default=0)
 
 
 def deeper(arguments: Mapping[str, Any], published: Mapping[str, Any], do: str) -> str | None:
@@ -30,8 +35,8 @@ def deeper(arguments: Mapping[str, Any], published: Mapping[str, Any], do: str) 
         return None
     return (
         f"expected num_speculative_tokens of at most {deepest}, the deepest that paid on this body, seen {tokens}:"
-        f" {published['because']}. Published: {figures(published)} ({published['source']})."
-        f" Do: take num_speculative_tokens: {deepest}, or {do}"
+        f" {published.get('because', 'nobody says why')}. Published: {figures(published)} ({published['source']})."
+        f" Do: {f'take num_speculative_tokens: {deepest}' if deepest else 'serve without speculation'}, or {do}"
     )
 
 

@@ -102,6 +102,60 @@ _MODEL = (
     Key("mount", "string", "where the container sees the model, read-only", required=True, check=_absolute),
 )
 
+_REFUSED = Key(
+    "refused",
+    "list",
+    "vLLM that this recipe cannot be served with, whatever image it comes in",
+    default=[],
+    keys=(
+        Key(
+            "vllm",
+            "string",
+            "range of releases, such as `>=0.25,<0.27`",
+            required=True,
+            check=_version.complaint,
+        ),
+        Key("because", "string", "what goes wrong with them", required=True, check=_said),
+    ),
+)
+_PUBLISHED = Key(
+    "published",
+    "mapping",
+    "what others measured; never what the gate holds it to",
+    keys=(
+        Key("source", "string", "who measured, where, on what, how", required=True, check=_said),
+        Key(
+            "deepest",
+            "integer",
+            "most speculative tokens that paid on this body; deeper is refused",
+            check=between(0, 64),
+        ),
+        Key("because", "string", "why deeper does not pay", check=_said),
+        Key(
+            "figures",
+            "list",
+            "one for each depth that was measured",
+            default=[],
+            keys=(
+                Key(
+                    "num_speculative_tokens",
+                    "integer",
+                    "depth; 0 without speculation",
+                    required=True,
+                    check=between(0, 64),
+                ),
+                Key(
+                    "tokens_per_second",
+                    "number",
+                    "decode speed of one stream, on chat",
+                    check=between(0, 1_000_000),
+                ),
+                Key("rates", "numbers", "share of drafts accepted, by position", default=[], check=_rates),
+            ),
+        ),
+    ),
+)
+
 SCHEMA: tuple[Key, ...] = (
     Key(
         "name",
@@ -125,22 +179,7 @@ SCHEMA: tuple[Key, ...] = (
                 required=True,
                 check=_reference,
             ),
-            Key(
-                "refused",
-                "list",
-                "vLLM that this recipe cannot be served with, whatever image it comes in",
-                default=[],
-                keys=(
-                    Key(
-                        "vllm",
-                        "string",
-                        "range of releases, such as `>=0.25,<0.27`",
-                        required=True,
-                        check=_version.complaint,
-                    ),
-                    Key("because", "string", "what goes wrong with them", required=True, check=_said),
-                ),
-            ),
+            _REFUSED,
         ),
     ),
     Key(
@@ -219,45 +258,7 @@ SCHEMA: tuple[Key, ...] = (
             ),
         ),
     ),
-    Key(
-        "published",
-        "mapping",
-        "what others measured; never what the gate holds it to",
-        keys=(
-            Key("source", "string", "who measured, where, on what, how", required=True, check=_said),
-            Key(
-                "deepest",
-                "integer",
-                "most speculative tokens that paid on this body; deeper is refused",
-                check=between(0, 64),
-            ),
-            Key("because", "string", "why deeper does not pay", check=_said),
-            Key(
-                "figures",
-                "list",
-                "one for each depth that was measured",
-                default=[],
-                keys=(
-                    Key(
-                        "num_speculative_tokens",
-                        "integer",
-                        "depth; 0 without speculation",
-                        required=True,
-                        check=between(0, 64),
-                    ),
-                    Key(
-                        "tokens_per_second",
-                        "number",
-                        "decode speed of one stream, on chat",
-                        check=between(0, 1_000_000),
-                    ),
-                    Key(
-                        "rates", "numbers", "share of drafts accepted, by position", default=[], check=_rates
-                    ),
-                ),
-            ),
-        ),
-    ),
+    _PUBLISHED,
 )
 
 Told = Callable[..., None]
@@ -377,6 +378,12 @@ def argument_problems(arguments: Mapping[str, Any], unchecked: Sequence[str], so
 
     _arguments({name: value for name, value in arguments.items() if value is not None}, list(unchecked), tell)
     return problems
+
+
+def rule_problems(published: Any, refused: Any, source: str) -> list[Problem]:
+    """Problems of what an inventory says in place of a recipe's ``published`` and ``image.refused``; empty is none."""
+    data = {"refused": refused} | ({"published": published} if published else {})
+    return check(Document(data, source), (_REFUSED, _PUBLISHED))
 
 
 def _at(data: Any, *path: str) -> Any:

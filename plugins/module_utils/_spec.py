@@ -14,7 +14,7 @@ from typing import Any
 
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._arguments import render
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._guard import deeper, refused_image
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe import argument_problems
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe import argument_problems, rule_problems
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._store import snapshot_path
 
 SECURITY = ("least", "recipe")
@@ -170,7 +170,10 @@ def serving_refusals(inputs: Mapping[str, Any]) -> list[str]:
 
     :param inputs: ``arguments``, ``extra_arguments``, ``image``, ``published`` and ``refused`` (of the recipe, or
         empty), ``allow_deeper``
+    :raises SpecError: `published` or `refused` is not as a recipe has it
     """
+    if problems := rule_problems(inputs["published"], inputs["refused"], "vllm_serve"):
+        raise SpecError("\n".join(map(str, problems)))
     found = [refused_image(inputs["refused"], inputs["image"])]
     if not inputs["allow_deeper"]:
         arguments = merge(inputs["arguments"], inputs["extra_arguments"])

@@ -38,12 +38,12 @@ def tagged(tag: str | None) -> str | None:
 
 
 def within(version: str, span: str) -> bool:
-    """Whether a version lies in a valid range. What is no version lies in none."""
+    """Whether a version lies in a range. What is no version lies in none, and nothing in what is no range."""
     seen = release(version)
-    if seen is None:
+    if seen is None or complaint(span):
         return False
-    bounds = [_BOUND.fullmatch(part.strip()) for part in span.split(",")]
-    return all(_OPERATORS[found[1]](seen, release(found[2]) or seen) for found in bounds if found)
+    bounds = _BOUND.findall(span)
+    return all(_OPERATORS[sign](seen, release(bound) or seen) for sign, bound in bounds)
 
 
 def complaint(span: str) -> str | None:

@@ -125,7 +125,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _guard, _validate
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _guard, _validate, _version
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._container import is_secret, mask
 
 try:
@@ -252,6 +252,9 @@ def main() -> None:
     if LIBRARY_IMPORT_ERROR:
         module.fail_json(msg=missing_required_lib("docker"), exception=LIBRARY_IMPORT_ERROR)
     container, timeout, memory = (module.params[name] for name in ("container", "timeout", "memory"))
+    for rule in module.params["refused"]:
+        if wrong := _version.complaint(rule["vllm"]):
+            module.fail_json(msg=f"refused.vllm: {wrong}")
     for name in ("image", "command"):
         if not container.get(name):
             module.fail_json(msg=f"container.{name}: expected one, as docker_container takes it, got none")

@@ -128,6 +128,13 @@ def test_the_image_says_which_vllm_it_holds_and_the_recipe_whether_that_will_do(
     assert engine.removed == [engine.probe]
 
 
+def test_a_rule_that_is_no_range_is_told_before_anything_runs(call):
+    engine = Engine()
+    result = call(engine, refused=[{"vllm": "0.25.*", "because": "x"}])
+    assert result["failed"] and "refused.vllm: expected a range of releases" in result["msg"]
+    assert engine.created == []
+
+
 def test_a_version_that_is_not_refused_or_not_known_is_not_held_against_it(call):
     for version in ("0.27.0", "0.33.1.dev3", "0.21.0", None):
         assert call(Engine({**ACCEPTED, "version": version}), refused=RULES)["accepted"]

@@ -206,6 +206,32 @@ def test_deeper_than_what_paid_is_refused_with_reason_and_figures_unless_it_is_a
     assert record(extra_arguments=DEEP), "nothing is published, so nothing is known against it"
 
 
+def test_a_schedule_of_depths_is_as_deep_as_its_deepest():
+    schedule = {"num_speculative_tokens": 1, "num_speculative_tokens_per_batch_size": [[1, 4, 1], [5, 16, 3]]}
+    with pytest.raises(SpecError, match="at most 1, the deepest that paid on this body, seen 3"):
+        record(published=PUBLISHED, extra_arguments={"speculative-config": schedule})
+
+
+def test_where_no_depth_paid_there_is_to_be_none():
+    with pytest.raises(SpecError, match="Do: serve without speculation, or"):
+        record(published=PUBLISHED | {"deepest": 0})
+
+
+@pytest.mark.parametrize(
+    ("inputs", "says"),
+    [
+        ({"refused": [{"vllm": "0.25.*", "because": "x"}]}, "vllm_serve: refused[0].vllm: expected a range of releases"),
+        ({"refused": [{"vllm": "<1.0"}]}, "refused[0].because: required and missing"),
+        ({"published": {"deepest": 1}}, "vllm_serve: published.source: required and missing"),
+        ({"published": PUBLISHED | {"figures": [{"rates": []}]}}, "figures[0].num_speculative_tokens: required"),
+    ],
+)  # fmt: skip
+def test_rules_of_an_inventory_are_held_to_the_shape_that_a_recipe_has(inputs, says):
+    with pytest.raises(SpecError) as caught:
+        record(**inputs)
+    assert says in str(caught.value)
+
+
 def test_what_is_not_deeper_passes():
     for extra in ({}, {"speculative-config": None}, {"speculative-config": {"num_speculative_tokens": 1}}):
         assert record(published=PUBLISHED, extra_arguments=extra)

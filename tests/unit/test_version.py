@@ -61,3 +61,4 @@ def test_ranges(span, inside, outside):
 @pytest.mark.parametrize("span", ["", "0.25", "0.25.*", ">=0.25;<0.27", ">=x", ">=0.25,", "~=0.25"])
 def test_what_is_no_range_is_told(span):
     assert "expected a range of releases" in str(complaint(span))
+    assert not within("0.25.0", span)
