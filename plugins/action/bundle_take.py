@@ -110,9 +110,7 @@ def held_recipe(asked: str, contents: Contents, home: Path | None, bases: list[P
     if not by_path and not recipe_load.named(name, home):
         return None
     path = recipe_load.find(asked or name, home, bases)
-    recipe, problems = _recipe.parse(recipe_load.read(path), recipe_load.shown(path))
-    if problems:
-        raise recipe_load.failure(f"recipe '{asked or name}' is not valid", problems)
+    recipe = recipe_load.load(path, home)
     if recipe != contents.recipe:
         keys = sorted(
             key for key in {*recipe, *contents.recipe} if recipe.get(key) != contents.recipe.get(key)
@@ -180,8 +178,7 @@ class ActionModule(ActionBase):
     def _place(
         self, contents: Contents, arguments: Mapping[str, Any], variables: Mapping[str, Any]
     ) -> dict[str, Any]:
-        inventory = str(variables.get("inventory_dir"))
-        home = Path(inventory) if Path(inventory).is_dir() else None
+        home = recipe_load.home(variables)
         name, cache = contents.recipe["name"], Path(arguments["cache_dir"]).expanduser()
         # In check mode what follows still has to read them somewhere.
         aside = cache / "bundles" / hashlib.sha256(contents.recipe_text + contents.lock_text).hexdigest()

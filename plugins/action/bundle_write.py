@@ -13,6 +13,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.vars import merge_hash
+from ansible_collections.sparkfleet.vllm.plugins.action import recipe_load
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _bundle, _lock
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._store import patch_path
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._progress import run_with_progress
@@ -20,13 +21,15 @@ from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._progress import r
 TIMEOUT = 14400
 
 
-def texts(arguments: Mapping[str, Any]) -> dict[str, bytes]:
+def texts(arguments: Mapping[str, Any], inventory: Path | None = None) -> dict[str, bytes]:
     """{path in the bundle: bytes} of what the controller has.
 
     :raises OSError: a file cannot be read
+    :raises AnsibleActionFail: the recipe cannot be read, or is not valid
     """
     lock = arguments["lock"]
-    found = {_bundle.RECIPE: Path(arguments["recipe_path"]).read_bytes()}
+    # Where the bundle is used, nothing is there that the recipe might extend.
+    found = {_bundle.RECIPE: recipe_load.whole_text(Path(arguments["recipe_path"]), inventory).encode()}
     path = Path(arguments["lock_path"])
     # In check mode a lock of first use is not written: this is what would be in it.
     found[_bundle.LOCK] = path.read_bytes() if path.exists() else _lock.render(plain(lock)).encode()
@@ -51,7 +54,7 @@ class ActionModule(ActionBase):
         result = super().run(tmp, task_vars)
         arguments = dict(self._task.args)
         try:
-            held = texts(arguments)
+            held = texts(arguments, recipe_load.home(task_vars or {}))
         except OSError as error:
             raise AnsibleActionFail(
                 f"expected recipe, lock and patches on the controller, seen {error}; run the recipe role first"

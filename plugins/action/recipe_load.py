@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _lock, _recipe
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _lock, _recipe, _schema
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._schema import Problem
 
 SHIPPED = Path(__file__).resolve().parents[2] / "recipes"
@@ -43,6 +44,31 @@ def named(name: str, inventory: Path | None) -> list[Path]:
     ]
 
 
+def by_name(name: str, inventory: Path | None) -> Path:
+    """The file of the recipe of that name, among the shipped ones and beside the inventory.
+
+    :raises LookupError: there is none, or more than one
+    """
+    found = named(name, inventory)
+    if len(found) > 1:
+        raise LookupError(
+            f"expected one, seen {' and '.join(map(shown, found))}; rename yours, or give its path"
+        )
+    if found:
+        return found[0]
+    names = sorted(
+        path.stem
+        for place in places(inventory)
+        for path in place.glob("*.y*ml")
+        if path.suffix in ENDINGS and not path.stem.endswith(".lock")
+    )
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    raise LookupError(
+        f"expected one of {', '.join(names) or 'none'} in {' or '.join(map(shown, places(inventory)))}, seen '{name}'"
+        + (f"; nearest: {close[0]}" if close else "")
+    )
+
+
 def find(asked: str, inventory: Path | None, bases: list[Path]) -> Path:
     """The file of a recipe: by name among the shipped ones and beside the inventory, or by path.
 
@@ -57,24 +83,45 @@ def find(asked: str, inventory: Path | None, bases: list[Path]) -> Path:
             f"recipe '{asked}': expected a file, seen none at {' or '.join(dict.fromkeys(map(shown, tried)))};"
             " correct spark_recipe"
         )
-    found = named(asked, inventory)
-    if len(found) > 1:
+    try:
+        return by_name(asked, inventory)
+    except LookupError as error:
         raise AnsibleActionFail(
-            f"recipe '{asked}': expected one, seen {' and '.join(map(shown, found))}; rename yours, or give its path"
-        )
-    if found:
-        return found[0]
-    names = sorted(
-        path.stem
-        for place in places(inventory)
-        for path in place.glob("*.y*ml")
-        if path.suffix in ENDINGS and not path.stem.endswith(".lock")
-    )
-    close = difflib.get_close_matches(asked, names, n=1, cutoff=0.4)
-    raise AnsibleActionFail(
-        f"recipe '{asked}': expected one of {', '.join(names) or 'none'} in {' or '.join(map(shown, places(inventory)))},"
-        " or the path of a file; " + (f"nearest: {close[0]}; " if close else "") + "correct spark_recipe"
-    )
+            f"recipe '{asked}': {error}; correct spark_recipe, which may also be the path of a file"
+        ) from error
+
+
+def load(path: Path, inventory: Path | None) -> dict[str, Any]:
+    """The whole recipe of a file, with what it extends.
+
+    :raises AnsibleActionFail: with every problem of it
+    """
+
+    def base(name: str) -> tuple[str, str]:
+        extended = by_name(name, inventory)
+        return read(extended), shown(extended)
+
+    recipe, problems = _recipe.parse(read(path), shown(path), base)
+    if problems:
+        raise failure(f"recipe '{path.stem}' is not valid", problems)
+    return recipe
+
+
+def whole_text(path: Path, inventory: Path | None) -> str:
+    """The file of a recipe as it is, or, where it extends another, as one that is complete in itself.
+
+    :raises AnsibleActionFail: the recipe is not valid
+    """
+    text, recipe = read(path), load(path, inventory)
+    if "extends" not in _schema.load(text, shown(path)).data:
+        return text
+    return f"---\n# Made of {path.name} and all that it extends.\n{_schema.dump(recipe)}"
+
+
+def home(variables: Mapping[str, Any]) -> Path | None:
+    """The directory of the inventory. Without an inventory file Ansible gives none, as None or as its text."""
+    inventory = str(variables.get("inventory_dir"))
+    return Path(inventory) if Path(inventory).is_dir() else None
 
 
 def failure(what: str, problems: list[Problem], cure: str = "") -> AnsibleActionFail:
@@ -105,16 +152,11 @@ class ActionModule(ActionBase):
                 "lock": {"type": "str", "choices": ["enforce", "ignore"], "default": "enforce"},
             }
         )
-        # Without an inventory file Ansible gives no directory, as None or as its text.
-        inventory = str((task_vars or {}).get("inventory_dir"))
-        home = Path(inventory) if Path(inventory).is_dir() else None
-        path = find(arguments["name"], home, [Path.cwd(), Path(self._loader.get_basedir())])
-        recipe, problems = _recipe.parse(read(path), shown(path))
-        if problems:
-            raise failure(f"recipe '{arguments['name']}' is not valid", problems)
-
+        inventory = home(task_vars or {})
+        path = find(arguments["name"], inventory, [Path.cwd(), Path(self._loader.get_basedir())])
+        recipe = load(path, inventory)
         folder = Path(arguments["lock_dir"]).expanduser() if arguments["lock_dir"] else path.parent
-        lock_path = (home or Path.cwd()) / folder / f"{recipe['name']}.lock.yml"
+        lock_path = (inventory or Path.cwd()) / folder / f"{recipe['name']}.lock.yml"
         return result | {
             "changed": False,
             "name": arguments["name"],

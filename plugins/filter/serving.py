@@ -29,6 +29,7 @@ class FilterModule:
             "vllm_models": _front(_spec.mounted_models),
             "vllm_serving": _front(_spec.serving_record),
             "serving_variant": _front(_spec.variant),
+            "serving_refusals": _front(_spec.serving_refusals),
             "gate_evidence": _front(_spec.gate_evidence),
             "serving_change": _front(_rollout.change),
             "serving_window": _front(_rollout.window),

@@ -213,12 +213,12 @@ def parse(text: str, source: str) -> tuple[dict[str, Any], list[Problem]]:
     document = load(text, source)
     problems = document.problems
     if not problems:
-        problems = check(document.data, SCHEMA, source, document.lines)
+        problems = check(document, SCHEMA)
     if not problems:
         image = document.data["image"]
         if image["pinned"].rpartition("@")[2] != image["digest"]:
             seen = f"expected the image by {image['digest']}, seen {image['pinned']}"
-            problems = [Problem(source, "image.pinned", seen, line=document.lines.get(("image", "pinned")))]
+            problems = [document.problem(("image", "pinned"), seen)]
     return ({} if problems else document.data), problems
 
 

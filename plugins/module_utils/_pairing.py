@@ -18,6 +18,8 @@ from typing import Any
 
 ASSISTANT = "Gemma4AssistantForCausalLM"
 """The architecture whose weights are known well enough to say what they must be."""
+_TEXT_PARTS = ("text_config", "transformer_layer_config")
+"""Where a config keeps the language model's part: a multimodal body or an assistant, and a draft of speculators."""
 
 HEADER_LIMIT = 100_000_000
 DTYPE_BITS = {
@@ -71,8 +73,13 @@ DAMAGED = "the file is damaged or was cut short: verify the snapshot with verify
 MISFIT = "use the draft that was made for this body"
 
 
-def judge(body: Model, draft: Model | None) -> tuple[list[Problem], dict[str, Any]]:
-    """Every problem of a body, its draft, and the two together, and the facts they were judged by."""
+def judge(
+    body: Model, draft: Model | None, drafts_itself: bool = False
+) -> tuple[list[Problem], dict[str, Any]]:
+    """Every problem of a body, its draft, and the two together, and the facts they were judged by.
+
+    :param drafts_itself: the draft is layers of the body
+    """
     problems: list[Problem] = []
     facts: dict[str, Any] = {}
     configs: dict[str, dict[str, Any]] = {}
@@ -84,10 +91,13 @@ def judge(body: Model, draft: Model | None) -> tuple[list[Problem], dict[str, An
         if config is not None:
             configs[model.name] = config
             facts[model.name] = outline(config) | {"tensors": len(tensors[model.name])}
+    if drafts_itself and "body" in configs:
+        problems += check_own_layers(configs["body"], tensors["body"])
     if draft and len(configs) == 2:
         problems += check_pair(configs["body"], configs["draft"])
         if tensors["draft"]:
             problems += check_assistant_weights(configs["draft"], tensors["draft"])
+            problems += check_eagle_weights(configs["draft"], tensors["draft"])
     return problems, facts
 
 
@@ -100,15 +110,16 @@ def read_config(model: Model) -> tuple[dict[str, Any] | None, list[Problem]]:
         config = json.loads(model.config)
     except ValueError as error:
         return None, [Problem(where, "JSON", f"{error}", DAMAGED)]
-    if not isinstance(config, dict) or not isinstance(config.get("text_config", {}), dict):
+    if not isinstance(config, dict) or not all(
+        isinstance(config.get(name, {}), dict) for name in _TEXT_PARTS
+    ):
         return None, [Problem(where, "a mapping", type(config).__name__, "is this a model repository?")]
     return config, []
 
 
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The language model's part: under ``text_config``, or the whole of a text-only model."""
-    text: Mapping[str, Any] = config.get("text_config") or config
-    return text
+    """The language model's part, or the whole of a text-only model."""
+    return next((config[name] for name in _TEXT_PARTS if config.get(name)), config)
 
 
 def layer_shapes(config: Mapping[str, Any]) -> dict[str, set[tuple[Any, Any]]]:
@@ -163,8 +174,11 @@ def check_pair(body: Mapping[str, Any], draft: Mapping[str, Any]) -> Iterator[Pr
         if kinds and layers is not None and len(kinds) != layers:
             do = "the config does not fit its own model: fetch it again"
             yield Problem(f"{name} layer_types", f"{layers} entries, one a layer", f"{len(kinds)}", do)
+    if is_eagle(draft):
+        yield from _check_eagle(one, draft)
     there, wanted = layer_shapes(body), layer_shapes(draft)
-    if not there:
+    # Only a draft without keys and values of its own reads the body's.
+    if not there or backbone is None:
         return
     for kind in sorted(wanted):
         if kind not in there:
@@ -178,6 +192,24 @@ def check_pair(body: Mapping[str, Any], draft: Mapping[str, Any]) -> Iterator[Pr
                 _shapes(wanted[kind]),
                 MISFIT,
             )
+
+
+def is_eagle(draft: Mapping[str, Any]) -> bool:
+    """Whether a draft is of the EAGLE kind: it reads hidden states of the body, and has a cache of its own."""
+    names = (str(draft.get("speculators_model_type")), *(draft.get("architectures") or ()))
+    return any("eagle" in name.lower() for name in names)
+
+
+def _check_eagle(body: Mapping[str, Any], draft: Mapping[str, Any]) -> Iterator[Problem]:
+    """:param body: its outline"""
+    read = draft.get("target_hidden_size") or text_config(draft).get("hidden_size")
+    if read != body["hidden_size"]:
+        expected = f"{body['hidden_size']}, the body's hidden_size"
+        yield Problem("draft target_hidden_size", expected, f"{read}", MISFIT)
+    layers = draft.get("eagle_aux_hidden_state_layer_ids") or ()
+    if body["layers"] is not None and any(layer > body["layers"] for layer in layers):
+        expected = f"layers of the body, which has {body['layers']}"
+        yield Problem("draft eagle_aux_hidden_state_layer_ids", expected, f"{list(layers)}", MISFIT)
 
 
 def _shapes(shapes: set[tuple[Any, Any]]) -> str:
@@ -260,6 +292,32 @@ def _check_index(model: Model, by_file: Mapping[str, Tensors]) -> Iterator[Probl
 
 def _missing(names: list[str]) -> str:
     return f"{len(names)} of them missing ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
+
+
+def check_own_layers(config: Mapping[str, Any], tensors: Tensors) -> Iterator[Problem]:
+    """The layers that draft, where a body says how many it has as Qwen does since 3.5; of others nothing is told.
+
+    A quantisation may leave them out and keep the config. vLLM then drafts with what lay in memory.
+    """
+    layers = text_config(config).get("mtp_num_hidden_layers")
+    if layers is None:
+        return
+    do = "take a quantisation that kept them, or a recipe without speculation"
+    if not layers:
+        yield Problem("body mtp_num_hidden_layers", "layers that draft", f"{layers}", do)
+    elif tensors and not any("mtp" in name.split(".") for name in tensors):
+        yield Problem("body weights", f"{layers} layer{'s' * (layers > 1)} that draft, named mtp", "none", do)
+
+
+def check_eagle_weights(config: Mapping[str, Any], tensors: Tensors) -> Iterator[Problem]:
+    """A draft that knows only some tokens says which: without that, vLLM takes each of its tokens for another one."""
+    known, every = config.get("draft_vocab_size"), text_config(config).get("vocab_size")
+    if not is_eagle(config) or not known or known == every:
+        return
+    shape = next((shape for name, (_, shape) in tensors.items() if name.rpartition(".")[2] == "d2t"), None)
+    if shape != [known]:
+        seen = "none" if shape is None else f"shape {shape}"
+        yield Problem("draft weights", f"d2t, the token of the body for each of its {known}", seen, MISFIT)
 
 
 def check_assistant_weights(config: Mapping[str, Any], tensors: Tensors) -> Iterator[Problem]:

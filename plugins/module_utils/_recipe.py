@@ -1,7 +1,10 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A recipe: its shape, its checks and its defaults. ``SCHEMA`` is the one place that declares its keys."""
+"""A recipe: its shape, its checks and its defaults. ``SCHEMA`` is the one place that declares its keys.
+
+A recipe may extend another and say only what differs. What is checked, and handed on, is always the whole one.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _guard, _version
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _recipe_arguments as known
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._registry import parse_reference
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._schema import (
@@ -26,6 +30,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._schema import (
     matches,
     nearest,
     of_kind,
+    overlay,
     seen,
 )
 
@@ -34,6 +39,7 @@ REPOSITORY = r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*"
 COMMIT = r"[0-9a-f]{40}"
 REVISION = r"[A-Za-z0-9][A-Za-z0-9._/-]*"
 
+_name = matches(NAME, "lower-case letters and digits, with '.', '_' or '-' between them")
 _repository = matches(REPOSITORY, "a repository as owner/name")
 
 
@@ -86,6 +92,18 @@ def _methods(methods: Mapping[str, Any]) -> str | None:
     return None
 
 
+def _said(text: str) -> str | None:
+    return None if text.strip() else "expected a few words, seen none"
+
+
+def _rates(rates: list[float]) -> str | None:
+    if any(not 0 <= rate <= 1 for rate in rates):
+        return "expected shares from 0 to 1"
+    if sorted(rates, reverse=True) != rates:
+        return "expected shares that do not rise: a token is only accepted after the one before it"
+    return None
+
+
 _MODEL = (
     Key("repository", "string", "repository on the Hugging Face Hub", required=True, check=_repository),
     Key(
@@ -98,14 +116,69 @@ _MODEL = (
     Key("mount", "string", "where the container sees the model, read-only", required=True, check=_absolute),
 )
 
+_REFUSED = Key(
+    "refused",
+    "list",
+    "vLLM that this recipe cannot be served with, whatever image it comes in",
+    default=[],
+    keys=(
+        Key(
+            "vllm",
+            "string",
+            "range of releases, such as `>=0.25,<0.27`",
+            required=True,
+            check=_version.complaint,
+        ),
+        Key("because", "string", "what goes wrong with them", required=True, check=_said),
+    ),
+)
+_PUBLISHED = Key(
+    "published",
+    "mapping",
+    "what others measured; never what the gate holds it to",
+    keys=(
+        Key("source", "string", "who measured, where, on what, how", required=True, check=_said),
+        Key(
+            "deepest",
+            "integer",
+            "most speculative tokens that paid on this body; deeper is refused",
+            check=between(0, 64),
+        ),
+        Key("because", "string", "why deeper does not pay", check=_said),
+        Key(
+            "figures",
+            "list",
+            "one for each depth that was measured",
+            default=[],
+            keys=(
+                Key(
+                    "num_speculative_tokens",
+                    "integer",
+                    "depth; 0 without speculation",
+                    required=True,
+                    check=between(0, 64),
+                ),
+                Key(
+                    "tokens_per_second",
+                    "number",
+                    "decode speed of one stream, on chat",
+                    check=between(0, 1_000_000),
+                ),
+                Key("rates", "numbers", "share of drafts accepted, by position", default=[], check=_rates),
+            ),
+        ),
+    ),
+)
+
 SCHEMA: tuple[Key, ...] = (
     Key(
         "name",
         "string",
         "the name of the file without .yml",
         required=True,
-        check=matches(NAME, "lower-case letters and digits, with '.', '_' or '-' between them"),
+        check=_name,
     ),
+    Key("extends", "string", "the recipe that this one differs from, by name", check=_name),
     Key("description", "string", "one or two sentences for people", default=""),
     Key(
         "image",
@@ -120,6 +193,7 @@ SCHEMA: tuple[Key, ...] = (
                 required=True,
                 check=_reference,
             ),
+            _REFUSED,
         ),
     ),
     Key(
@@ -213,22 +287,75 @@ SCHEMA: tuple[Key, ...] = (
             ),
         ),
     ),
+    _PUBLISHED,
 )
 
 Told = Callable[..., None]
+Find = Callable[[str], tuple[str, str]]
+"""Text and source of the recipe of a name. Raises LookupError, with what was expected and seen."""
 
 
-def parse(text: str, source: str) -> tuple[dict[str, Any], list[Problem]]:
-    """Recipe and problems of a file's text. The recipe has its defaults, and is empty if there are problems."""
-    document = load(text, source)
+def _nowhere(name: str) -> tuple[str, str]:
+    raise LookupError(f"expected a recipe that is complete in itself, seen one that extends '{name}'")
+
+
+def parse(text: str, source: str, find: Find = _nowhere) -> tuple[dict[str, Any], list[Problem]]:
+    """Recipe and problems of a file's text. The recipe has its defaults, and is empty if there are problems.
+
+    :param find: where the recipes that it extends are looked for
+    """
+    document = _whole(text, source, find, ())
     problems = list(document.problems)
     if document.data is not None:
         told = {problem.key for problem in problems}
         problems += [p for p in validate(document.data, source, document) if p.key not in told]
     elif not problems:
         problems = [Problem(source, "", "the file is empty; docs/recipes.md says what a recipe holds")]
-    problems.sort(key=lambda problem: problem.line or 0)
+    problems.sort(key=lambda problem: (problem.source != source, problem.source, problem.line or 0))
     return ({} if problems else complete(document.data)), problems
+
+
+def _whole(text: str, source: str, find: Find, above: tuple[str, ...]) -> Document:
+    """A file on top of all that it extends; without data when those cannot be had, and the problems say why.
+
+    :param above: sources of the recipes that extend this one
+    """
+    document = load(text, source)
+    if not isinstance(document.data, dict) or "extends" not in document.data:
+        return document
+    name = document.data.pop("extends")
+    wrong = of_kind(name, "string") or _name(name)
+    if not wrong:
+        try:
+            text, below = find(name)
+        except LookupError as error:
+            wrong = str(error.args[0])
+        else:
+            chain = (*above, source)
+            if below in chain:
+                wrong = (
+                    f"expected a recipe that does not extend this one, seen {' -> '.join((*chain, below))}"
+                )
+    if wrong:
+        return Document(None, source, problems=[*document.problems, document.problem(("extends",), wrong)])
+    base = _whole(text, below, find, chain)
+    if not isinstance(base.data, dict):
+        empty = [] if base.problems else [Problem(below, "", "expected a recipe to extend, seen none")]
+        return Document(None, source, problems=[*document.problems, *base.problems, *empty])
+    base.problems += _own_name(base.data, below, base)
+    # A name is its file's own: what is locked and recorded goes by it.
+    base.data.pop("name", None)
+    return overlay(base, document)
+
+
+def _own_name(data: Mapping[str, Any], source: str, document: Document) -> list[Problem]:
+    stem = PurePath(source).name
+    if stem.endswith((".yml", ".yaml")) and isinstance(data.get("name"), str):
+        stem = stem.rpartition(".")[0]
+        if stem != data["name"]:
+            message = f"expected the file's own name '{stem}', seen '{data['name']}'"
+            return [document.problem(("name",), message)]
+    return []
 
 
 def complete(recipe: Mapping[str, Any]) -> dict[str, Any]:
@@ -240,29 +367,31 @@ def complete(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def validate(data: Any, source: str, document: Document | None = None) -> list[Problem]:
-    """Every problem of a recipe. ``source`` names the file, ``document`` knows the lines."""
-    lines = document.lines if document else {}
-    problems = check(data, SCHEMA, source, lines)
+    """Every problem of a recipe. ``source`` names the file, ``document`` knows where each value stands."""
+    document = document or Document(data, source)
+    problems = check(document, SCHEMA)
     if not isinstance(data, Mapping):
         return problems
     told = {problem.key for problem in problems}
 
     def tell(path: Path, message: str, near: str | None = None) -> None:
         if dotted(path) not in told:
-            line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), None)
-            problems.append(Problem(source, dotted(path), message, near, line))
+            problems.append(document.problem(path, message, near))
 
-    stem = PurePath(source).name
-    if stem.endswith((".yml", ".yaml")) and isinstance(data.get("name"), str):
-        stem = stem.rpartition(".")[0]
-        if stem != data["name"]:
-            tell(("name",), f"expected the file's own name '{stem}', seen '{data['name']}'")
+    def sound(name: str) -> bool:
+        return not any(re.match(rf"{name}\b", key) for key in told)
+
+    problems += [problem for problem in _own_name(data, source, document) if problem.key not in told]
     arguments = _at(data, "serve", "arguments")
     if isinstance(arguments, Mapping):
         _arguments(arguments, _at(data, "serve", "unchecked"), tell)
     _models(data, tell)
     _patches(data, tell)
     _expectations(data, tell)
+    if "image" in data and sound("image"):
+        _image(data["image"], tell)
+    if "published" in data and sound("published"):
+        _published(data["published"], arguments, tell)
     return problems
 
 
@@ -278,6 +407,12 @@ def argument_problems(arguments: Mapping[str, Any], unchecked: Sequence[str], so
 
     _arguments({name: value for name, value in arguments.items() if value is not None}, list(unchecked), tell)
     return problems
+
+
+def rule_problems(published: Any, refused: Any, source: str) -> list[Problem]:
+    """Problems of what an inventory says in place of a recipe's ``published`` and ``image.refused``; empty is none."""
+    data = {"refused": refused} | ({"published": published} if published else {})
+    return check(Document(data, source), (_REFUSED, _PUBLISHED))
 
 
 def _at(data: Any, *path: str) -> Any:
@@ -345,6 +480,12 @@ def _speculation(config: Mapping[str, Any], tell: Told) -> None:
         tell((*here, "num_speculative_tokens"), wrong)
 
 
+def _image(image: Mapping[str, Any], tell: Told) -> None:
+    wrong = _guard.refused_image(image.get("refused", ()), image["reference"])
+    if wrong:
+        tell(("image", "reference"), wrong)
+
+
 def _models(data: Mapping[str, Any], tell: Told) -> None:
     models = _at(data, "models")
     if not isinstance(models, Mapping):
@@ -369,6 +510,15 @@ def _models(data: Mapping[str, Any], tell: Told) -> None:
             path,
             f"required and missing: there is a draft, and nothing uses it; write model: {mounts['draft']}",
         )
+    method = _at(data, *map(str, path[:-1]), "method")
+    if "draft" not in mounts and isinstance(_at(data, *map(str, path[:-1])), Mapping) and model is None:
+        if method is None:
+            tell((*path[:-1], "method"), "required and missing: there is no draft that would tell it")
+        elif isinstance(method, str) and not known.drafts_by_itself(method):
+            tell(
+                path,
+                f"required and missing: method {method} takes a draft of its own; add models.draft, and write its mount",
+            )
 
 
 def _patches(data: Mapping[str, Any], tell: Told) -> None:
@@ -402,3 +552,24 @@ def _expectations(data: Mapping[str, Any], tell: Told) -> None:
         value = _at(data, "expect", key)
         if isinstance(value, (int, float)) and value > 0:
             tell(("expect", key), f"expected 0 or nothing without a speculative-config, seen {value}")
+
+
+def _published(published: Mapping[str, Any], arguments: Any, tell: Told) -> None:
+    seen_depths: list[int] = []
+    for index, figure in enumerate(published.get("figures", ())):
+        here: Path = ("published", "figures", index)
+        depth, rates = figure["num_speculative_tokens"], figure.get("rates")
+        if depth in seen_depths:
+            tell((*here, "num_speculative_tokens"), f"{depth} has its figures already")
+        seen_depths.append(depth)
+        if rates and len(rates) != depth:
+            tell((*here, "rates"), f"expected {depth}, one a position, or none, seen {len(rates)}")
+    for one, other in (("deepest", "because"), ("because", "deepest")):
+        if one in published and other not in published:
+            tell(("published", other), f"required and missing beside {one}")
+            return
+    wrong = isinstance(arguments, Mapping) and _guard.deeper(
+        arguments, published, "give this recipe a published of its own that shows that deeper pays"
+    )
+    if wrong:
+        tell(("serve", "arguments", "speculative-config", "num_speculative_tokens"), wrong)

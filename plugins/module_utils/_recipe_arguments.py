@@ -124,10 +124,23 @@ SPECULATIVE = _words(
     """
 )
 
+# Methods that propose tokens without a model of their own: from what was said before, or by layers of the body (any
+# other method that ends in mtp is another name of mtp). dspark has its layers in the body or in a draft.
+_BY_ITSELF = _words("dspark mtp ngram ngram_gpu suffix")
+
+
+def drafts_by_itself(method: str) -> bool:
+    """Whether a speculative method can do without a draft model."""
+    return method in _BY_ITSELF or method.endswith("_mtp")
+
+
 # Options a recipe does not carry, and where the value belongs instead.
 ELSEWHERE = {
     "model": "the path is models.body.mount",
     "port": "write serve.port",
+    "spec-method": "write speculative-config: {method: …}",
+    "spec-model": "write speculative-config: {model: …}",
+    "spec-tokens": "write speculative-config: {num_speculative_tokens: …}",
     "config": "write the arguments into serve.arguments",
     "api-key": "a recipe is public; set vllm_serve_api_key in the inventory, from a vault",
     "hf-token": "a recipe is public; set spark_hub_token in the inventory, from a vault",

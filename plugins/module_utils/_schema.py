@@ -47,7 +47,7 @@ class Key:
 
     :param kind: ``string``, ``integer``, ``number``, ``mapping`` (the names in ``keys`` and no other),
         ``map`` (any name; each value a mapping of ``keys``, or of any kind without them),
-        ``strings`` (a list of text), ``list`` (of mappings of ``keys``)
+        ``strings`` (a list of text), ``numbers``, ``list`` (of mappings of ``keys``)
     :param default: filled in when the key is absent; None leaves it out
     :param check: complains about a value of the right kind, or gives None
     """
@@ -63,11 +63,18 @@ class Key:
 
 @dataclass
 class Document:
-    """What a file holds. ``lines`` maps the path of a value to its line, counted from 1."""
+    """What a file holds. ``places`` maps the path of a value to its file and its line, counted from 1."""
 
     data: Any
-    lines: dict[Path, int] = field(default_factory=dict)
+    source: str
+    places: dict[Path, tuple[str, int]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+
+    def problem(self, path: Path, message: str, near: str | None = None) -> Problem:
+        """A problem of the value at ``path``, told where that stands; of an absent one, where it would."""
+        above = (path[:n] for n in range(len(path), -1, -1))
+        source, line = next((self.places[part] for part in above if part in self.places), (self.source, None))
+        return Problem(source, dotted(path), message, near, line)
 
 
 def dotted(path: Path) -> str:
@@ -113,12 +120,12 @@ def load(text: str, source: str) -> Document:
     YAML's surprises are problems, not values: a key given twice, ``on`` and ``yes`` as booleans, dates,
     ``0755``, ``1:30`` and ``8_000`` as numbers, tags, a structure that contains itself.
     """
-    document = Document(data=None)
+    document = Document(None, source)
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         if node is not None:
-            document.data = _plain(node, (), document, source, loader, ())
+            document.data = _plain(node, (), document, loader, ())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         said = " ".join(part for part in (error.context, error.problem) if part)
@@ -130,24 +137,21 @@ def load(text: str, source: str) -> Document:
     return document
 
 
-def _plain(
-    node: Any, path: Path, document: Document, source: str, loader: Any, above: tuple[int, ...]
-) -> Any:
-    document.lines[path] = line = node.start_mark.line + 1
+def _plain(node: Any, path: Path, document: Document, loader: Any, above: tuple[int, ...]) -> Any:
+    document.places[path] = document.source, node.start_mark.line + 1
 
     def problem(message: str) -> None:
-        document.problems.append(Problem(source, dotted(path), message, line=line))
+        document.problems.append(document.problem(path, message))
 
     if id(node) in above:
         problem("the value contains itself; write it out")
         return None
     above = (*above, id(node))
     if isinstance(node, yaml.MappingNode):
-        return _plain_mapping(node, path, document, source, loader, above)
+        return _plain_mapping(node, path, document, loader, above)
     if isinstance(node, yaml.SequenceNode):
         return [
-            _plain(item, (*path, index), document, source, loader, above)
-            for index, item in enumerate(node.value)
+            _plain(item, (*path, index), document, loader, above) for index, item in enumerate(node.value)
         ]
     kind = node.tag.rpartition(":")[2]
     if kind == "str":
@@ -187,8 +191,9 @@ def _integer(text: str) -> Any:
 
 
 def _plain_mapping(
-    node: Any, path: Path, document: Document, source: str, loader: Any, above: tuple[int, ...]
+    node: Any, path: Path, document: Document, loader: Any, above: tuple[int, ...]
 ) -> dict[str, Any]:
+    source = document.source
     mapping: dict[str, Any] = {}
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
@@ -207,12 +212,52 @@ def _plain_mapping(
             )  # fmt: skip
         if name in mapping:
             document.problems.append(
-                Problem(source, dotted(here), f"given twice, first in line {document.lines[here]}", line=line)
+                Problem(
+                    source, dotted(here), f"given twice, first in line {document.places[here][1]}", line=line
+                )
             )
             continue
-        mapping[name] = _plain(value_node, here, document, source, loader, above)
-        document.lines[here] = line
+        mapping[name] = _plain(value_node, here, document, loader, above)
+        document.places[here] = source, line
     return mapping
+
+
+def overlay(base: Document, over: Document) -> Document:
+    """``over`` on top of ``base``: nested mappings merged, anything else replaced, null takes a key away.
+
+    Every value is told of where it stands. A null that takes nothing away is a problem: its key is misspelled.
+    """
+    merged = Document(None, over.source, dict(base.places), [*over.problems, *base.problems])
+
+    def below(path: Path, places: Mapping[Path, Any]) -> list[Path]:
+        return [known for known in places if known[: len(path)] == path]
+
+    def lay(low: Mapping[str, Any], high: Mapping[str, Any], path: Path) -> dict[str, Any]:
+        if path in over.places:
+            merged.places[path] = over.places[path]
+        data = dict(low)
+        for name, value in high.items():
+            here = (*path, name)
+            mine = data.get(name)
+            if isinstance(mine, Mapping) and isinstance(value, Mapping):
+                data[name] = lay(mine, value, here)
+                continue
+            for known in below(here, merged.places):
+                del merged.places[known]
+            if value is not None:
+                data[name] = value
+                merged.places |= {known: over.places[known] for known in below(here, over.places)}
+            elif name in data:
+                del data[name]
+            else:
+                near = nearest(name, data)
+                told = f"; nearest: {near}" if near else ""
+                message = f"null takes a key away, and {base.source} has no such key{told}"
+                merged.problems.append(over.problem(here, message, near))
+        return data
+
+    merged.data = lay(base.data, over.data, ())
+    return merged
 
 
 def dump(data: Mapping[str, Any]) -> str:
@@ -238,8 +283,10 @@ _KINDS: dict[str, tuple[str, tuple[type, ...]]] = {
     "mapping": ("a mapping", (dict,)),
     "map": ("a mapping", (dict,)),
     "strings": ("a list of text", (list,)),
+    "numbers": ("a list of numbers", (list,)),
     "list": ("a list of mappings", (list,)),
 }
+_ITEMS = {"strings": "string", "numbers": "number"}
 
 
 def of_kind(value: Any, kind: str) -> str | None:
@@ -253,19 +300,15 @@ def of_kind(value: Any, kind: str) -> str | None:
     return None
 
 
-def check(
-    data: Any, keys: tuple[Key, ...], source: str, lines: Mapping[Path, int] | None = None, path: Path = ()
-) -> list[Problem]:
-    """Every problem of a mapping against its declared keys."""
-    at = lines or {}
+def check(document: Document, keys: tuple[Key, ...]) -> list[Problem]:
+    """Every problem of a document that is a mapping of declared keys."""
+    return _check(document.data, keys, document, ())
 
-    def problem(where: Path, message: str, near: str | None = None) -> Problem:
-        line = next((at[where[:n]] for n in range(len(where), -1, -1) if where[:n] in at), None)
-        return Problem(source, dotted(where), message, near, line)
 
+def _check(data: Any, keys: tuple[Key, ...], document: Document, path: Path) -> list[Problem]:
     wrong = of_kind(data, "mapping")
     if wrong:
-        return [problem(path, wrong)]
+        return [document.problem(path, wrong)]
     problems = []
     declared = {key.name: key for key in keys}
     meant = set()
@@ -274,46 +317,39 @@ def check(
             near = nearest(name, declared.keys() - data.keys()) or nearest(name, declared)
             meant.add(near)
             told = f"nearest valid key: {near}" if near else f"valid keys: {', '.join(declared)}"
-            problems.append(problem((*path, name), f"unknown key; {told}", near))
+            problems.append(document.problem((*path, name), f"unknown key; {told}", near))
     for key in keys:
         here = (*path, key.name)
         if key.name not in data:
             if key.required and key.name not in meant:
-                problems.append(problem(here, f"required and missing: {key.meaning}"))
+                problems.append(document.problem(here, f"required and missing: {key.meaning}"))
             continue
-        problems += _check_value(data[key.name], key, source, lines, here, problem)
+        problems += _check_value(data[key.name], key, document, here)
     return problems
 
 
-def _check_value(
-    value: Any,
-    key: Key,
-    source: str,
-    lines: Mapping[Path, int] | None,
-    path: Path,
-    problem: Callable[..., Problem],
-) -> list[Problem]:
+def _check_value(value: Any, key: Key, document: Document, path: Path) -> list[Problem]:
     wrong = of_kind(value, key.kind)
     if wrong:
-        return [problem(path, wrong)]
+        return [document.problem(path, wrong)]
     problems = []
     if key.kind == "mapping":
-        problems += check(value, key.keys, source, lines, path)
+        problems += _check(value, key.keys, document, path)
     elif key.kind == "map" and key.keys:
         for name, item in value.items():
-            problems += check(item, key.keys, source, lines, (*path, name))
+            problems += _check(item, key.keys, document, (*path, name))
     elif key.kind == "list":
         for index, item in enumerate(value):
-            problems += check(item, key.keys, source, lines, (*path, index))
-    elif key.kind == "strings":
+            problems += _check(item, key.keys, document, (*path, index))
+    elif key.kind in _ITEMS:
         for index, item in enumerate(value):
-            wrong = of_kind(item, "string")
+            wrong = of_kind(item, _ITEMS[key.kind])
             if wrong:
-                problems.append(problem((*path, index), wrong))
+                problems.append(document.problem((*path, index), wrong))
     if not problems and key.check:
         complaint = key.check(value)
         if complaint:
-            problems.append(problem(path, complaint))
+            problems.append(document.problem(path, complaint))
     return problems
 
 

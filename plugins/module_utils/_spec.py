@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._arguments import render
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe import argument_problems
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._guard import deeper, refused_image
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe import argument_problems, rule_problems
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._store import snapshot_path
 
 SECURITY = ("least", "recipe")
@@ -138,12 +139,14 @@ def serving_record(inputs: Mapping[str, Any]) -> dict[str, Any]:
 
     The container is made of it, ``state.json`` records it after the gate, and a rollback starts what is recorded.
 
-    :param inputs: those of :func:`container_spec`, and ``recipe`` (its name), ``acceptance_floor``, ``minimum_drafts``,
-        ``memory_fraction``, ``memory_minimum_bytes`` (or None)
+    :param inputs: those of :func:`container_spec` and of :func:`serving_refusals`, and ``recipe`` (its name),
+        ``acceptance_floor``, ``minimum_drafts``, ``memory_fraction``, ``memory_minimum_bytes`` (or None)
     :returns: ``{recipe, container, models, files, gate: {served_model, base_url, speculation (or None),
         acceptance_floor, minimum_drafts}, memory: {fraction, minimum_bytes (or None)}}``; no secret
-    :raises SpecError: as :func:`container_spec`
+    :raises SpecError: as :func:`container_spec`, and with what :func:`serving_refusals` tells
     """
+    if refused := serving_refusals(inputs):
+        raise SpecError("\n".join(refused))
     arguments = merge(inputs["arguments"], inputs["extra_arguments"])
     names = arguments.get("served-model-name") or (inputs["models"].get("body") or {}).get("mount")
     return {
@@ -180,6 +183,23 @@ def variant(serving: Mapping[str, Any], speculation: Mapping[str, Any] | None) -
         "container": {**serving["container"], "command": command},
         "gate": {**serving["gate"], "speculation": None if speculation is None else dict(speculation)},
     }
+
+
+def serving_refusals(inputs: Mapping[str, Any]) -> list[str]:
+    """What the recipe knows against what a host would serve, as inventory and recipe have it together.
+
+    :param inputs: ``arguments``, ``extra_arguments``, ``image``, ``published`` and ``refused`` (of the recipe, or
+        empty), ``allow_deeper``
+    :raises SpecError: `published` or `refused` is not as a recipe has it
+    """
+    if problems := rule_problems(inputs["published"], inputs["refused"], "vllm_serve"):
+        raise SpecError("\n".join(map(str, problems)))
+    found = [refused_image(inputs["refused"], inputs["image"])]
+    if not inputs["allow_deeper"]:
+        arguments = merge(inputs["arguments"], inputs["extra_arguments"])
+        do = "set vllm_serve_allow_deeper: true to go deeper all the same"
+        found.append(deeper(arguments, inputs["published"], do))
+    return [refusal for refusal in found if refusal]
 
 
 def gate_files(patches: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:

@@ -100,8 +100,8 @@ options:
     default: false
   pair:
     description:
-      - Repositories of the body and of its draft. With O(settled_only), the look also says whether the draft fits the body (see
-        M(sparkfleet.vllm.model_pair)), as RV(fits).
+      - Repositories of the body and of its draft, or of a body alone that drafts with layers of its own. With O(settled_only), the
+        look also says whether the draft fits the body (see M(sparkfleet.vllm.model_pair)), as RV(fits).
     type: list
     elements: str
     default: []
@@ -383,15 +383,15 @@ def run(module: AnsibleModule) -> list[_snapshot.Report]:
 
 
 def fits(paths: dict[str, Path], pair: list[str]) -> bool:
-    """Whether two snapshots that are whole are a body and its draft. What cannot be read fits nothing."""
+    """Whether snapshots that are whole are a body and its draft. What cannot be read fits nothing."""
     try:
-        body, draft = (
+        body, *drafts = (
             _model.read(name, paths[repository])
-            for name, repository in zip(("body", "draft"), pair, strict=True)
+            for name, repository in zip(("body", "draft")[: len(pair)], pair, strict=True)
         )
     except (OSError, KeyError, ValueError):
         return False
-    return not _pairing.judge(body, draft)[0]
+    return not _pairing.judge(body, drafts[0] if drafts else None, drafts_itself=not drafts)[0]
 
 
 def outcome(module: AnsibleModule, reports: list[_snapshot.Report]) -> dict[str, Any]:

@@ -17,7 +17,8 @@ description:
   - Compares the draft's C(backbone_hidden_size) with the body's hidden size, the vocabularies, the draft's layer types
     with the body's, and head size and key/value heads of each layer type, because a draft reads the body's cache.
   - Checks that every safetensors file is whole (header, offsets without gap or overlap, file size) and holds what the
-    index says. For a Gemma 4 assistant, that every linear weight is there and shaped as its config says.
+    index says. For a Gemma 4 assistant, that every linear weight is there and shaped as its config says; for an EAGLE-3 draft,
+      that it reads this body's hidden states and says which tokens it knows.
   - Reports all problems at once. Reads a few megabytes, no weights, and needs nothing but Python.
 options:
   body:
@@ -27,6 +28,10 @@ options:
   draft:
     description: Snapshot of the draft on the host. Without one, only the body's own files are checked.
     type: path
+  drafts_itself:
+    description: The body speculates with layers of its own, as with method C(mtp) and no draft. Checks that they are there.
+    type: bool
+    default: false
 attributes:
   check_mode:
     description: The same as a run. A snapshot that is not there yet is skipped, with a note.
@@ -95,7 +100,11 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils import _model, _pa
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={"body": {"type": "path", "required": True}, "draft": {"type": "path"}},
+        argument_spec={
+            "body": {"type": "path", "required": True},
+            "draft": {"type": "path"},
+            "drafts_itself": {"type": "bool", "default": False},
+        },
         supports_check_mode=True,
     )
     folders = {name: Path(module.params[name]) for name in ("body", "draft") if module.params[name]}
@@ -115,7 +124,7 @@ def main() -> None:
             "verify the snapshot with verify full, or correct the repository",
             problems=[],
         )
-    problems, facts = _pairing.judge(models["body"], models.get("draft"))
+    problems, facts = _pairing.judge(models["body"], models.get("draft"), module.params["drafts_itself"])
     result: dict[str, Any] = {
         "changed": False,
         "facts": facts,

@@ -30,6 +30,21 @@ options:
     description: Seconds that vLLM gets to answer.
     type: int
     default: 180
+  refused:
+    description:
+      - Releases of vLLM that the recipe cannot be served with. The image says which one it holds, whatever its tag.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      vllm:
+        description: Range of releases, such as C(>=0.25,<0.27).
+        type: str
+        required: true
+      because:
+        description: What goes wrong with them.
+        type: str
+        required: true
   memory:
     description:
       - Memory that asking may take, in bytes or as C(4g).
@@ -81,9 +96,11 @@ reason:
   returned: always
   sample: "argument --tool-call-parser: invalid choice"
 diagnosis:
-  description: Stable name of what is wrong, as M(sparkfleet.vllm.spec_decode_assert) gives one.
+  description:
+    - Stable name of what is wrong, as M(sparkfleet.vllm.spec_decode_assert) gives one.
+    - V(version_refused) where the image holds a vLLM of O(refused), V(arguments_refused) where vLLM refuses the arguments.
   type: str
-  returned: when vLLM refuses the arguments
+  returned: when it is not to be served
   sample: arguments_refused
 vllm_version:
   description: Version of vLLM in the image.
@@ -108,7 +125,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _validate
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _guard, _validate, _version
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._container import is_secret, mask
 
 try:
@@ -219,6 +236,15 @@ def main() -> None:
         argument_spec={
             "container": {"type": "dict", "required": True},
             "timeout": {"type": "int", "default": 180},
+            "refused": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "vllm": {"type": "str", "required": True},
+                    "because": {"type": "str", "required": True},
+                },
+            },
             "memory": {"type": "str", "default": "4g"},
         },
         supports_check_mode=True,
@@ -226,6 +252,9 @@ def main() -> None:
     if LIBRARY_IMPORT_ERROR:
         module.fail_json(msg=missing_required_lib("docker"), exception=LIBRARY_IMPORT_ERROR)
     container, timeout, memory = (module.params[name] for name in ("container", "timeout", "memory"))
+    for rule in module.params["refused"]:
+        if wrong := _version.complaint(rule["vllm"]):
+            module.fail_json(msg=f"refused.vllm: {wrong}")
     for name in ("image", "command"):
         if not container.get(name):
             module.fail_json(msg=f"container.{name}: expected one, as docker_container takes it, got none")
@@ -249,6 +278,13 @@ def main() -> None:
         result |= {"vllm_version": verdict.version}
     if verdict.peak_bytes:
         result |= {"seconds": round(time.monotonic() - began, 1), "peak_bytes": verdict.peak_bytes}
+    if reason := _guard.refused(module.params["refused"], verdict.version):
+        module.fail_json(
+            msg=f"{_guard.refusal(image, verdict.version, reason)}. Nothing was touched",
+            changed=False,
+            diagnosis="version_refused",
+            **result | {"accepted": False, "reason": reason},
+        )
     if not verdict.accepted:
         module.fail_json(
             msg=_validate.refusal(image, verdict), changed=False, diagnosis="arguments_refused", **result

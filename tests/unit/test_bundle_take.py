@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import recipe_lab
 from ansible.errors import AnsibleActionFail
-from ansible_collections.sparkfleet.vllm.plugins.action import bundle_take, bundle_write
+from ansible_collections.sparkfleet.vllm.plugins.action import bundle_take, bundle_write, recipe_load
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _lock, _recipe
 
 PATCH = b"pass\n"
@@ -197,6 +197,26 @@ def test_another_recipe_than_asked_for_is_refused(controller):
 
 
 # -- how the controller makes one
+
+
+def test_the_recipe_of_a_bundle_is_complete_in_itself(held, tmp_path):
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "mine.yml").write_bytes(held.texts["recipe.yml"])
+    path = tmp_path / "recipes" / "more.yml"
+    path.write_text("name: more\nextends: mine\nserve: {port: 8123}\n")
+    arguments = {
+        "lock": {**held.lock, "patches": []},
+        "recipe_path": path,
+        "lock_path": tmp_path / "more.lock.yml",
+    }
+    written = bundle_write.texts(arguments, tmp_path)["recipe.yml"].decode()
+    recipe, problems = _recipe.parse(written, "more.yml")
+    assert problems == []
+    assert recipe == recipe_load.load(path, tmp_path)
+    assert (recipe["name"], recipe["serve"]["port"]) == ("more", 8123)
+    # One that extends nothing keeps its comments.
+    arguments["recipe_path"] = tmp_path / "recipes" / "mine.yml"
+    assert bundle_write.texts(arguments, tmp_path)["recipe.yml"] == held.texts["recipe.yml"]
 
 
 def test_the_lock_of_a_bundle_is_the_file_and_carries_nothing_of_run_time(held, tmp_path):

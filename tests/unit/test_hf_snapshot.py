@@ -138,6 +138,11 @@ def test_a_look_says_whether_the_draft_fits(call, lab, tmp_path):
     assert call(snapshots=other, **asked | {"pair": ["org/body", "org/wrong"]})["fits"] is False
     assert call(snapshots=both, **asked | {"pair": ["org/body", "org/else"]})["fits"] is False
     assert "fits" not in call(snapshots=both, settled_only=True)
+    assert call(snapshots=both, settled_only=True, pair=["org/body"])["fits"] is True
+    promised = json.dumps(json.loads(files["body"]["config.json"]) | {"mtp_num_hidden_layers": 1}).encode()
+    alone = [lab.add("org/alone", files["body"] | {"config.json": promised})]
+    call(snapshots=alone)
+    assert call(snapshots=alone, settled_only=True, pair=["org/alone"])["fits"] is False
 
 
 def test_two_snapshots_in_one_execution(call, lab):

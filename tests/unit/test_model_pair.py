@@ -54,6 +54,13 @@ def test_a_body_alone(call):
     assert set(call(draft=None)["facts"]) == {"body"}
 
 
+def test_a_body_that_lost_its_own_draft(call, pair):
+    config = json.loads((pair / "body/config.json").read_text())
+    (pair / "body/config.json").write_text(json.dumps(config | {"mtp_num_hidden_layers": 1}))
+    assert not call(draft=None).get("failed")
+    assert "named mtp, seen none" in call(draft=None, drafts_itself=True)["msg"]
+
+
 def test_every_reason_is_given(call, pair):
     config = json.loads((pair / "draft/config.json").read_text())
     config["backbone_hidden_size"] = 7

@@ -104,6 +104,86 @@ def test_a_draft_of_another_kind_is_held_against_the_vocabulary_only():
     assert len(problems(BODY, {**other, "vocab_size": 32000})) == 1
 
 
+# -- EAGLE-3, in the two forms that drafts of it come in
+
+EAGLE: dict[str, Any] = {
+    "architectures": ["Eagle3DraftModel"],
+    "speculators_model_type": "eagle3",
+    "draft_vocab_size": 32000,
+    "eagle_aux_hidden_state_layer_ids": [0, 1, 2],
+    "target_hidden_size": None,
+    "transformer_layer_config": {
+        "model_type": "llama", "hidden_size": 2816, "vocab_size": 262144, "num_hidden_layers": 1,
+        "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 176,
+    },
+}  # fmt: skip
+PLAIN = {
+    "architectures": ["LlamaForCausalLMEagle3"], "hidden_size": 1024, "target_hidden_size": 2816, "vocab_size": 262144,
+    "num_hidden_layers": 1, "layer_types": ["full_attention"], "head_dim": 64, "num_key_value_heads": 2,
+}  # fmt: skip
+
+
+def test_an_eagle_draft_that_fits_is_not_taken_for_an_assistant():
+    assert problems(BODY, EAGLE) == []
+    # Layers and heads of its own are its own affair: it has a cache for them.
+    assert problems(BODY, PLAIN) == []
+
+
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [
+        ({**EAGLE, "target_hidden_size": 5376}, "draft target_hidden_size: expected 2816, the body's hidden_size, seen 5376"),
+        ({**PLAIN, "target_hidden_size": None}, "expected 2816, the body's hidden_size, seen 1024"),
+        ({**EAGLE, "eagle_aux_hidden_state_layer_ids": [2, 30, 57]}, "layers of the body, which has 3, seen [2, 30, 57]"),
+        ({**EAGLE, "transformer_layer_config": {"hidden_size": 2816, "vocab_size": 128256}}, "draft vocab_size: expected 262144"),
+    ],
+)  # fmt: skip
+def test_an_eagle_draft_of_another_body_is_named(other, expected):
+    (problem,) = problems(BODY, other)
+    assert expected in problem
+
+
+def test_an_eagle_draft_with_a_vocabulary_of_its_own_says_what_its_tokens_are():
+    def told(config, tensors):
+        return [str(problem) for problem in _pairing.check_eagle_weights(config, tensors)]
+
+    assert told(EAGLE, {"d2t": ("I64", [32000])}) == []
+    assert told(PLAIN, {}) == told(DRAFT, {}) == []
+    (missing,) = told(EAGLE, {"lm_head.weight": ("BF16", [32000, 2816])})
+    assert "expected d2t, the token of the body for each of its 32000, seen none" in missing
+    assert "seen shape [64000]" in told(EAGLE, {"d2t": ("I64", [64000])})[0]
+    whole = model(None)
+    found, _facts = _pairing.judge(whole, Model("draft", json.dumps(EAGLE), None, whole.weights))
+    assert "d2t" in str(found[-1])
+
+
+# -- a body that drafts with layers of its own
+
+
+def own_layers(layers, *names):
+    config = {
+        "architectures": ["Qwen3_5MoeForConditionalGeneration"],
+        "text_config": {"mtp_num_hidden_layers": layers},
+    }
+    return [
+        str(problem) for problem in _pairing.check_own_layers(config, dict.fromkeys(names, ("BF16", [1])))
+    ]
+
+
+def test_the_layers_that_draft_are_in_the_body():
+    assert own_layers(1, "model.layers.0.a.weight", "mtp.layers.0.a.weight") == []
+    assert own_layers(None, "model.layers.0.a.weight") == [], "of another kind of body nothing is known"
+    (lost,) = own_layers(1, "model.layers.0.a.weight")
+    assert "expected 1 layer that draft, named mtp, seen none; take a quantisation that kept them" in lost
+    assert "expected layers that draft, seen 0" in own_layers(0, "mtp.fc.weight")[0]
+
+
+def test_they_are_asked_for_only_where_they_draft():
+    whole = model(None, config=BODY | {"mtp_num_hidden_layers": 1})
+    assert _pairing.judge(whole, None)[0] == []
+    assert len(_pairing.judge(whole, None, drafts_itself=True)[0]) == 1
+
+
 # -- weight files
 
 

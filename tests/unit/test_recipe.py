@@ -38,7 +38,7 @@ def test_the_shipped_recipe_is_the_recipe():
     recipe, problems = parse(TEXT, FILE)
     assert problems == []
     draft = "/models/gemma-4-26B-A4B-it-assistant"
-    assert recipe["image"] == {"reference": "vllm/vllm-openai:gemma4-0505-arm64-cu130"}
+    assert recipe["image"]["reference"] == "vllm/vllm-openai:gemma4-0505-arm64-cu130"
     assert (
         recipe["models"]["body"]["repository"] == "coolthor/Huihui-gemma-4-26B-A4B-it-abliterated-FP8-Dynamic"
     )
@@ -270,8 +270,105 @@ def test_speculation_is_never_judged_on_no_drafts_at_all(recipe):
 
 def test_speculation_without_a_draft_needs_no_model(recipe):
     del recipe["models"]["draft"]
+    del recipe["published"]
     recipe["serve"]["arguments"]["speculative-config"] = {"method": "ngram", "num_speculative_tokens": 3}
     assert validate(recipe, FILE) == []
+
+
+@pytest.mark.parametrize("method", ["mtp", "qwen3_5_mtp", "ngram", "suffix"])
+def test_a_draft_that_comes_with_the_body_needs_no_model_of_its_own(recipe, method):
+    del recipe["models"]["draft"]
+    recipe["serve"]["arguments"]["speculative-config"] = {"method": method, "num_speculative_tokens": 1}
+    assert validate(recipe, FILE) == []
+    assert _recipe.complete(recipe)["expect"]["minimum_drafts"] == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "key", "says"),
+    [
+        ("eagle3", "model", "method eagle3 takes a draft of its own; add models.draft"),
+        ("draft_model", "model", "takes a draft of its own"),
+        (None, "method", "there is no draft that would tell it"),
+    ],
+)
+def test_a_method_that_takes_a_draft_is_not_without_one(recipe, method, key, says):
+    del recipe["models"]["draft"]
+    config = {"num_speculative_tokens": 1} | ({"method": method} if method else {})
+    recipe["serve"]["arguments"]["speculative-config"] = config
+    assert says in str(problems_of(recipe)[f"serve.arguments.speculative-config.{key}"])
+
+
+@pytest.mark.parametrize("name", ["spec-method", "spec-model", "spec-tokens"])
+def test_speculation_is_said_in_one_place(recipe, name):
+    recipe["serve"]["arguments"][name] = 4
+    assert "write speculative-config:" in str(problems_of(recipe)[f"serve.arguments.{name}"])
+
+
+# -- what is published, and what is refused
+
+PUBLISHED: dict[str, Any] = {
+    "source": "somebody, on one Spark",
+    "deepest": 1,
+    "because": "two are not better",
+    "figures": [{"num_speculative_tokens": 1, "tokens_per_second": 52.6, "rates": [0.69]}],
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "key", "says"),
+    [
+        (("source",), ..., "published.source", "required and missing"),
+        (("source",), " ", "published.source", "expected a few words"),
+        (("because",), ..., "published.because", "required and missing beside deepest"),
+        (("deepest",), ..., "published.deepest", "required and missing beside because"),
+        (("deepest",), -1, "published.deepest", "0 to 64"),
+        (("figures", 0, "rates"), [0.69, 0.4], "published.figures[0].rates", "expected 1, one a position, or none, seen 2"),
+        (("figures", 0, "rates"), [69], "published.figures[0].rates", "from 0 to 1"),
+        (("figures", 0, "rates"), ["69 %"], "published.figures[0].rates[0]", "a number"),
+        (("figures",), [{"num_speculative_tokens": 2, "rates": [0.4, 0.6]}], "published.figures[0].rates", "do not rise"),
+        (("figures",), [{"num_speculative_tokens": 1}] * 2, "published.figures[1].num_speculative_tokens", "1 has its figures already"),
+        (("figures",), [{"rates": []}], "published.figures[0].num_speculative_tokens", "required and missing"),
+    ],
+)  # fmt: skip
+def test_what_is_published_is_consistent(recipe, path, value, key, says):
+    recipe["published"] = copy.deepcopy(PUBLISHED)
+    assert validate(recipe, FILE) == []
+    put(recipe["published"], path, value)
+    assert says in str(problems_of(recipe)[key])
+
+
+def test_unknown_figures_are_left_out_and_not_invented(recipe):
+    recipe["published"] = {"source": "a model card, without a figure"}
+    assert validate(recipe, FILE) == []
+    assert _recipe.complete(recipe)["published"] == {**recipe["published"], "figures": []}
+
+
+def test_a_recipe_that_goes_deeper_than_what_it_says_paid_is_refused(recipe):
+    recipe["published"] = PUBLISHED
+    config = recipe["serve"]["arguments"]["speculative-config"]
+    config["num_speculative_tokens"] = 2
+    (problem,) = validate(recipe, FILE)
+    assert problem.key == "serve.arguments.speculative-config.num_speculative_tokens"
+    assert (
+        "seen 2: two are not better. Published: 1 token 52.6 tok/s at 69 % (somebody, on one Spark)"
+        in str(problem)
+    )
+    recipe["published"] = {**PUBLISHED, "deepest": 2}
+    assert validate(recipe, FILE) == []
+
+
+def test_an_image_whose_tag_names_a_refused_release_is_refused_with_the_reason(recipe):
+    recipe["image"] |= {
+        "reference": "vllm/vllm-openai:v0.26.0-cu130",
+        "refused": [{"vllm": ">=0.25,<0.27", "because": "it dies at the start"}],
+    }
+    problem = problems_of(recipe)["image.reference"]
+    assert "seen vLLM 0.26.0-cu130 in vllm/vllm-openai:v0.26.0-cu130: it dies at the start" in str(problem)
+    for good in ("v0.27.0", "nightly", "gemma4-0505-arm64-cu130"):
+        recipe["image"]["reference"] = f"vllm/vllm-openai:{good}"
+        assert validate(recipe, FILE) == []
+    recipe["image"]["refused"][0]["vllm"] = "0.25.*"
+    assert "a range of releases" in str(problems_of(recipe)["image.refused[0].vllm"])
 
 
 def test_defaults_are_filled_in_and_what_is_given_is_not_touched(recipe):
@@ -329,7 +426,9 @@ def rows(keys: tuple[Key, ...], prefix: str = "") -> list[str]:
         default = (
             "required" if key.required else "" if key.default is None else f"`{json.dumps(key.default)}`"
         )
-        kind = {"strings": "list of text", "map": "mapping"}.get(key.kind, key.kind)
+        kind = {"strings": "list of text", "numbers": "list of numbers", "map": "mapping"}.get(
+            key.kind, key.kind
+        )
         told.append(f"| `{name}` | {kind} | {default} | {key.meaning} |")
         told += rows(key.keys, f"{name}[]." if key.kind == "list" else f"{name}.")
     return told

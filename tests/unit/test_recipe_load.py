@@ -108,6 +108,52 @@ def test_a_wrong_recipe_stops_before_any_host_is_touched(site, edit, says):
     assert not site.connected.exists()
 
 
+def test_a_recipe_beside_the_inventory_extends_a_shipped_one_and_has_a_lock_of_its_own(site, upstream):
+    (site.folder / "recipes" / "mine.yml").write_text(
+        f"name: mine\nextends: {NAME}\nserve: {{port: 8123, arguments: {{max-num-seqs: 4}}}}\n"
+    )
+    status, told = site.run("load.yml", "-e", "spark_recipe=mine")
+    assert status == 0, told
+    assert "8123" in told and not site.connected.exists()
+    lock = yaml.safe_load((site.folder / "locks" / "mine.lock.yml").read_text())
+    assert lock["recipe"] == "mine"
+    assert not site.lock_path.exists()
+
+
+def test_problems_of_an_extended_recipe_name_its_file_and_stop_before_any_host(site):
+    site.recipe("base", ("port: 8000", "port: 80000"))
+    (site.folder / "recipes" / "mine.yml").write_text("name: mine\nextends: base\nimage: {referense: a}\n")
+    status, told = site.run("load.yml", "-e", "spark_recipe=mine")
+    flat = " ".join(told.split())
+    assert status == 2 and "2 problems" in flat
+    assert "recipes/mine.yml:3: image.referense" in flat and "recipes/base.yml:" in flat
+    (site.folder / "recipes" / "mine.yml").write_text("name: mine\nextends: bass\n")
+    flat = " ".join(site.run("load.yml", "-e", "spark_recipe=mine")[1].split())
+    assert "recipes/mine.yml:2: extends: expected one of base, " in flat and "nearest: base" in flat
+    assert not site.connected.exists()
+
+
+DEEPER = {"vllm_serve_extra_arguments": {"speculative-config": {"num_speculative_tokens": 4}}}
+
+
+def test_an_inventory_that_goes_deeper_than_what_paid_stops_before_any_host(site, upstream):
+    # On one host of two: the run stops for both.
+    site.hosts["spark-b"] = {"ansible_host": "192.0.2.2", **DEEPER}
+    status, told = site.run(ROOT / "playbooks" / "site.yml")
+    flat = " ".join(told.split())
+    assert status == 2
+    for words in ("at most 1", "seen 4:", "52.4 tok/s", "vllm_serve_allow_deeper: true"):
+        assert words in flat, told
+    assert not site.connected.exists()
+
+
+def test_an_inventory_that_means_it_goes_deeper(site, upstream):
+    site.variables |= DEEPER | {"vllm_serve_allow_deeper": True}
+    _status, told = site.run(ROOT / "playbooks" / "site.yml")
+    assert "at most 1" not in told
+    assert site.connected.exists()
+
+
 def test_the_hosts_of_these_tests_cannot_be_reached(site):
     (site.folder / "ping.yml").write_text("- {hosts: sparks, gather_facts: false, tasks: [{ping: }]}\n")
     assert "UNREACHABLE" in site.run("ping.yml")[1]

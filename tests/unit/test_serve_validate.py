@@ -111,6 +111,35 @@ def test_accepted(call, check):
     assert engine.removed == [*engine.left, engine.probe]
 
 
+RULES = [
+    {"vllm": "<0.21", "because": "it lacks the draft's code"},
+    {"vllm": ">=0.25,<0.27", "because": "it dies at the start"},
+]
+
+
+@pytest.mark.parametrize("said", [ACCEPTED, REFUSED], ids=["accepted", "refused"])
+def test_the_image_says_which_vllm_it_holds_and_the_recipe_whether_that_will_do(call, said):
+    engine = Engine({**said, "version": "0.26.1rc1.dev7+gabc"})
+    result = call(engine, refused=RULES)
+    assert result["failed"] and result["diagnosis"] == "version_refused" and not result["accepted"]
+    assert result["vllm_version"] == "0.26.1rc1.dev7+gabc"
+    assert f"seen vLLM 0.26.1rc1.dev7+gabc in {CONTAINER['image']}: it dies at the start" in result["msg"]
+    assert "it lacks" in call(Engine({**said, "version": "0.20.2"}), refused=RULES)["msg"]
+    assert engine.removed == [engine.probe]
+
+
+def test_a_rule_that_is_no_range_is_told_before_anything_runs(call):
+    engine = Engine()
+    result = call(engine, refused=[{"vllm": "0.25.*", "because": "x"}])
+    assert result["failed"] and "refused.vllm: expected a range of releases" in result["msg"]
+    assert engine.created == []
+
+
+def test_a_version_that_is_not_refused_or_not_known_is_not_held_against_it(call):
+    for version in ("0.27.0", "0.33.1.dev3", "0.21.0", None):
+        assert call(Engine({**ACCEPTED, "version": version}), refused=RULES)["accepted"]
+
+
 def test_refused_by_vllm(call):
     engine = Engine(REFUSED, log="ValueError: the draft is of another body")
     result = call(engine)

@@ -158,6 +158,7 @@ def test_a_port_beside_the_published_one_is_refused():
 
 RECORD = {
     "recipe": "r", "acceptance_floor": 0.4, "minimum_drafts": 200, "memory_fraction": 0.65, "memory_minimum_bytes": None,
+    "published": {}, "allow_deeper": False, "refused": [],
 }  # fmt: skip
 
 
@@ -178,6 +179,73 @@ def test_the_record_holds_what_is_started_and_by_what_it_passes():
     }
     assert [file.get("host_path") for file in made["files"]] == ["/srv/s/patches/1/a.py", None]
     assert json.loads(json.dumps(made)) == made, "it is compared with what a file holds"
+
+
+PUBLISHED = {
+    "source": "somebody, on one Spark",
+    "deepest": 1,
+    "because": "the third token is hardly ever right",
+    "figures": [
+        {"num_speculative_tokens": 0, "tokens_per_second": 39.3, "rates": []},
+        {"num_speculative_tokens": 4, "tokens_per_second": 52.4, "rates": [0.65, 0.43, 0.29, 0.21]},
+    ],
+}
+DEEP = {"speculative-config": {"num_speculative_tokens": 4}}
+
+
+def test_deeper_than_what_paid_is_refused_with_reason_and_figures_unless_it_is_allowed():
+    for inputs in ({"extra_arguments": DEEP}, {"arguments": DEEP | {"served-model-name": "m"}}):
+        with pytest.raises(SpecError) as caught:
+            record(published=PUBLISHED, **inputs)
+        for words in (
+            "at most 1, the deepest that paid on this body, seen 4: the third token is hardly ever right",
+            "no speculation 39.3 tok/s; 4 tokens 52.4 tok/s at 65/43/29/21 % (somebody, on one Spark)",
+            "Do: take num_speculative_tokens: 1, or set vllm_serve_allow_deeper: true",
+        ):
+            assert words in str(caught.value)
+    assert record(published=PUBLISHED, extra_arguments=DEEP, allow_deeper=True)
+    assert record(extra_arguments=DEEP), "nothing is published, so nothing is known against it"
+
+
+def test_a_schedule_of_depths_is_as_deep_as_its_deepest():
+    schedule = {"num_speculative_tokens": 1, "num_speculative_tokens_per_batch_size": [[1, 4, 1], [5, 16, 3]]}
+    with pytest.raises(SpecError, match="at most 1, the deepest that paid on this body, seen 3"):
+        record(published=PUBLISHED, extra_arguments={"speculative-config": schedule})
+
+
+def test_where_no_depth_paid_there_is_to_be_none():
+    with pytest.raises(SpecError, match="Do: serve without speculation, or"):
+        record(published=PUBLISHED | {"deepest": 0})
+
+
+@pytest.mark.parametrize(
+    ("inputs", "says"),
+    [
+        ({"refused": [{"vllm": "0.25.*", "because": "x"}]}, "vllm_serve: refused[0].vllm: expected a range of releases"),
+        ({"refused": [{"vllm": "<1.0"}]}, "refused[0].because: required and missing"),
+        ({"published": {"deepest": 1}}, "vllm_serve: published.source: required and missing"),
+        ({"published": PUBLISHED | {"figures": [{"rates": []}]}}, "figures[0].num_speculative_tokens: required"),
+    ],
+)  # fmt: skip
+def test_rules_of_an_inventory_are_held_to_the_shape_that_a_recipe_has(inputs, says):
+    with pytest.raises(SpecError) as caught:
+        record(**inputs)
+    assert says in str(caught.value)
+
+
+def test_what_is_not_deeper_passes():
+    for extra in ({}, {"speculative-config": None}, {"speculative-config": {"num_speculative_tokens": 1}}):
+        assert record(published=PUBLISHED, extra_arguments=extra)
+
+
+def test_an_image_of_an_inventory_is_held_to_the_recipes_rules_by_its_tag():
+    rules = [{"vllm": ">=0.25,<0.27", "because": "it dies at the start"}]
+    with pytest.raises(
+        SpecError, match=r"seen vLLM 0.26.0 in vllm/vllm-openai:v0.26.0@sha256:a+: it dies at the start"
+    ):
+        record(refused=rules, image="vllm/vllm-openai:v0.26.0@sha256:" + "a" * 64)
+    assert record(refused=rules, image="vllm/vllm-openai:v0.27.0@sha256:" + "a" * 64)
+    assert record(refused=rules)
 
 
 def test_the_first_of_several_names_is_asked_for_and_the_mount_where_there_is_none():

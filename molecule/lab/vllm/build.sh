@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Makes the lab's vLLM image and its models, and puts them where the depot serves them:
 #   registry   vllm/vllm-openai:gemma4-0505-arm64-cu130     real vLLM, CPU build, trimmed; plays the preview image
-#   hub        the recipe's body and draft, and sparkfleet-lab/never-accepted-assistant, a draft at 0 %
+#              vllm/vllm-openai:v0.30.0                     the same with its own gemma4_mtp.py; plays a release
+#   hub        the recipe's body and draft, the vanilla body, which has the same weights, and
+#              sparkfleet-lab/never-accepted-assistant, a draft at 0 %
 #   raw        gemma4_mtp.py at the recipe's commit: the untouched file of the vLLM that the image is made of
 # Each is skipped when nothing it is made from has changed and it is still where it belongs.
 #
@@ -19,11 +21,13 @@ hub="${LAB_HUB:-${lab_cache}/depot/hub}"
 raw="${LAB_RAW:-${lab_cache}/depot/www/raw}"
 acceptance="${LAB_ACCEPTANCE:-0.69}"
 
-# The recipe's own names (recipes/huihui-gemma4-mtp-n1.yml).
-reference=vllm/vllm-openai:gemma4-0505-arm64-cu130
+# The recipes' own names (recipes/huihui-gemma4-mtp-n1.yml, …-release.yml, gemma4-mtp-n4.yml).
+preview=vllm/vllm-openai:gemma4-0505-arm64-cu130
+release=vllm/vllm-openai:v0.30.0
 body=coolthor/Huihui-gemma-4-26B-A4B-it-abliterated-FP8-Dynamic
 body_commit=c4bbb7689dc16de4aaa468647625a5a02f98e22f
 draft=google/gemma-4-26B-A4B-it-assistant
+vanilla=RedHatAI/gemma-4-26B-A4B-it-FP8-Dynamic
 never=sparkfleet-lab/never-accepted-assistant
 patch=vllm-project/vllm/27e0057aeda6bc443069c20fdf2f3cc95ed892f3/vllm/model_executor/models/gemma4_mtp.py
 torch=2.13.0
@@ -90,7 +94,7 @@ image() {
         # vLLM's kernels are taken for the processor that is here.
         grep -m1 '^flags' /proc/cpuinfo || true
     } | sha256sum | cut -d' ' -f1)
-    if [ "$(cat "${work}/image.inputs" 2>/dev/null || true)" = "${inputs}" ] && [ -e "${work}/image/manifest.json" ]; then
+    if [ "$(cat "${work}/image.inputs" 2>/dev/null || true)" = "${inputs}" ] && [ -e "${work}/image/release.json" ]; then
         return
     fi
     rm -rf "${work}/image.inputs" "${tree}"
@@ -123,15 +127,16 @@ print("%d.%d" % sys.version_info[:2], platform.libc_ver()[1])')
     docker export "${name}" >"${work}/base.tar"
     docker rm -f "${name}" >/dev/null
     "${python}" "${here}/image.py" pack --base "${work}/base.tar" --tree "${tree}" --image "${work}/image" \
-        --label "${lab_label}=image" --label "${lab_label}.inputs=${inputs}" >&2
+        --patch "${work}/patch/gemma4_mtp.py" --label "${lab_label}=image" --label "${lab_label}.inputs=${inputs}" >&2
     rm -rf "${tree}" "${work}/base.tar"
     echo "${inputs}" >"${work}/image.inputs"
     say "vLLM: image built ($((SECONDS - started)) s)"
 }
 
+# publish MANIFEST REFERENCE
 publish() {
-    local digest seen started=${SECONDS}
-    digest="sha256:$(sha256sum "${work}/image/manifest.json" | cut -d' ' -f1)"
+    local manifest=$1 reference=$2 digest seen started=${SECONDS}
+    digest="sha256:$(sha256sum "${work}/image/${manifest}" | cut -d' ' -f1)"
     seen=$(curl -s --noproxy '*' --head --max-time 10 -H 'Accept: application/vnd.docker.distribution.manifest.v2+json' \
         "http://${lab_registry}/v2/${reference%:*}/manifests/${reference##*:}" |
         tr -d '\r' | sed -n 's/^docker-content-digest: //Ip') || true
@@ -139,31 +144,35 @@ publish() {
         say "${reference}: unchanged"
         return
     fi
-    "${python}" "${here}/image.py" publish --image "${work}/image" --registry "${lab_registry}" --reference "${reference}" >&2
+    "${python}" "${here}/image.py" publish --image "${work}/image" --manifest "${manifest}" \
+        --registry "${lab_registry}" --reference "${reference}" >&2
     say "${reference}: published ($((SECONDS - started)) s)"
 }
 
 models() {
     local inputs
     inputs=$({
-        echo "${acceptance} ${max_model_len} ${body} ${body_commit} ${draft} ${never}"
+        echo "${acceptance} ${max_model_len} ${body} ${body_commit} ${draft} ${vanilla} ${never}"
         fingerprint "${here}/weights.py"
     } | sha256sum | cut -d' ' -f1)
     if [ "$(cat "${work}/models.inputs" 2>/dev/null || true)" = "${inputs}" ] &&
-        [ -e "${hub}/${body}/config.json" ] && [ -e "${hub}/${draft}/config.json" ] && [ -e "${hub}/${never}/config.json" ]; then
+        [ -e "${hub}/${body}/config.json" ] && [ -e "${hub}/${draft}/config.json" ] &&
+        [ -e "${hub}/${vanilla}/config.json" ] && [ -e "${hub}/${never}/config.json" ]; then
         say "models: unchanged"
         return
     fi
-    rm -rf "${hub:?}/${body}" "${hub:?}/${draft}" "${hub:?}/${never}"
+    rm -rf "${hub:?}/${body}" "${hub:?}/${draft}" "${hub:?}/${vanilla}" "${hub:?}/${never}"
     "${python}" "${here}/weights.py" --max-model-len "${max_model_len}" --acceptance "${acceptance}" \
         --body "${hub}/${body}" --draft "${hub}/${draft}" >&2
+    "${python}" "${here}/weights.py" --max-model-len "${max_model_len}" --body "${hub}/${vanilla}" >&2
     "${python}" "${here}/weights.py" --max-model-len "${max_model_len}" --acceptance 0 --draft "${hub}/${never}" >&2
     printf '{"commit": "%s"}\n' "${body_commit}" >"${hub}/${body}/.hub.json"
     echo "${inputs}" >"${work}/models.inputs"
 }
 
 image
-publish
+publish preview.json "${preview}"
+publish release.json "${release}"
 models
 mkdir -p "${raw}/$(dirname "${patch}")"
 cmp -s "${work}/patch/gemma4_mtp.py" "${raw}/${patch}" || cp "${work}/patch/gemma4_mtp.py" "${raw}/${patch}"

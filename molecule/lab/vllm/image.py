@@ -6,8 +6,9 @@
 
     image.py unpack  --wheels DIR --tree DIR --patch FILE  wheels -> a file tree without what serving never imports,
                                                            and the untouched file that the recipe's patch is
-    image.py pack    --base TAR --tree DIR --image DIR     base and tree -> layers, config, manifest
-    image.py publish --image DIR --registry HOST:PORT --reference NAME:TAG
+    image.py pack    --base TAR --tree DIR --image DIR     base and tree -> layers, and of them two images: the preview,
+                     --patch FILE                          and a release, which has the untouched file in a layer more
+    image.py publish --image DIR --manifest preview.json --registry HOST:PORT --reference NAME:TAG
 
 Layers are written and pushed by this script rather than by an engine: `docker push` compresses on one core at
 a level that costs minutes, and needs the image built, committed and exported before.
@@ -316,7 +317,14 @@ def layer_of(name: PurePosixPath) -> str:
     return "packages"
 
 
-def pack(base: Path, tree: Path, image: Path, labels: dict[str, str]) -> None:
+def patch_members(patch: Path) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
+    """vLLM's own gemma4_mtp.py in its place."""
+    member = entry(f"{SITE}/{PATCHED}", tarfile.REGTYPE, 0o644)
+    member.size = patch.stat().st_size
+    yield member, patch.open("rb")
+
+
+def pack(base: Path, tree: Path, patch: Path, image: Path, labels: dict[str, str]) -> None:
     shutil.rmtree(image, ignore_errors=True)
     image.mkdir(parents=True)
     with ThreadPoolExecutor() as pool:
@@ -328,6 +336,14 @@ def pack(base: Path, tree: Path, image: Path, labels: dict[str, str]) -> None:
             for name in (*reversed(LAYERS), "base")
         }
         layers = [jobs[name].result() for name in ("base", *LAYERS)]
+    write_manifest(image, "preview.json", layers, labels)
+    release = [*layers, write_layer(image, "release", patch_members(patch))]
+    write_manifest(image, "release.json", release, labels)
+    print(f"image: {sum(layer.size for layer in layers) / 1e6:.0f} MB in {len(layers)} layers")
+
+
+def write_manifest(image: Path, name: str, layers: list[Layer], labels: dict[str, str]) -> None:
+    """The manifest of an image of these layers, and its config."""
     config = {
         "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine()),
         "os": "linux",
@@ -342,7 +358,7 @@ def pack(base: Path, tree: Path, image: Path, labels: dict[str, str]) -> None:
             "Labels": labels,
         },
         "rootfs": {"type": "layers", "diff_ids": [layer.content for layer in layers]},
-        "history": [{"created_by": f"image.py: {name}"} for name in ("base", *LAYERS)],
+        "history": [{"created_by": "image.py"} for _layer in layers],
     }
     data = json.dumps(config, sort_keys=True).encode()
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
@@ -357,8 +373,7 @@ def pack(base: Path, tree: Path, image: Path, labels: dict[str, str]) -> None:
             for layer in layers
         ],
     }
-    (image / "manifest.json").write_text(json.dumps(manifest, indent=1))
-    print(f"image: {sum(layer.size for layer in layers) / 1e6:.0f} MB in {len(layers)} layers")
+    (image / name).write_text(json.dumps(manifest, indent=1))
 
 
 # -- registry -----------------------------------------------------------------------------------------------
@@ -400,10 +415,10 @@ class Registry:
             self.ask("PUT", f"{location}{join}digest={digest}", file, headers, expect=(201,))
 
 
-def publish(image: Path, address: str, reference: str) -> None:
+def publish(image: Path, name: str, address: str, reference: str) -> None:
     repository, _colon, tag = reference.rpartition(":")
     registry = Registry(address, repository)
-    data = (image / "manifest.json").read_bytes()
+    data = (image / name).read_bytes()
     manifest = json.loads(data)
     blobs = [manifest["config"], *manifest["layers"]]
     with ThreadPoolExecutor() as pool:
@@ -439,10 +454,12 @@ def main() -> None:
     two = commands.add_parser("pack")
     two.add_argument("--base", type=Path, required=True, help="tar of the base's file system")
     two.add_argument("--tree", type=Path, required=True)
+    two.add_argument("--patch", type=Path, required=True, help="the file that unpack has written")
     two.add_argument("--image", type=Path, required=True)
     two.add_argument("--label", action="append", default=[], metavar="KEY=VALUE")
     three = commands.add_parser("publish")
     three.add_argument("--image", type=Path, required=True)
+    three.add_argument("--manifest", choices=("preview.json", "release.json"), required=True)
     three.add_argument("--registry", required=True, metavar="HOST:PORT")
     three.add_argument("--reference", required=True, metavar="NAME:TAG")
     options = parser.parse_args()
@@ -450,9 +467,9 @@ def main() -> None:
         unpack(options.wheels, options.tree, options.patch)
     elif options.command == "pack":
         labels = dict(label.split("=", 1) for label in options.label)
-        pack(options.base, options.tree, options.image, labels)
+        pack(options.base, options.tree, options.patch, options.image, labels)
     else:
-        publish(options.image, options.registry, options.reference)
+        publish(options.image, options.manifest, options.registry, options.reference)
 
 
 if __name__ == "__main__":
