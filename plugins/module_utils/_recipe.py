@@ -72,6 +72,22 @@ def _environment(values: Mapping[str, Any]) -> str | None:
     return None
 
 
+BUILD = (
+    Key("repository", "string", "repository of the source", required=True, check=_repository),
+    Key(
+        "commit",
+        "string",
+        "commit of the source; the tag ends in its first 12 digits",
+        required=True,
+        check=matches(COMMIT, "a whole commit, 40 lower-case hex digits"),
+    ),
+    Key("dockerfile", "string", "path in that repository", default="Dockerfile", check=_relative),
+    Key("target", "string", "stage of the Dockerfile; the last one when left out"),
+    Key(
+        "arguments", "map", "build arguments that make it what it is, as text", default={}, check=_environment
+    ),
+)
+
 _MODEL = (
     Key("repository", "string", "repository on the Hugging Face Hub", required=True, check=_repository),
     Key(
@@ -106,6 +122,7 @@ SCHEMA: tuple[Key, ...] = (
                 required=True,
                 check=_reference,
             ),
+            Key("build", "mapping", "what it is built from, where nobody publishes it", keys=BUILD),
         ),
     ),
     Key(
@@ -231,6 +248,7 @@ def validate(data: Any, source: str, document: Document | None = None) -> list[P
     arguments = _at(data, "serve", "arguments")
     if isinstance(arguments, Mapping):
         _arguments(arguments, _at(data, "serve", "unchecked"), tell)
+    _image(data, tell)
     _models(data, tell)
     _patches(data, tell)
     _expectations(data, tell)
@@ -314,6 +332,20 @@ def _speculation(config: Mapping[str, Any], tell: Told) -> None:
         tell((*here, "num_speculative_tokens"), "required and missing: tokens the draft proposes a step")
     elif wrong := of_kind(tokens, "integer") or between(1, 64)(tokens or 0):
         tell((*here, "num_speculative_tokens"), wrong)
+
+
+def _image(data: Mapping[str, Any], tell: Told) -> None:
+    """An image that is built has a tag that tells of which commit: two commits never share a name."""
+    reference, commit = _at(data, "image", "reference"), _at(data, "image", "build", "commit")
+    if not isinstance(reference, str) or not isinstance(commit, str) or _reference(reference):
+        return
+    parts = parse_reference(reference)
+    if parts.digest or not (parts.tag or "").endswith(f"-{commit[:12]}"):
+        tell(
+            ("image", "reference"),
+            f"expected a tag that ends in the first 12 digits of image.build.commit, seen '{reference}'; "
+            f"write {parts.name}:main-{commit[:12]}",
+        )
 
 
 def _models(data: Mapping[str, Any], tell: Told) -> None:
