@@ -294,3 +294,46 @@ def test_registry_credentials_come_from_the_environment_and_together(lab, monkey
 def test_missing_libraries_are_named(lab, monkeypatch):
     monkeypatch.setattr(recipe_lock, "HAS_REQUESTS", False)
     assert "requests" in lab.run()["msg"]
+
+
+COMMIT = "dee37d89115db4c94a820a79a78a7828e141c910"
+BUILT = "sha256:" + "7" * 64
+
+
+@pytest.fixture
+def built(lab):
+    """A recipe whose image is built."""
+    lab.recipe = RECIPE | {
+        "image": {
+            "reference": f"sparkfleet/vllm-openai:main-{COMMIT[:12]}",
+            "build": {"repository": "vllm-project/vllm", "commit": COMMIT},
+        }
+    }
+    return lab
+
+
+def test_a_build_makes_the_lock_and_the_lock_is_in_force(built):
+    made = built.run(state="built", image_digest=BUILT)
+    assert made["changed"], made
+    assert made["lock"]["image"]["pinned"] == f"sparkfleet/vllm-openai@{BUILT}"
+    built.server.requests.clear()
+    assert not built.run()["changed"]
+    assert not built.run(state="updated")["changed"]
+    assert not [path for _method, path, _auth in built.server.requests if path.startswith("/v2/")]
+
+
+def test_another_build_changes_the_image_and_leaves_the_rest_though_upstream_moved(built):
+    built.run(state="built", image_digest=BUILT)
+    built.move_draft()
+    built.hub.forget_requests()
+    result = built.run(state="built", image_digest="sha256:" + "8" * 64, _ansible_diff=True)
+    assert result["diff"]["before"] == f"image.digest: {BUILT}\n"
+    assert result["lock"]["models"]["draft"]["commit"] == "d" * 40
+    assert not built.run(state="built", image_digest="sha256:" + "8" * 64)["changed"]
+
+
+def test_a_build_that_is_not_there_yet_stops_with_the_playbook_to_run(built):
+    result = built.run()
+    assert "sparkfleet.vllm.build" in result["msg"]
+    assert not built.lock_path.exists()
+    assert built.run(state="built")["failed"]
