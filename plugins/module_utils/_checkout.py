@@ -15,7 +15,16 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-ENVIRONMENT = {"GIT_TERMINAL_PROMPT": "0", "GIT_CONFIG_GLOBAL": os.devnull, "LC_ALL": "C"}
+ENVIRONMENT = {
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "LC_ALL": "C",
+    # A line that gave less than 1000 bytes a second for a minute is dead.
+    "GIT_HTTP_LOW_SPEED_LIMIT": "1000",
+    "GIT_HTTP_LOW_SPEED_TIME": "60",
+}
+WHOLE = str(2**31 - 1)
+"""As a depth: all of the history."""
 
 
 class CheckoutError(Exception):
@@ -36,7 +45,10 @@ def checkout(url: str, commit: str, directory: Path, say: Callable[[str], None] 
 
     git("init", "--quiet")
     git("remote", "add", "origin", url)
-    git("fetch", "--quiet", "--filter=tree:0", "--tags", "origin", commit)
+    # The files of the commit first, and by themselves. A server that only hands out files knows no depth and is refused here:
+    # asked for a history without files, git would ask it for each of them, one process each.
+    git("fetch", "--quiet", "--depth=1", "origin", commit)
+    git("fetch", "--quiet", f"--depth={WHOLE}", "--filter=tree:0", "--tags", "origin", commit)
     git("checkout", "--quiet", "--detach", commit)
     seen = git("rev-parse", "HEAD")
     if seen != commit:

@@ -266,7 +266,6 @@ def build(module: AnsibleModule, wanted: _build.Source, context: Path, say: Any)
     """The ID of the image, on this host and without a name."""
     directory = Path(module.params["directory"])
     answer, path = directory / "image", directory / "build.log"
-    answer.unlink(missing_ok=True)
     argv = _build.command("docker", wanted, module.params["host_arguments"], str(context), str(answer))
     log, began, last = _build.Log(), time.monotonic(), 0.0
     try:
@@ -292,7 +291,7 @@ def build(module: AnsibleModule, wanted: _build.Source, context: Path, say: Any)
             if now - last >= EVERY and (said := log.line(now - began)):
                 say(said)
                 last = now
-    if process.returncode or not answer.exists():
+    if process.returncode:
         raise BuildError(_build.refusal(process.returncode, log, str(path)))
     return answer.read_text().strip()
 

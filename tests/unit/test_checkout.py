@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import subprocess
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _checkout
@@ -66,6 +70,27 @@ def test_a_tag_of_that_name_is_no_commit(repository, tmp_path):
 def test_a_repository_that_is_not_there_is_told_with_what_to_look_at(tmp_path):
     with pytest.raises(_checkout.CheckoutError, match="spark_git_endpoint"):
         _checkout.checkout(f"file://{tmp_path}/nowhere", "1" * 40, tmp_path / "source")
+
+
+def test_a_server_that_only_hands_out_files_is_refused(repository, tmp_path):
+    """It knows no depth."""
+    repository.git("update-server-info")
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(repository.path / ".git"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        with pytest.raises(_checkout.CheckoutError, match="shallow"):
+            _checkout.checkout(
+                f"http://127.0.0.1:{server.server_port}", repository.commits[2], tmp_path / "source"
+            )
+        server.shutdown()
+
+
+def test_what_is_checked_out_is_held_against_what_was_asked_for(tmp_path, monkeypatch):
+    (tmp_path / "git").write_text(f"#!/bin/sh\necho {'2' * 40}\n")
+    (tmp_path / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(_checkout.CheckoutError, match=f"expected the commit {'1' * 40}, seen {'2' * 40}"):
+        _checkout.checkout("file:///x", "1" * 40, tmp_path / "source")
 
 
 def test_a_host_without_git_is_told(tmp_path, monkeypatch):
