@@ -293,7 +293,9 @@ def build(module: AnsibleModule, wanted: _build.Source, context: Path, say: Any)
                 last = now
     if process.returncode:
         raise BuildError(_build.refusal(process.returncode, log, str(path)))
-    return answer.read_text().strip()
+    identity = answer.read_text().strip()
+    answer.unlink()
+    return identity
 
 
 def push(client: Any, identity: str, name: str, auth: dict[str, str] | None, say: Any) -> str:

@@ -90,7 +90,7 @@ def test_a_registry_serves_what_is_in_the_storage_by_tag_and_by_digest(host):
 
 def test_nothing_but_the_log_is_left_on_the_host(host):
     host.run()
-    assert sorted(path.name for path in host.directory.iterdir()) == ["build.log", "image"]
+    assert sorted(path.name for path in host.directory.iterdir()) == ["build.log"]
     assert "csrc-build" in (host.directory / "build.log").read_text()
     assert host.engine.names == []
 
