@@ -469,7 +469,11 @@ def _listed(differences: Iterable[Difference], by: str) -> list[str]:
 def outdated(recipe: str, lock: str, differences: Iterable[Difference]) -> str:
     """The recipe was edited after it was locked."""
     differences = list(differences)
-    build = any(difference.part == "image.build" for difference in differences)
+    edits = {
+        difference.value: difference.seen for difference in differences if difference.part == "image.build"
+    }
+    # Where the recipe builds nothing any more, there is no repository.
+    build = bool(edits) and edits.get("repository") != "absent"
     do = f"build its image as it is now: {BUILD}" if build else f"lock it as it is now: {LOCK}"
     return "\n".join(
         [

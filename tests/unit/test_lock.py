@@ -382,6 +382,12 @@ def test_an_edit_of_the_build_is_not_covered_by_the_lock_and_asks_for_a_build(lo
     assert "sparkfleet.vllm.build" in _lock.outdated("r", "l", differences)
 
 
+def test_an_image_that_is_published_again_asks_for_a_lock(lock):
+    told = _lock.outdated("r", "l", against(RECIPE, built(lock)))
+    assert "image.build: repository: locked vllm-project/vllm, recipe absent" in told
+    assert told.endswith("lock it as it is now: ansible-playbook sparkfleet.vllm.lock")
+
+
 def test_a_build_covers_no_other_part_of_a_recipe_that_was_edited(lock):
     recipe = copy.deepcopy(BUILT)
     recipe["models"]["draft"]["revision"] = "other"
