@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _fetch, _file, _oci
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._registry import Reference
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._registry import DIGEST, Reference
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._snapshot import (
     Meter,
     Stopped,
@@ -52,6 +52,16 @@ class Source(Protocol):
 
     def blob(self, digest: str, offset: int) -> AbstractContextManager[tuple[int, Iterator[bytes]]]:
         """Where the bytes begin, and the bytes."""
+
+
+def tagged(root: str, reference: Reference) -> str:
+    """The digest that a tag stands for in a storage; empty when it has none."""
+    assert reference.tag
+    try:
+        digest = (Path(root) / _oci.tag_link(reference.repository, reference.tag)).read_text()
+    except OSError:
+        return ""
+    return digest if DIGEST.fullmatch(digest) else ""
 
 
 class ImageStoreError(Exception):
@@ -149,6 +159,11 @@ class ImageStore:
         report.fetched_bytes = sum(blob.size for blob in blobs)
         if blobs:
             report.state = "repaired" if report.damaged else "fetched"
+
+    def tag(self, tag: str) -> None:
+        """Have the tag stand for the image. It is whole by then, so a tag never names half of one."""
+        assert self.whole()
+        self._write(_oci.tag_link(self.reference.repository, tag), self.digest.encode())
 
     # ensure
 
@@ -262,6 +277,11 @@ class ImageStore:
 
     def _of_any(self, sources: Sequence[Source], ask: Callable[[Source], _T]) -> _T:
         """The answer of the first source that has one."""
+        if not sources:
+            raise ImageStoreError(
+                f"{self.root}: expected all of {self.reference.name}@{self.digest}, seen it missing or wrong in part, and nobody "
+                "outside has it, since it is built here; build it again: ansible-playbook sparkfleet.vllm.build"
+            )
         problems: list[_fetch.UpstreamError] = []
         for source in sources:
             try:

@@ -36,6 +36,9 @@ HEADER = """\
 # do not edit it.
 """
 
+LOCK = "ansible-playbook sparkfleet.vllm.lock"
+BUILD = "ansible-playbook sparkfleet.vllm.build"
+
 _commit = matches(_recipe.COMMIT, "a whole commit, 40 lower-case hex digits")
 _sha256 = matches(r"[0-9a-f]{64}", "64 lower-case hex digits")
 _size = Key("size", "integer", "bytes", required=True, check=between(0, 2**63))
@@ -76,6 +79,7 @@ SCHEMA: tuple[Key, ...] = (
                 check=matches(DIGEST.pattern, "sha256:…"),
             ),
             Key("pinned", "string", "the image by that digest", required=True),
+            Key("build", "mapping", "what it was built from, as the recipe has it", keys=_recipe.BUILD),
         ),
     ),
     Key(
@@ -232,6 +236,7 @@ def lines(lock: Mapping[str, Any]) -> dict[str, str]:
     if not lock:
         return {}
     flat = {"image.reference": lock["image"]["reference"], "image.digest": lock["image"]["digest"]}
+    flat |= {f"image.build.{key}": value for key, value in _flat_build(lock["image"]).items()}
     for role, model in lock["models"].items():
         for key in ("repository", "revision", "commit"):
             flat[f"models.{role}.{key}"] = model[key]
@@ -241,6 +246,13 @@ def lines(lock: Mapping[str, Any]) -> dict[str, str]:
         for key in ("repository", "commit", "path", "size", "md5", "sha256"):
             flat[f"patches[{patch['name']}].{key}"] = str(patch[key])
     return flat | (_tuned.lines(lock["speculation"]) if "speculation" in lock else {})
+
+
+def _flat_build(image: Mapping[str, Any]) -> dict[str, str]:
+    """What an image is built from, an argument a line; empty for one that is published."""
+    build = image.get("build") or {}
+    arguments = {f"arguments.{name}": value for name, value in build.get("arguments", {}).items()}
+    return {key: value for key, value in build.items() if key != "arguments"} | arguments
 
 
 def diff(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, str]:
@@ -288,6 +300,12 @@ def against(recipe: Mapping[str, Any], lock: Mapping[str, Any]) -> list[Differen
 
     compare("recipe", {"name": lock["recipe"]}, recipe, ("name",))
     compare("image", lock["image"], recipe["image"], ("reference",))
+    built, build = _flat_build(lock["image"]), _flat_build(recipe["image"])
+    found.extend(
+        Difference("image.build", key, built.get(key, "absent"), build.get(key, "absent"))
+        for key in dict.fromkeys([*built, *build])
+        if built.get(key) != build.get(key)
+    )
     for part, locked, asked, keys in (
         ("models", lock["models"], recipe["models"], ("repository", "revision")),
         (
@@ -312,13 +330,19 @@ def against(recipe: Mapping[str, Any], lock: Mapping[str, Any]) -> list[Differen
 # -- resolving --------------------------------------------------------------------------------------------
 
 
-def resolve(recipe: Mapping[str, Any], upstream: Upstream, cache: Cache) -> Settled:
+def resolve(
+    recipe: Mapping[str, Any], upstream: Upstream, cache: Cache, before: Mapping[str, Any] | None = None
+) -> Settled:
     """A new lock of a recipe, everything asked at once.
 
+    :param before: the lock until now. It alone knows the digest of an image that is built: nobody else is asked, since a
+        stranger may have the name
     :raises LockError: with every part that could not be resolved
     """
     jobs: dict[str, Callable[[], Any]] = {
-        "image": partial(upstream.digest, recipe["image"]["reference"]),
+        "image": partial(_built, recipe["image"], before or {})
+        if "build" in recipe["image"]
+        else partial(upstream.digest, recipe["image"]["reference"]),
     }
     for role, model in recipe["models"].items():
         jobs[f"models.{role}"] = partial(upstream.manifest, model["repository"], model["revision"])
@@ -328,16 +352,11 @@ def resolve(recipe: Mapping[str, Any], upstream: Upstream, cache: Cache) -> Sett
     problems = [f"{part}: {answer}" for part, answer in answers.items() if isinstance(answer, UpstreamError)]
     if problems:
         raise LockError(problems)
-    reference, digest = recipe["image"]["reference"], answers["image"]
     settled = Settled(
         {
             "version": VERSION,
             "recipe": recipe["name"],
-            "image": {
-                "reference": reference,
-                "digest": digest,
-                "pinned": parse_reference(reference).pinned(digest),
-            },
+            "image": _image(recipe["image"], answers["image"]),
             "models": {
                 role: {
                     "repository": model["repository"],
@@ -360,11 +379,39 @@ def resolve(recipe: Mapping[str, Any], upstream: Upstream, cache: Cache) -> Sett
     return settled
 
 
+def _image(image: Mapping[str, Any], digest: str) -> dict[str, Any]:
+    reference = image["reference"]
+    pinned = {
+        "reference": reference,
+        "digest": digest,
+        "pinned": parse_reference(reference).pinned(digest),
+    }
+    return pinned | ({"build": image["build"]} if "build" in image else {})
+
+
+def _built(image: Mapping[str, Any], before: Mapping[str, Any]) -> str:
+    """:raises NotFound: no lock holds a digest of what the recipe asks for"""
+    known = before.get("image") or {}
+    if known and _image(image, known["digest"]) == known:
+        return str(known["digest"])
+    raise NotFound(
+        f"expected the digest of {image['reference']}, seen none: it is built, not published; build it: {BUILD}"
+    )
+
+
+def with_image(
+    recipe: Mapping[str, Any], lock: Mapping[str, Any], digest: str
+) -> tuple[dict[str, Any], bool]:
+    """A lock that holds the digest of what was just built, and whether the rest of it covers the recipe."""
+    held = {**lock, "image": _image(recipe["image"], digest)}
+    return held, bool(lock) and not against(recipe, held)
+
+
 def hold(lock: dict[str, Any], upstream: Upstream, cache: Cache, ask: bool) -> Settled:
     """Use a lock that covers the recipe, and find out what has changed upstream since.
 
-    What names its content by itself (a commit, a digest) cannot move and is not asked. An upstream that does not
-    answer leaves the lock in force.
+    What names its content by itself (a commit, a digest) cannot move and is not asked, and neither is anybody for an image
+    that is built. An upstream that does not answer leaves the lock in force.
 
     :param ask: False: ask for nothing but patches the cache lacks
     """
@@ -376,7 +423,7 @@ def hold(lock: dict[str, Any], upstream: Upstream, cache: Cache, ask: bool) -> S
     }
     jobs: dict[str, Callable[[], Any]] = {}
     image = lock["image"]
-    if ask and parse_reference(image["reference"]).digest is None:
+    if ask and "build" not in image and parse_reference(image["reference"]).digest is None:
         jobs["image"] = partial(upstream.digest, image["reference"])
     for role, model in lock["models"].items():
         if ask and not re.fullmatch(_recipe.COMMIT, model["revision"]):
@@ -464,11 +511,18 @@ def _listed(differences: Iterable[Difference], by: str) -> list[str]:
 
 def outdated(recipe: str, lock: str, differences: Iterable[Difference]) -> str:
     """The recipe was edited after it was locked."""
+    differences = list(differences)
+    edits = {
+        difference.value: difference.seen for difference in differences if difference.part == "image.build"
+    }
+    # Where the recipe builds nothing any more, there is no repository.
+    build = bool(edits) and edits.get("repository") != "absent"
+    do = f"build its image as it is now: {BUILD}" if build else f"lock it as it is now: {LOCK}"
     return "\n".join(
         [
             f"{recipe} asks for something else than its lock {lock} was made of:",
             *_listed(differences, "recipe"),
-            "No host was touched. If the recipe is right, lock it as it is now: ansible-playbook sparkfleet.vllm.lock",
+            f"No host was touched. If the recipe is right, {do}",
         ]
     )
 

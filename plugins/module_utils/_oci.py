@@ -109,6 +109,11 @@ def manifest_link(repository: str, digest: str) -> str:
     )
 
 
+def tag_link(repository: str, tag: str) -> str:
+    """Says which manifest the tag stands for. Its content is the digest."""
+    return posixpath.join(ROOT, "repositories", repository, "_manifests", "tags", tag, "current", "link")
+
+
 def _parse(digest: str, text: bytes) -> dict[str, Any]:
     try:
         content = json.loads(text)

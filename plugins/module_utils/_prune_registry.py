@@ -173,6 +173,9 @@ def take_away(thing: Thing) -> None:
     # The digest that is asked for goes first: without it the image is not there.
     for digest in sorted(image.manifests - _all(same), key=lambda digest: digest != image.digest):
         remove((root / _oci.manifest_link(image.repository, digest)).parent)
+    for tag in _tags(root, image.repository):
+        if (tag / "current" / "link").read_text() in image.manifests - _all(same):
+            remove(tag)
     for digest in image.blobs - _all(same):
         remove((root / _oci.layer_link(image.repository, digest)).parent)
     for digest in image.all - _all(rest):
@@ -180,6 +183,11 @@ def take_away(thing: Thing) -> None:
     if not same:
         for part in ("_manifests", "_layers", "_uploads"):
             remove(root / _oci.ROOT / "repositories" / image.repository / part)
+
+
+def _tags(root: Path, repository: str) -> list[Path]:
+    """Those of images that were built here; what is fetched has none."""
+    return [link.parent.parent for link in root.glob(_oci.tag_link(repository, "*"))]
 
 
 def _all(several: Iterable[Image]) -> frozenset[str]:

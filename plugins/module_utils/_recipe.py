@@ -82,7 +82,9 @@ def _methods(methods: Mapping[str, Any]) -> str | None:
     valid = known.SPECULATIVE - {"method", "num_speculative_tokens"}
     for name, options in methods.items():
         if not isinstance(options, Mapping):
-            return f"expected further keys of the speculative config for {name}, or {{}}, seen {seen(options)}"
+            return (
+                f"expected further keys of the speculative config for {name}, or {{}}, seen {seen(options)}"
+            )
         for key in options:
             if key not in valid:
                 near = nearest(key, valid)
@@ -103,6 +105,22 @@ def _rates(rates: list[float]) -> str | None:
         return "expected shares that do not rise: a token is only accepted after the one before it"
     return None
 
+
+BUILD = (
+    Key("repository", "string", "repository of the source", required=True, check=_repository),
+    Key(
+        "commit",
+        "string",
+        "commit of the source; the tag ends in its first 12 digits",
+        required=True,
+        check=matches(COMMIT, "a whole commit, 40 lower-case hex digits"),
+    ),
+    Key("dockerfile", "string", "path in that repository", default="Dockerfile", check=_relative),
+    Key("target", "string", "stage of the Dockerfile; the last one when left out"),
+    Key(
+        "arguments", "map", "build arguments that make it what it is, as text", default={}, check=_environment
+    ),
+)
 
 _MODEL = (
     Key("repository", "string", "repository on the Hugging Face Hub", required=True, check=_repository),
@@ -194,6 +212,7 @@ SCHEMA: tuple[Key, ...] = (
                 check=_reference,
             ),
             _REFUSED,
+            Key("build", "mapping", "what it is built from, where nobody publishes it", keys=BUILD),
         ),
     ),
     Key(
@@ -385,11 +404,12 @@ def validate(data: Any, source: str, document: Document | None = None) -> list[P
     arguments = _at(data, "serve", "arguments")
     if isinstance(arguments, Mapping):
         _arguments(arguments, _at(data, "serve", "unchecked"), tell)
+    _image_source(data, tell)
     _models(data, tell)
     _patches(data, tell)
     _expectations(data, tell)
     if "image" in data and sound("image"):
-        _image(data["image"], tell)
+        _image_release(data["image"], tell)
     if "published" in data and sound("published"):
         _published(data["published"], arguments, tell)
     return problems
@@ -480,10 +500,24 @@ def _speculation(config: Mapping[str, Any], tell: Told) -> None:
         tell((*here, "num_speculative_tokens"), wrong)
 
 
-def _image(image: Mapping[str, Any], tell: Told) -> None:
+def _image_release(image: Mapping[str, Any], tell: Told) -> None:
     wrong = _guard.refused_image(image.get("refused", ()), image["reference"])
     if wrong:
         tell(("image", "reference"), wrong)
+
+
+def _image_source(data: Mapping[str, Any], tell: Told) -> None:
+    """An image that is built has a tag that tells of which commit: two commits never share a name."""
+    reference, commit = _at(data, "image", "reference"), _at(data, "image", "build", "commit")
+    if not isinstance(reference, str) or not isinstance(commit, str) or _reference(reference):
+        return
+    parts = parse_reference(reference)
+    if parts.digest or not (parts.tag or "").endswith(f"-{commit[:12]}"):
+        tell(
+            ("image", "reference"),
+            f"expected a tag that ends in the first 12 digits of image.build.commit, seen '{reference}'; "
+            f"write {parts.name}:main-{commit[:12]}",
+        )
 
 
 def _models(data: Mapping[str, Any], tell: Told) -> None:

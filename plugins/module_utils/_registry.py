@@ -140,19 +140,23 @@ def resolve(
     notes: list[str] = []
     for mirror in mirrors if reference.registry == DOCKER_HUB else ():
         try:
-            return Resolution(_digest(mirror.rstrip("/"), reference, None, ask), mirror, tuple(notes))
+            return Resolution(tag_digest(mirror.rstrip("/"), reference, None, ask), mirror, tuple(notes))
         except UpstreamError as error:
             notes.append(f"mirror {error}")
     home = endpoint(reference.registry)
     try:
-        return Resolution(_digest(home, reference, credentials, ask), home, tuple(notes))
+        return Resolution(tag_digest(home, reference, credentials, ask), home, tuple(notes))
     except UpstreamError as error:
         if not notes:
             raise
         raise type(error)("; ".join([str(error), *notes])) from error
 
 
-def _digest(home: str, reference: Reference, credentials: Credentials | None, ask: Ask) -> str:
+def tag_digest(home: str, reference: Reference, credentials: Credentials | None, ask: Ask = ask) -> str:
+    """What the registry at `home` says that the tag stands for.
+
+    :raises UpstreamError: as `resolve`
+    """
     url = f"{home}/v2/{reference.repository}/manifests/{reference.tag}"
     wanted = f"{reference.name}:{reference.tag}"
     headers = {"Accept": ACCEPT}
@@ -246,4 +250,5 @@ __all__ = [
     "endpoint",
     "parse_reference",
     "resolve",
+    "tag_digest",
 ]

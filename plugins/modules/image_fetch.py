@@ -31,10 +31,10 @@ options:
     description:
       - Addresses of registries that are asked, in this order. Each is asked for what the ones before it did not give.
       - An absolute path is the storage of another registry on this host, read as it lies there.
-      - Default, the image's own registry.
+      - Default, the image's own registry. An empty list, nobody; then what is missing or wrong is told, as of an image that was
+        built here and can only be built again.
     type: list
     elements: str
-    default: []
   username:
     description: User name at the last of O(sources).
     type: str
@@ -148,7 +148,7 @@ MIB = 1024 * 1024
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "image": {"type": "str", "required": True},
     "storage": {"type": "path", "required": True},
-    "sources": {"type": "list", "elements": "str", "default": []},
+    "sources": {"type": "list", "elements": "str"},
     "username": {"type": "str"},
     "password": {"type": "str", "no_log": True},
     "architecture": {"type": "str"},
@@ -162,7 +162,9 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 def sources(params: dict[str, Any], reference: _registry.Reference) -> list[Source | FolderSource]:
     """The registries in their order. Only the last one gets to see the password: the others are mirrors."""
-    homes = params["sources"] or [_registry.endpoint(reference.registry)]
+    homes = params["sources"]
+    if homes is None:
+        homes = [_registry.endpoint(reference.registry)]
     known = None
     if params["username"]:
         known = _registry.Credentials(params["username"], params["password"] or "")
@@ -170,7 +172,7 @@ def sources(params: dict[str, Any], reference: _registry.Reference) -> list[Sour
     def source(home: str, credentials: _registry.Credentials | None) -> Source | FolderSource:
         return FolderSource(home) if home.startswith("/") else Source(home, reference, credentials)
 
-    return [*(source(home, None) for home in homes[:-1]), source(homes[-1], known)]
+    return [*(source(home, None) for home in homes[:-1]), *(source(home, known) for home in homes[-1:])]
 
 
 def run(module: AnsibleModule) -> _image_store.Report | None:

@@ -29,10 +29,13 @@ options:
     description:
       - V(present) uses the lock, and makes one when there is none.
       - V(updated) resolves everything anew and replaces the lock if anything changed. A speculation that was measured stays, unless
-        a model has another commit now; then it is dropped, and a warning says so.
+        a model has another commit now; then it is dropped, and a warning says so. The digest of an image that is built stays, as
+        long as the recipe builds it from the same.
+      - V(built) puts O(image_digest) into the lock and leaves the rest as it is. Where there is no lock that covers the rest of
+        the recipe, it is resolved anew.
       - V(tuned) writes O(speculation) into the lock that is there, and asks nobody.
     type: str
-    choices: [present, updated, tuned]
+    choices: [present, updated, built, tuned]
     default: present
   speculation:
     description:
@@ -40,6 +43,9 @@ options:
         P(sparkfleet.vllm.sweep_choice#filter) gives it. It takes the place of the recipe's speculative config.
       - Used with O(state=tuned), and required then.
     type: dict
+  image_digest:
+    description: Digest of the image that was built. Needed with O(state=built), used with no other.
+    type: str
   locked:
     description: Refuse to go on without a lock. Used with O(state=present).
     type: bool
@@ -291,7 +297,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         before, problems = read(path)
         if params["state"] == "tuned":
             return tune(module, before, problems, path)
-        if params["state"] == "updated":
+        if params["state"] != "present":
             for problem in problems:
                 module.warn(f"the old lock is not usable and is replaced: {problem}")
             return renew(module, recipe, before, path, cache)
@@ -338,7 +344,16 @@ def renew(
     module: AnsibleModule, recipe: dict[str, Any], before: dict[str, Any], path: Path, cache: Cache
 ) -> dict[str, Any]:
     upstream = Upstream(module.params, patient=True)
-    settled = _lock.resolve(recipe, upstream, cache)
+    known, covers = before, False
+    if module.params["state"] == "built":
+        known, covers = _lock.with_image(recipe, before, module.params["image_digest"])
+    settled = (
+        _lock.hold(known, upstream, cache, ask=False)
+        if covers
+        else _lock.resolve(recipe, upstream, cache, known)
+    )
+    if settled.missing:
+        raise Refused("a locked patch is not to be had:\n  " + "\n  ".join(settled.missing))
     for note in upstream.notes:
         module.warn(note)
     for line in _lock.first_use(settled.lock, before):
@@ -412,8 +427,13 @@ def main() -> None:
         argument_spec={
             "recipe": {"type": "dict", "required": True},
             "lock_path": {"type": "path", "required": True},
-            "state": {"type": "str", "choices": ["present", "updated", "tuned"], "default": "present"},
+            "state": {
+                "type": "str",
+                "choices": ["present", "updated", "built", "tuned"],
+                "default": "present",
+            },
             "speculation": {"type": "dict"},
+            "image_digest": {"type": "str"},
             "locked": {"type": "bool", "default": False},
             "upstream": {"type": "str", "choices": ["fail", "warn", "ignore"], "default": "fail"},
             "hub_endpoint": {"type": "str", "default": "https://huggingface.co"},
@@ -432,7 +452,7 @@ def main() -> None:
             "cache_dir": {"type": "path", "default": "~/.cache/sparkfleet"},
         },
         required_together=[("registry_username", "registry_password")],
-        required_if=[("state", "tuned", ("speculation",))],
+        required_if=[("state", "tuned", ["speculation"]), ("state", "built", ["image_digest"])],
         supports_check_mode=True,
     )
     for library, there in (

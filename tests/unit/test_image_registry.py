@@ -103,3 +103,26 @@ def test_the_address_that_engines_get():
         hostvars={"a": {"spark_interface": "eth9"}}, __image_registry_facts={"unreachable": True}
     )
     assert value("__image_registry_url", lost) == ""
+
+
+BUILT = {"recipe": {"image": {"build": {"commit": "1"}}}}
+
+
+@pytest.mark.parametrize(
+    ("given", "sources", "user"),
+    [
+        ({}, ["https://registry-1.docker.io"], "me"),
+        ({"spark_registry_mirrors": ["http://m"]}, ["http://m", "https://registry-1.docker.io"], "me"),
+        # The name of an image that is built may be a stranger's on Docker Hub.
+        (BUILT, [], ""),
+        (BUILT | {"spark_registry_mirrors": ["http://m"]}, ["http://m"], ""),
+        (BUILT | {"image_registry_remote": "/mnt/bundle/registry"}, ["/mnt/bundle/registry"], "me"),
+    ],
+)
+def test_who_is_asked_for_the_image_and_who_gets_the_password(given, sources, user):
+    known = variables(**{"image_registry_username": "me", "omit": ""} | given)
+    (task,) = yaml.safe_load((ROLE / "tasks/fetch.yml").read_text())
+    arguments = task["sparkfleet.vllm.image_fetch"]
+    templar = Templar(loader=DataLoader(), variables=known)
+    assert templar.template(trust_as_template(arguments["sources"])) == sources
+    assert templar.template(trust_as_template(arguments["username"])) == user

@@ -387,7 +387,9 @@ def test_a_preview_asks_nobody(make, outside):
     assert make().preview().state == "present"
 
 
-@pytest.mark.parametrize("body", [b"<html>", gzip.compress(b"x", mtime=0), b"{}", b'{"config": 1, "layers": []}'])
+@pytest.mark.parametrize(
+    "body", [b"<html>", gzip.compress(b"x", mtime=0), b"{}", b'{"config": 1, "layers": []}']
+)
 def test_a_manifest_that_is_none_is_told(body):
     with pytest.raises(_oci.ImageError, match="expected a manifest"):
         _oci.read_image(digest_of(body), "arm64", lambda _digest: body)
@@ -405,3 +407,27 @@ def test_the_layout_is_the_registrys():
         == f"docker/registry/v2/repositories/o/n/_manifests/revisions/sha256/{'ab' * 32}/link"
     )
     assert not Path(_oci.blob_path(digest)).is_absolute()
+
+
+def test_a_tag_stands_for_an_image_that_is_whole(make, outside):
+    store, reference = make(), parse_reference(f"{NAME}:main-1")
+    with pytest.raises(AssertionError):
+        store.tag("main-1")
+    assert image_store.tagged(str(store.root), reference) == ""
+    store.ensure([source(outside)])
+    store.tag("main-1")
+    assert image_store.tagged(str(store.root), reference) == digest_of(BODY)
+    (store.root / _oci.tag_link(NAME, "main-1")).write_text("something else")
+    assert image_store.tagged(str(store.root), reference) == ""
+
+
+def test_what_nobody_outside_has_is_not_asked_for_and_told(make, outside):
+    store = make()
+    with pytest.raises(image_store.ImageStoreError, match=r"nobody outside has it.*sparkfleet\.vllm\.build"):
+        store.ensure([])
+    store.ensure([source(outside)])
+    assert make().ensure([]).state == "present"
+    path = store.root / _oci.blob_path(LARGE)
+    path.write_bytes(b"\0" * path.stat().st_size)
+    with pytest.raises(image_store.ImageStoreError, match="nobody outside has it"):
+        make().ensure([])

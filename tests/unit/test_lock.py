@@ -310,3 +310,100 @@ def test_the_cache_gives_only_what_its_address_says(tmp_path):
         file.write(b"#")
     assert _raw.cached(str(tmp_path), MARK.sha256, "gemma4_mtp.py") is None
     assert _raw.cached(str(tmp_path), "0" * 64, "gemma4_mtp.py") is None
+
+
+COMMIT = "dee37d89115db4c94a820a79a78a7828e141c910"
+BUILT = RECIPE | {
+    "image": {
+        "reference": f"sparkfleet/vllm-openai:main-{COMMIT[:12]}",
+        "build": {
+            "repository": "vllm-project/vllm",
+            "commit": COMMIT,
+            "dockerfile": "docker/Dockerfile",
+            "arguments": {"a": "1"},
+        },
+    }
+}
+DIGEST = "sha256:" + "7" * 64
+
+
+def built(lock, recipe=BUILT):
+    made, _covers = _lock.with_image(recipe, lock, DIGEST)
+    return made
+
+
+def with_build(**changes):
+    changed = copy.deepcopy(BUILT)
+    changed["image"]["build"] |= changes
+    return changed
+
+
+def test_an_image_that_is_built_has_its_digest_from_the_build_and_nobody_is_asked(upstream, cache, lock):
+    made, covers = _lock.with_image(BUILT, lock, DIGEST)
+    assert covers
+    assert made["image"] == BUILT["image"] | {"digest": DIGEST, "pinned": f"sparkfleet/vllm-openai@{DIGEST}"}
+    assert {key: made[key] for key in ("models", "patches")} == {
+        key: lock[key] for key in ("models", "patches")
+    }
+    hold(made, upstream, cache, ask=True)
+    assert not [asked for asked in upstream.asked if asked.startswith("image")]
+    parsed, problems = parse(render(made), "lock")
+    assert (parsed, problems) == (made, [])
+
+
+def test_without_a_build_there_is_no_lock_and_the_name_is_asked_of_no_registry(upstream, cache, lock):
+    for before in (None, lock, built(lock, with_build(arguments={}))):
+        with pytest.raises(
+            LockError, match=r"image: .* it is built, not published; .*sparkfleet\.vllm\.build"
+        ):
+            _lock.resolve(BUILT, upstream, cache, before)
+    assert not [asked for asked in upstream.asked if asked.startswith("image")]
+
+
+def test_locking_anew_keeps_the_digest_of_what_was_built_from_the_same(upstream, cache, lock):
+    assert _lock.resolve(BUILT, upstream, cache, built(lock)).lock == built(lock)
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"target": "test"}, "image.build: target: locked absent, recipe test"),
+        ({"arguments": {"a": "2"}}, "image.build: arguments.a: locked 1, recipe 2"),
+        ({"arguments": {}}, "image.build: arguments.a: locked 1, recipe absent"),
+        (
+            {"dockerfile": "Dockerfile"},
+            "image.build: dockerfile: locked docker/Dockerfile, recipe Dockerfile",
+        ),
+    ],
+)
+def test_an_edit_of_the_build_is_not_covered_by_the_lock_and_asks_for_a_build(lock, changes, line):
+    differences = against(with_build(**changes), built(lock))
+    assert [difference.line("recipe") for difference in differences] == [line]
+    assert "sparkfleet.vllm.build" in _lock.outdated("r", "l", differences)
+
+
+def test_an_image_that_is_published_again_asks_for_a_lock(lock):
+    told = _lock.outdated("r", "l", against(RECIPE, built(lock)))
+    assert "image.build: repository: locked vllm-project/vllm, recipe absent" in told
+    assert told.endswith("lock it as it is now: ansible-playbook sparkfleet.vllm.lock")
+
+
+def test_a_build_covers_no_other_part_of_a_recipe_that_was_edited(lock):
+    recipe = copy.deepcopy(BUILT)
+    recipe["models"]["draft"]["revision"] = "other"
+    _made, covers = _lock.with_image(recipe, lock, DIGEST)
+    assert not covers
+    _made, covers = _lock.with_image(BUILT, {}, DIGEST)
+    assert not covers
+
+
+def test_a_diff_shows_what_an_image_is_built_from_an_argument_a_line(lock):
+    sides = _lock.diff(built(lock), built(lock, with_build(arguments={"a": "2"})))
+    assert sides == {"before": "image.build.arguments.a: 1\n", "after": "image.build.arguments.a: 2\n"}
+
+
+def test_a_lock_whose_build_was_edited_into_nonsense_is_told(lock):
+    broken = built(lock)
+    broken["image"]["build"]["arguments"] = "x"
+    _parsed, problems = parse(render(broken), "lock")
+    assert [problem.key for problem in problems] == ["image.build.arguments"]

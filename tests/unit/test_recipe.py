@@ -447,3 +447,55 @@ def test_arguments_on_top_of_a_recipe_are_held_to_the_same_rules():
     )
     assert {problem.key for problem in problems} == {"kv-cache-dtyp", "port"}
     assert "kv-cache-dtype" in " ".join(map(str, problems))
+
+
+COMMIT = "dee37d89115db4c94a820a79a78a7828e141c910"
+BUILD = {"repository": "vllm-project/vllm", "commit": COMMIT}
+
+
+def test_an_image_that_is_built_fills_in_its_defaults(recipe):
+    recipe["image"] = {"reference": f"sparkfleet/vllm-openai:main-{COMMIT[:12]}", "build": BUILD}
+    assert validate(recipe, FILE) == []
+    assert _recipe.complete(recipe)["image"]["build"] == BUILD | {"dockerfile": "Dockerfile", "arguments": {}}
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "sparkfleet/vllm-openai:main",
+        f"sparkfleet/vllm-openai:main-{COMMIT[1:13]}",
+        f"sparkfleet/vllm-openai:{COMMIT[:11]}",
+        f"sparkfleet/vllm-openai:main-{COMMIT[:12]}@sha256:{'0' * 64}",
+    ],
+)
+def test_a_tag_that_does_not_tell_its_commit_is_refused_with_one_that_does(recipe, reference):
+    recipe["image"] = {"reference": reference, "build": BUILD}
+    problem = problems_of(recipe)["image.reference"]
+    assert f"write sparkfleet/vllm-openai:main-{COMMIT[:12]}" in str(problem)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("commit", "main", "a whole commit"),
+        ("repository", "https://github.com/vllm-project/vllm", "owner/name"),
+        ("dockerfile", "../Dockerfile", "inside the repository"),
+        ("arguments", {"max_jobs": 16}, "put it in quotes"),
+        ("arguments", {"HF_TOKEN": "x"}, "is a secret"),
+        ("arguments", {"a b": "x"}, "names of letters"),
+        ("argument", {}, "nearest valid key: arguments"),
+    ],
+)
+def test_a_build_is_held_to_its_keys(recipe, key, value, says):
+    recipe["image"]["build"] = BUILD | {key: value}
+    assert says in str(problems_of(recipe)[f"image.build.{key}"])
+
+
+def test_the_recipe_on_an_image_built_from_main_differs_in_the_image_and_the_patch_alone(recipe):
+    name = "huihui-gemma4-mtp-n1-main"
+    other, problems = parse((ROOT / "recipes" / f"{name}.yml").read_text(), f"recipes/{name}.yml")
+    assert problems == []
+    assert other["patches"] == []
+    assert other["image"]["build"]["commit"][:12] in other["image"]["reference"]
+    same = ("models", "serve", "expect")
+    assert {key: other[key] for key in same} == {key: _recipe.complete(recipe)[key] for key in same}

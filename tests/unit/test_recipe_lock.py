@@ -308,7 +308,11 @@ def test_a_measured_speculation_is_written_and_nobody_is_asked(locked):
     checked = locked.run(state="tuned", speculation=SPECULATION, _ansible_check_mode=True)
     assert checked["changed"] is True and yaml.safe_load(locked.lock_path.read_text()) == before
     result = locked.run(state="tuned", speculation=SPECULATION, _ansible_diff=True)
-    assert yaml.safe_load(locked.lock_path.read_text()) == before | {"speculation": SPECULATION} == result["lock"]
+    assert (
+        yaml.safe_load(locked.lock_path.read_text())
+        == before | {"speculation": SPECULATION}
+        == result["lock"]
+    )
     assert "speculation.num_speculative_tokens: 2" in result["diff"]["after"]
     assert "speculation ngram n=2" in result["summary"][-1]
     assert locked.run(state="tuned", speculation=SPECULATION)["changed"] is False
@@ -335,3 +339,46 @@ def test_updated_keeps_a_measured_speculation_until_a_model_moves(locked):
     result = locked.run(state="updated")
     assert "speculation" not in yaml.safe_load(locked.lock_path.read_text())
     assert "measured with the draft of commit" in warnings(result)
+
+
+COMMIT = "dee37d89115db4c94a820a79a78a7828e141c910"
+BUILT = "sha256:" + "7" * 64
+
+
+@pytest.fixture
+def built(lab):
+    """A recipe whose image is built."""
+    lab.recipe = RECIPE | {
+        "image": {
+            "reference": f"sparkfleet/vllm-openai:main-{COMMIT[:12]}",
+            "build": {"repository": "vllm-project/vllm", "commit": COMMIT},
+        }
+    }
+    return lab
+
+
+def test_a_build_makes_the_lock_and_the_lock_is_in_force(built):
+    made = built.run(state="built", image_digest=BUILT)
+    assert made["changed"], made
+    assert made["lock"]["image"]["pinned"] == f"sparkfleet/vllm-openai@{BUILT}"
+    built.server.requests.clear()
+    assert not built.run()["changed"]
+    assert not built.run(state="updated")["changed"]
+    assert not [path for _method, path, _auth in built.server.requests if path.startswith("/v2/")]
+
+
+def test_another_build_changes_the_image_and_leaves_the_rest_though_upstream_moved(built):
+    built.run(state="built", image_digest=BUILT)
+    built.move_draft()
+    built.hub.forget_requests()
+    result = built.run(state="built", image_digest="sha256:" + "8" * 64, _ansible_diff=True)
+    assert result["diff"]["before"] == f"image.digest: {BUILT}\n"
+    assert result["lock"]["models"]["draft"]["commit"] == "d" * 40
+    assert not built.run(state="built", image_digest="sha256:" + "8" * 64)["changed"]
+
+
+def test_a_build_that_is_not_there_yet_stops_with_the_playbook_to_run(built):
+    result = built.run()
+    assert "sparkfleet.vllm.build" in result["msg"]
+    assert not built.lock_path.exists()
+    assert built.run(state="built")["failed"]

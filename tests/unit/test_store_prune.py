@@ -591,6 +591,17 @@ def test_an_image_of_the_registry_goes_with_what_no_other_image_needs(call, regi
     assert registry.files() == alone
 
 
+def test_the_name_of_an_image_that_was_built_here_goes_with_it_and_another_one_stays(call, registry):
+    built = {
+        tag: registry.image("sparkfleet/vllm-openai", BASE, layer) for tag, layer in (("a", OLD), ("b", NEW))
+    }
+    for tag, digest in built.items():
+        registry.put(_oci.tag_link("sparkfleet/vllm-openai", tag), digest.encode())
+    call(keep=[built["b"]])
+    assert not (registry.root / _oci.tag_link("sparkfleet/vllm-openai", "a")).parents[1].exists()
+    assert (registry.root / _oci.tag_link("sparkfleet/vllm-openai", "b")).read_text() == built["b"]
+
+
 def test_a_layer_that_stays_is_not_counted_as_freed(call, registry, store):
     call()
     registry.image("vllm/vllm-openai", BASE, OLD)

@@ -1,0 +1,402 @@
+#!/usr/bin/python
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: image_build
+version_added: "0.1.0"
+author:
+  - The sparkfleet.vllm authors (@sparkfleet)
+short_description: Build an image from a commit, and put it where the fleet pulls it from
+description:
+  - Fetches the source at a commit with git, has the Docker engine build it with BuildKit, and puts the image into the storage of
+    the fleet's registry, or pushes it to another one. What the registry has under that name, built from the same, is not built
+    again.
+  - The tag is written last, so an image that was only built in part, or pushed in part, has no name anywhere.
+  - The image carries the label C(sparkfleet.build), a fingerprint of what it was built from.
+  - On the controller it shows its progress.
+options:
+  name:
+    description: Name and tag of the image.
+    type: str
+    required: true
+  repository:
+    description: Repository of the source.
+    type: str
+    required: true
+  commit:
+    description: Commit of the source, 40 hex digits.
+    type: str
+    required: true
+  dockerfile:
+    description: Path of the Dockerfile in the repository.
+    type: str
+    default: Dockerfile
+  target:
+    description: Stage of the Dockerfile. Empty for its last one.
+    type: str
+    default: ""
+  arguments:
+    description: Build arguments that make the image what it is.
+    type: dict
+    default: {}
+  host_arguments:
+    description: Further build arguments, such as how much is compiled at a time, which make no other image of it.
+    type: dict
+    default: {}
+  git_endpoint:
+    description: Where the repository is fetched from, as C(<git_endpoint>/<repository>).
+    type: str
+    default: https://github.com
+  directory:
+    description: Directory of this module's own for source, log and what is on the way. Only the log stays.
+    type: path
+    required: true
+  storage:
+    description: Root of the storage that the fleet's registry serves (C(rootdirectory) of its configuration).
+    type: path
+  registry_program:
+    description: Program of that registry. It runs for as long as the push takes, on the loopback.
+    type: path
+    default: /usr/bin/docker-registry
+  push_to:
+    description: Address of another registry, with C(http://) in front where it has no TLS.
+    type: str
+  username:
+    description: User name at O(push_to). Without one the engine's own login (C(docker login)) counts.
+    type: str
+  password:
+    description: Password or access token of O(username).
+    type: str
+  minimum_memory_gib:
+    description: Memory in GiB that must be available before the build begins.
+    type: int
+    default: 32
+  minimum_docker_gib:
+    description: Space in GiB that must be free where Docker keeps its images.
+    type: int
+    default: 80
+  minimum_store_gib:
+    description: Space in GiB that must be free where O(directory) and O(storage) are.
+    type: int
+    default: 40
+  timeout:
+    description: Seconds the task may take.
+    type: int
+    default: 21600
+  settled_only:
+    description:
+      - Look only. When anything is left to do, do nothing and return RV(settled=false).
+      - The controller asks this first, so that an image that is there costs one short execution.
+    type: bool
+    default: false
+attributes:
+  check_mode:
+    description: Says whether the image would be built. Fetches nothing and writes nothing.
+    support: full
+  diff_mode:
+    description: Shows what would be built, or was.
+    support: full
+  idempotent:
+    description: A second run changes nothing.
+    support: full
+requirements:
+  - git, the engine's client C(docker) with BuildKit, and the program of a registry on the host
+  - docker (Python package) on the host, except in check mode
+  - requests (Python package) on the host, with O(push_to)
+seealso:
+  - module: sparkfleet.vllm.image_fetch
+"""
+
+EXAMPLES = r"""
+- name: Build the image of the loaded recipe
+  sparkfleet.vllm.image_build:
+    name: "{{ recipe.image.reference }}"
+    repository: "{{ recipe.image.build.repository }}"
+    commit: "{{ recipe.image.build.commit }}"
+    dockerfile: "{{ recipe.image.build.dockerfile }}"
+    target: vllm-openai
+    arguments: "{{ recipe.image.build.arguments }}"
+    host_arguments: {max_jobs: "16", nvcc_threads: "2"}
+    directory: /srv/sparkfleet/build
+    storage: /srv/sparkfleet/registry
+"""
+
+RETURN = r"""
+digest:
+  description: The image as the registry has it. Empty in check mode when it would be built.
+  type: str
+  returned: success, except when RV(settled=false)
+  sample: sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+state:
+  description: V(present), the registry had it. V(built), it was built, or would be.
+  type: str
+  returned: success, except when RV(settled=false)
+  sample: built
+todo:
+  description: What is built, a part a line. Empty when nothing is.
+  type: list
+  elements: str
+  returned: success, except when RV(settled=false)
+  sample: [sparkfleet/vllm-openai:main-dee37d89115d from vllm-project/vllm at dee37d89115db4c94a820a79a78a7828e141c910]
+where:
+  description: The registry, by the path of its storage or by its address.
+  type: str
+  returned: success, except when RV(settled=false)
+  sample: /srv/sparkfleet/registry
+settled:
+  description: Whether all was in place already.
+  type: bool
+  returned: success
+  sample: true
+"""
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
+    _build,
+    _built,
+    _checkout,
+    _fetch,
+    _image,
+    _image_store,
+    _memory,
+    _oci,
+    _push,
+    _registry,
+    _staging,
+)
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import Progress
+
+ENGINE_ERRORS: tuple[type[Exception], ...] = ()
+if not _image.DOCKER_IMPORT_ERROR:
+    import docker
+    import docker.errors
+
+    ENGINE_ERRORS = (docker.errors.DockerException,)
+
+EVERY = 10.0
+"""Seconds between two lines."""
+PROC = Path("/proc")
+ENVIRONMENT = {"DOCKER_BUILDKIT": "1", "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
+"""The first for an engine before 23, the second for one after it: an attestation would be a second image beside ours."""
+
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "name": {"type": "str", "required": True},
+    "repository": {"type": "str", "required": True},
+    "commit": {"type": "str", "required": True},
+    "dockerfile": {"type": "str", "default": "Dockerfile"},
+    "target": {"type": "str", "default": ""},
+    "arguments": {"type": "dict", "default": {}},
+    "host_arguments": {"type": "dict", "default": {}},
+    "git_endpoint": {"type": "str", "default": "https://github.com"},
+    "directory": {"type": "path", "required": True},
+    "storage": {"type": "path"},
+    "registry_program": {"type": "path", "default": "/usr/bin/docker-registry"},
+    "push_to": {"type": "str"},
+    "username": {"type": "str"},
+    "password": {"type": "str", "no_log": True},
+    "minimum_memory_gib": {"type": "int", "default": 32},
+    "minimum_docker_gib": {"type": "int", "default": 80},
+    "minimum_store_gib": {"type": "int", "default": 40},
+    "timeout": {"type": "int", "default": 21600},
+    "settled_only": {"type": "bool", "default": False},
+}
+
+
+class BuildError(Exception):
+    """The image was not built. The text says expected, seen and what to do."""
+
+
+def place(params: dict[str, Any]) -> _built.Storage | _built.Registry:
+    """Where the image goes."""
+    machine = platform.machine()
+    architecture = _oci.ARCHITECTURES.get(machine, machine)
+    reference = _registry.parse_reference(params["name"])
+    if not reference.tag or reference.digest:
+        raise ValueError(f"name: expected a name with a tag and no digest, seen {params['name']}")
+    if params["storage"]:
+        return _built.Storage(params["storage"], reference, architecture)
+    known = (
+        _registry.Credentials(params["username"], params["password"] or "") if params["username"] else None
+    )
+    return _built.Registry(params["push_to"], reference, architecture, known)
+
+
+def source(params: dict[str, Any]) -> _build.Source:
+    if not re.fullmatch(r"[0-9a-f]{40}", params["commit"]):
+        raise ValueError(f"commit: expected 40 lower-case hex digits, seen {params['commit']}")
+    arguments = {name: str(value) for name, value in params["arguments"].items()}
+    return _build.Source(
+        params["repository"], params["commit"], params["dockerfile"], params["target"], arguments
+    )
+
+
+def short(params: dict[str, Any], docker_root: str) -> list[str]:
+    """What the host lacks for a build: nothing has begun yet."""
+    problems = []
+    places = {docker_root: params["minimum_docker_gib"], params["directory"]: params["minimum_store_gib"]}
+    for path, minimum in places.items():
+        there = next(parent for parent in (Path(path), *Path(path).parents) if parent.exists())
+        free = shutil.disk_usage(there).free / _memory.GIB
+        if free < minimum:
+            problems.append(f"{path}: expected {minimum} GiB free, seen {free:.1f}; make room")
+    available = _memory.meminfo(PROC)["MemAvailable"] / _memory.GIB
+    if available < params["minimum_memory_gib"]:
+        problems.append(
+            f"memory: expected {params['minimum_memory_gib']} GiB available, seen {available:.1f}; stop what serves there for as "
+            "long (playbook stop), or compile less at a time (image_build_host_arguments) and ask for less "
+            "(image_build_minimum_memory_gib)"
+        )
+    return problems
+
+
+def build(module: AnsibleModule, wanted: _build.Source, context: Path, say: Any) -> str:
+    """The ID of the image, on this host and without a name."""
+    directory = Path(module.params["directory"])
+    answer, path = directory / "image", directory / "build.log"
+    argv = _build.command("docker", wanted, module.params["host_arguments"], str(context), str(answer))
+    log, began, last = _build.Log(), time.monotonic(), 0.0
+    try:
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env={**os.environ, **ENVIRONMENT},
+        )
+    except OSError as error:
+        raise BuildError(
+            f"expected the engine's client docker on the host, seen {error.strerror}; install it"
+        ) from None
+    with process, path.open("w") as file:
+        assert process.stdout
+        for line in process.stdout:
+            file.write(line)
+            log.feed(line)
+            now = time.monotonic()
+            if now - last >= EVERY and (said := log.line(now - began)):
+                say(said)
+                last = now
+    if process.returncode:
+        raise BuildError(_build.refusal(process.returncode, log, str(path)))
+    identity = answer.read_text().strip()
+    answer.unlink()
+    return identity
+
+
+def push(client: Any, identity: str, name: str, auth: dict[str, str] | None, say: Any) -> str:
+    """The digest under which the registry has it. On this host the name is gone afterwards."""
+    repository, _, tag = name.rpartition(":")
+    progress, last = _push.Push(), time.monotonic()
+    client.images.get(identity).tag(repository, tag)
+    try:
+        for event in client.api.push(repository, tag=tag, stream=True, decode=True, auth_config=auth):
+            progress.feed(event)
+            now = time.monotonic()
+            if now - last >= EVERY and (line := progress.line()):
+                say(line)
+                last = now
+    except docker.errors.APIError as error:
+        raise _push.refusal(str(error.explanation or error)) from None
+    finally:
+        client.images.remove(name, noprune=True)
+    if not progress.digest:
+        raise _push.refusal("no digest")
+    return progress.digest
+
+
+def make(module: AnsibleModule, wanted: _build.Source, goal: _built.Storage | _built.Registry) -> str:
+    """The digest of the image, which is in its place by then."""
+    params = module.params
+    if params["storage"] and not Path(params["storage"]).is_dir():
+        raise BuildError(
+            f"expected the fleet's registry on this host, which serves {params['storage']}, seen no such directory; build on the "
+            "host that serves (-e build_host=…), or push to a registry of yours (-e build_push_to=…)"
+        )
+    progress = Progress.from_environment()
+    client = docker.from_env(timeout=600)
+    problems = short(params, client.info()["DockerRootDir"])
+    if problems:
+        raise BuildError("the host has no room for a build:\n" + "\n".join(f"  {line}" for line in problems))
+    directory = Path(params["directory"])
+    context, staging = directory / "source", directory / "registry"
+    shutil.rmtree(staging, ignore_errors=True)
+    url = f"{params['git_endpoint'].rstrip('/')}/{params['repository']}"
+    _checkout.checkout(url, params["commit"], context, progress.say)
+    identity = build(module, wanted, context, progress.say)
+    if isinstance(goal, _built.Registry):
+        auth = (
+            {"username": params["username"], "password": params["password"]} if params["username"] else None
+        )
+        digest = push(client, identity, goal.name, auth, progress.say)
+    else:
+        with _staging.registry(params["registry_program"], staging) as address:
+            name = f"{address}/{goal.reference.repository}:{goal.reference.tag}"
+            digest = push(client, identity, name, None, progress.say)
+        goal.take(str(staging / "storage"), digest, progress.say)
+    for left in (context, staging):
+        shutil.rmtree(left, ignore_errors=True)
+    return digest
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec=ARGUMENTS,
+        mutually_exclusive=[("storage", "push_to")],
+        required_one_of=[("storage", "push_to")],
+        required_by={"password": "username"},
+        supports_check_mode=True,
+    )
+    os.umask(0o022)
+    params = module.params
+    look = module.check_mode or params["settled_only"]
+    if params["push_to"] and not _fetch.HAS_REQUESTS:
+        module.fail_json(msg=missing_required_lib("requests"))
+    if _image.DOCKER_IMPORT_ERROR and not look:
+        module.fail_json(msg=missing_required_lib("docker"), exception=_image.DOCKER_IMPORT_ERROR)
+    try:
+        goal, wanted = place(params), source(params)
+        digest = goal.find(wanted.fingerprint)
+        if params["settled_only"] and not digest:
+            module.exit_json(changed=False, settled=False)
+        settled = bool(digest)
+        if not settled and not module.check_mode:
+            digest = make(module, wanted, goal)
+    except (ValueError, BuildError, _checkout.CheckoutError, _push.PushError, _staging.StagingError) as error:
+        module.fail_json(msg=str(error))
+    except (_fetch.UpstreamError, _image_store.ImageStoreError) as error:
+        module.fail_json(msg=str(error))
+    except ENGINE_ERRORS as error:
+        module.fail_json(
+            msg=f"expected a Docker engine that answers, seen: {error}; run the prerequisites role"
+        )
+    except OSError as error:
+        module.fail_json(msg=f"expected to write {params['directory']}, seen {error}; mend it and run again")
+    todo = [] if settled else wanted.told(params["name"])
+    module.exit_json(
+        changed=not settled,
+        settled=settled,
+        digest=digest,
+        state="present" if settled else "built",
+        todo=todo,
+        where=goal.home,
+        diff={"before": "", "after": "".join(f"{line}\n" for line in todo)},
+    )
+
+
+if __name__ == "__main__":
+    main()
