@@ -489,13 +489,3 @@ def test_a_tag_that_does_not_tell_its_commit_is_refused_with_one_that_does(recip
 def test_a_build_is_held_to_its_keys(recipe, key, value, says):
     recipe["image"]["build"] = BUILD | {key: value}
     assert says in str(problems_of(recipe)[f"image.build.{key}"])
-
-
-def test_the_recipe_on_an_image_built_from_main_differs_in_the_image_and_the_patch_alone(recipe):
-    name = "huihui-gemma4-mtp-n1-main"
-    other, problems = parse((ROOT / "recipes" / f"{name}.yml").read_text(), f"recipes/{name}.yml")
-    assert problems == []
-    assert other["patches"] == []
-    assert other["image"]["build"]["commit"][:12] in other["image"]["reference"]
-    same = ("models", "serve", "expect")
-    assert {key: other[key] for key in same} == {key: _recipe.complete(recipe)[key] for key in same}
