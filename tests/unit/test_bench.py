@@ -195,6 +195,13 @@ def test_foreign_traffic_can_be_a_warning() -> None:
         assert len(run.warnings) == 1
 
 
+def test_positions_have_rates_of_their_own() -> None:
+    three = MTP | {"num_speculative_tokens": 3}
+    with bench(wanted={"speculation": three}, speculation=three, acceptance=[0.7, 0.7, 0.1]) as run:
+        (load,) = measured(run)["loads"]
+    assert load["rates"] == pytest.approx([0.7, 0.49, 0.049], abs=0.02)
+
+
 def test_drafts_that_are_never_accepted_are_a_result() -> None:
     with bench(acceptance=0.0) as run:
         (load,) = measured(run)["loads"]

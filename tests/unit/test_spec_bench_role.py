@@ -128,8 +128,6 @@ CASES: dict[str, dict[str, Any]] = {
     "breaks": OFF
     | {"spec_bench_candidates": [MTP, DEEPER], "spec_bench_stop_early": True, "lab_without_load": [1]},
     "decides": {"spec_bench_decides": 8},
-    "stranger": {"spec_bench_candidates": [MTP | {"model": "/x"}]},
-    "misspelled": {"spec_bench_candidates": [{"num_speculative_token": 1}]},
 }
 
 
@@ -281,25 +279,15 @@ def test_a_sweep_that_breaks_off_brings_back_what_served(fleet: dict[str, Host])
     assert "expected a load of concurrency 1, which decides" in host.failure
 
 
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("decides", "expected one of the loads 1 to decide, seen 8"),
-        ("stranger", "expected one of the models that are mounted here"),
-        ("misspelled", "nearest valid key: num_speculative_tokens"),
-    ],
-)
-def test_what_does_not_add_up_is_refused_before_anything_starts(
-    fleet: dict[str, Host], name: str, words: str
-) -> None:
-    assert words in fleet[name].failure
-    assert fleet[name].did == []
+def test_what_does_not_add_up_is_refused_before_anything_starts(fleet: dict[str, Host]) -> None:
+    assert "expected one of the loads 1 to decide, seen 8" in fleet["decides"].failure
+    assert fleet["decides"].did == []
 
 
 def test_check_mode_says_what_would_be_measured_and_does_nothing(tmp_path: Path) -> None:
     hosts, printed = play(tmp_path, ["early"], "--check")
     assert (hosts["early"].did, hosts["early"].sweep) == ([], None)
-    said = [line.strip(" -") for line in printed.splitlines()]
+    said = [line.strip(" -'") for line in printed.splitlines()]
     first = said.index("r, each with 1 streams at a time:")
     assert said[first + 1 : first + 6] == [
         "mtp n=1, which serves now",

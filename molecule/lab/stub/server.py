@@ -8,11 +8,13 @@ It takes vLLM's command line, prints lines like vLLM's, and answers /health, /v1
 /metrics with vLLM's names. What must be shown of speculation itself is shown with real vLLM (molecule/lab/vllm).
 
 Environment, each optional:
-  STUB_ACCEPTANCE   share of drafts accepted at every position (0.69), exact over a few hundred drafts
+  STUB_ACCEPTANCE   share of drafts accepted at each position where those before it were (0.69), exact over a few hundred
+                    drafts; several with commas are those of position 0, 1 and so on, and the last one goes on
   STUB_READY_AFTER  seconds from start to the first answer (1)
   STUB_STUCK        anything: prints its first lines, then never gets ready and says no more
   STUB_DIE          start: dies while starting; request: is healthy and dies at the first completion; a path: dies while
                     starting when there is such a file
+  STUB_DIE_DEPTH    dies while starting when it is to draft that many tokens a step
   STUB_NO_SPEC      anything: takes --speculative-config and ignores it
   STUB_NO_DRAFTS    anything: publishes the series and never drafts
   STUB_NO_STATS     anything: publishes no vLLM series at all
@@ -36,7 +38,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -60,10 +62,11 @@ class Settings:
     model: str = "/models/body"
     name: str = "stub"
     speculation: Mapping[str, Any] | None = None
-    acceptance: float = 0.69
+    acceptance: float | Sequence[float] = 0.69
     ready_after: float = 1.0
     stuck: bool = False
     die: str = ""
+    die_depth: int = 0
     no_spec: bool = False
     no_drafts: bool = False
     no_stats: bool = False
@@ -86,10 +89,11 @@ class Settings:
             return environment.get(f"STUB_{name}", "")
 
         return cls(
-            acceptance=float(get("ACCEPTANCE") or 0.69),
+            acceptance=[float(share) for share in (get("ACCEPTANCE") or "0.69").split(",")],
             ready_after=float(get("READY_AFTER") or 1),
             stuck=bool(get("STUCK")),
             die=get("DIE"),
+            die_depth=int(get("DIE_DEPTH") or 0),
             no_spec=bool(get("NO_SPEC")),
             no_drafts=bool(get("NO_DRAFTS")),
             no_stats=bool(get("NO_STATS")),
@@ -102,6 +106,12 @@ class Settings:
             draft_step=float(get("DRAFT_STEP") or 0),
             **({"api_key": environment.get("VLLM_API_KEY", "")} | given),
         )
+
+    def accepts(self, position: int) -> float:
+        """Share of drafts accepted at a position, of those that were accepted up to there."""
+        if isinstance(self.acceptance, float):
+            return self.acceptance
+        return self.acceptance[min(position, len(self.acceptance) - 1)]
 
     @property
     def seconds(self) -> float:
@@ -147,7 +157,7 @@ class Stub:
     def _accepted(self) -> int:
         """Length of the accepted prefix of one draft. Shares are paid out exactly, not by chance."""
         for position in range(self.settings.width):
-            self._credit[position] += self.settings.acceptance
+            self._credit[position] += self.settings.accepts(position)
             if self._credit[position] < 1 - 1e-9:
                 return position
             self._credit[position] -= 1
@@ -404,7 +414,8 @@ def play_start(settings: Settings) -> None:
         time.sleep(3600)
     for index, line in enumerate(worker):
         time.sleep(settings.ready_after / len(worker))
-        if index == 3 and (settings.die == "start" or Path(settings.die or "/nowhere").is_file()):
+        dies = settings.die == "start" or Path(settings.die or "/nowhere").is_file()
+        if index == 3 and (dies or settings.width == settings.die_depth > 0):
             die()
         if line.startswith("Loading safe"):
             print(line, flush=True)
