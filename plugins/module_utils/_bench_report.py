@@ -304,8 +304,8 @@ def markdown(made: Mapping[str, Any]) -> str:
 
 LEGEND = (
     "tok/s: of one stream, tokens over decode seconds of all prompts together; of several, the throughput of the load. In brackets: "
-    "the interval of 95 %. Ceiling: 1 + the shares accepted, so many times as fast if drafting and verifying took no time. Accepted: percent of the "
-    "drafts by position, with standard error."
+    "the interval of 95 %. Ceiling: 1 + the shares accepted, so many times as fast if drafting and verifying took no time. "
+    "Accepted: percent of the drafts by position, with standard error."
 )
 
 

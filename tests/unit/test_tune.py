@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -274,6 +275,6 @@ def test_the_documented_acceptance_from_which_a_depth_is_best(machine):
         step = one + (tokens - 1) * (four - one) / 3 if tokens else none
         return (1 + sum(positions(acceptance, tokens))) / step
 
-    best = [max(range(9), key=lambda n, a=a: speed(a / 1000, n)) for a in range(1000)]
+    best = [max(range(9), key=partial(speed, acceptance / 1000)) for acceptance in range(1000)]
     cells = [f"{best.index(n) / 1000:.2f}" for n in range(1, 6)]
     assert f"| {machine}, from a = | 0 | {' | '.join(cells)} |" in (ROOT / "docs/speculation.md").read_text()
