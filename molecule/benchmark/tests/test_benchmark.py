@@ -22,7 +22,7 @@ SCENARIO = Path(__file__).parents[1]
 PLAYBOOKS = SCENARIO.parents[1] / "playbooks"
 LOOK = SCENARIO.parent / "rollout/files/look.py"
 LOCK = SCENARIO / "lab-locks/stub.lock.yml"
-HOSTS = ("bench-1", "bench-2")
+HOSTS = ("sweep-1", "sweep-2")
 
 
 def look(name: str) -> dict[str, Any]:
@@ -174,20 +174,20 @@ def test_a_controller_that_is_killed_leaves_the_record_and_site_brings_back_what
     serving: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:
     going = subprocess.Popen(
-        command("benchmark", "--limit=bench-1", benchmark_output=str(tmp_path), benchmark_candidates=[None]),
+        command("benchmark", "--limit=sweep-1", benchmark_output=str(tmp_path), benchmark_candidates=[None]),
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
-    until(lambda: depth(look("bench-1")) == 0)
+    until(lambda: depth(look("sweep-1")) == 0)
     os.killpg(going.pid, signal.SIGKILL)
     going.wait()
-    left = look("bench-1")
-    assert left["state"] == serving["bench-1"]["state"]
+    left = look("sweep-1")
+    assert left["state"] == serving["sweep-1"]["state"]
     assert "the container sparkfleet-vllm as it passed here last" in run(
-        "benchmark", "--limit=bench-1", fails=True, benchmark_output=str(tmp_path)
+        "benchmark", "--limit=sweep-1", fails=True, benchmark_output=str(tmp_path)
     )
-    assert look("bench-1")["container"]["id"] == left["container"]["id"], (
+    assert look("sweep-1")["container"]["id"] == left["container"]["id"], (
         "it is not touched before somebody has decided"
     )
     run("site")
-    assert depth(look("bench-1")) == 1
+    assert depth(look("sweep-1")) == 1
     left_as_found(serving)

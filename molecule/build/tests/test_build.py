@@ -10,7 +10,7 @@ import yaml
 
 HERE = Path(__file__).resolve().parents[1]
 STORAGE = "/srv/sparkfleet/registry"
-REGISTRY = "http://172.31.250.151:5000/v2/sparkfleet-lab/built"
+REGISTRY = "http://172.31.250.161:5000/v2/sparkfleet-lab/built"
 
 
 @pytest.fixture
