@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._arguments import render
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._guard import deeper, refused_image
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._guard import deeper, depth, refused_image
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe import argument_problems, rule_problems
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._store import snapshot_path
 
@@ -189,14 +189,14 @@ def serving_refusals(inputs: Mapping[str, Any]) -> list[str]:
     """What the recipe knows against what a host would serve, as inventory and recipe have it together.
 
     :param inputs: ``arguments``, ``extra_arguments``, ``image``, ``published`` and ``refused`` (of the recipe, or
-        empty), ``allow_deeper``
+        empty), ``measured_depth`` (the deepest that was measured to pay here, 0 for none), ``allow_deeper``
     :raises SpecError: `published` or `refused` is not as a recipe has it
     """
     if problems := rule_problems(inputs["published"], inputs["refused"], "vllm_serve"):
         raise SpecError("\n".join(map(str, problems)))
     found = [refused_image(inputs["refused"], inputs["image"])]
-    if not inputs["allow_deeper"]:
-        arguments = merge(inputs["arguments"], inputs["extra_arguments"])
+    arguments = merge(inputs["arguments"], inputs["extra_arguments"])
+    if not inputs["allow_deeper"] and depth(arguments) > inputs["measured_depth"]:
         do = "set vllm_serve_allow_deeper: true to go deeper all the same"
         found.append(deeper(arguments, inputs["published"], do))
     return [refusal for refusal in found if refusal]

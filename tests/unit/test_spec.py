@@ -158,7 +158,7 @@ def test_a_port_beside_the_published_one_is_refused():
 
 RECORD = {
     "recipe": "r", "acceptance_floor": 0.4, "minimum_drafts": 200, "memory_fraction": 0.65, "memory_minimum_bytes": None,
-    "published": {}, "allow_deeper": False, "refused": [],
+    "published": {}, "allow_deeper": False, "measured_depth": 0, "refused": [],
 }  # fmt: skip
 
 
@@ -205,6 +205,12 @@ def test_deeper_than_what_paid_is_refused_with_reason_and_figures_unless_it_is_a
             assert words in str(caught.value)
     assert record(published=PUBLISHED, extra_arguments=DEEP, allow_deeper=True)
     assert record(extra_arguments=DEEP), "nothing is published, so nothing is known against it"
+
+
+def test_what_was_measured_here_counts_for_more_than_what_was_published():
+    assert record(published=PUBLISHED, extra_arguments=DEEP, measured_depth=4)
+    with pytest.raises(SpecError, match="at most 1"):
+        record(published=PUBLISHED, extra_arguments=DEEP, measured_depth=3)
 
 
 def test_a_schedule_of_depths_is_as_deep_as_its_deepest():
