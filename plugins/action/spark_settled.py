@@ -50,8 +50,13 @@ class ActionModule(ActionBase):
             "sparkfleet.vllm.spark_settled", module_args=arguments, task_vars=task_vars
         )
         if answer.get("because"):
-            Display().display(f"{label(self, task_vars)}: to be looked at, because of {', '.join(answer['because'])}")
+            self._say(task_vars, f"to be looked at, because of {', '.join(answer['because'])}")
+        elif answer.get("settled") and "serving" in answer:
+            self._say(task_vars, "unchanged since nothing was to be done")
         return result | answer
+
+    def _say(self, variables: dict[str, Any] | None, text: str) -> None:
+        Display().display(f"{label(self, variables)}: {text}")
 
     def _inputs(self, variables: Mapping[str, Any]) -> str:
         """Nothing when a variable cannot be told yet: then all is looked at, and whoever needs it says what is wrong."""

@@ -11,7 +11,7 @@ import spark
 from spark import NAME, TARGET, on, playbook
 from test_drift import DIGEST
 
-LOOK, MEASURE = "Gather and judge in one execution", "Measure what is on record"
+LOOK, MEASURE = "Gather and judge in one execution", "playbooks/tasks/measure.yml"
 BODY = "/srv/sparkfleet/models/sparkfleet-lab--stub-body/*/config.json"
 
 
@@ -43,6 +43,7 @@ class TestWhereNothingHasChanged:
         before = on(DIGEST)
         done = site()
         assert not looks(done) and not changed(done)
+        assert "drifts: unchanged since nothing was to be done" in done.stdout
         assert re.search(r"^drifts\s.*\spass$", done.stdout, re.MULTILINE), done.stdout
         assert on(DIGEST) == before
 
