@@ -76,7 +76,9 @@ def _methods(methods: Mapping[str, Any]) -> str | None:
     valid = known.SPECULATIVE - {"method", "num_speculative_tokens"}
     for name, options in methods.items():
         if not isinstance(options, Mapping):
-            return f"expected further keys of the speculative config for {name}, or {{}}, seen {seen(options)}"
+            return (
+                f"expected further keys of the speculative config for {name}, or {{}}, seen {seen(options)}"
+            )
         for key in options:
             if key not in valid:
                 near = nearest(key, valid)

@@ -309,7 +309,11 @@ def test_a_measured_speculation_is_written_and_nobody_is_asked(locked):
     checked = locked.run(state="tuned", speculation=SPECULATION, _ansible_check_mode=True)
     assert checked["changed"] is True and yaml.safe_load(locked.lock_path.read_text()) == before
     result = locked.run(state="tuned", speculation=SPECULATION, _ansible_diff=True)
-    assert yaml.safe_load(locked.lock_path.read_text()) == before | {"speculation": SPECULATION} == result["lock"]
+    assert (
+        yaml.safe_load(locked.lock_path.read_text())
+        == before | {"speculation": SPECULATION}
+        == result["lock"]
+    )
     assert "speculation.num_speculative_tokens: 2" in result["diff"]["after"]
     assert "speculation ngram n=2" in result["summary"][-1]
     assert locked.run(state="tuned", speculation=SPECULATION)["changed"] is False
