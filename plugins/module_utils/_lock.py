@@ -280,7 +280,9 @@ def summary(lock: Mapping[str, Any]) -> list[str]:
         )
     if "speculation" in lock:
         measured = lock["speculation"]["measured"]
-        told.append(f"speculation {_tuned.told(lock['speculation'])}, measured {measured['at']}: {measured['because']}")
+        told.append(
+            f"speculation {_tuned.told(lock['speculation'])}, measured {measured['at']}: {measured['because']}"
+        )
     return told
 
 

@@ -37,7 +37,8 @@ def wanted(
     shallower comes before the deeper.
 
     :param serving: the record of what serves
-    :param recipe: the loaded one, may be empty; its speculative config counts where what serves has none
+    :param recipe: the loaded one, may be empty; its speculative config counts where what serves has none, and
+        its own one where measuring took that away
     :param candidates: as they are asked for. One without a method is the base with these keys changed, where the base is what
         serves, else the recipe's. None is off
     :param depths: tokens a step to try, 0 for off, of the base and of each of `methods`. In place of `candidates`
@@ -45,7 +46,8 @@ def wanted(
     :raises SweepError: one that vLLM would not take or that asks for a model which is not there, or a base that is missing
     """
     served = serving["gate"]["speculation"]
-    base = served or recipe.get("serve", {}).get("arguments", {}).get("speculative-config")
+    written = recipe.get("serve", {}).get("arguments", {}).get("speculative-config")
+    base = served or written or recipe.get("tune", {}).get("own")
     if depths:
         drafts = [base] if base else []
         drafts += [{"method": name, **options} for name, options in (methods or {}).items()]

@@ -15,13 +15,15 @@ CONFIG = "speculative-config"
 def tuned(recipe: Mapping[str, Any], lock: Mapping[str, Any]) -> dict[str, Any]:
     """The recipe as it is served: with what its lock says was measured to be best, in place of its own speculative config.
 
-    The draft stays, also where it does not speculate: the next measurement needs it.
+    The draft stays, also where it does not speculate, and so does the recipe's own config, as ``tune.own``: the next
+    measurement needs both.
     """
     served = copy.deepcopy(dict(recipe))
     speculation = lock.get("speculation")
     if not speculation:
         return served
     arguments = served["serve"]["arguments"]
+    served["tune"] = {**served.get("tune", {}), "own": arguments.get(CONFIG)}
     depth = speculation["num_speculative_tokens"]
     if depth:
         config = {"method": speculation["method"], **speculation["options"], "num_speculative_tokens": depth}

@@ -81,6 +81,7 @@ options:
         unequally well, so usually more are made.
       - While the rate is within two standard errors of the floor, the measurement goes on, up to four times this
         number. Then the estimate decides.
+      - V(0) is for a server without speculation, as a recipe of one has it.
     type: int
     default: 200
   max_tokens:
@@ -341,7 +342,7 @@ ARGUMENT_SPEC: dict[str, Any] = _server_options.ARGUMENT_SPEC | {
 
 _BOUNDS: dict[str, tuple[float, float]] = _server_options.BOUNDS | {
     "acceptance_floor": (0, 1),
-    "minimum_drafts": (1, 1_000_000),
+    "minimum_drafts": (0, 1_000_000),
     "concurrency": _server_options.CONCURRENCY,
 }
 
@@ -350,6 +351,8 @@ def invalid(params: dict[str, Any]) -> str | None:
     """What the argument spec cannot say of the options."""
     if problem := _server_options.invalid(params, _BOUNDS):
         return problem
+    if params["speculation"] and not params["minimum_drafts"]:
+        return "minimum_drafts: expected at least 1 with a speculation to judge, got 0"
     for index, file in enumerate(params["files"]):
         for name, digits in (("md5", 32), ("sha256", 64)):
             if file[name] is not None and not re.fullmatch(rf"[0-9a-f]{{{digits}}}", file[name]):

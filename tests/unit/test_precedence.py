@@ -86,3 +86,51 @@ def seen(folder: Path, recipe: bool, inventory: bool, extra: bool) -> dict[str, 
 )
 def test_precedence(tmp_path, levels, expected):
     assert seen(tmp_path, **levels) == expected
+
+
+DEPTH = """
+- hosts: all
+  gather_facts: false
+  tasks:
+    - sparkfleet.vllm.recipe_load: {name: "{{ spark_recipe }}", lock: ignore}
+      register: loaded
+    - set_fact: {recipe: "{{ loaded.recipe | sparkfleet.vllm.recipe_tuned(lab_lock) }}"}
+    - include_role: {name: shown}
+"""
+SHOW_DEPTH = """
+- debug:
+    msg: "SEEN {{ inventory_hostname }}={{ (vllm_serve_arguments | combine(vllm_serve_extra_arguments, recursive=true))['speculative-config'].num_speculative_tokens }}"
+"""
+
+
+def test_a_measured_speculation_is_stronger_than_the_recipe_and_weaker_than_the_inventory(tmp_path):
+    role = tmp_path / "roles" / "shown"
+    (role / "tasks").mkdir(parents=True)
+    (role / "tasks" / "main.yml").write_text(SHOW_DEPTH)
+    shutil.copytree(ROOT / "roles" / "vllm_serve" / "defaults", role / "defaults")
+    (tmp_path / "play.yml").write_text(DEPTH)
+    measured = {"speculation": {"num_speculative_tokens": 2, "method": "mtp", "options": {}}}
+    inventory = {"vllm_serve_extra_arguments": {"speculative-config": {"num_speculative_tokens": 3}}}
+    hosts = {
+        "recipe": {"lab_lock": {}},
+        "lock": {"lab_lock": measured},
+        "inventory": {"lab_lock": measured} | inventory,
+    }
+    variables = {"ansible_connection": "local", "spark_recipe": str(SHIPPED)}
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts, "vars": variables}}))
+    done = subprocess.run(
+        [
+            Path(sys.executable).with_name("ansible-playbook"),
+            "-i",
+            tmp_path / "hosts.yml",
+            tmp_path / "play.yml",
+        ],
+        env=os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = dict(re.findall(r"SEEN (\w+)=(\d)", done.stdout))
+    assert found == {"recipe": "1", "lock": "2", "inventory": "3"}

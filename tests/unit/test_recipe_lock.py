@@ -59,6 +59,7 @@ def lab(tmp_path, capsys, monkeypatch):
     with lab_hub(tmp_path / "hub") as hub, depot() as server:
         monkeypatch.setattr(_registry, "DOCKER_HUB_API", server.url)
         yield Lab(tmp_path, hub, server, capsys)
+    of_process._global_warnings.clear()
 
 
 @pytest.fixture

@@ -197,7 +197,9 @@ def play(folder: Path, names: Sequence[str], *options: str) -> tuple[dict[str, H
     done = subprocess.run(
         [
             Path(sys.executable).with_name("ansible-playbook"),
-            *("-i", folder / "hosts.yml", folder / "play.yml", *options),
+            f"--inventory={folder / 'hosts.yml'}",
+            folder / "play.yml",
+            *options,
         ],
         env=os.environ
         | {

@@ -53,6 +53,15 @@ def test_every_result_is_documented(container: FakeContainer, capsys: pytest.Cap
     assert set(documented) - set(result) == {"log_tail"}
 
 
+def test_a_server_without_speculation_is_held_to_no_drafts(
+    container: FakeContainer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the record of a recipe without speculation has it."""
+    with serving(name="huihui-gemma4", speculation=None) as (_, url):
+        result = run(capsys, REQUIRED | {"base_url": url, "acceptance_floor": 0, "minimum_drafts": 0})
+    assert (result["verdict"], "drafts" in result) == ("pass", False), result
+
+
 def test_fail(container: FakeContainer, capsys: pytest.CaptureFixture[str]) -> None:
     with serving(name="huihui-gemma4", acceptance=0.0) as (_, url):
         result = run(capsys, REQUIRED | {"base_url": url, "speculation": MTP})
@@ -95,7 +104,8 @@ def test_a_numeric_string_counts_as_a_number(
     [
         ({"acceptance_floor": 1.5}, "acceptance_floor"),
         ({"acceptance_floor": -0.1}, "acceptance_floor"),
-        ({"minimum_drafts": 0}, "minimum_drafts"),
+        ({"minimum_drafts": -1}, "minimum_drafts"),
+        ({"minimum_drafts": 0, "speculation": MTP}, "minimum_drafts"),
         ({"max_tokens": 1}, "max_tokens"),
         ({"concurrency": 65}, "concurrency"),
         ({"ready_timeout": 0}, "ready_timeout"),

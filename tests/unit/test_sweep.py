@@ -39,6 +39,8 @@ def test_off_and_on_unless_others_are_asked_for_and_what_serves_comes_first() ->
     assert wanted(SERVING, {}) == [MTP, None]
     assert wanted(OFF, RECIPE) == [None, MTP]
     assert wanted(OFF, {}) == [None]
+    measured_off = {"name": "r", "serve": {"arguments": {}}, "tune": {"own": MTP}}
+    assert wanted(OFF, measured_off) == [None, MTP]
 
 
 def test_a_candidate_without_a_method_is_what_serves_with_these_keys_changed() -> None:

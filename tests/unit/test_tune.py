@@ -271,7 +271,7 @@ STEPS = {"Spark of [1]": (1 / 39.3, 1.69 / 52.6, 2.58 / 52.4), "H100 of [2]": (4
 def test_the_documented_acceptance_from_which_a_depth_is_best(machine):
     none, one, four = STEPS[machine]
 
-    def speed(acceptance, tokens):
+    def speed(acceptance: float, tokens: int) -> float:
         step = one + (tokens - 1) * (four - one) / 3 if tokens else none
         return (1 + sum(positions(acceptance, tokens))) / step
 

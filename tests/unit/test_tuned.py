@@ -73,12 +73,15 @@ def test_what_was_measured_takes_the_place_of_the_recipes() -> None:
     }
     assert config({"speculation": OFF}) is None
     two = tuned(RECIPE, {"speculation": TWO})["serve"]["arguments"]
-    assert list(two) == list(RECIPE["serve"]["arguments"]), "in its place: the order is that of a command line"
+    assert list(two) == list(RECIPE["serve"]["arguments"]), (
+        "in its place: the order is that of a command line"
+    )
     # The rest is the recipe's, the draft included, and the recipe itself is as it was.
     served = tuned(RECIPE, {"speculation": OFF})
     assert served["models"] == RECIPE["models"]
     assert list(served["serve"]["arguments"]) == list(RECIPE["serve"]["arguments"])[1:]
-    assert before == RECIPE
+    assert served["tune"]["own"] == RECIPE["serve"]["arguments"]["speculative-config"]
+    assert tuned(RECIPE, LOCK) == before == RECIPE
 
 
 def test_a_lock_holds_it_and_its_diff_shows_it() -> None:

@@ -63,7 +63,8 @@ def run(playbook: str, *options: str, fails: bool = False, **extra: Any) -> str:
         env=os.environ | {"ANSIBLE_FORCE_COLOR": "0"},
     )  # fmt: skip
     assert (done.returncode != 0) == fails, done.stdout + done.stderr
-    return done.stdout
+    # A long line is folded where it is shown.
+    return " ".join(done.stdout.split())
 
 
 @pytest.fixture(autouse=True)
