@@ -27,7 +27,7 @@ def builds(name):
 
 def test_both_serve_the_image_of_the_lock(sudo, image):
     state = json.loads(sudo("cat /var/lib/sparkfleet/state.json"))
-    assert state["current"]["container"]["image"] == image["pinned"]
+    assert state["current"]["serving"]["container"]["image"] == image["pinned"]
     seen = sudo("docker inspect --format '{{ .Image }}' sparkfleet-vllm")
     assert seen == sudo(f"docker image inspect --format '{{{{ .Id }}}}' {image['pinned']}")
 
