@@ -24,7 +24,7 @@ A run gets its inputs by `-e`, by an inventory or by a survey. They are checked 
 is told with what was expected. The roles' own inputs (`ansible-doc -t role sparkfleet.vllm.vllm_serve` and so on) may be set as
 well, and are checked where the role begins.
 
-All take `--limit`, and `--check --diff`.
+All but `lock.yml` and `controller.yml` take `--limit`, and all take `--check --diff`.
 """
 
 
@@ -47,8 +47,10 @@ def role_options(role: str) -> dict[str, dict[str, Any]]:
 
 
 def own_text(name: str) -> str:
-    """A playbook with the task files that it includes."""
+    """A playbook with the task files that it includes and the data that it applies."""
     text = (PLAYBOOKS / f"{name}.yml").read_text()
+    data = [path for path in re.findall(r"- (\.\./\S+\.yml)", text) if not path.endswith("/settings.yml")]
+    text += "".join((PLAYBOOKS / path).read_text() for path in data)
     if "include_tasks: " in text:
         text += "".join(path.read_text() for path in (PLAYBOOKS / "tasks").glob("*.yml"))
     return text
@@ -75,7 +77,7 @@ def page() -> str:
     made = [HEAD]
     for name in NAMES:
         made.append(
-            f"\n## {name}.yml\n\n{meta(name)['short_description']}. {said(meta(name)['description'])}\n\n"
+            f"\n## {name}.yml\n\n{said(meta(name)['short_description'])}. {said(meta(name)['description'])}\n\n"
         )
         made += [f"    {line}\n" for line in meta(name)["argument_specs"][name]["examples"].splitlines()]
         made.append(table(options(name)))
@@ -101,7 +103,7 @@ def kind(option: dict[str, Any]) -> str:
 
 def default(option: dict[str, Any]) -> str:
     if option.get("default") in (None, ""):
-        return ""
+        return "required" if option.get("required") else ""
     return (
         "`"
         + yaml.safe_dump(option["default"], default_flow_style=True, width=1000).split("\n...")[0].strip()
