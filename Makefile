@@ -4,6 +4,7 @@
 # make bench-sync how long a snapshot takes to 1, 2, 4 and 8 hosts, and what it costs to look again (LINK=40mbit SIZE=80)
 # make bench-noop what site.yml costs where nothing is to be done, beside a plain playbook, on 1, 2, 4 and 8 hosts (RUNS=3)
 # make test       lint, unit tests, molecule scenarios
+# make docs       writes docs/playbooks.md anew, from what the playbooks state of their inputs
 # make clean      removes what else was made here: environment, caches
 
 SHELL := /bin/bash
@@ -21,7 +22,7 @@ export PATH := $(CURDIR)/$(bin):$(PATH)
 # Where it is set, each of thousands of processes would compile Ansible anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: lab lab-hosts lab-depot lab-down venv lint unit molecule test bench-sync bench-noop clean
+.PHONY: lab lab-hosts lab-depot lab-down venv lint unit molecule test bench-sync bench-noop docs clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -116,6 +117,9 @@ bench-sync:
 bench-noop:
 	+@$(parallel) .spark .wheels .stub
 	@python $(lab)/bench/bench_noop.py
+
+docs: venv
+	python tests/unit/playbook_lab.py >docs/playbooks.md
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .ansible .cache/ansible .cache/collections

@@ -34,5 +34,6 @@ class FilterModule:
             "serving_change": _front(_rollout.change),
             "serving_window": _front(_rollout.window),
             "rollout_plan": _front(_rollout.plan),
+            "rollout_changed": _front(_rollout.changed),
             "snapshot_path": _front(_store.snapshot_path),
         }

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._container import parse_time
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._inputs import listed
 
 SETTLED, UNPROVEN, REPLACE, START = "settled", "unproven", "replace", "start"
 """It runs and has passed; it runs and is not on record; another one serves; nothing serves."""
@@ -54,11 +55,12 @@ def size(value: int | str, total: int) -> int:
     raise BatchError(f"spark_rollout_batches: expected numbers above 0 or shares up to 100%, got {value!r}")
 
 
-def batches(hosts: Sequence[str], sizes: Sequence[int | str]) -> list[list[str]]:
+def batches(hosts: Sequence[str], sizes: str | Sequence[int | str]) -> list[list[str]]:
     """`hosts` in their order, cut by `sizes`; the last size goes on until all have their turn.
 
     :raises BatchError: a size is none, or there is none
     """
+    sizes = listed(sizes)
     if not sizes:
         raise BatchError("spark_rollout_batches: expected at least one size, got none")
     counts = [size(value, len(hosts)) for value in sizes]
@@ -73,7 +75,7 @@ def batches(hosts: Sequence[str], sizes: Sequence[int | str]) -> list[list[str]]
 
 
 def plan(
-    hostvars: Mapping[str, Mapping[str, Any]], hosts: Sequence[str], sizes: Sequence[int | str]
+    hostvars: Mapping[str, Mapping[str, Any]], hosts: Sequence[str], sizes: str | Sequence[int | str]
 ) -> list[dict[str, Any]]:
     """The batches of a run.
 
@@ -97,6 +99,25 @@ def plan(
         earlier = [host for done in made for host in done["hosts"]]
         made.append({"said": f"{name}: {', '.join(batch)}", "hosts": batch, "earlier": earlier})
     return made
+
+
+def changed(
+    hostvars: Mapping[str, Mapping[str, Any]], hosts: Sequence[str], before: str | Sequence[str] = ()
+) -> list[str]:
+    """The hosts that a rollback would take back to what they served before this change.
+
+    A host that did not pass was brought back by the run itself and is none of them; a rollback would bring it further back.
+
+    :param hostvars: of each host ``spark_change`` (as :func:`change` gives it) and ``spark_proven``, where it got that far
+    :param hosts: those of the play
+    :param before: hosts that an earlier run has changed
+    """
+    now = [
+        host
+        for host in hosts
+        if hostvars[host].get("spark_proven") and hostvars[host].get("spark_change", {}).get("back")
+    ]
+    return sorted({*listed(before), *now})
 
 
 def window(gate: Mapping[str, Any], stopped: float | None) -> dict[str, float] | None:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _tune
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._inputs import listed
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe import argument_problems
 
 VERSION = 1
@@ -28,7 +29,7 @@ def wanted(
     recipe: Mapping[str, Any],
     *,
     candidates: Sequence[Mapping[str, Any] | None] = (),
-    depths: Sequence[int] = (),
+    depths: str | Sequence[int | str] = (),
     methods: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[dict[str, Any] | None]:
     """The candidates of a host, each once, in the order in which they are measured.
@@ -48,12 +49,13 @@ def wanted(
     served = serving["gate"]["speculation"]
     written = recipe.get("serve", {}).get("arguments", {}).get("speculative-config")
     base = served or written or recipe.get("tune", {}).get("own")
-    if depths:
+    tokens = sorted({int(depth) for depth in listed(depths)}) if depths else []
+    if tokens:
         drafts = [base] if base else []
         drafts += [{"method": name, **options} for name, options in (methods or {}).items()]
-        asked: list[Mapping[str, Any] | None] = [None] if 0 in depths else []
-        asked += [{**draft, DEPTH: depth} for draft in drafts for depth in sorted(depths) if depth]
-        if not drafts and any(depths):
+        asked: list[Mapping[str, Any] | None] = [None] if 0 in tokens else []
+        asked += [{**draft, DEPTH: depth} for draft in drafts for depth in tokens if depth]
+        if not drafts and any(tokens):
             raise SweepError(
                 "expected a draft to sweep, seen a server and a recipe without speculation; do: name methods, such as ngram"
             )

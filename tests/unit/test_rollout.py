@@ -5,6 +5,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._rollout import (
     BatchError,
     batches,
     change,
+    changed,
     plan,
     size,
     window,
@@ -107,3 +108,19 @@ def test_the_window_is_counted_from_the_stop():
     assert window(gate, None) is None
     del gate["passed_at"]
     assert window(gate, stopped) is None
+
+
+def test_sizes_and_hosts_may_come_as_a_text_with_commas():
+    assert batches(list("abcd"), "1,50%,100%") == [["a"], ["b", "c"], ["d"]]
+    assert changed({}, [], "b,a") == ["a", "b"]
+
+
+def test_a_rollback_is_for_hosts_that_passed_with_something_else_and_for_no_others():
+    hosts = {
+        "passed": {"spark_change": {"back": True}, "spark_proven": True},
+        "brought-back": {"spark_change": {"back": True}, "spark_proven": False},
+        "first-time": {"spark_change": {"back": False}, "spark_proven": True},
+        "not-its-turn": {"spark_change": {"back": True}},
+        "not-prepared": {},
+    }
+    assert changed(hosts, list(hosts), ["canary"]) == ["canary", "passed"]

@@ -66,6 +66,7 @@ def test_depths_of_the_draft_and_of_every_method() -> None:
         {"method": "ngram", "prompt_lookup_max": 4, "num_speculative_tokens": 2},
     ]
     assert wanted(OFF, RECIPE, depths=[1]) == [MTP]
+    assert wanted(OFF, RECIPE, depths="10,1") == wanted(OFF, RECIPE, depths=["1", "10"]) == [MTP, deep(10)]
     with pytest.raises(SweepError, match="expected a draft to sweep"):
         wanted(OFF, {}, depths=[0, 1])
 

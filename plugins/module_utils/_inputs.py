@@ -1,0 +1,14 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Inputs as they reach a run: C(-e name=value) and the surveys of a controller know texts where an inventory has lists. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def listed(value: str | Sequence[Any]) -> list[Any]:
+    """A list, also where it came as a text with commas, which Ansible's argument specs let pass for one."""
+    return value.split(",") if isinstance(value, str) else list(value)
