@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._rollout import (
     BatchError,
@@ -116,7 +118,7 @@ def test_sizes_and_hosts_may_come_as_a_text_with_commas():
 
 
 def test_a_rollback_is_for_hosts_that_passed_with_something_else_and_for_no_others():
-    hosts = {
+    hosts: dict[str, dict[str, Any]] = {
         "passed": {"spark_change": {"back": True}, "spark_proven": True},
         "brought-back": {"spark_change": {"back": True}, "spark_proven": False},
         "first-time": {"spark_change": {"back": False}, "spark_proven": True},
