@@ -1,18 +1,15 @@
-"""A run where nothing has changed measures and looks no further; whatever is edited calls for a whole look."""
+"""A run where nothing has changed measures and looks no further; what is asked for otherwise calls for a whole look."""
 
 from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Callable
 
 import pytest
-import spark
-from spark import NAME, TARGET, on, playbook
+from spark import on, playbook
 from test_drift import DIGEST
 
 LOOK, MEASURE = "Gather and judge in one execution", "playbooks/tasks/measure.yml"
-BODY = "/srv/sparkfleet/models/sparkfleet-lab--stub-body/*/config.json"
 
 
 def site(*options: str, **extra: object) -> subprocess.CompletedProcess[str]:
@@ -47,15 +44,6 @@ class TestWhereNothingHasChanged:
         assert re.search(r"^drifts\s.*\spass$", done.stdout, re.MULTILINE), done.stdout
         assert on(DIGEST) == before
 
-    def test_a_server_that_no_longer_passes_fails_the_run(self):
-        """Something lies over the patch inside the container, where no look from outside would see it."""
-        inside = f"nsenter --mount --target $(docker inspect --format '{{{{.State.Pid}}}}' {NAME})"
-        on(f"{inside} mount --bind /etc/hostname {TARGET}")
-        done = playbook("site")
-        on(f"{inside} umount {TARGET}")
-        assert done.returncode != 0 and MEASURE in done.stdout, done.stdout
-        assert "patch_not_applied" in done.stdout
-
     def test_another_input_is_another_question(self):
         done = playbook("site", vllm_serve_acceptance_floor=1)
         assert done.returncode != 0 and LOOK in done.stdout, done.stdout
@@ -66,29 +54,3 @@ class TestWhereNothingHasChanged:
         done = playbook("site")
         on("rm -f /var/lib/sparkfleet/run.json")
         assert MEASURE not in done.stdout, done.stdout
-
-    def test_it_looks_when_it_is_told_to(self):
-        assert looks(site(spark_look_again=True))
-        assert not looks(site())
-
-
-EDITS: dict[str, tuple[str, Callable[[], object]]] = {
-    "a model file with the same bytes": ("models", lambda: on(f"touch {BODY}")),
-    "daemon.json": ("files", lambda: on("echo >>/etc/docker/daemon.json")),
-    "a stopped server": ("container", lambda: on(f"docker stop --time 5 {NAME}")),
-    "a disabled unit": ("boot unit", lambda: on(f"systemctl disable --quiet {NAME}")),
-    "a package": ("packages", lambda: on("touch /var/lib/dpkg/status")),
-}
-
-
-@pytest.mark.usefixtures("settled")
-def test_what_was_edited_is_named_and_looked_at():
-    """All at once, since a run for each would only take longer; each by itself is a unit test."""
-    for _, edit in EDITS.values():
-        edit()
-    done = site()
-    assert looks(done) and changed(done)
-    said = re.search(r"drifts: to be looked at, because of (.*)", done.stdout)
-    assert said and {name for name, _ in EDITS.values()} <= set(said[1].split(", ")), done.stdout
-    spark.serves()
-    assert on(f"systemctl is-enabled {NAME}").strip() == "enabled"
