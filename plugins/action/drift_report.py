@@ -19,6 +19,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
     _file,
     _table,
 )
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._artifacts import artifacts
 
 UNREACHABLE = "the host did not answer"
 
@@ -50,12 +51,12 @@ class ActionModule(ActionBase):
         files = self._write(Path(options["directory"]).expanduser().absolute(), made)
         self._show(made, files)
         refusals = {name: _drift_report.refusal(host) for name, host in made["hosts"].items()}
-        return result | {
-            "changed": False,
-            "report": made,
-            "files": [str(file) for file in files],
-            "refused": {name: text for name, text in refusals.items() if text},
-        }
+        refused = {name: text for name, text in refusals.items() if text}
+        return (
+            result
+            | {"changed": False, "report": made, "files": [str(file) for file in files], "refused": refused}
+            | artifacts(drifted=list(refused))
+        )
 
     @staticmethod
     def _look(facts: Any, reached: bool) -> dict[str, Any]:

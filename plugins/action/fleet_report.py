@@ -10,6 +10,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _table
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._artifacts import artifacts
 
 UNREACHABLE = {"task": "the host did not answer"}
 
@@ -30,4 +31,6 @@ class ActionModule(ActionBase):
             rows.append(_table.row(host, **_table.known(known) | lost))
         for line in ["", *_table.render(rows), ""]:
             Display().display(line)
-        return result | {"changed": False, "rows": rows}
+        passed = [row["host"] for row in rows if row["verdict"] == _table.PASS]
+        failed = [row["host"] for row in rows if row["verdict"] != _table.PASS]
+        return result | {"changed": False, "rows": rows} | artifacts(passed=passed, failed=failed)

@@ -18,6 +18,8 @@ from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._progress import l
 
 COLLECTION = Path(__file__).resolve().parents[2]
 CODE = ("plugins", "roles", "playbooks")
+# Says how a run is to look, not what it is to look for.
+MANNER = ("spark_look_again",)
 
 
 def code(root: Path = COLLECTION) -> list[tuple[str, str]]:
@@ -31,10 +33,14 @@ def code(root: Path = COLLECTION) -> list[tuple[str, str]]:
 
 def asked(variables: Mapping[str, Any], roles: list[str]) -> dict[str, Any]:
     """The variables of a host that the collection reads: those of its roles, `spark_…`, and the loaded recipe. Not what a task
-    has registered.
+    has registered, and not how this run is to look.
     """
     prefixes = tuple(f"{role}_" for role in [*roles, "spark"])
-    return {name: value for name, value in variables.items() if name.startswith(prefixes) or name == "recipe"}
+    return {
+        name: value
+        for name, value in variables.items()
+        if (name.startswith(prefixes) or name == "recipe") and name not in MANNER
+    }
 
 
 class ActionModule(ActionBase):

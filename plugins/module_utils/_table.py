@@ -22,6 +22,8 @@ COLUMNS = (
     "verdict",
 )
 
+PASS = "pass"
+"""Verdict of the gate on a host that serves as it should."""
 UNTOUCHED = "untouched"
 """Diagnosis of a host whose turn never came."""
 

@@ -14,6 +14,8 @@ author:
 description:
   - Puts the facts C(spark_drift) of all hosts together, finds hosts whose versions differ from the rest of the fleet, shows
     a table, and writes C(drift.json) and C(drift.html).
+  - Hands on C(sparkfleet_drifted), a list of the hosts that drifted or could not be judged, as M(ansible.builtin.set_stats) does; a
+    controller keeps it as an artifact of the job.
   - Runs once for all hosts of the play, on the controller, and connects to nothing. Hosts that did not answer are in it, too.
 options:
   directory:

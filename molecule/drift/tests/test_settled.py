@@ -6,7 +6,7 @@ import re
 import subprocess
 
 import pytest
-from spark import on, playbook
+from spark import NAME, on, playbook, serves
 from test_drift import DIGEST
 
 LOOK, MEASURE = "Gather and judge in one execution", "playbooks/tasks/measure.yml"
@@ -28,9 +28,15 @@ def changed(done: subprocess.CompletedProcess[str]) -> bool:
     return re.search(r"changed=0\b", done.stdout) is None
 
 
+def because(done: subprocess.CompletedProcess[str]) -> set[str]:
+    """The parts that a run found to be otherwise, and looked at everything for."""
+    said = re.search(r"^drifts: to be looked at, because of (.+)$", done.stdout, re.MULTILINE)
+    return set(said[1].split(", ")) if said else set()
+
+
 @pytest.fixture
 def settled() -> None:
-    """Two runs at most: one that mends what the tests before have left, one that sees nothing to do."""
+    """Three runs at most: one that mends what the tests before have left, one that sees nothing to do, a quick one."""
     assert any(not looks(site()) for _ in range(3))
 
 
@@ -54,3 +60,32 @@ class TestWhereNothingHasChanged:
         done = playbook("site")
         on("rm -f /var/lib/sparkfleet/run.json")
         assert MEASURE not in done.stdout, done.stdout
+
+    def test_a_server_that_got_worse_is_measured_all_the_same(self):
+        on(f"docker exec {NAME} touch /tmp/never")
+        done = playbook("site")
+        on(f"docker exec {NAME} rm /tmp/never")
+        assert done.returncode != 0 and MEASURE in done.stdout and LOOK not in done.stdout, done.stdout
+        assert re.search(r"^drifts\s.*\s0\.0%\s", done.stdout, re.MULTILINE), done.stdout
+
+    def test_what_was_edited_by_hand_is_named_and_mended(self):
+        edits = {
+            "packages": "touch /var/lib/dpkg/status",
+            "files": "touch /etc/docker/daemon.json",
+            "models": "touch $(find /srv/sparkfleet/models -name config.json | head -n 1)",
+            "boot unit": f"systemctl disable --quiet {NAME}",
+            "container": f"docker stop --time 5 {NAME}",
+        }
+        on("\n".join(edits.values()))
+        done = site()
+        assert looks(done) and because(done) == set(edits), done.stdout
+        assert changed(done)
+        serves()
+        assert on(f"systemctl is-enabled {NAME}").strip() == "enabled"
+        assert looks(site()), "nothing to do, as it turns out"
+        assert not looks(site())
+
+    def test_a_whole_look_can_be_had_and_the_next_run_is_quick_again(self):
+        done = site(spark_look_again=True)
+        assert looks(done) and not because(done) and not changed(done)
+        assert not looks(site())

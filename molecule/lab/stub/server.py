@@ -9,7 +9,8 @@ It takes vLLM's command line, prints lines like vLLM's, and answers /health, /v1
 
 Environment, each optional:
   STUB_ACCEPTANCE   share of drafts accepted at each position where those before it were (0.69), exact over a few hundred
-                    drafts; several with commas are those of position 0, 1 and so on, and the last one goes on
+                    drafts; several with commas are those of position 0, 1 and so on, and the last one goes on. While there is
+                    a file /tmp/never, nothing is accepted: a draft that stopped agreeing while it served
   STUB_READY_AFTER  seconds from start to the first answer (1)
   STUB_STUCK        anything: prints its first lines, then never gets ready and says no more
   STUB_DIE          start: dies while starting; request: is healthy and dies at the first completion; a path: dies while
@@ -45,6 +46,7 @@ from pathlib import Path
 from typing import Any
 
 VERSION = "0.32.0"
+NEVER = Path("/tmp/never")  # noqa: S108
 METHODS = ("mtp", "draft_model", "eagle", "eagle3", "ngram", "medusa", "suffix")
 WORDS = ("the", "draft", "was", "accepted", "and", "the", "body", "went", "on")
 DEATH = (
@@ -109,6 +111,8 @@ class Settings:
 
     def accepts(self, position: int) -> float:
         """Share of drafts accepted at a position, of those that were accepted up to there."""
+        if NEVER.exists():
+            return 0.0
         if isinstance(self.acceptance, float):
             return self.acceptance
         return self.acceptance[min(position, len(self.acceptance) - 1)]

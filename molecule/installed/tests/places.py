@@ -1,0 +1,92 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Two places that people run the playbooks from: a controller's private data directory, and a directory of one's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+SCENARIO = Path(__file__).parents[1]
+ROOT = SCENARIO.parents[1]
+LAB = ROOT / ".cache/lab"
+HOSTS = ("inst-1", "inst-2")
+BIN = Path(sys.executable).parent
+AGENT = """
+ansible_ssh_private_key_file: ""
+ansible_ssh_common_args: -o UserKnownHostsFile={{ lab_ssh }}/known_hosts.d/{{ ansible_host }}
+"""
+CONFIG = "[defaults]\ninject_facts_as_vars = false\n[ssh_connection]\npipelining = true\n"
+
+
+def outside() -> dict[str, str]:
+    """The environment of somebody who has never seen this checkout."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "MOLECULE_"))}
+
+
+def call(*command: str | Path, within: Path, **environment: str) -> str:
+    done = subprocess.run(
+        [str(word) for word in command], cwd=within, env=outside() | environment,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def add_inventory(home: Path) -> None:
+    """Somebody's hosts, variables and recipe, as files of their own."""
+    shutil.copytree(SCENARIO / "inventory", home / "inventory/mine", symlinks=False)
+    (home / "inventory/recipes").mkdir()
+    recipe = (ROOT / "molecule/lab/stub/recipe/stub.yml").read_text()
+    (home / "inventory/recipes/mine.yml").write_text(recipe.replace("name: stub\n", "name: mine\n", 1))
+    # Keys and known hosts of the lab, which its variables look for beside ansible.cfg.
+    (home / ".cache").mkdir(exist_ok=True)
+    (home / ".cache/lab").symlink_to(LAB)
+
+
+def project(private: Path) -> Path:
+    """The private data directory of a job, its project a checkout of this repository with somebody's inventory."""
+    home = private / "project"
+    listed = call("git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", within=ROOT)
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file() and not name.startswith(("molecule/", "tests/")):
+            (home / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, home / name)
+    add_inventory(home)
+    # The key comes from the controller, by an agent.
+    with (home / "inventory/mine/group_vars/sparks/yours.yml").open("a") as file:
+        file.write(AGENT)
+    wanted, there = "collections/requirements.yml", private / "requirements_collections"
+    call(BIN / "ansible-galaxy", "collection", "install", "-r", wanted, "-p", there, within=home)
+    return home
+
+
+def release(home: Path) -> Path:
+    """An archive, installed in a directory with somebody's inventory."""
+    home.mkdir()
+    call(BIN / "ansible-galaxy", "collection", "build", "--output-path", home, within=ROOT)
+    (archive,) = home.glob("sparkfleet-vllm-*.tar.gz")
+    call(BIN / "ansible-galaxy", "collection", "install", archive, "-p", home / "collections", within=home)
+    (home / "ansible.cfg").write_text(CONFIG.replace("\n", "\ncollections_path = collections\n", 1))
+    add_inventory(home)
+    return home / "collections/ansible_collections/sparkfleet/vllm"
+
+
+def on(name: str, script: str) -> str:
+    """As root on a host."""
+    return call("docker", "exec", f"sparkfleet-lab-{name}", "bash", "-euc", script, within=ROOT)
+
+
+def look(name: str) -> dict[str, Any]:
+    """What serves and what is recorded, as the host has it."""
+    script = (SCENARIO.parent / "rollout/files/look.py").read_text()
+    inside = ["docker", "exec", "--interactive", f"sparkfleet-lab-{name}", "python3", "-", str(time.time())]
+    done = subprocess.run(inside, input=script, capture_output=True, text=True, check=True)
+    return dict(json.loads(done.stdout))
