@@ -122,7 +122,6 @@ class Controller:
         (folder / "extravars").write_text(json.dumps(extra))
         (folder / "envvars").write_text(json.dumps({**paths, "ANSIBLE_FORCE_COLOR": "0", **environment}))
         (folder / "ssh_key").write_text((LAB / "ssh/id_ed25519").read_text())
-        (folder / "settings").write_text(json.dumps({"suppress_env_files": True}))
         (folder / "cmdline").write_text(" ".join(options))
 
     @staticmethod
