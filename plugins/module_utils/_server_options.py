@@ -28,16 +28,17 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "measure_timeout": (1, 86_400),
 }
 CONCURRENCY = (1, 64)
-_LIBRARIES = (
-    ("docker", _container.DOCKER_IMPORT_ERROR),
-    ("requests", _openai.REQUESTS_IMPORT_ERROR),
-    ("prometheus_client", _metrics.PROMETHEUS_IMPORT_ERROR),
-)
 
 
 def need_libraries(module: AnsibleModule) -> None:
-    """Fail when one of the libraries is not there."""
-    for library, error in _LIBRARIES:
+    """Fail when a library is not there that this call needs."""
+    libraries = [
+        ("requests", _openai.REQUESTS_IMPORT_ERROR),
+        ("prometheus_client", _metrics.PROMETHEUS_IMPORT_ERROR),
+    ]
+    if module.params["container"]:
+        libraries.append(("docker", _container.DOCKER_IMPORT_ERROR))
+    for library, error in libraries:
         if error:
             module.fail_json(missing_required_lib(library), exception=error)
 

@@ -87,9 +87,9 @@ options:
     choices: [fail, warn]
     default: fail
 requirements:
-  - docker (Python package)
   - requests
   - prometheus_client
+  - docker (Python package), with O(container)
 attributes:
   check_mode:
     description: Does nothing in check mode, since a measurement keeps the server busy.
