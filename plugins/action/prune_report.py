@@ -1,35 +1,21 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Shows what went and what stayed on every host of the play. Runs once, on the controller, and connects to nothing."""
+"""Shows what went and what stayed on every host of the play."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from ansible.plugins.action import ActionBase
-from ansible.utils.display import Display
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _prune, _table
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._report import Report, hosts
 
-UNREACHABLE = {"task": "the host did not answer"}
 
-
-class ActionModule(ActionBase):
-    BYPASS_HOST_LOOP = True
-    TRANSFERS_FILES = False
-    _requires_connection = False
-
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result = super().run(tmp, task_vars)
-        variables = task_vars or {}
-        reached = set(variables["ansible_play_hosts"])
+class ActionModule(Report):
+    def make(self, options: dict[str, Any], variables: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
         rows = []
-        for host in variables["ansible_play_hosts_all"]:
-            known = variables["hostvars"][host]
-            failure = known.get("spark_failure") if host in reached else UNREACHABLE
+        for host, known, failure in hosts(variables):
             # A host that failed says in its failure how far it got.
             pruned = known.get("spark_pruned") or (failure if failure and "things" in failure else {})
             rows += _prune.rows(host, pruned, failure, self._task.check_mode)
-        for line in ["", *_table.render(rows, _prune.COLUMNS), ""]:
-            Display().display(line)
-        return result | {"changed": False, "rows": rows}
+        return _table.render(rows, _prune.COLUMNS), {"rows": rows}

@@ -19,6 +19,9 @@ from dataclasses import asdict, dataclass, field
 LABEL = "sparkfleet.build"
 """Label of an image that was built: the fingerprint of what it was built from."""
 REVISION = "org.opencontainers.image.revision"
+PASSING = SOURCE, STAGING, ANSWER = "source", "registry", "image"
+LOG = "build.log"
+"""What the directory of a build holds. Only the log outlives it."""
 TAIL = 25
 """Lines of the log that a failure shows."""
 COMMAND = 70

@@ -69,6 +69,13 @@ class Life:
     result: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
+    def run(self) -> None:
+        """What is asked of it, in order.
+
+        :raises Failed: the server is not what it should be
+        """
+        raise NotImplementedError
+
     def _bind(self) -> State:
         """Choose the process that all that follows is about, running or not."""
         self._log: deque[str] = deque(maxlen=KEPT_LINES)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import posixpath
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -69,38 +68,6 @@ def parse(repository: Any, commit: Any, files: Any) -> Manifest:
     if problems:
         raise ManifestError(problems)
     return Manifest(repository, commit, entries)
-
-
-def parse_options(params: Mapping[str, Any], least: Mapping[str, int]) -> list[Manifest]:
-    """Check what the modules that work on snapshots are given, and type the manifests.
-
-    :param params: of the module: `store`, `snapshots` as a list of {repository, commit, files}, and the names in `least`
-    :param least: {option: smallest value}
-    :raises ManifestError: with the problems of all options and all snapshots
-    """
-    problems = [
-        f"{name}: expected {smallest} or more, seen {params[name]}; correct the option"
-        for name, smallest in least.items()
-        if params[name] < smallest
-    ]
-    manifests: list[Manifest] = []
-    if not posixpath.isabs(params["store"]):
-        problems.append(f"store: expected an absolute path, seen {params['store']}; correct the option")
-    if not params["snapshots"]:
-        problems.append("snapshots: expected one or more, seen none; take the models of a recipe's lock")
-    for snapshot in params["snapshots"]:
-        try:
-            manifests.append(parse(snapshot["repository"], snapshot["commit"], snapshot["files"]))
-        except ManifestError as error:
-            problems += error.problems
-    named = [(manifest.repository, manifest.commit) for manifest in manifests]
-    for repository, commit in sorted({name for name in named if named.count(name) > 1}):
-        problems.append(
-            f"{repository} at {commit}: expected once, seen {named.count((repository, commit))} times"
-        )
-    if problems:
-        raise ManifestError(problems)
-    return manifests
 
 
 def repository_problems(repository: Any) -> Iterator[str]:

@@ -35,7 +35,7 @@ class Thing:
 
     kind: str
     """snapshot, partial, patch, image, registry (an image in the fleet registry's storage), registry partial, leftover
-    (of an interrupted prune), cache, unknown"""
+    (of an interrupted prune or build), log, cache, unknown"""
     name: str
     path: str
     """Where it lies; for an image its reference by digest."""
@@ -269,6 +269,8 @@ def _judge(
         return thing.judged(UNKNOWN, thing.why or "not made by this collection")
     if thing.kind == "cache":
         return thing.judged(KEPT, "a warm start needs it")
+    if thing.kind == "log":
+        return thing.judged(KEPT, "it says how the last build went")
     whose = references.of(thing)
     if whose:
         return thing.judged(KEPT, ", ".join(whose))

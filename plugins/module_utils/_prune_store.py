@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _prune_registry
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _build, _prune_registry
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._manifest import COMMIT, REPOSITORY, SHA256
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._prune import Thing
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._snapshot import (
@@ -28,7 +28,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._usage import meas
 
 PARTIAL, PRUNED = ".partial-", ".pruned-"
 LOCK, PEER = ".lock", ".peer"
-REGISTRY = "registry"
+REGISTRY, BUILD = "registry", "build"
 _COMPANION = re.compile(rf"\.+[a-z]+-({COMMIT.pattern})\..+")
 """What is kept beside a snapshot speaks of it alone: .verified-<commit>.json, a draft of it, and the like."""
 _ESCAPED = re.compile(r"\\([0-7]{3})")
@@ -50,6 +50,8 @@ def _area(entry: os.DirEntry[str]) -> list[Thing]:
         return [_patch(inner) for inner in _entries(path)]
     if folder and entry.name == REGISTRY:
         return _prune_registry.things(path)
+    if folder and entry.name == BUILD:
+        return of_build(path)
     if folder and entry.name == "cache":
         return [Thing("cache", entry.name, entry.path, usage=measure(path))]
     return [_unknown(path)]
@@ -96,9 +98,24 @@ def repository(folder: Path) -> list[Thing]:
     return things
 
 
+def of_build(folder: Path) -> list[Thing]:
+    """What lies where images are built. While none is, all but the log is left of a build that did not end."""
+    kinds = dict.fromkeys(_build.PASSING, "leftover") | {_build.LOG: "log"}
+    found: list[Thing] = []
+    for entry in _entries(folder):
+        path, kind = Path(entry.path), "" if entry.is_symlink() else kinds.get(entry.name, "")
+        if kind:
+            usage = measure(path)
+            found.append(Thing(kind, f"build {entry.name}", entry.path, usage=usage, guard=str(folder)))
+        elif entry.name != LOCK:
+            found.append(_unknown(path))
+    return found
+
+
 def guarded(folder: Path) -> list[Thing]:
     """What lies in a folder that has a lock of its own."""
-    return _prune_registry.things(folder) if folder.name == REGISTRY else repository(folder)
+    look = {REGISTRY: _prune_registry.things, BUILD: of_build}.get(folder.name, repository)
+    return look(folder)
 
 
 def _patch(entry: os.DirEntry[str]) -> Thing:

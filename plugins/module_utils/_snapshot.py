@@ -691,7 +691,7 @@ def check_space(store: str, needed: int, reserve: int) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path, timeout: float, say: Callable[[str], None]) -> Iterator[None]:
-    """One run at a time for a repository. The kernel drops the lock when the process ends, however it ends."""
+    """One run at a time in a folder, such as that of a repository. The kernel drops the lock when the process ends, however it ends."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / ".lock"
     with path.open("a+") as file:
@@ -705,7 +705,7 @@ def locked(folder: Path, timeout: float, say: Callable[[str], None]) -> Iterator
                 if time.monotonic() >= deadline:
                     raise SnapshotError(
                         f"{path}: expected to be the only run within {timeout:.0f} s, seen process {owner} still at "
-                        "work there; wait for it, or end it: what it fetched is kept"
+                        "work there; wait for it, or end it: what it has done is kept"
                     ) from None
                 say(f"waiting for process {owner}, which works in {folder}")
                 time.sleep(min(0.5, timeout))

@@ -24,28 +24,6 @@ description:
 options:
   snapshots:
     description: What to bring, as the lock holds it. All of it is done in one execution.
-    type: list
-    elements: dict
-    required: true
-    suboptions:
-      repository:
-        description: Repository on the Hub, C(org/name).
-        type: str
-        required: true
-      commit:
-        description: Commit, 40 hex digits. A branch or tag is refused, because it can move.
-        type: str
-        required: true
-      revision:
-        description: The branch, tag or commit that O(snapshots[].commit) was resolved from; for the record.
-        type: str
-      files:
-        description: "Every file of the snapshot: path to C({size, sha256}), size in bytes."
-        type: dict
-        required: true
-  store:
-    description: Root of the content-addressed store on the host.
-    type: path
     required: true
   endpoint:
     description: Hugging Face Hub or a mirror of it.
@@ -63,31 +41,14 @@ options:
     type: str
     choices: [auto, http]
     default: auto
-  verify:
-    description:
-      - V(stat) hashes the files that the stat cache does not vouch for.
-      - V(full) hashes every file, which also finds what a disk lost silently.
-    type: str
-    choices: [stat, full]
-    default: stat
   max_workers:
     description: Files fetched, and hashed, at the same time.
-    type: int
-    default: 8
   retries:
     description:
       - How often in a row a request is repeated without progress after 408, 429, 5xx, a lost connection or a body cut
         short. C(Retry-After) is respected up to 5 minutes.
     type: int
     default: 5
-  disk_reserve:
-    description: Space in MiB that must be left in the store's file system. Checked before the first byte.
-    type: int
-    default: 2048
-  lock_timeout:
-    description: Seconds to wait for another run that works on the same repository.
-    type: int
-    default: 3600
   timeout:
     description: Seconds the task may take. What was fetched by then is kept for the next run.
     type: int
@@ -124,6 +85,9 @@ options:
   address:
     description: IPv4 address to return as RV(address), in place of O(interface)'s. Refused when it is not the host's.
     type: str
+extends_documentation_fragment:
+  - sparkfleet.vllm.snapshots
+  - sparkfleet.vllm.snapshots.storing
 attributes:
   check_mode:
     description:
@@ -313,35 +277,18 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
     _model,
     _pairing,
     _snapshot,
+    _snapshot_options,
 )
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import Progress, scratch
 
-MIB = 1024 * 1024
-LEAST = {"max_workers": 1, "retries": 0, "disk_reserve": 0, "lock_timeout": 0, "timeout": 1}
-
-
-def argument_spec() -> dict[str, Any]:
-    return {
-        "snapshots": {
-            "type": "list",
-            "elements": "dict",
-            "required": True,
-            "options": {
-                "repository": {"type": "str", "required": True},
-                "commit": {"type": "str", "required": True},
-                "revision": {"type": "str"},
-                "files": {"type": "dict", "required": True},
-            },
-        },
-        "store": {"type": "path", "required": True},
+ARGUMENT_SPEC: dict[str, Any] = (
+    _snapshot_options.ARGUMENT_SPEC
+    | _snapshot_options.STORING
+    | {
         "endpoint": {"type": "str", "default": _hub.PUBLIC_ENDPOINT},
         "token": {"type": "str", "no_log": True},
         "transport": {"type": "str", "choices": ["auto", "http"], "default": "auto"},
-        "verify": {"type": "str", "choices": ["stat", "full"], "default": "stat"},
-        "max_workers": {"type": "int", "default": 8},
         "retries": {"type": "int", "default": 5},
-        "disk_reserve": {"type": "int", "default": 2048},
-        "lock_timeout": {"type": "int", "default": 3600},
         "timeout": {"type": "int", "default": 14400},
         "settled_only": {"type": "bool", "default": False},
         "pair": {"type": "list", "elements": "str", "default": []},
@@ -350,19 +297,15 @@ def argument_spec() -> dict[str, Any]:
         "interface": {"type": "str"},
         "address": {"type": "str"},
     }
+)
+LEAST = _snapshot_options.LEAST | {"retries": 0, "timeout": 1}
 
 
 def run(module: AnsibleModule) -> list[_snapshot.Report]:
     params = module.params
-    manifests = _manifest.parse_options(params, LEAST)
+    manifests = _snapshot_options.parse(params, LEAST)
     hub = _hub.Hub(params["endpoint"], params["token"] or None, params["retries"])
-    options = _snapshot.Options(
-        params["store"],
-        params["max_workers"],
-        params["verify"] == "full",
-        params["disk_reserve"] * MIB,
-        params["lock_timeout"],
-    )
+    options = _snapshot_options.storing(params)
     if params["settled_only"]:
         return _snapshot.look(manifests, options)
     if module.check_mode and params["fetch"]:
@@ -415,7 +358,7 @@ def outcome(module: AnsibleModule, reports: list[_snapshot.Report]) -> dict[str,
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     os.umask(0o022)
     result: dict[str, Any] = {}
     try:

@@ -52,7 +52,10 @@ options:
     type: str
     default: https://github.com
   directory:
-    description: Directory of this module's own for source, log and what is on the way. Only the log stays.
+    description:
+      - Directory of this module's own for source, log and what is on the way. Only the log stays.
+      - It is locked while the image is built, so that nobody builds there at the same time, and M(sparkfleet.vllm.store_prune)
+        removes nothing of it.
     type: path
     required: true
   storage:
@@ -154,6 +157,7 @@ settled:
   sample: true
 """
 
+import contextlib
 import os
 import platform
 import re
@@ -175,6 +179,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
     _oci,
     _push,
     _registry,
+    _snapshot,
     _staging,
 )
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import Progress
@@ -188,6 +193,8 @@ if not _image.DOCKER_IMPORT_ERROR:
 
 EVERY = 10.0
 """Seconds between two lines."""
+LOCK_TIMEOUT = 60.0
+"""Seconds, in which a prune has removed what an earlier build left. Another build takes longer, and is not waited for."""
 PROC = Path("/proc")
 ENVIRONMENT = {"DOCKER_BUILDKIT": "1", "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
 """The first for an engine before 23, the second for one after it: an attestation would be a second image beside ours."""
@@ -265,7 +272,7 @@ def short(params: dict[str, Any], docker_root: str) -> list[str]:
 def build(module: AnsibleModule, wanted: _build.Source, context: Path, say: Any) -> str:
     """The ID of the image, on this host and without a name."""
     directory = Path(module.params["directory"])
-    answer, path = directory / "image", directory / "build.log"
+    answer, path = directory / _build.ANSWER, directory / _build.LOG
     argv = _build.command("docker", wanted, module.params["host_arguments"], str(context), str(answer))
     log, began, last = _build.Log(), time.monotonic(), 0.0
     try:
@@ -293,9 +300,7 @@ def build(module: AnsibleModule, wanted: _build.Source, context: Path, say: Any)
                 last = now
     if process.returncode:
         raise BuildError(_build.refusal(process.returncode, log, str(path)))
-    identity = answer.read_text().strip()
-    answer.unlink()
-    return identity
+    return answer.read_text().strip()
 
 
 def push(client: Any, identity: str, name: str, auth: dict[str, str] | None, say: Any) -> str:
@@ -333,23 +338,44 @@ def make(module: AnsibleModule, wanted: _build.Source, goal: _built.Storage | _b
     if problems:
         raise BuildError("the host has no room for a build:\n" + "\n".join(f"  {line}" for line in problems))
     directory = Path(params["directory"])
-    context, staging = directory / "source", directory / "registry"
-    shutil.rmtree(staging, ignore_errors=True)
+    with _snapshot.locked(directory, LOCK_TIMEOUT, progress.say):
+        clear(directory)
+        try:
+            return bring(module, wanted, goal, client, progress.say)
+        finally:
+            clear(directory)
+
+
+def clear(directory: Path) -> None:
+    """Leave of a build, however it ended, nothing but its log."""
+    for name in _build.PASSING:
+        with contextlib.suppress(OSError):
+            _snapshot.remove(directory / name)
+
+
+def bring(
+    module: AnsibleModule,
+    wanted: _build.Source,
+    goal: _built.Storage | _built.Registry,
+    client: Any,
+    say: Any,
+) -> str:
+    """The same, in a directory that this run has to itself."""
+    params = module.params
+    directory = Path(params["directory"])
+    context, staging = directory / _build.SOURCE, directory / _build.STAGING
     url = f"{params['git_endpoint'].rstrip('/')}/{params['repository']}"
-    _checkout.checkout(url, params["commit"], context, progress.say)
-    identity = build(module, wanted, context, progress.say)
+    _checkout.checkout(url, params["commit"], context, say)
+    identity = build(module, wanted, context, say)
     if isinstance(goal, _built.Registry):
         auth = (
             {"username": params["username"], "password": params["password"]} if params["username"] else None
         )
-        digest = push(client, identity, goal.name, auth, progress.say)
-    else:
-        with _staging.registry(params["registry_program"], staging) as address:
-            name = f"{address}/{goal.reference.repository}:{goal.reference.tag}"
-            digest = push(client, identity, name, None, progress.say)
-        goal.take(str(staging / "storage"), digest, progress.say)
-    for left in (context, staging):
-        shutil.rmtree(left, ignore_errors=True)
+        return push(client, identity, goal.name, auth, say)
+    with _staging.registry(params["registry_program"], staging) as address:
+        name = f"{address}/{goal.reference.repository}:{goal.reference.tag}"
+        digest = push(client, identity, name, None, say)
+    goal.take(str(staging / "storage"), digest, say)
     return digest
 
 
@@ -378,7 +404,7 @@ def main() -> None:
             digest = make(module, wanted, goal)
     except (ValueError, BuildError, _checkout.CheckoutError, _push.PushError, _staging.StagingError) as error:
         module.fail_json(msg=str(error))
-    except (_fetch.UpstreamError, _image_store.ImageStoreError) as error:
+    except (_fetch.UpstreamError, _image_store.ImageStoreError, _snapshot.SnapshotError) as error:
         module.fail_json(msg=str(error))
     except ENGINE_ERRORS as error:
         module.fail_json(

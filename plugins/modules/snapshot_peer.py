@@ -35,28 +35,6 @@ options:
     default: started
   snapshots:
     description: What this host is to have, as the lock holds it. Required to start.
-    type: list
-    elements: dict
-    suboptions:
-      repository:
-        description: Repository on the Hub, C(org/name).
-        type: str
-        required: true
-      commit:
-        description: Commit, 40 hex digits.
-        type: str
-        required: true
-      revision:
-        description: The branch, tag or commit that O(snapshots[].commit) was resolved from; for the record.
-        type: str
-      files:
-        description: "Every file of the snapshot: path to C({size, sha256}), size in bytes."
-        type: dict
-        required: true
-  store:
-    description: Root of the content-addressed store on the host.
-    type: path
-    required: true
   name:
     description: Name of this host in the inventory. Required to start.
     type: str
@@ -80,25 +58,6 @@ options:
         anybody, and cannot be brought.
     type: dict
     default: {}
-  verify:
-    description:
-      - V(stat) hashes the files that the stat cache does not vouch for.
-      - V(full) hashes every file first.
-    type: str
-    choices: [stat, full]
-    default: stat
-  max_workers:
-    description: Files hashed at the same time.
-    type: int
-    default: 8
-  disk_reserve:
-    description: Space in MiB that must be left in the store's file system. Checked before the first byte.
-    type: int
-    default: 2048
-  lock_timeout:
-    description: Seconds to wait for another run that works on the same repository.
-    type: int
-    default: 3600
   idle:
     description:
       - Seconds without a byte in or out after which it gives up what is missing, or, when nothing is, ends.
@@ -109,6 +68,9 @@ options:
     description: Seconds after which the peer ends in any case. What it received is kept for the next run.
     type: int
     default: 14400
+extends_documentation_fragment:
+  - sparkfleet.vllm.snapshots
+  - sparkfleet.vllm.snapshots.storing
 attributes:
   check_mode:
     description: Checks the options and starts and ends nothing.
@@ -237,49 +199,29 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
     _manifest,
     _peer,
     _snapshot,
+    _snapshot_options,
     _swarm,
     _torrent,
 )
 
-MIB = 1024 * 1024
-LEAST = {
-    "port": 1,
-    "max_workers": 1,
-    "disk_reserve": 0,
-    "lock_timeout": 0,
-    "idle": 1,
-    "timeout": 1,
-}
-SECRET = re.compile(r"[0-9a-f]{32,}")
-
-
-def argument_spec() -> dict[str, Any]:
-    return {
+ARGUMENT_SPEC: dict[str, Any] = (
+    _snapshot_options.ARGUMENT_SPEC
+    | _snapshot_options.STORING
+    | {
+        "snapshots": _snapshot_options.SNAPSHOTS,
         "state": {"type": "str", "choices": ["started", "finished", "stopped"], "default": "started"},
-        "snapshots": {
-            "type": "list",
-            "elements": "dict",
-            "options": {
-                "repository": {"type": "str", "required": True},
-                "commit": {"type": "str", "required": True},
-                "revision": {"type": "str"},
-                "files": {"type": "dict", "required": True},
-            },
-        },
-        "store": {"type": "path", "required": True},
         "name": {"type": "str"},
         "address": {"type": "str"},
         "port": {"type": "int", "default": _swarm.PORT},
         "peers": {"type": "dict", "default": {}},
         "swarm": {"type": "str", "no_log": True},
         "torrents": {"type": "dict", "default": {}},
-        "verify": {"type": "str", "choices": ["stat", "full"], "default": "stat"},
-        "max_workers": {"type": "int", "default": 8},
-        "disk_reserve": {"type": "int", "default": 2048},
-        "lock_timeout": {"type": "int", "default": 3600},
         "idle": {"type": "int", "default": 180},
         "timeout": {"type": "int", "default": 14400},
     }
+)
+LEAST = _snapshot_options.LEAST | {"port": 1, "idle": 1, "timeout": 1}
+SECRET = re.compile(r"[0-9a-f]{32,}")
 
 
 def parse(params: dict[str, Any]) -> list[_manifest.Manifest]:
@@ -287,7 +229,7 @@ def parse(params: dict[str, Any]) -> list[_manifest.Manifest]:
     problems: list[str] = []
     manifests: list[_manifest.Manifest] = []
     try:
-        manifests = _manifest.parse_options(params, LEAST)
+        manifests = _snapshot_options.parse(params, LEAST)
     except _manifest.ManifestError as error:
         problems += error.problems
     for name, address in {"address": params["address"], **params["peers"]}.items():
@@ -318,13 +260,7 @@ def start(module: AnsibleModule) -> dict[str, Any]:
     where = {"address": params["address"], "port": params["port"]}
     if module.check_mode:
         return {"changed": True, **where}
-    options = _snapshot.Options(
-        params["store"],
-        params["max_workers"],
-        params["verify"] == "full",
-        params["disk_reserve"] * MIB,
-        params["lock_timeout"],
-    )
+    options = _snapshot_options.storing(params)
     swarm = _swarm.Swarm(
         params["name"],
         params["address"],
@@ -356,7 +292,7 @@ def stop(module: AnsibleModule) -> dict[str, Any]:
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec=argument_spec(),
+        argument_spec=ARGUMENT_SPEC,
         required_if=[("state", "started", ["snapshots", "name", "address", "swarm"])],
         supports_check_mode=True,
     )

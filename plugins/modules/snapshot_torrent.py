@@ -20,33 +20,9 @@ description:
 options:
   snapshots:
     description: What to describe, as the lock holds it. All of it must be in the store.
-    type: list
-    elements: dict
     required: true
-    suboptions:
-      repository:
-        description: Repository on the Hub, C(org/name).
-        type: str
-        required: true
-      commit:
-        description: Commit, 40 hex digits.
-        type: str
-        required: true
-      revision:
-        description: The branch, tag or commit that O(snapshots[].commit) was resolved from; for the record.
-        type: str
-      files:
-        description: "Every file of the snapshot: path to C({size, sha256}), size in bytes."
-        type: dict
-        required: true
-  store:
-    description: Root of the content-addressed store on the host.
-    type: path
-    required: true
-  max_workers:
-    description: Files hashed at the same time.
-    type: int
-    default: 8
+extends_documentation_fragment:
+  - sparkfleet.vllm.snapshots
 attributes:
   check_mode:
     description: Nothing changes but a cache, and in check mode not even that.
@@ -87,37 +63,23 @@ seconds:
 
 import os
 import time
-from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _manifest, _snapshot, _torrent
-
-
-def argument_spec() -> dict[str, Any]:
-    return {
-        "snapshots": {
-            "type": "list",
-            "elements": "dict",
-            "required": True,
-            "options": {
-                "repository": {"type": "str", "required": True},
-                "commit": {"type": "str", "required": True},
-                "revision": {"type": "str"},
-                "files": {"type": "dict", "required": True},
-            },
-        },
-        "store": {"type": "path", "required": True},
-        "max_workers": {"type": "int", "default": 8},
-    }
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
+    _manifest,
+    _snapshot,
+    _snapshot_options,
+    _torrent,
+)
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
+    module = AnsibleModule(argument_spec=_snapshot_options.ARGUMENT_SPEC, supports_check_mode=True)
     os.umask(0o022)
     began = time.monotonic()
     torrents: dict[str, str] = {}
     try:
-        for manifest in _manifest.parse_options(module.params, {"max_workers": 1}):
+        for manifest in _snapshot_options.parse(module.params, {"max_workers": 1}):
             snapshot = _snapshot.Snapshot(
                 module.params["store"], manifest, module.params["max_workers"], lambda text: None
             )

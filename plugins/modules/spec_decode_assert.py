@@ -306,20 +306,17 @@ log_tail:
 """
 
 import re
+from functools import partial
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
-    _container,
     _gate,
-    _life,
-    _openai,
-    _server_options,
+    _server_module,
 )
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._diagnosis import Wanted, WantedFile
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import Progress
 
-ARGUMENT_SPEC: dict[str, Any] = _server_options.ARGUMENT_SPEC | {
+ARGUMENT_SPEC: dict[str, Any] = _server_module.ARGUMENT_SPEC | {
     "container": {"type": "str", "required": True},
     "files": {
         "type": "list",
@@ -340,16 +337,16 @@ ARGUMENT_SPEC: dict[str, Any] = _server_options.ARGUMENT_SPEC | {
     "measure_timeout": {"type": "int", "default": 900},
 }
 
-_BOUNDS: dict[str, tuple[float, float]] = _server_options.BOUNDS | {
+_BOUNDS: dict[str, tuple[float, float]] = _server_module.BOUNDS | {
     "acceptance_floor": (0, 1),
     "minimum_drafts": (0, 1_000_000),
-    "concurrency": _server_options.CONCURRENCY,
+    "concurrency": _server_module.CONCURRENCY,
 }
 
 
 def invalid(params: dict[str, Any]) -> str | None:
     """What the argument spec cannot say of the options."""
-    if problem := _server_options.invalid(params, _BOUNDS):
+    if problem := _server_module.invalid(params, _BOUNDS):
         return problem
     if params["speculation"] and not params["minimum_drafts"]:
         return "minimum_drafts: expected at least 1 with a speculation to judge, got 0"
@@ -367,37 +364,19 @@ def wanted(params: dict[str, Any]) -> Wanted:
     names = ("container", "served_model", *_BOUNDS, "foreign_traffic")
     return Wanted(
         files=tuple(WantedFile(**file) for file in params["files"]),
-        speculation=_server_options.speculation(params),
+        speculation=_server_module.speculation(params),
         **{name: params[name] for name in names},
     )
 
 
 def main() -> None:
     module = AnsibleModule(ARGUMENT_SPEC, supports_check_mode=True)
-    _server_options.need_libraries(module)
+    _server_module.need_libraries(module)
     params = module.params
     problem = invalid(params)
     if problem:
         module.fail_json(problem)
-    try:
-        container = _container.DockerContainer(params["container"], [params["api_key"] or ""])
-        server = _openai.Server(params["base_url"], params["api_key"])
-        gate = _gate.Gate(wanted(params), container, server, Progress.from_environment().say)
-        gate.run()
-    except _life.Failed as failure:
-        _warn(module, gate)
-        module.fail_json(
-            str(failure), changed=False, verdict="fail", diagnosis=failure.finding.code, **gate.result
-        )
-    except _container.EngineError as error:
-        module.fail_json(str(error), changed=False, verdict="fail", diagnosis="engine_unreachable")
-    _warn(module, gate)
-    module.exit_json(changed=False, **gate.result)
-
-
-def _warn(module: AnsibleModule, gate: _gate.Gate) -> None:
-    for warning in gate.warnings:
-        module.warn(warning)
+    _server_module.observe(module, partial(_gate.Gate, wanted(params)), verdict="fail")
 
 
 if __name__ == "__main__":

@@ -87,9 +87,9 @@ options:
     choices: [fail, warn]
     default: fail
 requirements:
-  - docker (Python package)
   - requests
   - prometheus_client
+  - docker (Python package), with O(container)
 attributes:
   check_mode:
     description: Does nothing in check mode, since a measurement keeps the server busy.
@@ -252,21 +252,18 @@ log_tail:
   returned: when the server died or was not ready in time
 """
 
+from functools import partial
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
     _bench,
-    _container,
-    _life,
-    _openai,
     _prompts,
-    _server_options,
+    _server_module,
 )
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._diagnosis import Wanted
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import Progress
 
-ARGUMENT_SPEC: dict[str, Any] = _server_options.ARGUMENT_SPEC | {
+ARGUMENT_SPEC: dict[str, Any] = _server_module.ARGUMENT_SPEC | {
     "container": {"type": "str"},
     "kinds": {
         "type": "list",
@@ -280,7 +277,7 @@ ARGUMENT_SPEC: dict[str, Any] = _server_options.ARGUMENT_SPEC | {
     "concurrency": {"type": "list", "elements": "int", "default": [1]},
     "measure_timeout": {"type": "int", "default": 3600},
 }
-_BOUNDS: dict[str, tuple[float, float]] = _server_options.BOUNDS | {
+_BOUNDS: dict[str, tuple[float, float]] = _server_module.BOUNDS | {
     "warmup": (0, 100),
     "repeats": (1, 1000),
 }
@@ -288,7 +285,7 @@ _BOUNDS: dict[str, tuple[float, float]] = _server_options.BOUNDS | {
 
 def invalid(params: dict[str, Any]) -> str | None:
     """What the argument spec cannot say of the options."""
-    if problem := _server_options.invalid(params, _BOUNDS):
+    if problem := _server_module.invalid(params, _BOUNDS):
         return problem
     for name in ("kinds", "concurrency"):
         if not params[name]:
@@ -296,7 +293,7 @@ def invalid(params: dict[str, Any]) -> str | None:
         if len(set(params[name])) < len(params[name]):
             return f"{name}: expected each one once, got {params[name]}"
     problems = (
-        _server_options.out_of_bounds(f"concurrency[{index}]", streams, _server_options.CONCURRENCY)
+        _server_module.out_of_bounds(f"concurrency[{index}]", streams, _server_module.CONCURRENCY)
         for index, streams in enumerate(params["concurrency"])
     )
     return next((problem for problem in problems if problem), None)
@@ -308,7 +305,7 @@ def wanted(params: dict[str, Any]) -> Wanted:
     return Wanted(
         container=params["container"] or "",
         served_model=params["served_model"],
-        speculation=_server_options.speculation(params),
+        speculation=_server_module.speculation(params),
         minimum_drafts=1,
         idle_timeout=idle,
         **{name: params[name] for name in ("ready_timeout", "measure_timeout", "foreign_traffic")},
@@ -325,31 +322,12 @@ def plan(params: dict[str, Any]) -> _bench.Plan:
 
 def main() -> None:
     module = AnsibleModule(ARGUMENT_SPEC)
-    _server_options.need_libraries(module)
+    _server_module.need_libraries(module)
     params = module.params
     problem = invalid(params)
     if problem:
         module.fail_json(problem)
-    try:
-        container: _container.Container = _container.NoContainer()
-        if params["container"]:
-            container = _container.DockerContainer(params["container"], [params["api_key"] or ""])
-        server = _openai.Server(params["base_url"], params["api_key"])
-        say = Progress.from_environment().say
-        bench = _bench.Bench(wanted(params), container, server, say, plan=plan(params))
-        bench.run()
-    except _life.Failed as failure:
-        _warn(module, bench)
-        module.fail_json(str(failure), changed=False, diagnosis=failure.finding.code, **bench.result)
-    except _container.EngineError as error:
-        module.fail_json(str(error), changed=False, diagnosis="engine_unreachable")
-    _warn(module, bench)
-    module.exit_json(changed=False, **bench.result)
-
-
-def _warn(module: AnsibleModule, bench: _bench.Bench) -> None:
-    for warning in bench.warnings:
-        module.warn(warning)
+    _server_module.observe(module, partial(_bench.Bench, wanted(params), plan=plan(params)))
 
 
 if __name__ == "__main__":

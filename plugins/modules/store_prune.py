@@ -14,8 +14,8 @@ author:
 description:
   - Keeps what the C(current) or C(last_good) entry of C(state.json) refers to, what the lock names, and whatever a container
     of the host mounts, was made from or names, running or not. Of the rest it removes model snapshots, partial snapshots and
-    patches from the store, images from the storage of the fleet's registry in it, and from the engine those images that this
-    collection brought.
+    patches from the store, what a build that did not end left there, images from the storage of the fleet's registry in it, and
+    from the engine those images that this collection brought.
   - Without a state that says what serves, and without an engine that says what its containers use, nothing is removed.
   - Works inside the store alone and follows no link. What does not have the layout's names is listed as unknown and left.
   - What another run is working on is left, and the list says so.
@@ -86,7 +86,7 @@ things:
     kind:
       description:
         - One of snapshot, partial, patch, image, registry (an image in the fleet registry's storage), registry partial (what
-          belongs to no whole image there), leftover (of an interrupted run), cache, unknown.
+          belongs to no whole image there), leftover (of an interrupted run), log (of the last build), cache, unknown.
       type: str
       sample: snapshot
     name:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
-from types import SimpleNamespace
 
 import pytest
 from ansible.errors import AnsibleActionFail
 from ansible_collections.sparkfleet.vllm.plugins.action import bench_report as action
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _bench_page, _bench_report
 from page_lab import parsed, stands_alone
+from report_lab import Reports
 from sweep_lab import EAGLE, around, fleet, load, measured, mtp, sweep, unmeasured
 
 MADE = "2026-11-26T12:00:00Z"
@@ -216,21 +216,9 @@ def test_what_hosts_say_is_text_and_not_markup():
 # -- the front
 
 
-class Front(action.ActionModule):
-    def __init__(self, **arguments):
-        self._task = SimpleNamespace(args=arguments)
-
-    def validate_argument_spec(self, argument_spec):
-        defaults = {name: option.get("default") for name, option in argument_spec.items()}
-        return None, defaults | self._task.args
-
-
 @pytest.fixture
-def said(monkeypatch):
-    lines: list[str] = []
-    monkeypatch.setattr(action.ActionBase, "run", lambda *_: {})
-    monkeypatch.setattr(action, "Display", lambda: SimpleNamespace(display=lines.append))
-    return lines
+def reports(monkeypatch):
+    return Reports(monkeypatch)
 
 
 FACTS = {
@@ -238,11 +226,10 @@ FACTS = {
     "b": {"spark_failure": {"task": "Measure", "msg": "other traffic"}},
     "c": {},
 }
-VARIABLES = {"ansible_play_hosts": ["a", "b"], "ansible_play_hosts_all": list(FACTS), "hostvars": FACTS}
 
 
-def test_it_writes_three_files_and_shows_what_is_in_them(said, tmp_path):
-    result = Front(directory=str(tmp_path / "made"), name="tune").run(task_vars=VARIABLES)
+def test_it_writes_three_files_and_shows_what_is_in_them(reports, tmp_path):
+    result = reports.run(action, FACTS, lost="c", directory=str(tmp_path / "made"), name="tune")
     assert [file.rpartition("/")[2] for file in result["files"]] == ["tune.json", "tune.md", "tune.html"]
     kept = json.loads((tmp_path / "made/tune.json").read_text())
     assert kept == json.loads(json.dumps(result["report"])) and result["changed"] is False
@@ -252,19 +239,19 @@ def test_it_writes_three_files_and_shows_what_is_in_them(said, tmp_path):
         "the host did not answer",
     ]
     assert kept["hosts"]["a"]["sweep"] == FACTS["a"]["spark_sweep"]
-    shown = "\n".join(said)
+    shown = "\n".join(reports.said)
     assert "a: proposed for one stream: mtp n=1" in shown and "  mtp n=3 skipped: at most 52.8" in shown
     assert "b: Measure: other traffic" in shown and "c: the host did not answer" in shown
-    assert any(line.split()[:3] == ["mtp", "n=2", "51.8"] for line in said)
+    assert any(line.split()[:3] == ["mtp", "n=2", "51.8"] for line in reports.said)
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden"])
-def test_a_name_is_no_path(said, tmp_path, name):
+def test_a_name_is_no_path(reports, tmp_path, name):
     with pytest.raises(AnsibleActionFail, match=r"expected a name .* seen .*; do: write"):
-        Front(directory=str(tmp_path), name=name).run(task_vars=VARIABLES)
+        reports.run(action, FACTS, directory=str(tmp_path), name=name)
 
 
-def test_a_directory_that_cannot_be_written_is_told(said, tmp_path):
+def test_a_directory_that_cannot_be_written_is_told(reports, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(AnsibleActionFail, match=r"expected a directory .* seen .*file.*; do: name another"):
-        Front(directory=str(tmp_path / "file")).run(task_vars=VARIABLES)
+        reports.run(action, FACTS, directory=str(tmp_path / "file"))

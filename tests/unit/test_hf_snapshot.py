@@ -315,4 +315,4 @@ def test_no_look_before_what_is_short_or_polled_elsewhere(front, options):
 
 
 def test_the_default_time_limit_is_the_documented_one():
-    assert hf_snapshot.argument_spec()["timeout"]["default"] == action.TIMEOUT
+    assert hf_snapshot.ARGUMENT_SPEC["timeout"]["default"] == action.TIMEOUT

@@ -10,7 +10,13 @@ from pathlib import Path
 import docker
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _fetch, _image_store, _memory, _staging
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
+    _fetch,
+    _image_store,
+    _memory,
+    _prune_store,
+    _staging,
+)
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._registry import parse_reference
 from ansible_collections.sparkfleet.vllm.plugins.modules import image_build
 from build_lab import Engine, Repository, program, registry
@@ -46,6 +52,10 @@ class Host:
         with patch_module_args(given), pytest.raises(SystemExit):
             image_build.main()
         return json.loads(self._capsys.readouterr().out)
+
+    def left(self):
+        """What is in its directory, but for the lock."""
+        return sorted(path.name for path in self.directory.iterdir() if path.name != ".lock")
 
     def tagged(self):
         return _image_store.tagged(str(self.storage), parse_reference(self.name))
@@ -90,7 +100,7 @@ def test_a_registry_serves_what_is_in_the_storage_by_tag_and_by_digest(host):
 
 def test_nothing_but_the_log_is_left_on_the_host(host):
     host.run()
-    assert sorted(path.name for path in host.directory.iterdir()) == ["build.log"]
+    assert host.left() == ["build.log"]
     assert "csrc-build" in (host.directory / "build.log").read_text()
     assert host.engine.names == []
 
@@ -140,6 +150,7 @@ def test_a_build_that_fails_shows_the_end_of_its_log_and_names_nothing(host):
     assert "process did not complete: Killed" in result["msg"]
     assert "image_build_host_arguments" in result["msg"]
     assert str(host.directory / "build.log") in result["msg"]
+    assert host.left() == ["build.log"]
     assert host.tagged() == ""
     host.engine.says.unlink()
     assert host.run()["changed"]
@@ -156,6 +167,7 @@ def test_wrong_bytes_of_a_push_get_no_name(host, tmp_path):
 def test_a_push_that_is_refused_names_nothing(host):
     host.engine.refuses = "received unexpected HTTP status: 500"
     assert "expected the engine to push the image" in host.run()["msg"]
+    assert host.left() == ["build.log"]
     assert host.tagged() == ""
     assert host.engine.names == []
 
@@ -169,6 +181,22 @@ def test_what_a_run_that_was_cut_short_left_is_in_nobodys_way(host):
     host.engine.before_push = lambda: there.append(left.exists())
     assert host.run()["changed"]
     assert there == [False]
+
+
+def test_a_build_at_work_is_seen_by_prune_and_by_another_build(host, monkeypatch):
+    monkeypatch.setattr(image_build, "LOCK_TIMEOUT", 0.0)
+    seen: list[str] = []
+
+    def meanwhile() -> None:
+        seen.append(_prune_store.holder(host.directory / ".lock"))
+        seen.append(host.run(arguments={"a": "another"})["msg"])
+
+    host.engine.before_push = meanwhile
+    assert host.run()["changed"]
+    assert seen[0] == f"process {os.getpid()}"
+    assert f"seen process {os.getpid()} still at work there" in seen[1]
+    assert len(host.engine.builds()) == 1
+    assert _prune_store.holder(host.directory / ".lock") == ""
 
 
 def test_room_is_asked_for_before_anything_begins(host, monkeypatch):

@@ -198,7 +198,13 @@ def test_what_holds_a_mount_of_the_host_stays():
 
 @pytest.mark.parametrize(
     ("kind", "verdict"),
-    [("unknown", "unknown"), ("cache", "kept"), ("registry", "removed"), ("leftover", "removed")],
+    [
+        ("unknown", "unknown"),
+        ("cache", "kept"),
+        ("log", "kept"),
+        ("registry", "removed"),
+        ("leftover", "removed"),
+    ],
 )
 def test_other_kinds(kind, verdict):
     assert judged(Thing(kind, "x", f"{STORE}/x"))[0] == verdict

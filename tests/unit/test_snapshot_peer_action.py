@@ -112,5 +112,5 @@ def test_the_module_itself_does_the_rest(finish, options):
 
 
 def test_the_default_limits_are_the_documented_ones():
-    spec = module.argument_spec()
+    spec = module.ARGUMENT_SPEC
     assert (spec["timeout"]["default"], spec["idle"]["default"]) == (action.TIMEOUT, action.IDLE)

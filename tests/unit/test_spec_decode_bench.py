@@ -6,6 +6,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +18,7 @@ from ansible.module_utils.testing import patch_module_args
 from ansible_collections.sparkfleet.vllm.plugins.action.spec_decode_bench import ActionModule
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _container
 from ansible_collections.sparkfleet.vllm.plugins.modules import spec_decode_bench as module
+from conftest import COLLECTIONS
 from stub_server import serving
 from test_gate import MTP, FakeContainer
 
@@ -66,6 +70,33 @@ def test_without_a_container_no_engine_is_asked(
         result = run(capsys, SMALL | {"base_url": url})
     assert result["measurement"]["container"] is None
     assert run(capsys, SMALL | {"container": "vllm"})["diagnosis"] == "engine_unreachable"
+
+
+WITHOUT_DOCKER = """
+import json, sys
+sys.modules["docker"] = None
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.sparkfleet.vllm.plugins.modules import spec_decode_bench
+with patch_module_args(json.loads(sys.argv[1])):
+    spec_decode_bench.main()
+"""
+
+
+def without_docker(args: dict[str, Any]) -> dict[str, Any]:
+    """As on a host that has no docker package."""
+    command = [sys.executable, "-c", WITHOUT_DOCKER, json.dumps(args)]
+    environment = os.environ | {"PYTHONPATH": str(COLLECTIONS)}
+    run = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert run.stdout, run.stderr
+    return json.loads(run.stdout)
+
+
+def test_only_a_container_needs_the_docker_package() -> None:
+    with serving(name="m", speculation=None) as (_, url):
+        measured = without_docker(SMALL | {"base_url": url})
+        refused = without_docker(SMALL | {"base_url": url, "container": "vllm"})
+    assert measured["measurement"]["served_model"] == "m"
+    assert refused["failed"] and "Python library (docker)" in refused["msg"]
 
 
 def test_fail(container: FakeContainer, capsys: pytest.CaptureFixture[str]) -> None:

@@ -509,6 +509,58 @@ def test_what_cannot_be_deleted_fails_with_its_reason_and_the_rest_goes(call, st
     assert engine.removed == [IMAGES["old"]]
 
 
+@pytest.fixture
+def cut_short(store: Path) -> Path:
+    """The directory of a build that did not end."""
+    folder = store / "build"
+    for name in ("source/.git/pack", "registry/storage/layer", "image", "build.log", "notes.txt"):
+        put(folder / name)
+    (folder / ".lock").write_text("4711")
+    return folder
+
+
+def of_build(result: dict[str, Any], folder: Path) -> dict[str, tuple[str, str]]:
+    return {
+        thing["path"].removeprefix(f"{folder}/"): (thing["kind"], thing["verdict"])
+        for thing in result["things"]
+        if thing["path"].startswith(str(folder))
+    }
+
+
+def test_what_a_build_that_did_not_end_left_goes_and_its_log_stays(call, cut_short):
+    looked, done = call(check=True), call()
+    assert of_build(looked, cut_short) == {
+        "source": ("leftover", "removed"),
+        "registry": ("leftover", "removed"),
+        "image": ("leftover", "removed"),
+        "build.log": ("log", "kept"),
+        "notes.txt": ("unknown", "unknown"),
+    }
+    sizes = [thing["bytes"] for thing in looked["things"] if thing["name"] in ("build source", "build image")]
+    assert len(sizes) == 2 and min(sizes) >= SIZE
+    assert looked["things"] == done["things"]
+    assert sorted(path.name for path in cut_short.iterdir()) == [".lock", "build.log", "notes.txt"]
+    assert not call()["changed"]
+
+
+def test_while_a_build_runs_nothing_of_it_goes(call, cut_short):
+    with (cut_short / ".lock").open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        for check in (True, False):
+            result = call(check=check)
+            whole = [thing for thing in result["things"] if thing["kind"] == "leftover"]
+            assert len(whole) == 3
+            assert all(thing["verdict"] == "kept" and "process 4711" in thing["why"] for thing in whole)
+    assert (cut_short / "source/.git/pack").exists()
+
+
+def test_a_link_in_the_place_of_a_build_is_not_followed(call, cut_short, tmp_path):
+    (cut_short / "source").rename(tmp_path / "mine")
+    (cut_short / "source").symlink_to(tmp_path / "mine")
+    assert of_build(call(), cut_short)["source"] == ("unknown", "unknown")
+    assert (tmp_path / "mine/.git/pack").exists()
+
+
 @pytest.mark.parametrize(("age", "there"), [(3600, True), (100_000, False)])
 def test_a_partial_snapshot_goes_when_nobody_has_gone_on_with_it(call, store, age, there):
     partial = store / "models/org--body" / f".partial-{COMMITS['next']}"

@@ -1,16 +1,18 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Options of the modules that ask a running vLLM server, and what an argument spec cannot say of them."""
+"""What the modules that ask a running vLLM server have in common: options, what an argument spec cannot say of them, and how
+one is run."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _container, _metrics, _openai
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _container, _life, _metrics, _openai
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import Progress
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "base_url": {"type": "str", "default": "http://127.0.0.1:8000"},
@@ -28,16 +30,17 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "measure_timeout": (1, 86_400),
 }
 CONCURRENCY = (1, 64)
-_LIBRARIES = (
-    ("docker", _container.DOCKER_IMPORT_ERROR),
-    ("requests", _openai.REQUESTS_IMPORT_ERROR),
-    ("prometheus_client", _metrics.PROMETHEUS_IMPORT_ERROR),
-)
 
 
 def need_libraries(module: AnsibleModule) -> None:
-    """Fail when one of the libraries is not there."""
-    for library, error in _LIBRARIES:
+    """Fail when a library is not there that this call needs."""
+    libraries = [
+        ("requests", _openai.REQUESTS_IMPORT_ERROR),
+        ("prometheus_client", _metrics.PROMETHEUS_IMPORT_ERROR),
+    ]
+    if module.params["container"]:
+        libraries.append(("docker", _container.DOCKER_IMPORT_ERROR))
+    for library, error in libraries:
         if error:
             module.fail_json(missing_required_lib(library), exception=error)
 
@@ -68,3 +71,29 @@ def speculation(params: Mapping[str, Any]) -> dict[str, Any] | None:
     if given and "num_speculative_tokens" in given:
         return given | {"num_speculative_tokens": int(given["num_speculative_tokens"])}
     return given
+
+
+def observe(module: AnsibleModule, make: Callable[..., _life.Life], **failed: Any) -> None:
+    """Run what observes the server, and end the module with what it found.
+
+    :param make: of the container, the server and where to say how far it is
+    :param failed: what a failure is returned with besides its diagnosis
+    """
+    params = module.params
+    container: _container.Container = _container.NoContainer()
+    try:
+        if params["container"]:
+            container = _container.DockerContainer(params["container"], [params["api_key"] or ""])
+        server = _openai.Server(params["base_url"], params["api_key"])
+        life = make(container, server, Progress.from_environment().say)
+        try:
+            life.run()
+        finally:
+            for warning in life.warnings:
+                module.warn(warning)
+    except _life.Failed as failure:
+        code = failure.finding.code
+        module.fail_json(str(failure), changed=False, diagnosis=code, **failed, **life.result)
+    except _container.EngineError as error:
+        module.fail_json(str(error), changed=False, diagnosis="engine_unreachable", **failed)
+    module.exit_json(changed=False, **life.result)
