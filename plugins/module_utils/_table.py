@@ -22,7 +22,7 @@ COLUMNS = (
     "verdict",
 )
 
-PASS = "pass"
+PASS = "pass"  # noqa: S105
 """Verdict of the gate on a host that serves as it should."""
 UNTOUCHED = "untouched"
 """Diagnosis of a host whose turn never came."""

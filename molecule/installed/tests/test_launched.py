@@ -9,14 +9,13 @@ import json
 import re
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
-from controller import Controller, Job, injected
+from launch import Controller, Job, injected
 from places import HOSTS, LAB, call, look, on, project
 
-HUB_TOKEN, API_KEY = "hf_of_the_fleet_and_of_nobody_else", "key-of-the-clients"  # noqa: S105
+HUB_TOKEN, API_KEY = "hf_of_the_fleet_and_of_nobody_else", "key-of-the-clients"
 SECRETS = injected("Hugging Face Hub token", hub_token=HUB_TOKEN) | injected("vLLM API key", api_key=API_KEY)
 
 

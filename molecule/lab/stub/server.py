@@ -46,7 +46,7 @@ from pathlib import Path
 from typing import Any
 
 VERSION = "0.32.0"
-NEVER = Path("/tmp/never")  # noqa: S108
+NEVER = Path("/tmp/never")
 METHODS = ("mtp", "draft_model", "eagle", "eagle3", "ngram", "medusa", "suffix")
 WORDS = ("the", "draft", "was", "accepted", "and", "the", "body", "went", "on")
 DEATH = (
