@@ -9,6 +9,7 @@ import re
 
 COLLECTION = "sparkfleet.vllm"
 NOTE = re.compile(r"\.\. Collection note\n\n\.\. note::\n(?: {4}.*\n|\n)+")
+ENTRY = re.compile(r"^    (\w+)_(module|filter|role)$", re.MULTILINE)
 ENTRY_POINT = re.compile(r"(?=^\.\. _ansible_collections\.\S+__entrypoint-[\w-]+:$)", re.MULTILINE)
 TABLE = re.compile(r"^\.\. tabularcolumns::.*?(?=^\.\. Attributes$)", re.MULTILINE | re.DOTALL)
 ROW = re.compile(r"^(?=  \* - \.\. raw:: html$)", re.MULTILINE)
@@ -27,6 +28,8 @@ def index(text: str) -> str:
     if not mark or title not in listed:
         raise Unexpected("expected lists of modules and roles, seen none")
     listed = listed.replace(title, "Roles\n~~~~~")
+    # The navigation has room for a name.
+    listed = ENTRY.sub(r"    \1 <\1_\2>", listed)
     return f"Modules, filters, roles\n=======================\n\n{mark}{listed}"
 
 
@@ -46,6 +49,7 @@ def role(text: str, name: str) -> str:
     if len(mains) != 1:
         raise Unexpected(f"expected one entry point main, seen {len(mains)}")
     known = parameters(mains[0])
+    head = head.replace(":depth: 2", ":depth: 1")
     others = [shortened(entry, known) for entry in entries if entry not in mains]
     return "".join([head, *mains, *others])
 
