@@ -88,7 +88,7 @@ lint: venv
 	ANSIBLE_HOME=$(CURDIR)/.cache/ansible ansible-lint --offline --profile production
 	ruff check
 	mypy plugins
-	mypy --allow-untyped-defs tests molecule
+	mypy --allow-untyped-defs tests molecule docs/site
 	antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=self .
 
 unit: venv

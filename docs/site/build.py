@@ -139,21 +139,22 @@ def run(*command: str | Path) -> None:
 
 
 def build(output: Path) -> Path:
-    """The site in a directory, which is made anew. Returns where its first page is."""
-    shutil.rmtree(output, ignore_errors=True)
-    source, html = output / "source", output / "html"
+    """The site in a directory, made anew. Returns where its first page is."""
+    source, html, doctrees = (output / name for name in ("source", "html", "doctrees"))
+    for made in (source, html, doctrees):
+        shutil.rmtree(made, ignore_errors=True)
     source.mkdir(parents=True)
     lay_out(source)
     refer(source / REFERENCE)
     run(
         *(sys.executable, "-m", "sphinx", "--quiet", "--fail-on-warning", "--keep-going", "--jobs", "auto"),
-        *("--conf-dir", Path(__file__).parent, "--doctree-dir", output / "doctrees", source, html),
+        *("--conf-dir", Path(__file__).parent, "--doctree-dir", doctrees, source, html),
     )
     return html / "index.html"
 
 
 if __name__ == "__main__":
     try:
-        print(build(Path(*sys.argv[1:2] or [ROOT / ".cache/docs"]).resolve()))
+        print(build(Path(sys.argv[1]).resolve() if sys.argv[1:] else ROOT / ".cache/docs"))
     except subprocess.CalledProcessError as failed:
         raise SystemExit(f"{failed.cmd[0]} failed") from failed
