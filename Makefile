@@ -4,7 +4,7 @@
 # make bench-sync how long a snapshot takes to 1, 2, 4 and 8 hosts, and what it costs to look again (LINK=40mbit SIZE=80)
 # make bench-noop what site.yml costs where nothing is to be done, beside a plain playbook, on 1, 2, 4 and 8 hosts (RUNS=3)
 # make test       lint, unit tests, molecule scenarios
-# make docs       writes docs/playbooks.md anew, from what the playbooks state of their inputs
+# make docs       writes docs/playbooks.md anew, from what the playbooks state of their inputs, and builds the site (.cache/docs/html)
 # make clean      removes what else was made here: environment, caches
 
 SHELL := /bin/bash
@@ -88,7 +88,7 @@ lint: venv
 	ANSIBLE_HOME=$(CURDIR)/.cache/ansible ansible-lint --offline --profile production
 	ruff check
 	mypy plugins
-	mypy --allow-untyped-defs tests molecule
+	mypy --allow-untyped-defs tests molecule docs/site
 	antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=self .
 
 unit: venv
@@ -120,7 +120,8 @@ bench-noop:
 
 docs: venv
 	python tests/unit/playbook_lab.py >docs/playbooks.md
+	python docs/site/build.py
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .ansible .cache/ansible .cache/collections
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .ansible .cache/ansible .cache/collections .cache/docs
 	@[ ! -d .cache/lab ] || echo "the lab is still there: make lab-down"
