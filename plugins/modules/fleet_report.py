@@ -15,16 +15,8 @@ description:
   - One row a host, from the facts C(recipe_lock), C(spark_gate) and C(spark_failure); image digest, body and draft commit,
     patch MD5, drafts, share accepted at position 0, decode tokens per second, verdict.
   - Runs once for all hosts of the play, on the controller, and connects to nothing.
-attributes:
-  check_mode:
-    description: Only shows.
-    support: full
-  diff_mode:
-    description: Nothing to compare.
-    support: none
-  idempotent:
-    description: Changes nothing.
-    support: full
+extends_documentation_fragment:
+  - sparkfleet.vllm.attributes.looks
 """
 
 EXAMPLES = r"""
