@@ -6,13 +6,15 @@ import contextlib
 import gzip
 import hashlib
 import json
+import os
+import threading
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _fetch, _oci
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _fetch, _oci, _snapshot
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _image_store as image_store
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._image_source import Source
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._registry import Credentials, parse_reference
@@ -163,6 +165,23 @@ def test_a_second_run_asks_nobody(make, outside):
     outside.requests.clear()
     report = make().ensure([source(outside)])
     assert (report.state, report.fetched, outside.requests) == ("present", [], [])
+
+
+def test_another_run_is_waited_for_and_named(make, outside):
+    store, said, waits = make(), [], threading.Event()
+
+    def say(text):
+        said.append(text)
+        waits.set()
+
+    with _snapshot.locked(store.root, 0, print):
+        thread = threading.Thread(target=make(say=say).ensure, args=([source(outside)],), daemon=True)
+        thread.start()
+        assert waits.wait(10)
+        assert said[0] == f"waiting for process {os.getpid()}, which works in {store.root}"
+        assert outside.requests == []
+    thread.join(10)
+    assert store.whole()
 
 
 def test_of_an_index_the_hosts_platform_is_taken(make, outside):
