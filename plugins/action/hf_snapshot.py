@@ -7,22 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible.plugins.action import ActionBase
-from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._settled import look_then_run
-
-MODULE = "sparkfleet.vllm.hf_snapshot"
-TIMEOUT = 14400
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._settled import LookThenRun
 
 
-class ActionModule(ActionBase):
-    TRANSFERS_FILES = False
-    _supports_check_mode = True
-    _supports_async = True
+class ActionModule(LookThenRun):
+    MODULE, TIMEOUT, WHAT = "sparkfleet.vllm.hf_snapshot", 14400, "the models"
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result = super().run(tmp, task_vars)
-        if self._task.args.get("settled_only"):
-            # Check mode can be a play's or a block's, which no variable tells.
-            look = self._execute_module(MODULE, task_vars=task_vars)
-            return result | look | {"check_mode": self._task.check_mode}
-        return result | look_then_run(self, MODULE, task_vars, timeout=TIMEOUT, what="the models")
+    def look_then_run(self, task_vars: dict[str, Any] | None) -> dict[str, Any]:
+        if not self._task.args.get("settled_only"):
+            return super().look_then_run(task_vars)
+        # Check mode can be a play's or a block's, which no variable tells.
+        look = self._execute_module(self.MODULE, task_vars=task_vars)
+        return {**look, "check_mode": self._task.check_mode}

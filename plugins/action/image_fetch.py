@@ -5,24 +5,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ansible.plugins.action import ActionBase
-from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._settled import look_then_run
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._settled import LookThenRun
 
 
-class ActionModule(ActionBase):
-    TRANSFERS_FILES = False
-    _supports_check_mode = True
-    _supports_async = True
+class ActionModule(LookThenRun):
+    MODULE, TIMEOUT, WHAT = "sparkfleet.vllm.image_fetch", 14400, "the image"
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result = super().run(tmp, task_vars)
-        return result | look_then_run(
-            self,
-            "sparkfleet.vllm.image_fetch",
-            task_vars,
-            timeout=14400,
-            what="the image",
-            look=self._task.args.get("verify") != "full",
-        )
+    def has_to_run(self) -> bool:
+        return self._task.args.get("verify") == "full"

@@ -40,7 +40,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._snapshot import (
 )
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._store import snapshot_path
 
-INCOMING, LOCKED, CACHE = ".incoming", ".lock", ".verified.json"
+INCOMING, CACHE = ".incoming", ".verified.json"
 
 COLLECTED = (_bundle.WHEELS, _bundle.PACKAGES)
 """Sections whose files nobody knows before a packager has brought them."""

@@ -10,14 +10,14 @@ upstream when it is first asked for, drops it after seven days, and does not sta
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
+import math
 import os
 import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -28,6 +28,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._snapshot import (
     Meter,
     Stopped,
     in_parallel,
+    locked,
     sha256_of,
     sync,
     volume,
@@ -174,7 +175,8 @@ class ImageStore:
         :param verify: hash the blobs that are there already; a wrong one is fetched again
         :raises ImageStoreError, UpstreamError, ImageError: nothing wrong was put into its place
         """
-        with self._locked():
+        # However long it takes: the other run brings what this one wants.
+        with locked(self.root, math.inf, self.say):
             image = _oci.read_image(
                 self.digest, self.architecture, lambda digest: self._manifest(digest, sources)
             )
@@ -193,18 +195,6 @@ class ImageStore:
             if self.partial.exists():
                 shutil.rmtree(self.partial)
         return self.report
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """One run at a time; it waits for the other, which brings what this one wants."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                self.say("waiting for another run that works on the registry's storage")
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
 
     def _manifest(self, digest: str, sources: Sequence[Source]) -> bytes:
         try:

@@ -240,6 +240,7 @@ class Peer:
 
     def __post_init__(self) -> None:
         self._finished = threading.Event()
+        self._ends = False
         self._began = time.monotonic()
         self._seconds = 0.0
         self._phase = ""
@@ -272,6 +273,7 @@ class Peer:
             self.problems.append(
                 "expected the snapshots, seen the peer ended before they were whole; what was received is kept: run again"
             )
+        self._ends = True
         # First of all: whoever ends it has only some seconds of patience.
         self._write()
         self.swarm.stop()
@@ -344,7 +346,9 @@ class Peer:
             manifest.size if manifest.commit in self.reports else self.swarm.done(manifest)
             for manifest in self.manifests
         )
-        state = "failed" if problems else "whole" if self._finished.is_set() else "working"
+        # What failed does not keep the rest: there is no result before all has been tried.
+        over = self._finished.is_set() or self._ends
+        state = "working" if not over else "failed" if problems else "whole"
         rate = self.swarm.rate
         return {
             "pid": os.getpid(),

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-UNKNOWN_YET = ("Pulling fs layer", "Waiting")
 PULLED = ("Verifying Checksum", "Download complete")
 WINDOW = 15.0
 """Seconds over which the rate is taken."""

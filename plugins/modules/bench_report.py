@@ -17,24 +17,12 @@ description:
   - Runs once for all hosts of the play, on the controller, and connects to nothing. Hosts with C(spark_failure) and hosts that did
     not answer are in it, too.
 options:
-  directory:
-    description: Directory on the controller for the files. It is made.
-    type: str
-    required: true
   name:
     description: Name of the files, without an ending.
     type: str
     default: benchmark
-attributes:
-  check_mode:
-    description: Writes the report in check mode, too. It is no change of any host.
-    support: full
-  diff_mode:
-    description: Nothing to compare.
-    support: none
-  idempotent:
-    description: Every report has a time of its own.
-    support: none
+extends_documentation_fragment:
+  - sparkfleet.vllm.attributes.reports
 """
 
 EXAMPLES = r"""

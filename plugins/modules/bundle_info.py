@@ -26,16 +26,8 @@ options:
   address:
     description: IPv4 address to return, in place of O(interface)'s. Refused when it is not the host's.
     type: str
-attributes:
-  check_mode:
-    description: Looks and changes nothing, in check mode as otherwise.
-    support: full
-  diff_mode:
-    description: There is no difference to show.
-    support: none
-  idempotent:
-    description: Changes nothing.
-    support: full
+extends_documentation_fragment:
+  - sparkfleet.vllm.attributes.looks
 seealso:
   - module: sparkfleet.vllm.bundle_take
 """

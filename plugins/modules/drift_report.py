@@ -18,25 +18,13 @@ description:
     controller keeps it as an artifact of the job.
   - Runs once for all hosts of the play, on the controller, and connects to nothing. Hosts that did not answer are in it, too.
 options:
-  directory:
-    description: Directory on the controller for the two files. It is made.
-    type: str
-    required: true
   verify:
     description: How the models were compared, to be told in the report.
     type: str
     choices: [stat, full]
     default: stat
-attributes:
-  check_mode:
-    description: Writes the report in check mode, too. It is no change of any host.
-    support: full
-  diff_mode:
-    description: Nothing to compare.
-    support: none
-  idempotent:
-    description: Every report has a time of its own.
-    support: none
+extends_documentation_fragment:
+  - sparkfleet.vllm.attributes.reports
 """
 
 EXAMPLES = r"""

@@ -17,16 +17,8 @@ description:
   - Hands on C(sparkfleet_passed) and C(sparkfleet_failed), lists of hosts, as M(ansible.builtin.set_stats) does; a controller
     keeps them as artifacts of the job. A host whose turn never came has not passed.
   - Runs once for all hosts of the play, on the controller, and connects to nothing.
-attributes:
-  check_mode:
-    description: Only shows.
-    support: full
-  diff_mode:
-    description: Nothing to compare.
-    support: none
-  idempotent:
-    description: Changes nothing.
-    support: full
+extends_documentation_fragment:
+  - sparkfleet.vllm.attributes.looks
 """
 
 EXAMPLES = r"""

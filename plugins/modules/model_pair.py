@@ -32,16 +32,11 @@ options:
     description: The body speculates with layers of its own, as with method C(mtp) and no draft. Checks that they are there.
     type: bool
     default: false
+extends_documentation_fragment:
+  - sparkfleet.vllm.attributes.looks
 attributes:
   check_mode:
     description: The same as a run. A snapshot that is not there yet is skipped, with a note.
-    support: full
-  diff_mode:
-    description: There is nothing to change.
-    support: none
-  idempotent:
-    description: Changes nothing.
-    support: full
 seealso:
   - module: sparkfleet.vllm.hf_snapshot
 """

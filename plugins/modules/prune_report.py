@@ -15,16 +15,8 @@ description:
   - One row a thing with its size, verdict and reason, and one with the total of each host, from the facts C(spark_pruned)
     and C(spark_failure).
   - Runs once for all hosts of the play, on the controller, and connects to nothing.
-attributes:
-  check_mode:
-    description: Only shows.
-    support: full
-  diff_mode:
-    description: Nothing to compare.
-    support: none
-  idempotent:
-    description: Changes nothing.
-    support: full
+extends_documentation_fragment:
+  - sparkfleet.vllm.attributes.looks
 seealso:
   - module: sparkfleet.vllm.store_prune
 """

@@ -47,16 +47,8 @@ options:
     description: Where it answers. C(/v2/) is asked for.
     type: str
     required: true
-attributes:
-  check_mode:
-    description: Looks and changes nothing, in check mode as otherwise.
-    support: full
-  diff_mode:
-    description: There is no difference to show.
-    support: none
-  idempotent:
-    description: Changes nothing.
-    support: full
+extends_documentation_fragment:
+  - sparkfleet.vllm.attributes.looks
 """
 
 EXAMPLES = r"""

@@ -47,16 +47,11 @@ options:
     description: Seconds from its start in which a server that does not answer yet is starting, and not broken.
     type: int
     default: 1200
+extends_documentation_fragment:
+  - sparkfleet.vllm.attributes.looks
 attributes:
-  check_mode:
-    description: Reads only, so check mode does the same.
-    support: full
   diff_mode:
     description: Findings take its place.
-    support: none
-  idempotent:
-    description: Changes nothing.
-    support: full
 requirements:
   - docker, requests and prometheus_client (Python packages) on the host
 """

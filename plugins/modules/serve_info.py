@@ -27,16 +27,8 @@ options:
   image:
     description: Image that is to serve, by digest.
     type: str
-attributes:
-  check_mode:
-    description: Reads only, so check mode does the same.
-    support: full
-  diff_mode:
-    description: Nothing to compare.
-    support: none
-  idempotent:
-    description: Changes nothing.
-    support: full
+extends_documentation_fragment:
+  - sparkfleet.vllm.attributes.looks
 requirements:
   - docker (Python package) on the host
 """

@@ -51,16 +51,11 @@ options:
       - Asked on a CPU, vLLM 0.32.0 takes 1 GB.
     type: str
     default: 4g
+extends_documentation_fragment:
+  - sparkfleet.vllm.attributes.looks
 attributes:
   check_mode:
     description: Asks as it does otherwise, where image and models are there already. Nothing of it stays on the host.
-    support: full
-  diff_mode:
-    description: Nothing to compare.
-    support: none
-  idempotent:
-    description: Changes nothing.
-    support: full
 requirements:
   - docker (Python package) on the host
 seealso:

@@ -23,16 +23,12 @@ options:
     required: true
 extends_documentation_fragment:
   - sparkfleet.vllm.snapshots
+  - sparkfleet.vllm.attributes.looks
 attributes:
   check_mode:
     description: Nothing changes but a cache, and in check mode not even that.
-    support: full
-  diff_mode:
-    description: Nothing changes.
-    support: none
   idempotent:
     description: The same snapshot gives the same description.
-    support: full
 notes:
   - Fails when a file is not what the lock says. Such a file must not be given to anybody.
 seealso:

@@ -114,16 +114,8 @@ options:
         type: list
         elements: str
         default: []
-attributes:
-  check_mode:
-    description: Looks and changes nothing, in check mode as otherwise.
-    support: full
-  diff_mode:
-    description: There is no difference to show.
-    support: none
-  idempotent:
-    description: Changes nothing.
-    support: full
+extends_documentation_fragment:
+  - sparkfleet.vllm.attributes.looks
 seealso:
   - module: sparkfleet.vllm.daemon_config
   - module: sparkfleet.vllm.python_environment

@@ -25,20 +25,11 @@ options:
     description: Name of the container that runs vLLM.
     type: str
     required: true
-  base_url:
-    description: Where the server answers, seen from the host.
-    type: str
-    default: http://127.0.0.1:8000
-  served_model:
-    description: Name that C(/v1/models) must list, and to which requests are sent.
-    type: str
-    required: true
   api_key:
     description:
       - API key of the server, when it has one.
       - It is masked wherever the log of the container shows it, as are the values of the container's environment
         variables whose names contain C(KEY), C(TOKEN), C(SECRET) or C(PASSWORD).
-    type: str
   files:
     description:
       - Files that must have this very content as the process sees them, read through its root directory.
@@ -69,7 +60,6 @@ options:
         what vLLM reports; other keys are allowed and ignored.
       - Leave it out for a recipe without speculation. The server must then publish no counters of it, and no
         drafts are measured.
-    type: dict
   acceptance_floor:
     description: Lowest share of drafts accepted at position 0 that passes, from 0 to 1.
     type: float
@@ -84,24 +74,12 @@ options:
       - V(0) is for a server without speculation, as a recipe of one has it.
     type: int
     default: 200
-  max_tokens:
-    description: Tokens each prompt generates, at least 200.
-    type: int
-    default: 256
   concurrency:
     description:
       - Requests at a time, 1 to 64.
       - The decode rate is that of one stream. With more than one at a time it is lower, as it is for users.
     type: int
     default: 1
-  ready_timeout:
-    description: Seconds in which C(/health) must answer. A first start with a cold compile cache takes up to 20 minutes.
-    type: int
-    default: 1200
-  idle_timeout:
-    description: Seconds without a new line in the log of a server that is not ready yet, after which it counts as stuck.
-    type: int
-    default: 300
   measure_timeout:
     description: Seconds in which the drafts must be made.
     type: int
@@ -111,24 +89,11 @@ options:
       - What to do when more than 5 percent of the tokens generated meanwhile were for somebody else. The counters
         are those of the whole server and cannot tell requests apart.
       - V(warn) judges the mixed measurement.
-    type: str
-    choices: [fail, warn]
-    default: fail
 requirements:
   - docker (Python package)
-  - requests
-  - prometheus_client
-attributes:
-  check_mode:
-    description: Can run in check_mode and return changed status prediction without modifying target.
-    support: full
-    details: Reads only, so check mode does the same.
-  diff_mode:
-    description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
-    support: none
-  idempotent:
-    description: When run twice in a row outside check mode, with the same arguments, the second invocation indicates no change.
-    support: full
+extends_documentation_fragment:
+  - sparkfleet.vllm.attributes.looks
+  - sparkfleet.vllm.server
 notes:
   - Run it as root, so that files are read as the process sees them. Without, they are read through the engine and
     their age stays unknown.
@@ -332,7 +297,6 @@ ARGUMENT_SPEC: dict[str, Any] = _server_module.ARGUMENT_SPEC | {
     },
     "acceptance_floor": {"type": "float", "default": 0.4},
     "minimum_drafts": {"type": "int", "default": 200},
-    "max_tokens": {"type": "int", "default": 256},
     "concurrency": {"type": "int", "default": 1},
     "measure_timeout": {"type": "int", "default": 900},
 }

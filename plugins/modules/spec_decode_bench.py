@@ -23,37 +23,17 @@ description:
     that speculates otherwise than O(speculation) says.
   - The module changes nothing, but it keeps the server busy.
 options:
-  base_url:
-    description: Where the server answers, seen from the host.
-    type: str
-    default: http://127.0.0.1:8000
-  served_model:
-    description: Name that C(/v1/models) must list, and to which requests are sent.
-    type: str
-    required: true
-  api_key:
-    description: API key of the server, when it has one.
-    type: str
   container:
     description:
       - Name of the container that runs vLLM. The measurement is then bound to one life of it, and a failure is explained from its log.
       - Without it, the measurement is bound to the start time that the server's own process tells.
     type: str
-  speculation:
-    description:
-      - The speculative config that the server was given. C(method) and C(num_speculative_tokens) are compared with what vLLM reports.
-      - Leave it out for a server without speculation. It must then publish no counters of it.
-    type: dict
   kinds:
     description: Kinds of prompts, in the order in which they are asked.
     type: list
     elements: str
     choices: [code, prose, structured, chinese]
     default: [code, prose, structured, chinese]
-  max_tokens:
-    description: Tokens each prompt generates, at least 200.
-    type: int
-    default: 256
   warmup:
     description: Prompts of each stream that are sent and not counted, before each load.
     type: int
@@ -67,28 +47,17 @@ options:
     type: list
     elements: int
     default: [1]
-  ready_timeout:
-    description: Seconds in which C(/health) must answer.
-    type: int
-    default: 1200
   idle_timeout:
     description:
       - Seconds without a new line in the log of a server that is not ready yet, after which it counts as stuck.
       - It does not count without O(container), since then there is no log.
-    type: int
-    default: 300
   measure_timeout:
     description: Seconds in which the last requests must be sent.
     type: int
     default: 3600
-  foreign_traffic:
-    description: What to do when more than 5 percent of the tokens generated meanwhile were for somebody else.
-    type: str
-    choices: [fail, warn]
-    default: fail
+extends_documentation_fragment:
+  - sparkfleet.vllm.server
 requirements:
-  - requests
-  - prometheus_client
   - docker (Python package), with O(container)
 attributes:
   check_mode:
@@ -271,7 +240,6 @@ ARGUMENT_SPEC: dict[str, Any] = _server_module.ARGUMENT_SPEC | {
         "choices": list(_prompts.KINDS),
         "default": list(_prompts.KINDS),
     },
-    "max_tokens": {"type": "int", "default": 256},
     "warmup": {"type": "int", "default": 1},
     "repeats": {"type": "int", "default": 3},
     "concurrency": {"type": "list", "elements": "int", "default": [1]},

@@ -21,16 +21,11 @@ options:
     description: The last plan of the filter P(sparkfleet.vllm.sync_plan#filter).
     type: dict
     required: true
+extends_documentation_fragment:
+  - sparkfleet.vllm.attributes.looks
 attributes:
   check_mode:
     description: Shows what would be fetched and received.
-    support: full
-  diff_mode:
-    description: Nothing to compare.
-    support: none
-  idempotent:
-    description: Changes nothing.
-    support: full
 """
 
 EXAMPLES = r"""

@@ -11,13 +11,14 @@ import hashlib
 import json
 import subprocess
 import sys
-import threading
 import urllib.request
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+from server_lab import Handler, served
 
 TOP = "docker/registry/v2"
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
@@ -36,7 +37,7 @@ class Registry(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, root: Path, port: int = 0, spoil: bool = False) -> None:
-        super().__init__(("127.0.0.1", port), Handler)
+        super().__init__(("127.0.0.1", port), Answers)
         self.root, self.spoil = root / TOP, spoil
         self.address = f"127.0.0.1:{self.server_address[1]}"
         self.requests: list[str] = []
@@ -51,20 +52,8 @@ class Registry(ThreadingHTTPServer):
         return self.root / "blobs/sha256" / value[:2] / value / "data"
 
 
-class Handler(BaseHTTPRequestHandler):
+class Answers(Handler):
     server: Registry
-
-    def log_message(self, *_args: Any) -> None:
-        pass
-
-    def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
 
     def do_POST(self) -> None:
         self.answer(202, Location=f"{self.path}1")
@@ -112,15 +101,8 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def registry(root: Path) -> Iterator[Registry]:
-    server = Registry(root)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
+    with served(Registry(root)) as server:
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def program(folder: Path, *options: str) -> str:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
+
+from server_lab import Handler, served
 
 UNIFIED = ("job_templates", "projects", "inventory_sources", "workflow_job_templates")
 
@@ -90,10 +93,11 @@ def listed(results: list[dict[str, Any]]) -> dict[str, Any]:
     return {"count": len(results), "next": None, "previous": None, "results": results}
 
 
-def serve(controller: Controller) -> ThreadingHTTPServer:
-    """Serves it on a port of its own until shut down."""
+@contextmanager
+def serving(controller: Controller) -> Iterator[str]:
+    """It answers at this address until the end of the block."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Answers(Handler):
         def reply(self) -> None:
             url = urlsplit(self.path)
             length = int(self.headers.get("Content-Length") or 0)
@@ -102,17 +106,9 @@ def serve(controller: Controller) -> ThreadingHTTPServer:
                 code, body = 401, None
             else:
                 code, body = controller.answer(self.command, url.path, dict(parse_qsl(url.query)), sent)
-            data = b"" if body is None else json.dumps(body).encode()
-            self.send_response(code)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+            self.answer(code, b"" if body is None else json.dumps(body).encode())
 
         do_GET = do_POST = do_PATCH = do_DELETE = reply
 
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server
+    with served(ThreadingHTTPServer(("127.0.0.1", 0), Answers)) as server:
+        yield f"http://127.0.0.1:{server.server_port}"

@@ -7,10 +7,11 @@ import hashlib
 import importlib.util
 import json
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from server_lab import served
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMIT = "c4bbb7689dc16de4aaa468647625a5a02f98e22f"
@@ -29,15 +30,6 @@ class LabHub:
         self.root = root
         self.server = hub_server.Hub(root)
         self.url: str = self.server.url
-        self._thread = threading.Thread(
-            target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
-        )
-        self._thread.start()
-
-    def stop(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self._thread.join()
 
     def add(
         self, repository: str, files: dict[str, bytes], commit: str = COMMIT, **about: Any
@@ -74,7 +66,5 @@ class LabHub:
 def lab_hub(root: Path) -> Iterator[LabHub]:
     root.mkdir(parents=True, exist_ok=True)
     hub = LabHub(root)
-    try:
+    with served(hub.server):
         yield hub
-    finally:
-        hub.stop()

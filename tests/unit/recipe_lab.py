@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+
+from server_lab import Handler, served
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "recipes" / "huihui-gemma4-mtp-n1.yml"
@@ -29,7 +29,7 @@ class Depot(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(("127.0.0.1", 0), Answers)
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.host = self.url.removeprefix("http://")
         self.manifests: dict[str, bytes] = {f"{IMAGE}:{TAG}": b'{"schemaVersion": 2}'}
@@ -46,20 +46,8 @@ class Depot(ThreadingHTTPServer):
         return "sha256:" + hashlib.sha256(self.manifests[name]).hexdigest()
 
 
-class Handler(BaseHTTPRequestHandler):
+class Answers(Handler):
     server: Depot
-
-    def log_message(self, *_args: Any) -> None:
-        pass
-
-    def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
 
     def do_HEAD(self) -> None:
         self.do_GET()
@@ -106,12 +94,5 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def depot() -> Iterator[Depot]:
-    server = Depot()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
+    with served(Depot()) as server:
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

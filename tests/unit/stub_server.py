@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from server_lab import served
 
 _PATH = Path(__file__).resolve().parents[2] / "molecule/lab/stub/server.py"
 _SPEC = importlib.util.spec_from_file_location("sparkfleet_stub", _PATH)
@@ -27,9 +28,5 @@ def serving(**settings: Any) -> Iterator[tuple[Any, str]]:
     given = {"speculation": {"method": "mtp", "num_speculative_tokens": 1}, "step": 0.0} | settings
     played = stub.Stub(stub.Settings(**given))
     server = stub.StubServer(("127.0.0.1", 0), played)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    try:
+    with served(server):
         yield played, f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()

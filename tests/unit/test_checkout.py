@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import os
 import subprocess
-import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _checkout
 from build_lab import Repository
+from server_lab import served
 
 
 @pytest.fixture(params=[True, False], ids=["filtered", "whole"])
@@ -76,13 +76,13 @@ def test_a_server_that_only_hands_out_files_is_refused(repository, tmp_path):
     """It knows no depth."""
     repository.git("update-server-info")
     handler = functools.partial(SimpleHTTPRequestHandler, directory=str(repository.path / ".git"))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        with pytest.raises(_checkout.CheckoutError, match="shallow"):
-            _checkout.checkout(
-                f"http://127.0.0.1:{server.server_port}", repository.commits[2], tmp_path / "source"
-            )
-        server.shutdown()
+    with (
+        served(ThreadingHTTPServer(("127.0.0.1", 0), handler)) as server,
+        pytest.raises(_checkout.CheckoutError, match="shallow"),
+    ):
+        _checkout.checkout(
+            f"http://127.0.0.1:{server.server_port}", repository.commits[2], tmp_path / "source"
+        )
 
 
 def test_what_is_checked_out_is_held_against_what_was_asked_for(tmp_path, monkeypatch):

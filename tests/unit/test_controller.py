@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from controller_stub import Controller, serve
+from controller_stub import Controller, serving
 from playbook_lab import FLEET, NAMES, PLAYBOOKS, ROOT, options, role_options, roles
 
 DATA = ROOT / "controller"
@@ -336,12 +336,11 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 def test_each_object_is_made_once_and_a_second_run_changes_nothing():
     """Against a stub of a controller, so it shows what is asked of one, and not that a real one would agree."""
     controller = Controller()
-    server = serve(controller)
-    host = {
-        "CONTROLLER_HOST": f"http://127.0.0.1:{server.server_port}",
-        "CONTROLLER_OAUTH_TOKEN": "token-of-the-stub",
-    }
-    try:
+    with serving(controller) as address:
+        host = {
+            "CONTROLLER_HOST": address,
+            "CONTROLLER_OAUTH_TOKEN": "token-of-the-stub",
+        }
         first = run("-e", json.dumps(GIVEN), **host)
         assert first.returncode == 0, first.stdout + first.stderr
         made = {
@@ -365,8 +364,6 @@ def test_each_object_is_made_once_and_a_second_run_changes_nothing():
         second = run("-e", json.dumps(GIVEN), **host)
         assert second.returncode == 0 and controller.wrote == []
         assert "changed=0" in second.stdout
-    finally:
-        server.shutdown()
 
 
 def test_without_awx_the_run_says_what_to_install():

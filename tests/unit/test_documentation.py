@@ -98,6 +98,13 @@ def test_every_return_value_has_a_type_and_says_when(name):
         assert {"type", "returned", "description"} <= set(value), key
 
 
+@pytest.mark.parametrize("name", ["hf_snapshot", "image_build", "image_fetch", "image_pull"])
+def test_a_front_is_that_of_its_module_and_knows_its_time_limit(name):
+    front = importlib.import_module(f"ansible_collections.sparkfleet.vllm.plugins.action.{name}").ActionModule
+    limit = pages()[name]["doc"]["options"]["timeout"]["default"]
+    assert (front.MODULE, front.TIMEOUT) == (f"sparkfleet.vllm.{name}", limit)
+
+
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
 def test_a_roles_argument_specs_and_defaults_agree(role):
     options = yaml.safe_load((role / "meta/argument_specs.yml").read_text())["argument_specs"]["main"]["options"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import os
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import HTTPServer
 
 import pytest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _fingerprint
+from server_lab import Handler, served
 
 IMAGE = "vllm/vllm-openai@sha256:" + "a" * 64
 ENGINE = {
@@ -183,21 +183,14 @@ def test_what_is_no_difference_is_none(host):
 
 
 def test_a_server_that_no_longer_answers_is_another_answer(host):
-    class Handler(BaseHTTPRequestHandler):
+    class Answers(Handler):
         def do_GET(self):
-            self.send_response(200)
-            self.end_headers()
+            self.answer(200)
 
-        def log_message(self, *_):
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    host.watch["urls"] = [f"http://127.0.0.1:{server.server_port}/v2/"]
-    before = host.see()
-    assert _fingerprint.answer(host.watch["urls"][0]) == 200
-    server.shutdown()
-    server.server_close()
+    with served(HTTPServer(("127.0.0.1", 0), Answers)) as server:
+        host.watch["urls"] = [f"http://127.0.0.1:{server.server_port}/v2/"]
+        before = host.see()
+        assert _fingerprint.answer(host.watch["urls"][0]) == 200
     assert _fingerprint.differences(before, host.see()) == ["answers"]
 
 

@@ -262,7 +262,7 @@ class Front(action.ActionModule):
 def front(monkeypatch):
     def make(look, outcome=None, **options):
         one = Front(look, **options)
-        monkeypatch.setattr(action.ActionBase, "run", lambda *_: {})
+        monkeypatch.setattr(_settled.ActionBase, "run", lambda *_: {})
 
         def run_with_progress(me, name, args, task_vars, timeout):
             one.calls.append(("run", args, timeout))
@@ -312,7 +312,3 @@ def test_no_look_before_what_is_short_or_polled_elsewhere(front, options):
     one = front({}, **options)
     one.run()
     assert [name for name, *_ in one.calls] == ["run"]
-
-
-def test_the_default_time_limit_is_the_documented_one():
-    assert hf_snapshot.ARGUMENT_SPEC["timeout"]["default"] == action.TIMEOUT

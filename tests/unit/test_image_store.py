@@ -6,17 +6,19 @@ import contextlib
 import gzip
 import hashlib
 import json
+import os
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _fetch, _oci
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _fetch, _oci, _snapshot
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _image_store as image_store
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._image_source import Source
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._registry import Credentials, parse_reference
+from server_lab import Handler, served
 
 NAME = "vllm/vllm-openai"
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
@@ -63,7 +65,7 @@ class Outside(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(("127.0.0.1", 0), Answers)
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.content = {digest_of(body): body for body in (*BLOBS.values(), BODY, INDEX)}
         self.ranges, self.token = True, ""
@@ -75,55 +77,33 @@ class Outside(ThreadingHTTPServer):
         return [path.rpartition("/")[2] for path, _range, _auth in self.requests if "/blobs/" in path]
 
 
-class Handler(BaseHTTPRequestHandler):
+class Answers(Handler):
     server: Outside
-
-    def log_message(self, *_args):
-        pass
 
     def do_GET(self):
         outside, auth = self.server, self.headers.get("Authorization", "")
         begin = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").rstrip("-"))
         outside.requests.append((self.path, begin, auth))
         if self.path.startswith("/token"):
-            return self.reply(200, b'{"token": "t"}')
+            return self.answer(200, b'{"token": "t"}')
         if outside.token and auth != f"Bearer {outside.token}":
-            return self.reply(
-                401, b"", {"WWW-Authenticate": f'Bearer realm="{outside.url}/token",service="s"'}
-            )
+            return self.answer(401, WWW_Authenticate=f'Bearer realm="{outside.url}/token",service="s"')
         for part, answers in outside.status.items():
             if part in self.path and answers:
-                return self.reply(answers.pop(0), b"")
+                return self.answer(answers.pop(0))
         content = outside.content.get(self.path.rpartition("/")[2])
         if content is None:
-            return self.reply(404, b"")
+            return self.answer(404)
         partial = begin and outside.ranges
         body = content[begin:] if partial else content
         cut = outside.cut.pop(0) if outside.cut and LARGE in self.path else None
-        return self.reply(206 if partial else 200, body, {"Content-Type": MANIFEST}, cut)
-
-    def reply(self, status, body, headers=None, cut=None):
-        self.send_response(status)
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body[:cut])
-        if cut is not None:
-            self.close_connection = True
+        return self.answer(206 if partial else 200, body, cut, Content_Type=MANIFEST)
 
 
 @contextlib.contextmanager
 def serving():
-    server = Outside()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
+    with served(Outside()) as server:
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @pytest.fixture
@@ -185,6 +165,23 @@ def test_a_second_run_asks_nobody(make, outside):
     outside.requests.clear()
     report = make().ensure([source(outside)])
     assert (report.state, report.fetched, outside.requests) == ("present", [], [])
+
+
+def test_another_run_is_waited_for_and_named(make, outside):
+    store, said, waits = make(), [], threading.Event()
+
+    def say(text):
+        said.append(text)
+        waits.set()
+
+    with _snapshot.locked(store.root, 0, print):
+        thread = threading.Thread(target=make(say=say).ensure, args=([source(outside)],), daemon=True)
+        thread.start()
+        assert waits.wait(10)
+        assert said[0] == f"waiting for process {os.getpid()}, which works in {store.root}"
+        assert outside.requests == []
+    thread.join(10)
+    assert store.whole()
 
 
 def test_of_an_index_the_hosts_platform_is_taken(make, outside):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import HTTPServer
 from pathlib import Path
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.sparkfleet.vllm.plugins.modules import registry_info
+from server_lab import Handler, served
 
 ACTIVE = {
     "ActiveState": "active",
@@ -19,21 +19,15 @@ ACTIVE = {
 }
 
 
-class Answers(BaseHTTPRequestHandler):
+class Answers(Handler):
     def do_GET(self):
-        self.send_response(200 if self.path == "/v2/" else 404)
-        self.end_headers()
-
-    def log_message(self, *_):
-        pass
+        self.answer(200 if self.path == "/v2/" else 404)
 
 
 @pytest.fixture(scope="module")
 def url():
-    with HTTPServer(("127.0.0.1", 0), Answers) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with served(HTTPServer(("127.0.0.1", 0), Answers)) as server:
         yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
 
 
 @pytest.fixture

@@ -469,7 +469,14 @@ def test_what_is_staged_takes_no_room_twice_and_is_of_no_use_to_the_hub(fleet):
     assert not snapshot.swarm.exists()
 
 
-def test_body_and_draft_come_together_and_one_failure_does_not_keep_the_other(fleet):
+def test_body_and_draft_come_together_and_one_failure_does_not_keep_the_other(fleet, monkeypatch):
+    bring = _peer.Peer._bring
+
+    def slowly(self, manifest):
+        time.sleep(1.5 * (manifest.repository == "org/draft"))
+        bring(self, manifest)
+
+    monkeypatch.setattr(_peer.Peer, "_bring", slowly)
     first, second, *_ = fleet.hosts
     draft_files = {"model.safetensors": content(300 * KIB, "draft")}
     draft = manifest(draft_files, "org/draft", "d" * 40)

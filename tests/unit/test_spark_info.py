@@ -2,10 +2,7 @@ from __future__ import annotations
 
 import json
 import os
-import socketserver
-import threading
 import time
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ import yaml
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _daemon, _engine_socket, _host, _probes
 from ansible_collections.sparkfleet.vllm.plugins.modules import spark_info
+from server_lab import Handler, UnixServer, served
 
 BOOT = 1_700_000_000
 CONTAINER_ID = "ab" * 32
@@ -120,7 +118,7 @@ def engine(root):
         ],
     }
 
-    class Handler(BaseHTTPRequestHandler):
+    class Engine(Handler):
         def do_GET(self):
             answer = answers.get(self.path, 500)
             if answer == "hang":
@@ -133,26 +131,13 @@ def engine(root):
                 if isinstance(answer, bytes)
                 else json.dumps(answer).encode()
             )
-            self.send_response(500 if answer == 500 else 200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *args):
-            pass
-
-        def address_string(self):
-            return "unix"
+            self.answer(500 if answer == 500 else 200, body)
 
     path = root / "var/run/docker.sock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    server = socketserver.ThreadingUnixStreamServer(str(path), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     run_dockerd(root)
-    yield answers
-    server.shutdown()
-    server.server_close()
+    with served(UnixServer(str(path), Engine)):
+        yield answers
 
 
 def install_hook(root: Path, directory: str = "/usr/bin") -> None:

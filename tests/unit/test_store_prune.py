@@ -6,10 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
-import socketserver
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -23,6 +20,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
     _usage,
 )
 from ansible_collections.sparkfleet.vllm.plugins.modules import store_prune
+from server_lab import Handler, UnixServer, served
 
 COMMITS = {name: letter * 40 for name, letter in (("old", "a"), ("good", "b"), ("now", "c"), ("next", "d"))}
 SUMS = {name: letter * 64 for name, letter in (("old", "1"), ("good", "2"), ("now", "3"), ("next", "4"))}
@@ -75,32 +73,16 @@ class Engine:
 def engine(tmp_path: Path) -> Iterator[Engine]:
     fake = Engine()
 
-    class Handler(BaseHTTPRequestHandler):
-        def answer(self, status: int, data: Any) -> None:
-            body = json.dumps(data).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
+    class Answers(Handler):
         def do_GET(self) -> None:
-            self.answer(200, fake.get(self.path))
+            self.answer(200, json.dumps(fake.get(self.path)).encode())
 
         def do_DELETE(self) -> None:
-            self.answer(*fake.delete(self.path))
+            status, data = fake.delete(self.path)
+            self.answer(status, json.dumps(data).encode())
 
-        def log_message(self, *args: Any) -> None:
-            pass
-
-        def address_string(self) -> str:
-            return "unix"
-
-    server = socketserver.ThreadingUnixStreamServer(str(tmp_path / "docker.sock"), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    yield fake
-    server.shutdown()
-    server.server_close()
+    with served(UnixServer(str(tmp_path / "docker.sock"), Answers)):
+        yield fake
 
 
 @pytest.fixture

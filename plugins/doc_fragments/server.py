@@ -1,0 +1,52 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Options of the modules that ask a running vLLM server. A module says more of one where it means more to it."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    DOCUMENTATION = r"""
+options:
+  base_url:
+    description: Where the server answers, seen from the host.
+    type: str
+    default: http://127.0.0.1:8000
+  served_model:
+    description: Name that C(/v1/models) must list, and to which requests are sent.
+    type: str
+    required: true
+  api_key:
+    description: API key of the server, when it has one.
+    type: str
+  speculation:
+    description:
+      - The speculative config that the server was given. C(method) and C(num_speculative_tokens) are compared with
+        what vLLM reports; other keys are allowed and ignored.
+      - Leave it out for a server without speculation. It must then publish no counters of it.
+    type: dict
+  max_tokens:
+    description: Tokens each prompt generates, at least 200.
+    type: int
+    default: 256
+  ready_timeout:
+    description: Seconds in which C(/health) must answer. A first start with a cold compile cache takes up to 20 minutes.
+    type: int
+    default: 1200
+  idle_timeout:
+    description: Seconds without a new line in the log of a server that is not ready yet, after which it counts as stuck.
+    type: int
+    default: 300
+  foreign_traffic:
+    description:
+      - What to do when more than 5 percent of the tokens generated meanwhile were for somebody else. The counters
+        are those of the whole server and cannot tell requests apart.
+      - V(warn) goes on with the mixed measurement.
+    type: str
+    choices: [fail, warn]
+    default: fail
+requirements:
+  - requests
+  - prometheus_client
+"""
