@@ -102,7 +102,7 @@ def test_every_return_value_has_a_type_and_says_when(name):
 def test_a_front_is_that_of_its_module_and_knows_its_time_limit(name):
     front = importlib.import_module(f"ansible_collections.sparkfleet.vllm.plugins.action.{name}").ActionModule
     limit = pages()[name]["doc"]["options"]["timeout"]["default"]
-    assert (front.MODULE, front.TIMEOUT) == (f"sparkfleet.vllm.{name}", limit)
+    assert (f"sparkfleet.vllm.{name}", limit) == (front.MODULE, front.TIMEOUT)
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)

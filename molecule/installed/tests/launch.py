@@ -43,7 +43,9 @@ def rendered(value: Any, given: Mapping[str, Any]) -> Any:
 
 def injected(kind: str, **fields: str) -> dict[str, str]:
     """What a credential of that type puts into the environment of a job."""
-    (found,) = (each for each in data("credential_types")["controller_credential_types"] if each["name"] == kind)
+    (found,) = (
+        each for each in data("credential_types")["controller_credential_types"] if each["name"] == kind
+    )
     assert set(fields) == {each["id"] for each in found["inputs"]["fields"]}
     return dict(rendered(found["injectors"]["env"], fields))
 
@@ -96,7 +98,16 @@ class Controller:
         assert set(answers) <= asked, f"{template} does not ask for {set(answers) - asked}"
         ident = f"{len(self.jobs) + 1}"
         self._inject(rendered(found.get("extra_vars") or {}, self.settings) | answers, environment, options)
-        command = [BIN / "ansible-runner", "run", self.private, "--ident", ident, "--quiet", "-p", found["playbook"]]
+        command = [
+            BIN / "ansible-runner",
+            "run",
+            self.private,
+            "--ident",
+            ident,
+            "--quiet",
+            "-p",
+            found["playbook"],
+        ]
         command += ["--inventory", self.project / "inventory/mine/hosts.yml"]
         process = subprocess.Popen(
             [str(word) for word in command], env=outside() | {"PATH": f"{BIN}:/usr/bin:/bin:/usr/sbin:/sbin"},
@@ -115,7 +126,9 @@ class Controller:
         assert (job.status == "successful") is ok, job.output + printed
         return job
 
-    def _inject(self, extra: Mapping[str, Any], environment: Mapping[str, str], options: tuple[str, ...]) -> None:
+    def _inject(
+        self, extra: Mapping[str, Any], environment: Mapping[str, str], options: tuple[str, ...]
+    ) -> None:
         folder = self.private / "env"
         folder.mkdir(mode=0o700)
         paths = {"ANSIBLE_COLLECTIONS_PATH": str(self.private / "requirements_collections")}

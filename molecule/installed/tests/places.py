@@ -28,7 +28,9 @@ CONFIG = "[defaults]\ninject_facts_as_vars = false\n[ssh_connection]\npipelining
 
 def outside() -> dict[str, str]:
     """The environment of somebody who has never seen this checkout."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "MOLECULE_"))}
+    return {
+        name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "MOLECULE_"))
+    }
 
 
 def call(*command: str | Path, within: Path, **environment: str) -> str:

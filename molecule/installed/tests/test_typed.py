@@ -36,15 +36,25 @@ def digest(root: Path) -> dict[str, str]:
 @pytest.fixture(params=[BIN], ids=["oldest"])
 def ansible_playbook(request: pytest.FixtureRequest, home: Path):
     def run(name: str, *options: str) -> str:
-        words = [request.param / "ansible-playbook", f"sparkfleet.vllm.{name}", "-i", "inventory/mine", *options]
+        words = [
+            request.param / "ansible-playbook",
+            f"sparkfleet.vllm.{name}",
+            "-i",
+            "inventory/mine",
+            *options,
+        ]
         return call(*words, within=home, ANSIBLE_NOCOLOR="1")
 
     return run
 
 
 def recap(output: str) -> dict[str, tuple[int, int, int]]:
-    found = re.findall(r"^(\S+) +: ok=\d+ +changed=(\d+) +unreachable=(\d+) +failed=(\d+)", output, re.MULTILINE)
-    return {name: (int(changed), int(unreachable), int(failed)) for name, changed, unreachable, failed in found}
+    found = re.findall(
+        r"^(\S+) +: ok=\d+ +changed=(\d+) +unreachable=(\d+) +failed=(\d+)", output, re.MULTILINE
+    )
+    return {
+        name: (int(changed), int(unreachable), int(failed)) for name, changed, unreachable, failed in found
+    }
 
 
 def test_site_serves_and_a_second_run_changes_nothing(home: Path, ansible_playbook) -> None:
