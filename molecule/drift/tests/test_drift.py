@@ -71,7 +71,9 @@ class TestAServerThatWasStartedByHand:
         with instead():
             clean(drift())
 
-    def test_arguments(self):
+    def test_everything_that_a_container_is_started_with(self):
+        """At once, and each is told under its own name."""
+
         def change(spec):
             words = list(spec["command"])
             words[words.index("--max-model-len") + 1] = "2048"
@@ -79,49 +81,41 @@ class TestAServerThatWasStartedByHand:
             place = words.index("--speculative-config") + 1
             words[place] = json.dumps(json.loads(words[place]) | {"num_speculative_tokens": 2})
             words[words.index("--served-model-name") + 1] = "another"
-            return {"command": [*words, "--max-num-seqs", "2"]}
-
-        with instead(change):
-            expect(
-                drift(),
-                ("container: argument", "--max-model-len 4096", "--max-model-len 2048"),
-                ("container: argument", "--enable-prefix-caching", "not set"),
-                ("container: argument", "--max-num-seqs not set", "--max-num-seqs 2"),
-                ("container: speculation", "num_speculative_tokens: 1", "num_speculative_tokens: 2"),
-                ("container: served-model", "stub", "another"),
-            )
-
-    def test_environment_and_what_is_secret_in_it(self):
-        def change(spec):
-            return {"env": {**spec["env"], "HF_HUB_OFFLINE": "0", "EXTRA": "1", "HF_TOKEN": "hf_of_somebody"}}
+            volumes = [volume for volume in spec["volumes"] if TARGET not in volume]
+            return {
+                "command": [*words, "--max-num-seqs", "2"],
+                "env": {**spec["env"], "HF_HUB_OFFLINE": "0", "EXTRA": "1", "HF_TOKEN": "hf_of_somebody"},
+                "volumes": [volumes[0].replace(":ro", ":rw"), *volumes[1:], "/tmp:/data"],
+                "labels": {},
+                "flags": ["--cap-add=SYS_PTRACE", "--pid=host", "--cpus=1"],
+                "published_ports": ["8000:8000"],
+                "restart": "no",
+            }
 
         with instead(change):
             report = drift()
         expect(
             report,
+            ("container: argument", "--max-model-len 4096", "--max-model-len 2048"),
+            ("container: argument", "--enable-prefix-caching", "not set"),
+            ("container: argument", "--max-num-seqs not set", "--max-num-seqs 2"),
+            ("container: speculation", "num_speculative_tokens: 1", "num_speculative_tokens: 2"),
+            ("container: served-model", "stub", "another"),
             ("container: environment", "HF_HUB_OFFLINE=1", "HF_HUB_OFFLINE=0"),
             ("container: environment", "EXTRA not set", "EXTRA=1"),
             ("container: environment", "HF_TOKEN not set", "its value is not shown"),
+            ("container: mount", "/models/body, read-only", "/models/body, writable"),
+            ("container: mount", TARGET, f"nothing mounted at {TARGET}"),
+            ("container: mount", "nothing mounted at /data"),
+            ("container: label", "sparkfleet.vllm.patches"),
+            ("patches: patch-in-container", "gemma4_mtp.py"),
+            ("container: security", "added capabilities: none", "SYS_PTRACE"),
+            ("container: security", "PID namespace", "host"),
+            ("container: limit", "CPUs"),
+            ("container: port", "127.0.0.1:8000:8000", "0.0.0.0:8000:8000"),
+            ("container: restart-policy", "no"),
         )
         assert "hf_of_somebody" not in json.dumps(report.data) + report.page + report.output
-
-    def test_mounts(self):
-        def change(spec):
-            volumes = [volume for volume in spec["volumes"] if TARGET not in volume]
-            return {
-                "volumes": [volumes[0].replace(":ro", ":rw"), *volumes[1:], "/tmp:/data"],
-                "labels": {},
-            }
-
-        with instead(change):
-            expect(
-                drift(),
-                ("container: mount", "/models/body, read-only", "/models/body, writable"),
-                ("container: mount", TARGET, f"nothing mounted at {TARGET}"),
-                ("container: mount", "nothing mounted at /data"),
-                ("container: label", "sparkfleet.vllm.patches"),
-                ("patches: patch-in-container", "gemma4_mtp.py"),
-            )
 
     def test_another_image_under_the_same_name(self):
         on(
@@ -130,24 +124,6 @@ class TestAServerThatWasStartedByHand:
         digest = spark.recorded()["image"].partition("@")[2]
         with instead(lambda spec: {"image": "sparkfleet-lab/stub"}):
             expect(drift(), ("container: image", digest))
-
-    def test_rights_limits_and_ports(self):
-        flags = ["--cap-add=SYS_PTRACE", "--pid=host", "--cpus=1"]
-        with instead(
-            lambda spec: {
-                "flags": flags,
-                "published_ports": ["8000:8000"],
-                "restart": "no",
-            }
-        ):
-            expect(
-                drift(),
-                ("container: security", "added capabilities: none", "SYS_PTRACE"),
-                ("container: security", "PID namespace", "host"),
-                ("container: limit", "CPUs"),
-                ("container: port", "127.0.0.1:8000:8000", "0.0.0.0:8000:8000"),
-                ("container: restart-policy", "no"),
-            )
 
     def test_a_program_file_that_was_edited_inside(self):
         with instead():
