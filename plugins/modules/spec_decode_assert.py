@@ -312,6 +312,8 @@ def invalid(params: dict[str, Any]) -> str | None:
     """What the argument spec cannot say of the options."""
     if problem := _server_module.invalid(params, _BOUNDS):
         return problem
+    if not params["container"]:
+        return "container: expected its name, got none"
     if params["speculation"] and not params["minimum_drafts"]:
         return "minimum_drafts: expected at least 1 with a speculation to judge, got 0"
     for index, file in enumerate(params["files"]):

@@ -102,6 +102,7 @@ def test_a_numeric_string_counts_as_a_number(
 @pytest.mark.parametrize(
     ("options", "named"),
     [
+        ({"container": "", "ready_timeout": 1}, "container: expected its name"),
         ({"acceptance_floor": 1.5}, "acceptance_floor"),
         ({"acceptance_floor": -0.1}, "acceptance_floor"),
         ({"minimum_drafts": -1}, "minimum_drafts"),
