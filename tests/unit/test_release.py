@@ -50,6 +50,8 @@ JUNK = [
     "benchmark/benchmark.html",
     "tune/tune.json",
     "docs/_build/index.html",
+    "execution-environment/context/Containerfile",
+    "execution-environment/sparkfleet-vllm-0.1.0.tar.gz",
     "inventory/mine/group_vars/sparks/vault.yml",
     "inventory/spark-2/hosts.yml",
     "inventory/sites.yml",
