@@ -6,6 +6,7 @@
 # make test       lint, unit tests, molecule scenarios
 # make ee         the image for an automation controller, built without a network and used (execution-environment/)
 # make docs       writes docs/playbooks.md anew, from what the playbooks state of their inputs
+# make changelog  writes CHANGELOG.md anew, from changelogs/ (docs/releasing.md)
 # make clean      removes what else was made here: environment, caches
 
 SHELL := /bin/bash
@@ -23,7 +24,7 @@ export PATH := $(CURDIR)/$(bin):$(PATH)
 # Where it is set, each of thousands of processes would compile Ansible anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: lab lab-hosts lab-depot lab-down venv lint unit molecule ee test bench-sync bench-noop docs clean
+.PHONY: lab lab-hosts lab-depot lab-down venv lint unit molecule ee test bench-sync bench-noop docs changelog clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -93,6 +94,7 @@ lint: venv
 	ruff check
 	mypy plugins
 	mypy --allow-untyped-defs tests molecule
+	antsibull-changelog lint
 	antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=self .
 
 unit: venv
@@ -129,6 +131,9 @@ bench-noop:
 
 docs: venv
 	python tests/unit/playbook_lab.py >docs/playbooks.md
+
+changelog: venv
+	python tests/unit/changelog_lab.py >CHANGELOG.md
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .ansible .cache/ansible .cache/collections

@@ -26,6 +26,7 @@ LEFT_OUT = [
     ".*",
     "Makefile",
     "ansible.cfg",
+    "changelogs/*",
     "collections/*",
     "galaxy.yml",
     "inventory/lab/*",
