@@ -4,7 +4,9 @@
 # make bench-sync how long a snapshot takes to 1, 2, 4 and 8 hosts, and what it costs to look again (LINK=40mbit SIZE=80)
 # make bench-noop what site.yml costs where nothing is to be done, beside a plain playbook, on 1, 2, 4 and 8 hosts (RUNS=3)
 # make test       lint, unit tests, molecule scenarios
+# make ee         the image for an automation controller, built without a network and used (execution-environment/)
 # make docs       writes docs/playbooks.md anew, from what the playbooks state of their inputs, and builds the site (.cache/docs/html)
+# make changelog  writes CHANGELOG.md anew, from changelogs/ (docs/releasing.md)
 # make clean      removes what else was made here: environment, caches
 
 SHELL := /bin/bash
@@ -22,7 +24,7 @@ export PATH := $(CURDIR)/$(bin):$(PATH)
 # Where it is set, each of thousands of processes would compile Ansible anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: lab lab-hosts lab-depot lab-down venv lint unit molecule test bench-sync bench-noop docs clean
+.PHONY: lab lab-hosts lab-depot lab-down venv lint unit molecule ee test bench-sync bench-noop docs changelog clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -40,7 +42,7 @@ lab-hosts:
 
 venv: .venv-ready
 
-.PHONY: .venv-ready .tools .engine .packages .base .spark .depot .wheels .publish .stub .hosts .site
+.PHONY: .venv-ready .tools .engine .packages .base .spark .depot .wheels .publish .stub .ee .hosts .site
 .venv-ready:
 	@$(phase) venv "Python environment from requirements/dev.txt" -- $(lab)/venv.sh $(PYTHON)
 
@@ -71,6 +73,9 @@ venv: .venv-ready
 .stub: .depot
 	@$(phase) stub "stub of the vLLM image, into the depot" -- $(lab)/stub/publish.sh
 
+.ee: .venv-ready .base
+	@$(phase) ee "image of a controller" -- $(lab)/ee.sh
+
 .hosts: .venv-ready .spark .depot .wheels
 	@$(phase) hosts "lab Sparks of $(INVENTORY)" -- $(lab)/hosts.sh $(INVENTORY)
 
@@ -89,6 +94,7 @@ lint: venv
 	ruff check
 	mypy plugins
 	mypy --allow-untyped-defs tests molecule docs/site
+	antsibull-changelog lint
 	antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=self .
 
 unit: venv
@@ -108,7 +114,10 @@ molecule: lab-depot
 lab-depot:
 	+@$(parallel) .spark .publish .wheels .stub
 
-test: lint unit molecule
+ee:
+	+@$(parallel) .ee
+
+test: lint unit ee molecule
 
 bench-sync:
 	+@$(parallel) .spark .wheels
@@ -121,6 +130,9 @@ bench-noop:
 docs: venv
 	python tests/unit/playbook_lab.py >docs/playbooks.md
 	python docs/site/build.py
+
+changelog: venv
+	python tests/unit/changelog_lab.py >CHANGELOG.md
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .ansible .cache/ansible .cache/collections .cache/docs

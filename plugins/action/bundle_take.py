@@ -187,12 +187,11 @@ class ActionModule(ActionBase):
         path = held_recipe(arguments["name"], contents, home, [Path.cwd(), Path(self._loader.get_basedir())])
         loaded = arguments["name"] or name
         if path is None:
-            path = (beside(home, variables) if home else aside) / f"{name}.yml"
+            path = (recipe_load.beside(home, variables) / "recipes" if home else aside) / f"{name}.yml"
             writes[path] = contents.recipe_text
             if not home:
                 loaded = str(path)
-        folder = Path(arguments["lock_dir"]).expanduser() if arguments["lock_dir"] else path.parent
-        lock_path = (home or Path.cwd()) / folder / f"{name}.lock.yml"
+        lock_path = recipe_load.lock_file(arguments["lock_dir"], name, path, home, variables)
         if lock_path.exists():
             refuse_other_lock(lock_path, contents)
         else:
@@ -217,9 +216,3 @@ class ActionModule(ActionBase):
             "written": written,
             "diff": {"before": "", "after": "".join(f"{target}\n" for target in written)},
         }
-
-
-def beside(home: Path, variables: Mapping[str, Any]) -> Path:
-    """Where recipes of an inventory lie: beside its directory, in which all is read as inventory, or beside its file."""
-    sources = [Path(source).absolute() for source in variables.get("ansible_inventory_sources") or []]
-    return (home.parent if home.absolute() in sources else home) / "recipes"

@@ -124,6 +124,29 @@ def home(variables: Mapping[str, Any]) -> Path | None:
     return Path(inventory) if Path(inventory).is_dir() else None
 
 
+def beside(inventory: Path, variables: Mapping[str, Any]) -> Path:
+    """Where what belongs to an inventory lies: beside its directory, in which all is read as inventory, or beside its file."""
+    sources = [Path(source).absolute() for source in variables.get("ansible_inventory_sources") or []]
+    return inventory.parent if inventory.absolute() in sources else inventory
+
+
+def lock_file(
+    asked: str, name: str, recipe: Path, inventory: Path | None, variables: Mapping[str, Any]
+) -> Path:
+    """The lock of the recipe of that name and file: in the directory that is asked for, else beside the recipe.
+
+    A recipe of the collection may lie where nobody may write, and where the next release takes its place. Its lock is the
+    inventory's.
+    """
+    if asked:
+        folder = (inventory or Path.cwd()) / Path(asked).expanduser()
+    elif recipe.parent.resolve() == SHIPPED:
+        folder = (beside(inventory, variables) if inventory else Path.cwd()) / "locks"
+    else:
+        folder = recipe.parent
+    return folder / f"{name}.lock.yml"
+
+
 def failure(what: str, problems: list[Problem], cure: str = "") -> AnsibleActionFail:
     count = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
     return AnsibleActionFail(
@@ -152,11 +175,11 @@ class ActionModule(ActionBase):
                 "lock": {"type": "str", "choices": ["enforce", "ignore"], "default": "enforce"},
             }
         )
-        inventory = home(task_vars or {})
+        variables = task_vars or {}
+        inventory = home(variables)
         path = find(arguments["name"], inventory, [Path.cwd(), Path(self._loader.get_basedir())])
         recipe = load(path, inventory)
-        folder = Path(arguments["lock_dir"]).expanduser() if arguments["lock_dir"] else path.parent
-        lock_path = (inventory or Path.cwd()) / folder / f"{recipe['name']}.lock.yml"
+        lock_path = lock_file(arguments["lock_dir"], recipe["name"], path, inventory, variables)
         return result | {
             "changed": False,
             "name": arguments["name"],

@@ -31,7 +31,9 @@ options:
     type: str
     default: ""
   lock_dir:
-    description: Directory of the lock, relative to the inventory. Empty means beside the recipe.
+    description:
+      - Directory of the lock, relative to the inventory.
+      - Empty means beside the recipe, and for one of this collection C(locks) beside the inventory.
     type: str
     default: ""
   cache_dir:

@@ -25,7 +25,8 @@ options:
     required: true
   lock_dir:
     description:
-      - Directory of C(<recipe>.lock.yml), relative to the inventory. Empty means beside the recipe.
+      - Directory of C(<recipe>.lock.yml), relative to the inventory.
+      - Empty means beside the recipe, and for one of this collection C(locks) beside the inventory.
     type: str
     default: ""
   lock:

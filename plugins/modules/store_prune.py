@@ -135,7 +135,8 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
 )
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._prune import PruneError, References, Thing
 
-ANSWER_TIMEOUT, REMOVAL_TIMEOUT = 30.0, 600.0
+ANSWER_TIMEOUT = 30.0
+REMOVAL_TIMEOUT = 600.0
 """Seconds. The engine removes an image of 20 GB in some tens of them."""
 
 

@@ -155,11 +155,6 @@ def test_recipe_lock_and_patches_are_put_where_the_roles_look(controller, held):
     assert not controller.take()["changed"]
 
 
-def test_a_file_inventory_has_its_recipes_beside_it(tmp_path):
-    variables = {"ansible_inventory_sources": [str(tmp_path / "hosts.yml")]}
-    assert bundle_take.beside(tmp_path, variables) == tmp_path / "recipes"
-
-
 def test_check_mode_writes_to_the_cache_alone_and_says_where_to_read(controller):
     taken = controller.take(check_mode=True)
     assert taken["changed"]
