@@ -25,7 +25,6 @@ ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = "reference"
 NAMED = {
     "docs/(.+).md": r"\1.md",
-    "molecule/lab/README.md": "lab.md",
     "roles/(.+)/README.md": r"roles/\1.md",
     "recipes/(.+).yml": r"recipes/\1.md",
     "roles/(.+)/meta/argument_specs.yml": rf"{REFERENCE}/\1_role.rst",
@@ -49,7 +48,7 @@ def page(path: str) -> str | None:
 
 def sources() -> dict[str, Path]:
     """The pages that are written by hand: ``{page: its file}``."""
-    files = [*ROOT.glob("docs/*.md"), *ROOT.glob("roles/*/README.md"), ROOT / "molecule/lab/README.md"]
+    files = [*ROOT.glob("docs/*.md"), *ROOT.glob("roles/*/README.md")]
     return {str(page(str(file.relative_to(ROOT)))): file for file in sorted(files)}
 
 

@@ -22,7 +22,6 @@ WRITTEN = [
     ROOT / "README.md",
     *sorted(ROOT.glob("docs/*.md")),
     *sorted(ROOT.glob("roles/*/README.md")),
-    ROOT / "molecule/lab/README.md",
 ]
 MADE_BY_SPHINX = {"search.html", "genindex.html"}
 LINK = re.compile(r"\]\((?![a-z]+:)([^)#\s]*)(?:#([^)\s]*))?\)")
@@ -101,7 +100,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
 
 
 def test_every_page_and_everything_that_ansible_reads_is_on_it(site):
-    expected = {f"{path.stem}.html" for path in ROOT.glob("docs/*.md")} | {"lab.html"}
+    expected = {f"{path.stem}.html" for path in ROOT.glob("docs/*.md")}
     expected |= {f"roles/{name}.html" for name in ROLES} | {f"reference/{name}_role.html" for name in ROLES}
     expected |= {f"reference/{path.stem}_module.html" for path in ROOT.glob("plugins/modules/*.py")}
     expected |= {f"reference/{path.stem}_filter.html" for path in ROOT.glob("plugins/filter/*.yml")}

@@ -28,6 +28,7 @@ LEFT_OUT = [
     "ansible.cfg",
     "changelogs/*",
     "collections/*",
+    "docs/site/*",
     "galaxy.yml",
     "inventory/lab/*",
     "molecule/*",
