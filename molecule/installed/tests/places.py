@@ -18,7 +18,8 @@ SCENARIO = Path(__file__).parents[1]
 ROOT = SCENARIO.parents[1]
 LAB = ROOT / ".cache/lab"
 HOSTS = ("inst-1", "inst-2")
-BIN = Path(sys.executable).parent
+BIN, NEWEST = Path(sys.executable).parent, ROOT / ".cache/newest/bin"
+"""Of the oldest ansible-core that is supported, and of the newest."""
 AGENT = """
 ansible_ssh_private_key_file: ""
 ansible_ssh_common_args: -o UserKnownHostsFile={{ lab_ssh }}/known_hosts.d/{{ ansible_host }}

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from places import BIN, HOSTS, call, look, release
+from places import BIN, HOSTS, NEWEST, call, look, release
 
 
 @pytest.fixture(scope="module")
@@ -33,19 +33,11 @@ def digest(root: Path) -> dict[str, str]:
     }
 
 
-@pytest.fixture(params=[BIN], ids=["oldest"])
-def ansible_playbook(request: pytest.FixtureRequest, home: Path):
-    def run(name: str, *options: str) -> str:
-        words = [
-            request.param / "ansible-playbook",
-            f"sparkfleet.vllm.{name}",
-            "-i",
-            "inventory/mine",
-            *options,
-        ]
-        return call(*words, within=home, ANSIBLE_NOCOLOR="1")
-
-    return run
+def playbook(core: Path, home: Path, name: str, *options: str) -> str:
+    words = [core / "ansible-playbook", f"sparkfleet.vllm.{name}", "-i", "inventory/mine", *options]
+    output = call(*words, within=home, ANSIBLE_NOCOLOR="1")
+    assert "DEPRECATION" not in output.upper()
+    return output
 
 
 def recap(output: str) -> dict[str, tuple[int, int, int]]:
@@ -57,18 +49,28 @@ def recap(output: str) -> dict[str, tuple[int, int, int]]:
     }
 
 
-def test_site_serves_and_a_second_run_changes_nothing(home: Path, ansible_playbook) -> None:
-    ansible_playbook("site")
+def passed(output: str) -> list[str]:
+    return re.findall(r"^(inst-\d) .* pass$", output, re.MULTILINE)
+
+
+def test_site_deploys_on_the_oldest_and_changes_nothing_on_the_newest(home: Path) -> None:
+    """What a controller deployed before had a key, and now there is none."""
+    before = {name: look(name)["container"]["id"] for name in HOSTS}
+    assert passed(playbook(BIN, home, "site")) == [*HOSTS]
+    after = {name: look(name)["container"] for name in HOSTS}
+    assert not any(after[name]["id"] == before[name] for name in HOSTS)
     assert (home / "inventory/recipes/mine.lock.yml").exists()
-    before = {name: look(name)["container"] for name in HOSTS}
-    output = ansible_playbook("site")
+
+    output = playbook(NEWEST, home, "site")
+    assert passed(output) == [*HOSTS]
     assert recap(output) == dict.fromkeys(HOSTS, (0, 0, 0)), output
-    assert len(re.findall(r"^inst-\d .* pass$", output, re.MULTILINE)) == len(HOSTS), output
-    assert {name: look(name)["container"] for name in HOSTS} == before
+    assert {name: look(name)["container"] for name in HOSTS} == after
 
 
-def test_verify_and_drift(ansible_playbook, tmp_path: Path) -> None:
-    for output in (ansible_playbook("verify"), ansible_playbook("drift", "-e", f"drift_output={tmp_path}")):
+@pytest.mark.parametrize("core", [BIN, NEWEST], ids=["oldest", "newest"])
+def test_verify_and_drift(core: Path, home: Path, tmp_path: Path) -> None:
+    verified = playbook(core, home, "verify")
+    assert passed(verified) == [*HOSTS], verified
+    for output in (verified, playbook(core, home, "drift", "-e", f"drift_output={tmp_path}")):
         assert recap(output) == dict.fromkeys(HOSTS, (0, 0, 0)), output
-        assert "DEPRECATION" not in output.upper()
     assert (tmp_path / "drift.html").exists()
