@@ -4,6 +4,7 @@
 # make bench-sync how long a snapshot takes to 1, 2, 4 and 8 hosts, and what it costs to look again (LINK=40mbit SIZE=80)
 # make bench-noop what site.yml costs where nothing is to be done, beside a plain playbook, on 1, 2, 4 and 8 hosts (RUNS=3)
 # make test       lint, unit tests, molecule scenarios
+# make matrix     the unit tests that touch Ansible once more, on the newest Ansible and Python (TESTS=tests/unit for all)
 # make ee         the image for an automation controller, built without a network and used (execution-environment/)
 # make docs       writes docs/playbooks.md anew, from what the playbooks state of their inputs, and builds the site (.cache/docs/html)
 # make changelog  writes CHANGELOG.md anew, from changelogs/ (docs/releasing.md)
@@ -24,7 +25,7 @@ export PATH := $(CURDIR)/$(bin):$(PATH)
 # Where it is set, each of thousands of processes would compile Ansible anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: lab lab-hosts lab-depot lab-down venv lint unit molecule ee test bench-sync bench-noop docs changelog clean
+.PHONY: lab lab-hosts lab-depot lab-down venv lint unit matrix ee molecule test bench-sync bench-noop docs changelog clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -42,9 +43,12 @@ lab-hosts:
 
 venv: .venv-ready
 
-.PHONY: .venv-ready .tools .engine .packages .base .spark .depot .wheels .publish .stub .ee .hosts .site
+.PHONY: .venv-ready .newest .tools .engine .packages .base .spark .depot .wheels .publish .stub .ee .hosts .site
 .venv-ready:
 	@$(phase) venv "Python environment from requirements/dev.txt" -- $(lab)/venv.sh $(PYTHON)
+
+.newest:
+	@$(phase) newest "Python environment from requirements/newest.txt" -- $(lab)/newest.sh
 
 .tools:
 	@$(phase) tools "ssh client and curl" -- $(lab)/tools.sh
@@ -100,9 +104,19 @@ lint: venv
 unit: venv
 	pytest -n auto tests/unit
 
+# Those that run a program of Ansible, or import it or what it loads. All else is as it is on any Ansible.
+touches := ansible-(playbook|doc|galaxy|inventory)|^(from|import) ansible[. ]|plugins\.(action|filter|modules|plugin_utils)
+# What the newest environment lacks.
+only_here := execution_environment changelog
+TESTS ?= $(filter-out $(only_here:%=tests/unit/test_%.py),$(shell grep -lE '$(touches)' tests/unit/test_*.py))
+matrix: .newest
+	@rm -f .cache/newest/ansible.log
+	ANSIBLE_LOG_PATH=$(CURDIR)/.cache/newest/ansible.log .cache/newest/bin/pytest -n auto -p no:cacheprovider $(TESTS)
+	@! grep 'DEPRECATION WARNING' .cache/newest/ansible.log
+
 # One scenario takes the depot away, so it is by itself. The others wait for servers more than they compute: two at a time.
-# The longest first.
-scenarios := rollout $(filter-out rollout,$(patsubst molecule/%/molecule.yml,%,$(wildcard molecule/*/molecule.yml)))
+longest := rollout recipes drift installed benchmark fan_out default
+scenarios := $(longest) $(filter-out $(longest),$(patsubst molecule/%/molecule.yml,%,$(wildcard molecule/*/molecule.yml)))
 alone := airgap
 molecule: lab-depot
 	molecule test -s $(alone)
@@ -112,12 +126,12 @@ molecule: lab-depot
 	@began=$$SECONDS; molecule test -s $* && printf -- '--> scenario %s: %d s\n' $* $$((SECONDS - began))
 
 lab-depot:
-	+@$(parallel) .spark .publish .wheels .stub
+	+@$(parallel) .spark .publish .wheels .stub .newest
 
 ee:
 	+@$(parallel) .ee
 
-test: lint unit ee molecule
+test: lint unit matrix ee molecule
 
 bench-sync:
 	+@$(parallel) .spark .wheels
@@ -135,5 +149,5 @@ changelog: venv
 	python tests/unit/changelog_lab.py >CHANGELOG.md
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .ansible .cache/ansible .cache/collections .cache/docs
+	rm -rf .venv .cache/newest .mypy_cache .ruff_cache .pytest_cache .ansible .cache/ansible .cache/collections .cache/docs
 	@[ ! -d .cache/lab ] || echo "the lab is still there: make lab-down"

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,19 +17,23 @@ def tuned(recipe: Mapping[str, Any], lock: Mapping[str, Any]) -> dict[str, Any]:
     The draft stays, also where it does not speculate, and so does the recipe's own config, as ``tune.own``: the next
     measurement needs both.
     """
-    served = copy.deepcopy(dict(recipe))
     speculation = lock.get("speculation")
     if not speculation:
-        return served
-    arguments = served["serve"]["arguments"]
-    served["tune"] = {**served.get("tune", {}), "own": arguments.get(CONFIG)}
+        return dict(recipe)
+    own = recipe["serve"]["arguments"]
+    # No deep copy: what Ansible hands to a filter would take its whole templating along.
+    arguments = dict(own)
     depth = speculation["num_speculative_tokens"]
     if depth:
         config = {"method": speculation["method"], **speculation["options"], "num_speculative_tokens": depth}
-        served["serve"]["arguments"] = arguments | {CONFIG: config}
+        arguments[CONFIG] = config
     else:
         arguments.pop(CONFIG, None)
-    return served
+    return {
+        **recipe,
+        "serve": {**recipe["serve"], "arguments": arguments},
+        "tune": {**recipe.get("tune", {}), "own": own.get(CONFIG)},
+    }
 
 
 def stranger(recipe: Mapping[str, Any], speculation: Mapping[str, Any]) -> str:

@@ -23,6 +23,15 @@ def loads(start: str) -> dict[int, list[dict[str, Any]]]:
     return {load["concurrency"]: load["rows"] for load in _bench_report.loads(SWEEPS[start])}
 
 
+def rounded(value: Any) -> Any:
+    """From 3.12 on Python adds floats more exactly, so the last digits differ."""
+    if isinstance(value, dict):
+        return {key: rounded(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(each) for each in value]
+    return float(f"{value:.12g}") if isinstance(value, float) else value
+
+
 def line(*cells: object) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
@@ -101,6 +110,5 @@ def test_one_token_a_step_is_proposed(start: str, streams: int) -> None:
 def test_the_proposal_on_file_is_the_one_that_the_figures_give(start: str) -> None:
     sweep = SWEEPS[start]
     settings = sweep["settings"]
-    assert sweep["proposal"] == _tune.sweep_proposal(
-        sweep["candidates"], settings["concurrency"], settings["margin"]
-    )
+    proposal = _tune.sweep_proposal(sweep["candidates"], settings["concurrency"], settings["margin"])
+    assert rounded(sweep["proposal"]) == rounded(proposal)

@@ -190,7 +190,10 @@ def test_the_token_is_used_and_never_told(call, lab):
     result = call(snapshots=[lock], token=SECRET)
     assert result["snapshots"][0]["state"] == "fetched"
     assert all(line["token"] for line in lab.requests())
-    assert result["invocation"]["module_args"]["token"] == "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
+    assert SECRET not in json.dumps(result)
+    # Which ansible-core 2.21 no longer returns.
+    if "invocation" in result:
+        assert result["invocation"]["module_args"]["token"] == "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
 
 
 @pytest.mark.parametrize("token", [None, ""])

@@ -34,6 +34,8 @@ LEFT_OUT = [
     "molecule/*",
     "pyproject.toml",
     "requirements/dev.*",
+    "requirements/newest.*",
+    "requirements/tests.in",
     "tests/*",
 ]
 # What lies about in a checkout that is worked in.
@@ -145,7 +147,8 @@ def test_what_is_left_out_is_there(pattern):
 
 def test_every_module_filter_and_role_is_documented_where_it_is_installed(user):
     told, complaints = user.run("ansible-doc", "--metadata-dump", "--no-fail-on-errors", "sparkfleet.vllm")
-    assert complaints == ""
+    # Ansible 2.21 says this of a part of its own.
+    assert [line for line in complaints.splitlines() if "_protomatter" not in line] == []
     pages = json.loads(told)["all"]
     modules = {path.stem for path in (ROOT / "plugins/modules").glob("*.py")}
     filters = {path.stem for path in (ROOT / "plugins/filter").glob("*.yml")}
