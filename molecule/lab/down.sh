@@ -11,9 +11,13 @@ if docker info >/dev/null 2>&1; then
     docker ps -aq --filter "label=${lab_label}" | each docker rm -f
     docker volume ls -q --filter "label=${lab_label}" | each docker volume rm -f
     docker network ls -q --filter "label=${lab_label}" | each docker network rm
-    # By name: an image with several names is not removable by id, and forcing it could take somebody else's name along.
-    docker images --filter "label=${lab_label}" --format '{{ .Repository }}:{{ .Tag }} {{ .ID }}' |
-        sed -E 's/^.*<none>\S* //; s/ .*//' | tac | while read -r image; do docker rmi "${image}" >/dev/null || true; done
+    # By name: an image with several names is not removable by id, and forcing it could take somebody else's name along. Those that
+    # a build left between two of its steps have none. What another one is made from goes after it, so until none goes any more.
+    images() { docker images --all --no-trunc --filter "label=${lab_label}" --format '{{ .Repository }}:{{ .Tag }} {{ .ID }}' | sed -E 's/^.*<none>\S* //; s/ .*//'; }
+    while left=$(images) && [ -n "${left}" ]; do
+        xargs --no-run-if-empty -n 1 docker rmi <<<"${left}" >/dev/null 2>&1 || true
+        [ "$(images)" != "${left}" ] || break
+    done
     docker builder prune --force --filter "label=${lab_label}" >/dev/null 2>&1 || true
 fi
 "${lab_dir}/engine.sh" stop
