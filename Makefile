@@ -25,7 +25,7 @@ export PATH := $(CURDIR)/$(bin):$(PATH)
 # Where it is set, each of thousands of processes would compile Ansible anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: lab lab-hosts lab-depot lab-down venv lint unit matrix ee molecule test bench-sync bench-noop docs changelog clean
+.PHONY: lab lab-hosts lab-depot lab-down venv lint unit matrix ee .checks molecule test bench-sync bench-noop docs changelog clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -114,13 +114,14 @@ matrix: .newest
 	ANSIBLE_LOG_PATH=$(CURDIR)/.cache/newest/ansible.log .cache/newest/bin/pytest -n auto -p no:cacheprovider $(TESTS)
 	@! grep 'DEPRECATION WARNING' .cache/newest/ansible.log
 
-# One scenario takes the depot away, so it is by itself. The others wait for servers more than they compute: two at a time.
+side_by_side := $(MAKE) --no-print-directory --keep-going --output-sync=target
+# They wait for servers as much as they compute: three at a time, the longest first.
 longest := rollout recipes drift installed benchmark fan_out default
-scenarios := $(longest) $(filter-out $(longest),$(patsubst molecule/%/molecule.yml,%,$(wildcard molecule/*/molecule.yml)))
+# Takes the depot away from all others, so it runs beside what needs none.
 alone := airgap
-molecule: lab-depot
-	molecule test -s $(alone)
-	+@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target $(patsubst %,.scenario-%,$(filter-out $(alone),$(scenarios)))
+scenarios := $(longest) $(filter-out $(longest) $(alone),$(patsubst molecule/%/molecule.yml,%,$(wildcard molecule/*/molecule.yml)))
+molecule: lab-depot .scenario-$(alone)
+	+@$(side_by_side) --jobs=3 $(scenarios:%=.scenario-%)
 
 .scenario-%:
 	@began=$$SECONDS; molecule test -s $* && printf -- '--> scenario %s: %d s\n' $* $$((SECONDS - began))
@@ -131,7 +132,11 @@ lab-depot:
 ee:
 	+@$(parallel) .ee
 
-test: lint unit matrix ee molecule
+.checks: unit matrix ee
+
+test: lint lab-depot
+	+@$(side_by_side) --jobs=2 .checks .scenario-$(alone)
+	+@$(side_by_side) --jobs=3 $(scenarios:%=.scenario-%)
 
 bench-sync:
 	+@$(parallel) .spark .wheels
