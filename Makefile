@@ -3,7 +3,8 @@
 # make lab-down   removes the lab and nothing else
 # make bench-sync how long a snapshot takes to 1, 2, 4 and 8 hosts, and what it costs to look again (LINK=40mbit SIZE=80)
 # make bench-noop what site.yml costs where nothing is to be done, beside a plain playbook, on 1, 2, 4 and 8 hosts (RUNS=3)
-# make test       lint, unit tests, molecule scenarios
+# make test       lint, unit tests, molecule scenarios but for the long ones
+# make test-long  the long ones
 # make matrix     the unit tests that touch Ansible once more, on the newest Ansible and Python (TESTS=tests/unit for all)
 # make ee         the image for an automation controller, built without a network and used (execution-environment/)
 # make docs       writes docs/playbooks.md anew, from what the playbooks state of their inputs, and builds the site (.cache/docs/html)
@@ -25,7 +26,7 @@ export PATH := $(CURDIR)/$(bin):$(PATH)
 # Where it is set, each of thousands of processes would compile Ansible anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: lab lab-hosts lab-depot lab-down venv lint unit matrix ee .checks molecule test bench-sync bench-noop docs changelog clean
+.PHONY: lab lab-hosts lab-depot lab-down venv lint unit matrix ee .checks test test-long bench-sync bench-noop docs changelog clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -114,14 +115,22 @@ matrix: .newest
 	ANSIBLE_LOG_PATH=$(CURDIR)/.cache/newest/ansible.log .cache/newest/bin/pytest -n auto -p no:cacheprovider $(TESTS)
 	@! grep 'DEPRECATION WARNING' .cache/newest/ansible.log
 
-side_by_side := $(MAKE) --no-print-directory --keep-going --output-sync=target
-# They wait for servers as much as they compute: three at a time, the longest first.
-longest := rollout recipes drift installed benchmark fan_out default
+side_by_side := $(MAKE) --no-print-directory --keep-going --output-sync=target --jobs=2
 # Takes the depot away from all others, so it runs beside what needs none.
 alone := airgap
-scenarios := $(longest) $(filter-out $(longest) $(alone),$(patsubst molecule/%/molecule.yml,%,$(wildcard molecule/*/molecule.yml)))
-molecule: lab-depot .scenario-$(alone)
-	+@$(side_by_side) --jobs=3 $(scenarios:%=.scenario-%)
+# Half an hour more, for what seldom changes: recipes with real vLLM one after the other, images that are built, sweeps.
+long := recipes build benchmark
+# Those that take longest come first.
+first := rollout drift installed fan_out default
+others := $(filter-out $(first) $(long) $(alone),$(patsubst molecule/%/molecule.yml,%,$(wildcard molecule/*/molecule.yml)))
+.checks: unit matrix ee
+
+test: lint lab-depot
+	+@$(side_by_side) .scenario-$(alone) .checks
+	+@$(side_by_side) $(patsubst %,.scenario-%,$(first) $(others))
+
+test-long: lab-depot
+	+@$(side_by_side) $(long:%=.scenario-%)
 
 .scenario-%:
 	@began=$$SECONDS; molecule test -s $* && printf -- '--> scenario %s: %d s\n' $* $$((SECONDS - began))
@@ -131,12 +140,6 @@ lab-depot:
 
 ee:
 	+@$(parallel) .ee
-
-.checks: unit matrix ee
-
-test: lint lab-depot
-	+@$(side_by_side) --jobs=2 .checks .scenario-$(alone)
-	+@$(side_by_side) --jobs=3 $(scenarios:%=.scenario-%)
 
 bench-sync:
 	+@$(parallel) .spark .wheels
