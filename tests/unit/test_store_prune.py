@@ -894,6 +894,11 @@ def test_mount_points_with_spaces(tmp_path):
     assert _prune_store.mount_points(tmp_path / "mountinfo") == ["/mnt 2"]
 
 
+def test_mount_points_are_bytes(tmp_path):
+    (tmp_path / "mountinfo").write_bytes(b"36 35 98:0 / /mnt\xff rw - ext3 /dev/root rw\n")
+    assert [os.fsencode(path) for path in _prune_store.mount_points(tmp_path / "mountinfo")] == [b"/mnt\xff"]
+
+
 def test_what_is_mounted_in_a_snapshot_keeps_it(call, store, monkeypatch):
     place = str(store / "models/org--body" / COMMITS["old"] / "deep")
     monkeypatch.setattr(_prune_store, "mount_points", lambda: ["/", place])
