@@ -119,7 +119,7 @@ def endpoint(registry: str) -> str:
 def challenge(header: str) -> tuple[str, dict[str, str]]:
     """Scheme (lower case) and parameters of a WWW-Authenticate header."""
     scheme, _space, rest = header.strip().partition(" ")
-    return scheme.lower(), dict(re.findall(r'(\w+)="([^"]*)"', rest))
+    return scheme.lower(), dict(re.findall(r'\b(\w+)="([^"]*)"', rest))
 
 
 def resolve(
