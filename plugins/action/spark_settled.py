@@ -55,7 +55,12 @@ class ActionModule(ActionBase):
         answer = self._execute_module(
             "sparkfleet.vllm.spark_settled", module_args=arguments, task_vars=task_vars
         )
-        if answer.get("because"):
+        if answer.get("failed"):
+            self._say(
+                task_vars,
+                f"to be looked at in full, because this look failed: {answer.get('msg', 'no answer')}",
+            )
+        elif answer.get("because"):
             self._say(task_vars, f"to be looked at, because of {', '.join(answer['because'])}")
         elif answer.get("settled") and "serving" in answer:
             self._say(task_vars, "unchanged since nothing was to be done")

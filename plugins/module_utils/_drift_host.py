@@ -162,11 +162,13 @@ def _file(kind: str, expected: str, seen: str, do: str = SITE) -> Finding:
 def patches(result: Mapping[str, Any], wanted: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Subject ``patches``, from what ``patch_pin`` said in check mode.
 
-    :param result: its result; one without ``diff`` is a refusal
+    :param result: its result; one without ``diff`` is a refusal, one without ``patches`` of a module that came to nothing
     :param wanted: the locked patches
     """
     if not wanted:
         return part(("patches",))
+    if "patches" not in result:
+        return part(("patches",), [], {"patches": f"the look failed: {result.get('msg', 'no answer')}"})
     if "diff" not in result:
         do = "correct recipe and lock"
         refused = Finding(
