@@ -346,12 +346,16 @@ def check_assistant_weights(config: Mapping[str, Any], tensors: Tensors) -> Iter
     hidden, backbone = text.get("hidden_size"), outline(config)["backbone_hidden_size"]
     heads, intermediate = text.get("num_attention_heads"), text.get("intermediate_size")
     kinds = text.get("layer_types") or []
-    if not kinds or not all(isinstance(size, int) for size in (hidden, backbone, heads, intermediate)):
+    if not (
+        kinds
+        and isinstance(hidden, int)
+        and isinstance(backbone, int)
+        and isinstance(heads, int)
+        and isinstance(intermediate, int)
+    ):
         do = "the config does not fit the architecture: fetch it again"
         yield Problem("draft config.json", "sizes and layer types of an assistant", "some missing", do)
         return
-    assert isinstance(hidden, int) and isinstance(backbone, int) and isinstance(heads, int)
-    assert isinstance(intermediate, int)
     if text.get("use_double_wide_mlp"):
         intermediate *= 2
     expected = {"pre_projection.weight": [hidden, 2 * backbone], "post_projection.weight": [backbone, hidden]}

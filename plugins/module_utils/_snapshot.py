@@ -282,7 +282,9 @@ class Report:
             "kept_bytes": self.kept_bytes,
             "verified_bytes": self.verified_bytes,
             "damaged": self._damaged(),
-            "missing": [path for path in self.fetched if path not in self.damaged and path not in self.unknown],
+            "missing": [
+                path for path in self.fetched if path not in self.damaged and path not in self.unknown
+            ],
             "unknown": self.unknown,
             "unexpected": self.unexpected,
         }
@@ -642,7 +644,7 @@ def ensure(manifests: Sequence[Manifest], options: Options, fetcher: Callable[[]
     """
     snapshots = _snapshots(manifests, options)
     with all_locked(snapshots, options) as locks:
-        incomplete: list[Snapshot] = []
+        incomplete: list[tuple[Snapshot, Fetcher]] = []
         source: Fetcher | None = None
         needed = 0
         for snapshot in snapshots:
@@ -652,13 +654,12 @@ def ensure(manifests: Sequence[Manifest], options: Options, fetcher: Callable[[]
                     continue
                 source = source or fetcher()
                 needed += snapshot.prepare(source.resumes, isinstance(source, StagedFetcher))
-                incomplete.append(snapshot)
-        for snapshot in incomplete:
+                incomplete.append((snapshot, source))
+        for snapshot, _source in incomplete:
             locks.callback(snapshot.tidy)
         check_space(options.store, needed, options.reserve)
-        for snapshot in incomplete:
+        for snapshot, source in incomplete:
             with timed(snapshot.report), disk_errors(snapshot):
-                assert source is not None
                 snapshot.fetch(source)
                 snapshot.promote(source)
             options.say(

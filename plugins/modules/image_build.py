@@ -290,8 +290,7 @@ def build(module: AnsibleModule, wanted: _build.Source, context: Path, say: Any)
             f"expected the engine's client docker on the host, seen {error.strerror}; install it"
         ) from None
     with process, path.open("w") as file:
-        assert process.stdout
-        for line in process.stdout:
+        for line in process.stdout or ():
             file.write(line)
             log.feed(line)
             now = time.monotonic()
