@@ -106,7 +106,7 @@ def merge(capsys, path, **arguments):
 def test_a_mirror_is_reloaded_and_stays(capsys, path, dockerd):
     dockerd.containers = SERVING
     result = merge(capsys, path, registry_mirrors=["http://m"], nvidia_runtime=True)
-    assert (result["changed"], result["keys"], result["action"]) == (
+    assert (result["changed"], result["changed_keys"], result["action"]) == (
         True,
         ["registry-mirrors", "runtimes"],
         "reload",
@@ -154,7 +154,7 @@ def test_a_lost_reload_is_made_up_for_without_touching_the_file(capsys, path, do
     path.parent.mkdir()
     path.write_text('{"registry-mirrors": ["http://m"]}')
     result = merge(capsys, path, registry_mirrors=["http://m"])
-    assert (result["changed"], result["keys"], dockerd.did) == (True, [], ["reload"])
+    assert (result["changed"], result["changed_keys"], dockerd.did) == (True, [], ["reload"])
     assert path.read_text() == '{"registry-mirrors": ["http://m"]}'
 
 
