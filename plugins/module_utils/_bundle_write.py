@@ -277,7 +277,7 @@ def _write(wanted: Wanted, options: Options, todo: Plan, collect: Collect, now: 
     _remove_empty(options.folder)
     _remember(options.folder, todo)
     remove(incoming)
-    for folder, _, _ in os.walk(options.folder):
+    for folder, _folders, _names in os.walk(options.folder):
         sync(Path(folder))
     bundle = wanted.bundle(todo.files, now)
     _file.write(options.folder / _bundle.CONTENTS, bundle.render().encode())
@@ -326,7 +326,7 @@ def _place(
     draft = folder / INCOMING / hashlib.sha256(path.encode()).hexdigest()
     how = bring(source, draft, received)
     if how == "copy":
-        seen, _ = sha256_of(draft)
+        seen, _status = sha256_of(draft)
         if seen != file.sha256:
             raise BundleError(
                 f"{folder / path}: expected sha256 {file.sha256}, seen {seen} after it was copied from {source}; "
@@ -360,7 +360,7 @@ def _collect(folder: Path, section: str, collect: Collect, todo: Plan) -> None:
 
 def _remove_empty(folder: Path) -> None:
     """Folders that nothing is left in."""
-    for inner, _, _ in os.walk(folder, topdown=False):
+    for inner, _folders, _names in os.walk(folder, topdown=False):
         path = Path(inner)
         if path not in (folder, folder / INCOMING) and not any(path.iterdir()):
             path.rmdir()

@@ -142,8 +142,8 @@ def models(looks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         for path in look["missing"]:
             found.append(_file("model-missing", f"{where}: {path}", "not there"))
         for text in look["damaged"]:
-            path, _, why = text.partition(": ")
-            expected, _, seen = why.removeprefix("expected ").partition(", seen ")
+            path, _sep, why = text.partition(": ")
+            expected, _sep, seen = why.removeprefix("expected ").partition(", seen ")
             found.append(_file("model-changed", f"{where}: {path}, {expected}", seen))
         for path in look["unknown"]:
             expected = f"{where}: {path} as it was when it was hashed"

@@ -510,7 +510,7 @@ class Snapshot:
                 f"{len(seen.missing)} missing, {len(seen.damaged)} damaged, {len(seen.unexpected)} unexpected; run again"
             )
         self._make_readable(self.files, whole)
-        for folder, _, _ in os.walk(self.files):
+        for folder, _folders, _names in os.walk(self.files):
             sync(Path(folder))
         if self.path.exists():
             exchange(self.files, self.path)
@@ -562,7 +562,7 @@ class Snapshot:
         for path, status in files.items():
             if stat.S_IMODE(status.st_mode) != FILE_MODE:
                 (folder / path).chmod(FILE_MODE)
-        for inner, _, _ in os.walk(folder):
+        for inner, _folders, _names in os.walk(folder):
             if stat.S_IMODE(Path(inner).stat().st_mode) != FOLDER_MODE:
                 Path(inner).chmod(FOLDER_MODE)
 
@@ -754,7 +754,7 @@ def in_parallel(
     pool = ThreadPoolExecutor(max(1, min(workers, len(items) or 1)))
     try:
         futures = [pool.submit(function, item) for item in items]
-        done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+        done, _pending = wait(futures, return_when=FIRST_EXCEPTION)
         failed = [
             error for future in done if (error := future.exception()) and not isinstance(error, Stopped)
         ]

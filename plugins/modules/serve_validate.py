@@ -174,8 +174,8 @@ def volumes(container: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Path on the host, path in the container, and how it is mounted, of each volume."""
     return [
         (source, target, mode)
-        for source, _, rest in (volume.partition(":") for volume in container.get("volumes") or [])
-        for target, _, mode in [rest.partition(":")]
+        for source, _sep, rest in (volume.partition(":") for volume in container.get("volumes") or [])
+        for target, _sep, mode in [rest.partition(":")]
     ]
 
 
@@ -186,7 +186,12 @@ def not_here_yet(client: Any, container: dict[str, Any]) -> str:
     except docker.errors.ImageNotFound:
         return "it"
     return next(
-        (source for source, _, mode in volumes(container) if mode == "ro" and not Path(source).exists()), ""
+        (
+            source
+            for source, _target, mode in volumes(container)
+            if mode == "ro" and not Path(source).exists()
+        ),
+        "",
     )
 
 
