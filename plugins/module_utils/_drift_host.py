@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -71,7 +72,7 @@ def _environment(requirements: Iterable[str], info: Mapping[str, Any]) -> list[F
     installed = environment.get("distributions") or {}
     found = []
     for requirement in requirements:
-        name = requirement.split("=")[0].split(">")[0].strip()
+        name = re.split(r"[\s<>=!~]", requirement.strip(), maxsplit=1)[0]
         seen = f"{name} {installed[name]}" if name in installed else "not installed"
         found.append(
             Finding(

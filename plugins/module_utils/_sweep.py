@@ -15,6 +15,7 @@ from typing import Any
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _tune
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._inputs import listed
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe import argument_problems
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe_arguments import unknown_speculation
 
 VERSION = 1
 DEPTH = "num_speculative_tokens"
@@ -66,7 +67,7 @@ def wanted(
             raise SweepError(f"expected candidates as mappings, or null for off, seen {candidate!r}")
     complete = [_complete(candidate, base) for candidate in asked]
     for candidate in complete:
-        _check(candidate, serving)
+        _check(candidate, serving, base or {})
     unique = [candidate for index, candidate in enumerate(complete) if candidate not in complete[:index]]
     return sorted(unique, key=lambda candidate: candidate != served)
 
@@ -81,10 +82,14 @@ def _complete(candidate: Mapping[str, Any] | None, base: Mapping[str, Any] | Non
     return {**base, **candidate}
 
 
-def _check(candidate: Mapping[str, Any] | None, serving: Mapping[str, Any]) -> None:
+def _check(candidate: Mapping[str, Any] | None, serving: Mapping[str, Any], base: Mapping[str, Any]) -> None:
     if candidate is None:
         return
-    problems = argument_problems({"speculative-config": dict(candidate)}, (), f"candidate {dict(candidate)}")
+    # Here vLLM is asked by starting it, which costs a stop. What serves with a key has shown that it knows it.
+    for name, unknown in unknown_speculation(candidate).items():
+        if name not in base:
+            raise SweepError(f"candidate {dict(candidate)}: {name}: {unknown}")
+    problems = argument_problems({"speculative-config": dict(candidate)}, f"candidate {dict(candidate)}")
     if problems:
         raise SweepError("\n".join(map(str, problems)))
     mounts = [model["mount"] for model in serving["models"].values()]

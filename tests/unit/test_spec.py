@@ -32,7 +32,6 @@ INPUTS: dict[str, Any] = {
         "speculative-config": {"method": "mtp", "num_speculative_tokens": 1},
     },
     "extra_arguments": {},
-    "unchecked": [],
     "environment": {"A": 1},
     "port": 8000,
     "bind": "127.0.0.1",
@@ -102,7 +101,7 @@ def test_without_a_gpu_none_is_asked_for():
         ({"image": "vllm/vllm-openai:latest"}, "by digest"),
         ({"models": {}}, "models.body"),
         ({"security": "none"}, "least, recipe"),
-        ({"extra_arguments": {"max-model-length": 1}}, "nearest valid key: max-model-len"),
+        ({"extra_arguments": {"max_model_len": 1}}, "nearest valid key: max-model-len"),
         (
             {"extra_arguments": {"speculative-config": {"num_speculative_tokens": 0}}},
             "num_speculative_tokens",

@@ -3,48 +3,49 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Judge a host from what the probes saw: what stands in the way, and what is left to install. Pure.
 
-Both functions take `info` as `_probes.gather` returns it. A value that could not be read is null there with a
-reason in `info["unknown"]`; a check that needs it says so rather than letting the host pass.
+A value that could not be read is null there with a reason in `info["unknown"]`; a check that needs it says so rather
+than letting the host pass.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _daemon
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
 
 GIB = 1024**3
 MINIMUM_API = "1.41"  # device requests, healthchecks and image digests as the serving role uses them
 
 
 class RequirementError(ValueError):
-    """A Python requirement in a form that is not understood."""
+    """A Python requirement that is none, or one that a list of distributions and versions cannot meet."""
+
+
+class VersionError(ValueError):
+    """A text where a version is needed."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a host has to offer. The defaults are those of a DGX Spark."""
+    """What a host has to offer, as spark_info documents it. What is wanted of daemon.json is judged on the host."""
 
-    architectures: tuple[str, ...] = ("aarch64",)
-    gb10: bool = True
-    toolkit: bool = True
-    minimum_driver: str = "580"
-    minimum_memory_gib: float = 100
-    minimum_store_gib: float = 40
-    minimum_docker_gib: float = 40
-    ports: tuple[int, ...] = (8000,)
-    container: str = "sparkfleet-vllm"
-    docker_package: str = "docker.io"
-    toolkit_package: str = "nvidia-container-toolkit"
-    registry_mirrors: tuple[str, ...] = ()
-    fleet_registry: str = ""
-    daemon_config: Mapping[str, Any] = field(default_factory=dict)
-    restart_docker: str = "auto"
-    directories: tuple[str, ...] = ()
-    requirements: tuple[str, ...] = ()
+    architectures: Sequence[str]
+    gb10: bool
+    toolkit: bool
+    minimum_driver: str
+    minimum_memory_gib: float
+    minimum_store_gib: float
+    minimum_docker_gib: float
+    ports: Sequence[int]
+    container: str
+    docker_package: str
+    toolkit_package: str
+    directories: Sequence[str]
+    requirements: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,29 @@ class Problem:
     expected: str
     seen: str
     do: str
+
+
+def judge(info: Mapping[str, Any], wanted: Mapping[str, Any], daemon: Mapping[str, Any]) -> dict[str, Any]:
+    """``problems``, ``report``, ``todo``, ``changes`` and ``usable``, as RETURN of spark_info has them.
+
+    :param info: what `_probes.gather` saw
+    :param wanted: the module's option of that name, with its defaults
+    :param daemon: what daemon.json needs, as `_daemon.needed` says it
+    :raises RequirementError: a requirement that cannot be held against a list of distributions
+    :raises VersionError: a minimum that is no version
+    """
+    options = Wanted(**{field.name: wanted[field.name] for field in fields(Wanted)})
+    if options.minimum_driver:
+        version_of(options.minimum_driver, "minimum_driver")
+    seen = {**info, "daemon": daemon}
+    found, left = problems(seen, options), todo(seen, options)
+    return {
+        "problems": found,
+        "report": report(found),
+        "todo": left,
+        "changes": changes(left),
+        "usable": usable(seen, options),
+    }
 
 
 def problems(info: Mapping[str, Any], wanted: Wanted) -> list[dict[str, str]]:
@@ -87,19 +111,14 @@ def report(problems: Iterable[Mapping[str, str]]) -> str:
 def todo(info: Mapping[str, Any], wanted: Wanted) -> dict[str, Any]:
     """What is missing and can be installed. See RETURN of spark_info for the shape."""
     docker = info["docker"] or {}
-    plan = daemon_plan(info, wanted)
+    daemon = info["daemon"]
     return {
         "packages": _missing_packages(info, wanted),
         "docker_repository": not docker.get("installed"),
         "toolkit_repository": _toolkit_missing(info, wanted),
         "directories": [path for path in wanted.directories if path not in (info["directories"] or [])],
         "requirements": missing_requirements(wanted.requirements, _distributions(info)),
-        "daemon": {
-            "keys": plan.changed if plan else [],
-            "action": plan.action if plan else "none",
-            "because": plan.because if plan else [],
-            "stops": plan.stops if plan else [],
-        },
+        "daemon": {name: daemon[name] for name in ("keys", "action", "because", "stops")},
         "start": bool(docker.get("installed")) and not docker.get("running"),
     }
 
@@ -131,106 +150,52 @@ def usable(info: Mapping[str, Any], wanted: Wanted) -> bool:
     return answers and not missing_requirements(wanted.requirements, _distributions(info))
 
 
-def daemon_plan(info: Mapping[str, Any], wanted: Wanted) -> _daemon.Plan | None:
-    """What daemon.json becomes and whether the engine restarts; None if the file cannot be merged."""
-    docker = info["docker"] or {}
-    try:
-        after = merged_config(info, wanted)
-    except _daemon.DaemonConfigError:
-        return None
-    because = []
-    if (
-        wanted.toolkit
-        and docker.get("running")
-        and (_toolkit_missing(info, wanted) or info["toolkit"]["unseen"])
-    ):
-        because.append(_daemon.TOOLKIT_UNSEEN)
-    return _daemon.plan(
-        info["daemon_config"]["content"] or {},
-        after,
-        running=bool(docker.get("running")),
-        engine=docker,
-        containers=docker.get("containers") or [],
-        restart_because=because,
-    )
-
-
-def merged_config(info: Mapping[str, Any], wanted: Wanted) -> dict[str, Any]:
-    """daemon.json as it shall be. Raises DaemonConfigError."""
-    file = info["daemon_config"]
-    if file is None:
-        raise _daemon.DaemonConfigError("cannot be read")
-    if file["error"]:
-        raise _daemon.DaemonConfigError(file["error"])
-    return _daemon.wanted(
-        file["content"] or {},
-        wanted.registry_mirrors,
-        wanted.toolkit,
-        wanted.daemon_config,
-        wanted.fleet_registry,
-    )
-
-
 def missing_requirements(requirements: Iterable[str], installed: Mapping[str, str]) -> list[str]:
     """Requirements that the installed distributions (name -> version) do not meet."""
     return [r for r in requirements if not satisfied(r, installed)]
 
 
 def satisfied(requirement: str, installed: Mapping[str, str]) -> bool:
-    """True if `requirement` (name, name==1.2, name==1.*, name>=1.2, several with commas) is met."""
-    name, specifiers = parse_requirement(requirement)
-    version = {normalized(known): v for known, v in installed.items()}.get(name)
-    if version is None:
+    """True if a requirement, such as name, name==1.*, or name>=1.2,<2, is met by the installed (name -> version)."""
+    wanted = parse_requirement(requirement)
+    versions = {canonicalize_name(name): version for name, version in installed.items()}
+    version = versions.get(canonicalize_name(wanted.name))
+    try:
+        return version is not None and wanted.specifier.contains(version, prereleases=True)
+    except InvalidVersion:
         return False
-    for operator, bound in specifiers:
-        if bound.endswith(".*"):
-            prefix = version_key(bound[:-2])
-            met = version_key(version)[: len(prefix)] == prefix
-        elif operator == "==":
-            met = _same_length(version, bound)[0] == _same_length(version, bound)[1]
-        else:
-            met = _same_length(version, bound)[0] >= _same_length(version, bound)[1]
-        if not met:
-            return False
-    return True
 
 
-def parse_requirement(requirement: str) -> tuple[str, list[tuple[str, str]]]:
-    """('name', [('==', '1.2'), …]). Raises RequirementError for anything but ==, ==x.* and >=."""
-    match = re.fullmatch(
-        r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)\s*((?:==|>=)[^,]+(?:,\s*(?:==|>=)[^,]+)*)?\s*", requirement
-    )
-    if not match:
-        raise RequirementError(f"{requirement!r}: expected name, name==1.2, name==1.* or name>=1.2")
-    specifiers = []
-    for part in filter(None, (match.group(2) or "").split(",")):
-        operator, bound = part.strip()[:2], part.strip()[2:].strip()
-        if not re.fullmatch(r"\d+(\.\d+)*" + (r"(\.\*)?" if operator == "==" else ""), bound):
-            raise RequirementError(f"{requirement!r}: {bound!r} is no version, expected digits and dots")
-        specifiers.append((operator, bound))
-    return normalized(match.group(1)), specifiers
+def parse_requirement(text: str) -> Requirement:
+    """A name with the versions that will do.
+
+    :raises RequirementError: none, or one with an address, extras or conditions, which what is installed does not show
+    """
+    try:
+        requirement = Requirement(text)
+    except InvalidRequirement:
+        requirement = None
+    if not requirement or requirement.url or requirement.extras or requirement.marker:
+        raise RequirementError(
+            f"{text!r}: expected a name, and versions after it as in name==1.*, or name>=1.2,<2"
+        )
+    return requirement
 
 
-def normalized(name: str) -> str:
-    """A distribution's name as it is compared (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def version_key(version: str) -> tuple[int, ...]:
-    """The leading numbers of a version: 580.95.05 -> (580, 95, 5); 2.4.1rc1 -> (2, 4, 1)."""
-    match = re.match(r"\d+(?:\.\d+)*", version)
-    return tuple(int(part) for part in match.group().split(".")) if match else ()
-
-
-def _same_length(left: str, right: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    a, b = version_key(left), version_key(right)
-    size = max(len(a), len(b))
-    return a + (0,) * (size - len(a)), b + (0,) * (size - len(b))
+def version_of(text: str, what: str) -> Version:
+    """:raises VersionError: it is none"""
+    try:
+        return Version(text)
+    except InvalidVersion:
+        raise VersionError(f"{what}: expected a version, such as 580.95, seen {text!r}") from None
 
 
 def _older(version: str, minimum: str) -> bool:
-    seen, bound = _same_length(version, minimum)
-    return seen < bound
+    """Whether a version is before another one. What is no version is not known to be late enough."""
+    try:
+        return Version(version) < Version(minimum)
+    except InvalidVersion:
+        return True
 
 
 def _unseen(info: Mapping[str, Any], probe: str, absent: str) -> str:
@@ -461,24 +426,22 @@ def _toolkit(info: Mapping[str, Any], wanted: Wanted) -> list[Problem]:
 
 def _daemon_json(info: Mapping[str, Any], wanted: Wanted) -> list[Problem]:
     path = (info["daemon_config"] or {}).get("path", "daemon.json")
-    try:
-        merged_config(info, wanted)
-    except _daemon.DaemonConfigError as error:
-        seen = _unseen(info, "daemon_config", str(error))
+    daemon = info["daemon"]
+    if daemon["error"]:
+        seen = _unseen(info, "daemon_config", daemon["error"])
         return [
             Problem("daemon.json", f"{path} that can be merged", seen, f"mend {path} by hand and run again")
         ]
-    plan = daemon_plan(info, wanted)
-    refused = _daemon.refusal(plan, wanted.restart_docker) if plan else None
-    if plan and plan.action == "restart" and not refused and not info["systemd"]:
+    refused = daemon["refused"]
+    if daemon["action"] == "restart" and not refused and not info["systemd"]:
         refused = "there is no systemd to restart it with"
-    if plan is None or refused is None:
+    if not refused:
         return []
     return [
         Problem(
             "restart",
             "no restart of Docker, or one that stops no container",
-            f"{'; '.join(plan.because)}: {refused}",
+            f"{'; '.join(daemon['because'])}: {refused}",
             "stop the containers, set live-restore, or set prerequisites_restart_docker: always to stop them",
         )
     ]
