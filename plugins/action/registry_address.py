@@ -33,10 +33,9 @@ class ActionModule(ActionBase):
         facts: dict[str, Any] = {}
         if host and options["interface"] and not options["address"]:
             facts = self._facts(options["interface"], variables)
-        known = variables["hostvars"].get(host) or {}
-        return result | {
-            "url": _registry_address.url(**options, facts=facts, met_at=known.get("ansible_host") or host)
-        }
+        # A host may be named that the inventory does not have.
+        met_at = variables["hostvars"][host].get("ansible_host", host) if host in variables["hostvars"] else host
+        return result | {"url": _registry_address.url(**options, facts=facts, met_at=met_at)}
 
     def _facts(self, interface: str, variables: dict[str, Any]) -> dict[str, Any]:
         """None of a host that does not answer: the fleet then does without its registry."""

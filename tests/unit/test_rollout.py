@@ -16,10 +16,14 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._rollout import (
 WANTED, OTHER = {"recipe": "new"}, {"recipe": "old"}
 
 
-def info(recorded=None, status=None):
+UNIT, HOST = "[Unit]", {"driver": "580"}
+
+
+def info(recorded=None, status=None, text=UNIT, enabled=True, host=HOST):
     return {
-        "state": {"current": {"serving": recorded}} if recorded else None,
+        "state": {"current": {"serving": recorded, "gate": {"host": host}}} if recorded else None,
         "container": {"status": status} if status else None,
+        "boot": {"text": text, "enabled": enabled},
     }
 
 
@@ -38,7 +42,30 @@ def info(recorded=None, status=None):
     ],
 )
 def test_what_a_turn_means_for_a_host(recorded, status, differs, expected):
-    assert change(info(recorded, status), WANTED, differs) == expected
+    seen = change(info(recorded, status), WANTED, differs, UNIT, HOST)
+    assert {name: seen[name] for name in ("state", "back")} == expected
+    assert seen["boots"] is True
+    assert seen["on_record"] is (expected["state"] == "settled")
+
+
+@pytest.mark.parametrize(
+    ("here", "unit", "boots", "on_record"),
+    [
+        ({}, UNIT, True, True),
+        ({"text": "", "enabled": False}, "", True, True),
+        ({"text": "[Unit] edited"}, UNIT, False, False),
+        ({"enabled": False}, UNIT, False, False),
+        # What shall not start at boot, and does.
+        ({}, "", False, False),
+        ({"text": "", "enabled": True}, "", False, False),
+        # It passed on another driver, or before versions were recorded.
+        ({"host": {"driver": "570"}}, UNIT, True, False),
+        ({"host": None}, UNIT, True, False),
+    ],
+)
+def test_what_runs_and_has_passed_may_still_be_written_or_recorded(here, unit, boots, on_record):
+    seen = change(info(WANTED, "running", **here), WANTED, False, unit, HOST)
+    assert (seen["state"], seen["boots"], seen["on_record"]) == ("settled", boots, on_record)
 
 
 @pytest.mark.parametrize(

@@ -156,7 +156,7 @@ def collection(folder: Path) -> None:
         (root / "plugins" / name).symlink_to(ROOT / "plugins" / name)
     (root / "roles/vllm_serve/tasks").mkdir(parents=True)
     (root / "roles/spec_bench").symlink_to(ROOT / "roles/spec_bench")
-    for name, text in {"recorded": RECORDED, "try": TRY, "restore": RESTORE}.items():
+    for name, text in {"load_record": RECORDED, "start_candidate": TRY, "restore": RESTORE}.items():
         (root / f"roles/vllm_serve/tasks/{name}.yml").write_text(text)
     draft = constructed(0.4, lambda tokens: 0.02 * (1 + 0.3 * tokens))
     measurements = [
