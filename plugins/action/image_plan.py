@@ -22,7 +22,11 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
-        _spec, options = self.validate_argument_spec(argument_spec={"looks": {"type": "str", "required": True}})
+        _spec, options = self.validate_argument_spec(
+            argument_spec={"looks": {"type": "str", "required": True}}
+        )
         variables = task_vars or {}
         hostvars = variables["hostvars"]
-        return result | plan(hostvars[host].get(options["looks"]) or {} for host in variables["ansible_play_hosts"])
+        return result | plan(
+            hostvars[host].get(options["looks"]) or {} for host in variables["ansible_play_hosts"]
+        )

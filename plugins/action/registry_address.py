@@ -34,7 +34,9 @@ class ActionModule(ActionBase):
         if host and options["interface"] and not options["address"]:
             facts = self._facts(options["interface"], variables)
         # A host may be named that the inventory does not have.
-        met_at = variables["hostvars"][host].get("ansible_host", host) if host in variables["hostvars"] else host
+        met_at = (
+            variables["hostvars"][host].get("ansible_host", host) if host in variables["hostvars"] else host
+        )
         return result | {"url": _registry_address.url(**options, facts=facts, met_at=met_at)}
 
     def _facts(self, interface: str, variables: dict[str, Any]) -> dict[str, Any]:

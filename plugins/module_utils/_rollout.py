@@ -117,6 +117,14 @@ def plan(
     return made
 
 
+def blocking(hostvars: Mapping[str, Mapping[str, Any]], earlier: Sequence[str]) -> list[str]:
+    """The hosts of earlier batches that have not passed, whatever became of them.
+
+    :param hostvars: of each host ``spark_proven``, where it got that far
+    """
+    return [host for host in earlier if not hostvars[host].get("spark_proven")]
+
+
 def changed(
     hostvars: Mapping[str, Mapping[str, Any]], hosts: Sequence[str], before: str | Sequence[str] = ()
 ) -> list[str]:

@@ -24,7 +24,9 @@ def url(host: str, address: str, interface: str, port: int, facts: Mapping[str, 
     :param met_at: where Ansible meets the host
     """
     if not address:
-        address = (facts.get(fact(interface)) or {}).get("ipv4", {}).get("address", "") if interface else met_at
+        address = (
+            (facts.get(fact(interface)) or {}).get("ipv4", {}).get("address", "") if interface else met_at
+        )
     if not host or not address:
         return ""
     return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"

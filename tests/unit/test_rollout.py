@@ -6,6 +6,7 @@ import pytest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._rollout import (
     BatchError,
     batches,
+    blocking,
     change,
     changed,
     plan,
@@ -153,3 +154,10 @@ def test_a_rollback_is_for_hosts_that_passed_with_something_else_and_for_no_othe
         "not-prepared": {},
     }
     assert changed(hosts, list(hosts), ["canary"]) == ["canary", "passed"]
+
+
+def test_a_host_that_has_not_passed_holds_those_after_it():
+    """Also one that was lost, of which nothing is known."""
+    known = {"passed": {"spark_proven": True}, "failed": {"spark_proven": False}, "lost": {}}
+    assert blocking(known, ["passed", "failed", "lost"]) == ["failed", "lost"]
+    assert blocking(known, ["passed"]) == blocking(known, []) == []

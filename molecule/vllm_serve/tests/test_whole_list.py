@@ -41,7 +41,9 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Any:
             "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
             "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".cache/collections"),
         }
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=600)
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, timeout=600
+        )
         return done.returncode, done.stdout + done.stderr
 
     return run
