@@ -19,7 +19,7 @@ from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._progress import l
 COLLECTION = Path(__file__).resolve().parents[2]
 CODE = ("plugins", "roles", "playbooks")
 # Says how a run is to look, not what it is to look for.
-MANNER = ("spark_look_again", "settled_trust")
+MANNER = ("spark_look_again", "unchanged_trust")
 
 
 def code(root: Path = COLLECTION) -> list[tuple[str, str]]:

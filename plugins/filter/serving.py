@@ -23,7 +23,7 @@ def _front(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
-        except (_arguments.ArgumentsError, _rollout.BatchError, _spec.SpecError) as error:
+        except (_arguments.ArgumentsError, _spec.SpecError) as error:
             raise AnsibleFilterError(str(error)) from error
 
     return call
@@ -54,7 +54,6 @@ class FilterModule:
             "gate_evidence": _front(_spec.gate_evidence),
             "serving_change": _front(_rollout.change),
             "serving_window": _front(_rollout.window),
-            "rollout_plan": _front(_rollout.plan),
             "rollout_changed": _front(_rollout.changed),
             "snapshot_path": _front(_store.snapshot_path),
         }

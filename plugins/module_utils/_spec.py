@@ -211,8 +211,8 @@ def gate_files(patches: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     ]
 
 
-def gate_evidence(gate: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a gate result is worth keeping beside the spec that passed it."""
+def gate_evidence(gate: Mapping[str, Any], host: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a gate result is worth keeping beside the spec that passed it, and the versions of the host that it passed on."""
     kept = (
         "drafts",
         "accepted_per_position",
@@ -220,4 +220,4 @@ def gate_evidence(gate: Mapping[str, Any]) -> dict[str, Any]:
         "mean_acceptance_length",
         "decode_tokens_per_second",
     )
-    return {name: gate[name] for name in kept if name in gate}
+    return {name: gate[name] for name in kept if name in gate} | {"host": dict(host)}

@@ -32,6 +32,8 @@ def wanted(
     candidates: Sequence[Mapping[str, Any] | None] = (),
     depths: str | Sequence[int | str] = (),
     methods: Mapping[str, Mapping[str, Any]] | None = None,
+    loads: str | Sequence[int | str] = (1,),
+    decides: int | str = 1,
 ) -> list[dict[str, Any] | None]:
     """The candidates of a host, each once, in the order in which they are measured.
 
@@ -45,8 +47,16 @@ def wanted(
         serves, else the recipe's. None is off
     :param depths: tokens a step to try, 0 for off, of the base and of each of `methods`. In place of `candidates`
     :param methods: further ways to draft, name to further keys of the speculative config
-    :raises SweepError: one that vLLM would not take or that asks for a model which is not there, or a base that is missing
+    :param loads: those that are measured, each a number of streams at a time
+    :param decides: the one of them that decides
+    :raises SweepError: a candidate that vLLM would not take or that asks for a model which is not there, a base that is missing, a
+        load that decides and is not measured
     """
+    if int(decides) not in map(int, listed(loads)):
+        raise SweepError(
+            f"expected one of the loads {', '.join(map(str, listed(loads)))} to decide, seen {decides}; "
+            "correct speculation_sweep_decides or speculation_sweep_concurrency"
+        )
     served = serving["gate"]["speculation"]
     written = recipe.get("serve", {}).get("arguments", {}).get("speculative-config")
     base = served or written or recipe.get("tune", {}).get("own")

@@ -222,7 +222,7 @@ def test_inputs_are_the_values_that_variables_have(tmp_path):
     assert inputs(tmp_path, spark_recipe="{{ mine }}", mine="b", other="x") != first
     assert inputs(tmp_path, spark_recipe="a", vllm_serve_api_key="k", other="x") != first
     assert (
-        inputs(tmp_path, spark_recipe="a", other="x", spark_look_again=True, settled_trust=False) == first
+        inputs(tmp_path, spark_recipe="a", other="x", spark_look_again=True, unchanged_trust=False) == first
     ), "a manner of looking"
     assert inputs(tmp_path, spark_recipe="{{ nowhere }}") == ""
 

@@ -140,7 +140,8 @@ def test_the_gate_looks_for_every_patch_and_compares_the_host_file_of_a_mounted_
 
 def test_evidence_is_the_measurement_and_nothing_of_the_run():
     gate = {"drafts": 236, "acceptance_rate": 0.69, "changed": False, "container": {"id": "x"}}
-    assert gate_evidence(gate) == {"drafts": 236, "acceptance_rate": 0.69}
+    host = {"driver": "580"}
+    assert gate_evidence(gate, host) == {"drafts": 236, "acceptance_rate": 0.69, "host": host}
 
 
 def test_a_key_in_the_environment_that_is_recorded_is_refused_without_showing_it():
