@@ -1,4 +1,4 @@
-"""What the hosts show beside the refusals that converge.yml asserts."""
+"""What the hosts show beside the refusals that refused.yml asserts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SERVER = "curl -fsS http://127.0.0.1:8000"
 @pytest.fixture
 def mended(name):
     """The host whose stored patch was edited by hand."""
-    if name != "gate-1":
+    if name != "vllm-1":
         pytest.skip("no patch was edited here")
 
 

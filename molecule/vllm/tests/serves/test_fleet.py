@@ -24,8 +24,7 @@ def recipe():
 
 @pytest.fixture(scope="module")
 def lock():
-    (path,) = (SCENARIO / "lab-locks").glob("*.lock.yml")
-    return yaml.safe_load(path.read_text())
+    return yaml.safe_load((SCENARIO / "lab-locks/huihui-gemma4-mtp-n1.lock.yml").read_text())
 
 
 @pytest.fixture
@@ -152,6 +151,6 @@ def test_real_vllm_as_it_was_deployed_is_no_drift(tmp_path):
     assert done.returncode == 0, done.stdout
     report = json.loads((tmp_path / "drift.json").read_text())
     assert {host: (seen["verdict"], seen["findings"]) for host, seen in report["hosts"].items()} == {
-        "default-1": ("clean", []),
-        "default-2": ("clean", []),
+        "vllm-1": ("clean", []),
+        "vllm-2": ("clean", []),
     }
