@@ -16,6 +16,8 @@ sys.path.insert(0, str(ROOT / "molecule/lab/snapshot"))
 
 import inputs
 
+UTILS = "ansible_collections.sparkfleet.vllm.plugins.module_utils"
+
 
 @pytest.fixture
 def collection(tmp_path, monkeypatch):
@@ -39,16 +41,16 @@ def test_a_playbook_comes_to_its_roles_their_plugins_and_what_those_import(colle
         "roles/one/templates/unit.j2": "[Unit]",
         "roles/one/README.md": "text",
         "roles/other/tasks/main.yml": "- sparkfleet.vllm.touch:",
-        "plugins/modules/look.py": "from ansible_collections.sparkfleet.vllm.plugins.module_utils import _host\nimport json",
+        "plugins/modules/look.py": f"from {UTILS} import _wanted\nimport json",
         "plugins/action/look.py": "import os",
         "plugins/modules/touch.py": "",
-        "plugins/filter/show.py": 'from ..module_utils.host import probes\nFILTERS = {"shown": probes.shown}',
+        "plugins/filter/show.py": 'from ..module_utils.probed import probes\nFILTERS = {"shown": probes.shown}',
         "plugins/filter/other.py": 'FILTERS = {"hidden": str}',
-        "plugins/module_utils/_host.py": "",
+        "plugins/module_utils/_wanted.py": "",
         "plugins/module_utils/_unused.py": "",
-        "plugins/module_utils/host/__init__.py": "",
-        "plugins/module_utils/host/probes.py": "from .. import _deep\nfrom . import disk",
-        "plugins/module_utils/host/disk.py": "",
+        "plugins/module_utils/probed/__init__.py": "",
+        "plugins/module_utils/probed/probes.py": "from .. import _deep\nfrom . import disk",
+        "plugins/module_utils/probed/disk.py": "",
         "plugins/module_utils/_deep.py": "",
     }
     assert collection(files, "play.yml") == [
@@ -56,10 +58,10 @@ def test_a_playbook_comes_to_its_roles_their_plugins_and_what_those_import(colle
         "plugins/action/look.py",
         "plugins/filter/show.py",
         "plugins/module_utils/_deep.py",
-        "plugins/module_utils/_host.py",
-        "plugins/module_utils/host/__init__.py",
-        "plugins/module_utils/host/disk.py",
-        "plugins/module_utils/host/probes.py",
+        "plugins/module_utils/_wanted.py",
+        "plugins/module_utils/probed/__init__.py",
+        "plugins/module_utils/probed/disk.py",
+        "plugins/module_utils/probed/probes.py",
         "plugins/modules/look.py",
         "roles/one/tasks/main.yml",
         "roles/one/templates/unit.j2",
@@ -72,7 +74,11 @@ def test_a_host_that_is_set_up_comes_to_what_sets_it_up():
         [sys.executable, script, script.with_name("set-up.yml")], capture_output=True, text=True, check=True
     )
     found = said.stdout.split()
-    expected = {"roles/prerequisites/tasks/install.yml", "roles/prerequisites/defaults/main.yml", "plugins/modules/spark_info.py"}
+    expected = {
+        "roles/prerequisites/tasks/install.yml",
+        "roles/prerequisites/defaults/main.yml",
+        "plugins/modules/spark_info.py",
+    }
     assert expected <= set(found)
     assert not [path for path in found if "model_sync" in path]
     assert all((ROOT / path).is_file() for path in found)

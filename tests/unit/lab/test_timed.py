@@ -100,7 +100,9 @@ def test_a_run_is_kept_with_its_playbooks_and_ends_as_the_command_does(tmp_path,
     playbook = tmp_path / "ansible-playbook"
     playbook.write_text("#!/bin/sh\nsleep 0.4\n")
     playbook.chmod(0o755)
-    assert timed.main(["run", "quick", "/bin/sh", "-c", f"{playbook}; sleep 0.4; {playbook} again; exit 3"]) == 3
+    assert (
+        timed.main(["run", "quick", "/bin/sh", "-c", f"{playbook}; sleep 0.4; {playbook} again; exit 3"]) == 3
+    )
     seen = json.loads((kept / "quick.json").read_text())
     assert (seen["status"], seen["playbooks"]) == (3, 2)
     assert 0.5 < seen["in_playbooks"] < seen["seconds"] - 0.2
@@ -120,7 +122,10 @@ def test_the_table_names_what_failed_what_is_slow_and_what_never_ran(kept, capsy
         all={"status": 2, "seconds": 16.0},
     )
     assert timed.main(["table", "all", "quick", "slow", "broken", "absent"]) == 1
-    rows = {line.split()[0]: re.split(r"  +", line, maxsplit=5)[1:] for line in capsys.readouterr().out.splitlines()}
+    rows = {
+        line.split()[0]: re.split(r"  +", line, maxsplit=5)[1:]
+        for line in capsys.readouterr().out.splitlines()
+    }
     assert rows == {
         "part": ["seconds", "budget", "playbook runs", "seconds in them", "verdict"],
         "quick": ["15", "10", "3", "8", "passed"],
@@ -131,7 +136,9 @@ def test_the_table_names_what_failed_what_is_slow_and_what_never_ran(kept, capsy
     }
 
 
-@pytest.mark.parametrize(("parts", "status"), [({}, 1), ({"seconds": 16.0}, 1), ({"status": 1}, 1), ({"seconds": 15.0}, 0)])
+@pytest.mark.parametrize(
+    ("parts", "status"), [({}, 1), ({"seconds": 16.0}, 1), ({"status": 1}, 1), ({"seconds": 15.0}, 0)]
+)
 def test_the_table_passes_where_every_part_did(kept, parts, status):
     keep(kept, all={"status": 0, "seconds": 20.0})
     if parts:
