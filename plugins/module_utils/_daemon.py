@@ -207,7 +207,14 @@ def needed(info: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
     :returns: ``error`` (why it cannot be merged, or None), ``keys``, ``action``, ``because`` and ``stops`` as `Plan`
         has them, ``refused`` (why it may not restart, or None)
     """
-    nothing = {"error": None, "keys": [], "action": "none", "because": [], "stops": [], "refused": None}
+    nothing: dict[str, Any] = {
+        "error": None,
+        "keys": [],
+        "action": "none",
+        "because": [],
+        "stops": [],
+        "refused": None,
+    }
     file = info["daemon_config"]
     if file is None or file["error"]:
         return {**nothing, "error": file["error"] if file else "cannot be read"}

@@ -332,8 +332,8 @@ def parse(
     if document.data is not None:
         told = {problem.key for problem in problems}
         problems += [p for p in validate(document.data, source, document) if p.key not in told]
-        for path, message in _unknown(document.data) if warn else ():
-            if dotted(path) not in {problem.key for problem in problems}:
+        for path, message in _unknown(document.data):
+            if warn and dotted(path) not in {problem.key for problem in problems}:
                 warn(document.problem(path, message + known.IMAGE_DECIDES))
     elif not problems:
         problems = [Problem(source, "", "the file is empty; docs/recipes.md says what a recipe holds")]
