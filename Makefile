@@ -5,7 +5,11 @@
 # make bench-noop what site.yml costs where nothing is to be done, beside a plain playbook, on 1, 2, 4 and 8 hosts (RUNS=3)
 # make test       lint, unit tests, molecule scenarios but for the long ones
 # make test-long  the long ones
-# make matrix     the unit tests that touch Ansible once more, on the newest Ansible and Python (TESTS=tests/unit for all)
+# make lint       what can be told without running anything: Python, YAML, spelling, licences, Ansible (-j2: two at a time)
+# make unit       the unit tests
+# make scenario   one molecule scenario (NAME=prerequisites), or one step of it (STEP=converge, verify, destroy)
+# make sanity     of lint, what ansible-test says of a release (SANITY="--test pylint plugins/modules/spark_info.py")
+# make matrix     the unit tests that touch Ansible, and sanity, on the newest Ansible and Python (TESTS=tests/unit for all)
 # make ee         the image for an automation controller, built without a network and used (execution-environment/)
 # make docs       writes docs/playbooks.md anew, from what the playbooks state of their inputs, and builds the site (.cache/docs/html)
 # make changelog  writes CHANGELOG.md anew, from changelogs/ (docs/releasing.md)
@@ -26,7 +30,7 @@ export PATH := $(CURDIR)/$(bin):$(PATH)
 # Where it is set, each of thousands of processes would compile Ansible anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: lab lab-hosts lab-depot lab-down venv lint unit matrix ee .checks test test-long bench-sync bench-noop docs changelog clean
+.PHONY: lab lab-hosts lab-depot lab-down venv lint .lint-files .lint-ansible sanity unit scenario matrix ee .checks test test-long bench-sync bench-noop docs changelog clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -92,15 +96,19 @@ venv: .venv-ready
 lab-down:
 	@$(lab)/down.sh
 
+lint: sanity .lint-ansible .lint-files
+
+# .pre-commit-config.yaml says which.
+.lint-files: venv
+	PRE_COMMIT_HOME=$(CURDIR)/.cache/pre-commit pre-commit run --all-files
+
 # With a home of its own: ansible-lint prefers a copy of the collection that somebody installed in theirs.
-lint: venv
-	yamllint --strict .
+.lint-ansible: venv
 	ANSIBLE_HOME=$(CURDIR)/.cache/ansible ansible-lint --offline --profile production
-	ruff check
-	mypy plugins
-	mypy --allow-untyped-defs tests molecule docs/site
-	antsibull-changelog lint
 	antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=self .
+
+sanity: venv
+	tools/sanity.sh $(bin) $(SANITY)
 
 unit: venv
 	pytest -n auto tests/unit
@@ -114,6 +122,7 @@ matrix: .newest
 	@rm -f .cache/newest/ansible.log
 	ANSIBLE_LOG_PATH=$(CURDIR)/.cache/newest/ansible.log .cache/newest/bin/pytest -n auto -p no:cacheprovider $(TESTS)
 	@! grep 'DEPRECATION WARNING' .cache/newest/ansible.log
+	tools/sanity.sh .cache/newest/bin $(SANITY)
 
 side_by_side := $(MAKE) --no-print-directory --keep-going --output-sync=target --jobs=2
 # Takes the depot away from all others, so it runs beside what needs none.
@@ -134,6 +143,10 @@ test-long: lab-depot
 
 .scenario-%:
 	@began=$$SECONDS; molecule test -s $* && printf -- '--> scenario %s: %d s\n' $* $$((SECONDS - began))
+
+scenario:
+	+@$(parallel) .spark .publish .wheels .stub
+	molecule $(or $(STEP),test) -s $(NAME)
 
 lab-depot:
 	+@$(parallel) .spark .publish .wheels .stub .newest
@@ -157,5 +170,5 @@ changelog: venv
 	python tests/unit/changelog_lab.py >CHANGELOG.md
 
 clean:
-	rm -rf .venv .cache/newest .mypy_cache .ruff_cache .pytest_cache .ansible .cache/ansible .cache/collections .cache/docs
+	rm -rf .venv .cache/newest .mypy_cache .ruff_cache .pytest_cache .ansible .cache/ansible .cache/collections .cache/docs .cache/pre-commit .cache/sanity
 	@[ ! -d .cache/lab ] || echo "the lab is still there: make lab-down"
