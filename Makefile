@@ -5,7 +5,12 @@
 # make bench-noop what site.yml costs where nothing is to be done, beside a plain playbook, on 1, 2, 4 and 8 hosts (RUNS=3)
 # make test       lint, unit tests, molecule scenarios but for the long ones; ends with a table of what each took (molecule/lab/budgets.yml)
 # make test-long  the long ones, likewise
-# make matrix     the unit tests that touch Ansible once more, on the newest Ansible and Python (TESTS=tests/unit for all)
+# make test-long  the long ones
+# make lint       what can be told without running anything: Python, YAML, spelling, licences, Ansible (-j2: two at a time)
+# make unit       the unit tests
+# make scenario   one molecule scenario (NAME=prerequisites), or one step of it (STEP=converge, verify, destroy)
+# make sanity     of lint, what ansible-test says of a release (SANITY="--test pylint plugins/modules/spark_info.py")
+# make matrix     the unit tests that touch Ansible, and sanity, on the newest Ansible and Python (TESTS=tests/unit for all)
 # make ee         the image for an automation controller, built without a network and used (execution-environment/)
 # make docs       writes docs/playbooks.md anew, from what the playbooks state of their inputs, and builds the site (.cache/docs/html)
 # make changelog  writes CHANGELOG.md anew, from changelogs/ (docs/releasing.md)
@@ -26,7 +31,7 @@ export PATH := $(CURDIR)/$(bin):$(PATH)
 # Where it is set, each of thousands of processes would compile Ansible anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: lab lab-hosts lab-depot lab-down venv lint unit matrix ee test test-long bench-sync bench-noop docs changelog clean
+.PHONY: lab lab-hosts lab-depot lab-down venv lint .lint-files .lint-ansible sanity unit scenario matrix ee test test-long bench-sync bench-noop docs changelog clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -95,15 +100,19 @@ venv: .venv-ready
 lab-down:
 	@$(lab)/down.sh
 
+lint: sanity .lint-ansible .lint-files
+
+# .pre-commit-config.yaml says which.
+.lint-files: venv
+	PRE_COMMIT_HOME=$(CURDIR)/.cache/pre-commit pre-commit run --all-files
+
 # With a home of its own: ansible-lint prefers a copy of the collection that somebody installed in theirs.
-lint: venv
-	yamllint --strict .
+.lint-ansible: venv
 	ANSIBLE_HOME=$(CURDIR)/.cache/ansible ansible-lint --offline --profile production
-	ruff check
-	mypy plugins
-	mypy --allow-untyped-defs tests molecule docs/site
-	antsibull-changelog lint
 	antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=self .
+
+sanity: venv
+	tools/sanity.sh $(bin) $(SANITY)
 
 unit: venv
 	pytest -n auto tests/unit
@@ -117,6 +126,7 @@ matrix: .newest
 	@rm -f .cache/newest/ansible.log
 	ANSIBLE_LOG_PATH=$(CURDIR)/.cache/newest/ansible.log .cache/newest/bin/pytest -n auto -p no:cacheprovider $(TESTS)
 	@! grep 'DEPRECATION WARNING' .cache/newest/ansible.log
+	tools/sanity.sh .cache/newest/bin $(SANITY)
 
 # Two cores, two at a time: with a third each is slower, and what waits for something with a limit comes too late.
 jobs := 2
@@ -153,6 +163,10 @@ lab_depot := .spark .publish .wheels .snapshot .stub
 $(patsubst %,.part-%,$(alone) $(long)): $(lab_depot)
 $(scenarios:%=.part-%): $(lab_depot) .part-$(alone)
 
+scenario:
+	+@$(parallel) $(lab_depot)
+	molecule $(or $(STEP),test) -s $(NAME)
+
 lab-depot:
 	+@$(parallel) $(lab_depot) .newest
 
@@ -174,5 +188,5 @@ changelog: venv
 	python tests/unit/changelog_lab.py >CHANGELOG.md
 
 clean:
-	rm -rf .venv .cache/newest .mypy_cache .ruff_cache .pytest_cache .ansible .cache/ansible .cache/collections .cache/docs
+	rm -rf .venv .cache/newest .mypy_cache .ruff_cache .pytest_cache .ansible .cache/ansible .cache/collections .cache/docs .cache/pre-commit .cache/sanity
 	@[ ! -d .cache/lab ] || echo "the lab is still there: make lab-down"

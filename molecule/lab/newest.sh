@@ -19,4 +19,4 @@ for python in "${candidates[@]}"; do
     fi
 done
 fail "expected Python ${version} for ${requirements}, seen none that runs: ${candidates[*]}" \
-    "install it and name it: make NEWEST_PYTHON=/path/to/python${version} ..." "or leave this out: make lint unit ee molecule"
+    "install it and name it: make NEWEST_PYTHON=/path/to/python${version} ..." "or leave this out: make lint unit ee"
