@@ -123,10 +123,13 @@ def table(whole: str, names: Sequence[str]) -> int:
         part = Part(**json.loads(kept.read_text())) if kept.exists() else None
         seen = (f"{part.seconds:.0f}", part.playbooks, f"{part.in_playbooks:.0f}") if part else ("-", "-", "-")
         rows.append((name, seen[0], str(budgets[name]), *map(str, seen[1:]), verdict(part, budgets[name])))
+    failed = [row[0] for row in rows[1:] if row[-1] != "passed"]
+    if failed and whole not in failed:
+        rows[-1] = (*rows[-1][:-1], f"FAILED in {', '.join(failed)}")
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:-1], widths[1:-1], strict=True)), row[-1]]))
-    return int(any(row[-1] != "passed" for row in rows[1:]))
+    return 1 if failed else 0
 
 
 def main(words: list[str]) -> int:
