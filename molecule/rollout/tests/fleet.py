@@ -19,7 +19,7 @@ from typing import Any
 
 SCENARIO = Path(__file__).parents[1]
 PLAYBOOKS = SCENARIO.parents[1] / "playbooks"
-HOSTS = ["roll-1", "roll-2", "roll-3", "roll-4", "roll-5"]
+HOSTS = ["roll-1", "roll-2", "roll-3"]
 NAME = "sparkfleet-vllm"
 
 # -- hosts
