@@ -197,7 +197,7 @@ class DockerContainer(StandIn):
             if was != wanted:
                 shown = {"image": "image_name", "volumes": "volume_binds"}.get(name, name)
                 before[shown], after[shown] = (
-                    [f"{key}={text}" for key, text in value.items()] if name == "env" else value
+                    [f"{key}={text}" for key, text in (value or {}).items()] if name == "env" else value
                     for value in (was, wanted)
                 )
         if seen["status"] != RUNNING:
