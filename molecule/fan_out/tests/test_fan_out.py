@@ -117,7 +117,7 @@ class Sync:
             start_new_session=True,
         )
 
-    def when(self, condition: Callable[[], bool], within: float = 60) -> None:
+    def when(self, condition: Callable[[], bool], within: float = 600) -> None:
         deadline = time.monotonic() + within
         while not condition():
             assert self._run.poll() is None, f"over before it came to that: {self._run.communicate()[0]}"
@@ -129,7 +129,7 @@ class Sync:
         self._run.wait()
 
     def end(self) -> Sync:
-        self.output = self._run.communicate(timeout=240)[0]
+        self.output = self._run.communicate(timeout=900)[0]
         self.failed = self._run.returncode != 0
         rows = json.loads(self._rows.read_text()) if self._rows.exists() else []
         self.rows = {row["host"]: row for row in rows}
