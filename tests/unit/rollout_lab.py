@@ -140,7 +140,7 @@ class Run:
                     "ANSIBLE_PIPELINING": "1",
                     "ANSIBLE_STRATEGY": "ansible.builtin.free",
                     "COLUMNS": "300",
-                    "PYTHONPATH": str(ROOT / "tests/unit"),
+                    "PYTHONPATH": str(Path(__file__).parent),
                 },
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
