@@ -171,3 +171,4 @@ def test_ansible_takes_the_plays_of_the_readmes(tmp_path: Path) -> None:
     command = [program, "--inventory=localhost,", "--syntax-check", tmp_path / "plays.yml"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "duplicate mapping key" not in done.stdout + done.stderr, done.stderr
