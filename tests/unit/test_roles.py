@@ -172,3 +172,21 @@ def test_ansible_takes_the_plays_of_the_readmes(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "duplicate mapping key" not in done.stdout + done.stderr, done.stderr
+
+
+def test_what_roles_hand_on_is_in_the_table_with_who_makes_it() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)` \| fact \| ([^|]*) \|", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE
+    )
+    stated = {name: set(re.findall(r"`(\w+)`", made)) for name, made in rows}
+    made: dict[str, set[str]] = {}
+    for role in ROLES:
+        for path in files(role, "tasks"):
+            for task in tasks(yaml.safe_load(path.read_text())):
+                for name in [*(task.get("ansible.builtin.set_fact") or {}), task.get("register", "")]:
+                    if re.match(r"(spark_|recipe$|recipe_lock$)", name):
+                        made.setdefault(name, set()).add(role)
+    assert made.keys() <= stated.keys()
+    for name, by in made.items():
+        assert by <= stated[name] or name == "spark_drift", (name, by, stated[name])
+    assert [name for name in stated if name not in made] == []
