@@ -148,6 +148,24 @@ def test_a_task_computes_nothing(role: str) -> None:
             assert not COMPUTING.search(text), (path, each)
 
 
+@pytest.mark.parametrize("role", ROLES)
+def test_only_an_entry_point_imports_tasks(role: str) -> None:
+    """What an imported or included file imports in its turn is looked for in the user's own tasks/, too: a file of the same name there
+    would run in its place. What is included is looked for in the role first.
+    """
+    texts_of = {path.stem: path.read_text() for path in files(role, "tasks")}
+    brought = {
+        name
+        for text in texts_of.values()
+        for name in re.findall(r"_tasks: (\w+)\.yml|file: (\w+)\.yml", text)
+        for name in name
+    }
+    entries = yaml.safe_load((ROOT / f"roles/{role}/meta/argument_specs.yml").read_text())["argument_specs"]
+    importing = {name for name, text in texts_of.items() if "import_tasks:" in text}
+    assert importing - set(entries) == set()
+    assert importing & brought == set()
+
+
 def leading_play(role: str) -> str:
     """The play that the README of a role begins with, after a sentence or two."""
     text = (ROOT / f"roles/{role}/README.md").read_text()
