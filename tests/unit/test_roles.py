@@ -148,6 +148,24 @@ def test_a_task_computes_nothing(role: str) -> None:
             assert not COMPUTING.search(text), (path, each)
 
 
+@pytest.mark.parametrize("role", ROLES)
+def test_only_an_entry_point_imports_tasks(role: str) -> None:
+    """What an imported or included file imports in its turn is looked for in the user's own tasks/, too: a file of the same name there
+    would run in its place. What is included is looked for in the role first.
+    """
+    texts_of = {path.stem: path.read_text() for path in files(role, "tasks")}
+    brought = {
+        name
+        for text in texts_of.values()
+        for name in re.findall(r"_tasks: (\w+)\.yml|file: (\w+)\.yml", text)
+        for name in name
+    }
+    entries = yaml.safe_load((ROOT / f"roles/{role}/meta/argument_specs.yml").read_text())["argument_specs"]
+    importing = {name for name, text in texts_of.items() if "import_tasks:" in text}
+    assert importing - set(entries) == set()
+    assert importing & brought == set()
+
+
 def leading_play(role: str) -> str:
     """The play that the README of a role begins with, after a sentence or two."""
     text = (ROOT / f"roles/{role}/README.md").read_text()
@@ -171,3 +189,22 @@ def test_ansible_takes_the_plays_of_the_readmes(tmp_path: Path) -> None:
     command = [program, "--inventory=localhost,", "--syntax-check", tmp_path / "plays.yml"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "duplicate mapping key" not in done.stdout + done.stderr, done.stderr
+
+
+def test_what_roles_hand_on_is_in_the_table_with_who_makes_it() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)` \| fact \| ([^|]*) \|", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE
+    )
+    stated = {name: set(re.findall(r"`(\w+)`", made)) for name, made in rows}
+    made: dict[str, set[str]] = {}
+    for role in ROLES:
+        for path in files(role, "tasks"):
+            for task in tasks(yaml.safe_load(path.read_text())):
+                for name in [*(task.get("ansible.builtin.set_fact") or {}), task.get("register", "")]:
+                    if re.match(r"(spark_|recipe$|recipe_lock$)", name):
+                        made.setdefault(name, set()).add(role)
+    assert made.keys() <= stated.keys()
+    for name, by in made.items():
+        assert by <= stated[name] or name == "spark_drift", (name, by, stated[name])
+    assert [name for name in stated if name not in made] == []
