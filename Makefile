@@ -5,7 +5,6 @@
 # make bench-noop what site.yml costs where nothing is to be done, beside a plain playbook, on 1, 2, 4 and 8 hosts (RUNS=3)
 # make test       lint, unit tests, molecule scenarios but for the long ones; ends with a table of what each took (molecule/lab/budgets.yml)
 # make test-long  the long ones, likewise
-# make test-long  the long ones
 # make lint       what can be told without running anything: Python, YAML, spelling, licences, Ansible (-j2: two at a time)
 # make unit       the unit tests
 # make scenario   one molecule scenario (NAME=prerequisites), or one step of it (STEP=converge, verify, destroy)
