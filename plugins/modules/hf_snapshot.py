@@ -279,6 +279,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
     _snapshot,
     _snapshot_options,
 )
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._background import in_background
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import Progress, scratch
 
 ARGUMENT_SPEC: dict[str, Any] = (
@@ -358,6 +359,7 @@ def outcome(module: AnsibleModule, reports: list[_snapshot.Report]) -> dict[str,
 
 
 def main() -> None:
+    in_background()
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     os.umask(0o022)
     result: dict[str, Any] = {}

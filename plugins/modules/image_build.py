@@ -182,6 +182,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
     _snapshot,
     _staging,
 )
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._background import in_background
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import Progress
 
 ENGINE_ERRORS: tuple[type[Exception], ...] = ()
@@ -380,6 +381,7 @@ def bring(
 
 
 def main() -> None:
+    in_background()
     module = AnsibleModule(
         argument_spec=ARGUMENTS,
         mutually_exclusive=[("storage", "push_to")],

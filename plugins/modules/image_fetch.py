@@ -139,6 +139,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
     _oci,
     _registry,
 )
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._background import in_background
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._image_folder import FolderSource
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._image_source import Source
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import Progress
@@ -200,6 +201,7 @@ def run(module: AnsibleModule) -> _image_store.Report | None:
 
 
 def main() -> None:
+    in_background()
     module = AnsibleModule(
         argument_spec=ARGUMENTS, required_by={"password": "username"}, supports_check_mode=True
     )

@@ -279,6 +279,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
     _gate,
     _server_module,
 )
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._background import in_background
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._diagnosis import Wanted, WantedFile
 
 ARGUMENT_SPEC: dict[str, Any] = _server_module.ARGUMENT_SPEC | {
@@ -336,6 +337,7 @@ def wanted(params: dict[str, Any]) -> Wanted:
 
 
 def main() -> None:
+    in_background()
     module = AnsibleModule(ARGUMENT_SPEC, supports_check_mode=True)
     _server_module.need_libraries(module)
     params = module.params

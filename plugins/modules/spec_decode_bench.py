@@ -230,6 +230,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
     _prompts,
     _server_module,
 )
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._background import in_background
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._diagnosis import Wanted
 
 ARGUMENT_SPEC: dict[str, Any] = _server_module.ARGUMENT_SPEC | {
@@ -289,6 +290,7 @@ def plan(params: dict[str, Any]) -> _bench.Plan:
 
 
 def main() -> None:
+    in_background()
     module = AnsibleModule(ARGUMENT_SPEC)
     _server_module.need_libraries(module)
     params = module.params
