@@ -6,7 +6,8 @@
 A module of this kind calls :func:`in_background` first of all. When its action asks for it, three processes come out:
 
     the front    the one that Ansible has started: waits a while, answers, and ends, so the connection is free
-    the guard    ends the work at its time limit, when nobody asks for it any more, and when its folder is gone
+    the guard    ends the work at its time limit, when nobody asks for it any more, when its folder is gone, and when the host
+                 is no longer that of its run
     the work     the module itself, with nothing of the connection open
 
 The arguments stay in memory: the work is a copy of the process that has read them. A front is as well what brings the
@@ -28,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _progress
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _lock_file, _progress
 
 ENVIRONMENT = "SPARKFLEET_JOB"
 """What the action asks for: a JSON object of folder, limit (seconds) and start (false: only the answer)."""
@@ -58,7 +59,7 @@ class Job:
 
     out, err    what the module printed
     said        its lines for a person; its access time is that of the last poll
-    ended       how it ended, a JSON object of code and limit (whether it was the time limit)
+    ended       how it ended, a JSON object of code, and of msg when it was made to end
     lock        held while it runs, so that its end can be waited for; the kernel lets go of it whatever happens
     """
 
@@ -167,8 +168,8 @@ def _answer(job: Job) -> int:
     end, own = job.end(), {ANSWER: {"state": "ended", "lines": job.lines()}}
     out, err = job.printed("out"), job.printed("err")
     shutil.rmtree(job.folder, ignore_errors=True)
-    if end is None or end["limit"]:
-        text = TIMED_OUT if end else NO_RESULT.format(job.folder.parent)
+    if end is None or end["msg"]:
+        text = end["msg"] if end else NO_RESULT.format(job.folder.parent)
         _say({"failed": True, "msg": text, **own})
         return 1
     _write(2, err)
@@ -229,11 +230,11 @@ def _guard(job: Job, handle: int) -> None:
     # By both, since either may come first and the group must be there to be ended.
     with contextlib.suppress(OSError):
         os.setpgid(work, work)
-    code, limit = _watch(job, work)
+    code, why = _watch(job, work)
     if job.said.exists():
         with contextlib.suppress(OSError):
             temporary = job.folder / "ended.new"
-            temporary.write_text(json.dumps({"code": code, "limit": limit}))
+            temporary.write_text(json.dumps({"code": code, "msg": why}))
             temporary.rename(job.folder / "ended")
     os.close(handle)
     # Whoever asked for it brings it; what nobody brings is of no use.
@@ -243,26 +244,30 @@ def _guard(job: Job, handle: int) -> None:
     raise SystemExit(0)
 
 
-def _watch(job: Job, work: int) -> tuple[int, bool]:
-    """Wait for the end of the work, and bring it about when it is due. Returns its exit code, and whether it was the limit."""
+def _watch(job: Job, work: int) -> tuple[int, str]:
+    """Wait for the end of the work, and bring it about when it is due. Returns its exit code, and why it was made to end."""
     deadline = time.monotonic() + job.limit
-    lease = Lease(job.said)
-    limit, killed = False, 0.0
+    lease, tenure = Lease(job.said), _lock_file.Tenure()
+    why, killed = "", 0.0
     while True:
         wait = max(0.0, min(LOOK, (killed or deadline) - time.monotonic()))
         signal.sigtimedwait({signal.SIGCHLD}, wait)
         done, status = os.waitpid(work, os.WNOHANG)
         if done:
             code = os.waitstatus_to_exitcode(status)
-            return code if code >= 0 else 128 - code, limit
+            return code if code >= 0 else 128 - code, why
         now = time.monotonic()
         if killed:
             if now >= killed:
                 _end(work, signal.SIGKILL)
                 killed = now + KILL_AFTER
-        elif now >= deadline or lease.over():
-            limit, killed = now >= deadline, now + KILL_AFTER
+            continue
+        over, lost = lease.over(), tenure.lost()
+        if now >= deadline or over or lost:
+            why, killed = lost or TIMED_OUT, now + KILL_AFTER
             _end(work, signal.SIGTERM)
+        elif lease.heard:
+            tenure.renew(lease.heard)
 
 
 def _end(work: int, number: int) -> None:
@@ -283,14 +288,17 @@ class Lease:
     def __init__(self, said: Path) -> None:
         self._said = said
         self._seen, self._since = -1, time.monotonic()
+        self.heard = 0.0
+        """When it was asked for, if that was since the last look; in seconds since 1970."""
 
     def over(self) -> bool:
         try:
             polled = self._said.stat().st_atime_ns
         except OSError:
             return True
+        self.heard = 0.0
         if polled != self._seen:
-            self._seen, self._since = polled, time.monotonic()
+            self._seen, self._since, self.heard = polled, time.monotonic(), polled / 1e9
         elif time.monotonic() - self._since > LEASE:
             with contextlib.suppress(OSError):
                 self._said.unlink()

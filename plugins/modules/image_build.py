@@ -183,6 +183,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
     _staging,
 )
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._background import in_background
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import hold
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import Progress
 
 ENGINE_ERRORS: tuple[type[Exception], ...] = ()
@@ -389,6 +390,7 @@ def main() -> None:
         required_by={"password": "username"},
         supports_check_mode=True,
     )
+    hold(module)
     os.umask(0o022)
     params = module.params
     look = module.check_mode or params["settled_only"]

@@ -135,6 +135,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
     _run_lock,
     _state,
 )
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import hold
 
 VERSION = 1
 WATCH = ("environment", "files", "urls")
@@ -215,6 +216,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    hold(module)
     if module.params["state"] == "looked":
         module.exit_json(changed=False, **look(module.params))
     module.exit_json(changed=False, **record(module.params, write=not module.check_mode))
