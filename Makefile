@@ -5,7 +5,8 @@
 # make bench-noop what site.yml costs where nothing is to be done, beside a plain playbook, on 1, 2, 4 and 8 hosts (RUNS=3)
 # make test       lint, unit tests, molecule scenarios but for the long ones
 # make test-long  the long ones
-# make matrix     the unit tests that touch Ansible once more, on the newest Ansible and Python (TESTS=tests/unit for all)
+# make matrix     the unit tests that touch Ansible once more, on the newest Ansible and Python (TESTS=tests/unit for all), and
+#                 on the next Ansible where the package index has a pre-release
 # make ee         the image for an automation controller, built without a network and used (execution-environment/)
 # make docs       writes docs/playbooks.md anew, from what the playbooks state of their inputs, and builds the site (.cache/docs/html)
 # make changelog  writes CHANGELOG.md anew, from changelogs/ (docs/releasing.md)
@@ -44,12 +45,15 @@ lab-hosts:
 
 venv: .venv-ready
 
-.PHONY: .venv-ready .newest .tools .engine .packages .base .spark .depot .wheels .publish .stub .ee .hosts .site
+.PHONY: .venv-ready .newest .next .tools .engine .packages .base .spark .depot .wheels .publish .stub .ee .hosts .site
 .venv-ready:
 	@$(phase) venv "Python environment from requirements/dev.txt" -- $(lab)/venv.sh $(PYTHON)
 
 .newest:
 	@$(phase) newest "Python environment from requirements/newest.txt" -- $(lab)/newest.sh
+
+.next: .newest
+	@$(phase) next "pre-release of Ansible, if there is one" -- $(lab)/next.sh
 
 .tools:
 	@$(phase) tools "ssh client and curl" -- $(lab)/tools.sh
@@ -110,10 +114,14 @@ touches := ansible-(playbook|doc|galaxy|inventory)|^(from|import) ansible[. ]|pl
 # What the newest environment lacks.
 only_here := execution_environment changelog
 TESTS ?= $(filter-out $(only_here:%=tests/unit/test_%.py),$(shell grep -lE '$(touches)' tests/unit/test_*.py))
-matrix: .newest
-	@rm -f .cache/newest/ansible.log
-	ANSIBLE_LOG_PATH=$(CURDIR)/.cache/newest/ansible.log .cache/newest/bin/pytest -n auto -p no:cacheprovider $(TESTS)
-	@! grep 'DEPRECATION WARNING' .cache/newest/ansible.log
+matrix: .matrix-newest .matrix-next
+.matrix-newest: .newest
+.matrix-next: .next .matrix-newest
+# Without a pre-release there is no environment for one.
+.matrix-%:
+	@[ ! -x .cache/$*/bin/pytest ] || { rm -f .cache/$*/ansible.log; set -x; \
+	  ANSIBLE_LOG_PATH=$(CURDIR)/.cache/$*/ansible.log .cache/$*/bin/pytest -n auto -p no:cacheprovider $(TESTS); }
+	@! grep -s 'DEPRECATION WARNING' .cache/$*/ansible.log
 
 side_by_side := $(MAKE) --no-print-directory --keep-going --output-sync=target --jobs=2
 # Takes the depot away from all others, so it runs beside what needs none.
@@ -157,5 +165,5 @@ changelog: venv
 	python tests/unit/changelog_lab.py >CHANGELOG.md
 
 clean:
-	rm -rf .venv .cache/newest .mypy_cache .ruff_cache .pytest_cache .ansible .cache/ansible .cache/collections .cache/docs
+	rm -rf .venv .cache/newest .cache/next .mypy_cache .ruff_cache .pytest_cache .ansible .cache/ansible .cache/collections .cache/docs
 	@[ ! -d .cache/lab ] || echo "the lab is still there: make lab-down"

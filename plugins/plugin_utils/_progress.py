@@ -102,10 +102,10 @@ class Job:
         self._action, self._timeout = action, timeout
         self._module_name, self._module_args, self._task_vars = module_name, module_args, task_vars
         self._host = label(action, task_vars)
-        self._shell = action._connection._shell
+        self._remote = action._connection._shell
         self._printed = 0
         self._parent = str(action.get_shell_option("async_dir", default="~/.ansible_async"))
-        self._folder = str(self._shell.join_path(self._parent, f"sparkfleet-{secrets.token_hex(8)}"))
+        self._folder = str(self._remote.join_path(self._parent, f"sparkfleet-{secrets.token_hex(8)}"))
 
     def run(self) -> dict[str, Any]:
         deadline = time.monotonic() + self._timeout + GRACE
@@ -163,7 +163,7 @@ class Job:
     def _quoted(self) -> str:
         """The folder for a shell: a tilde that is quoted is none, and one that is not would let the rest be split."""
         home, _, rest = self._folder.partition("/")
-        return f'"$HOME"/{self._shell.quote(rest)}' if home == "~" else str(self._shell.quote(self._folder))
+        return f'"$HOME"/{self._remote.quote(rest)}' if home == "~" else str(self._remote.quote(self._folder))
 
     def _show(self, lines: Sequence[str]) -> None:
         for line in lines:
