@@ -9,7 +9,8 @@
 # make unit       the unit tests
 # make scenario   one molecule scenario (NAME=prerequisites), or one step of it (STEP=converge, verify, destroy)
 # make sanity     of lint, what ansible-test says of a release (SANITY="--test pylint plugins/modules/spark_info.py")
-# make matrix     the unit tests that touch Ansible, and sanity, on the newest Ansible and Python (TESTS=tests/unit for all)
+# make matrix     the unit tests that touch Ansible, and sanity, on the newest Ansible and Python (TESTS=tests/unit for all), and
+#                 on the next Ansible where the package index has a pre-release
 # make ee         the image for an automation controller, built without a network and used (execution-environment/)
 # make docs       writes docs/playbooks.md anew, from what the playbooks state of their inputs, and builds the site (.cache/docs/html)
 # make changelog  writes CHANGELOG.md anew, from changelogs/ (docs/releasing.md)
@@ -48,12 +49,15 @@ lab-hosts:
 
 venv: .venv-ready
 
-.PHONY: .venv-ready .newest .tools .engine .packages .base .spark .depot .wheels .snapshot .publish .stub .ee .hosts .site
+.PHONY: .venv-ready .newest .next .tools .engine .packages .base .spark .depot .wheels .snapshot .publish .stub .ee .hosts .site
 .venv-ready:
 	@$(phase) venv "Python environment from requirements/dev.txt" -- $(lab)/venv.sh $(PYTHON)
 
 .newest:
 	@$(phase) newest "Python environment from requirements/newest.txt" -- $(lab)/newest.sh
+
+.next: .newest
+	@$(phase) next "pre-release of Ansible, if there is one" -- $(lab)/next.sh
 
 .tools:
 	@$(phase) tools "ssh client and curl" -- $(lab)/tools.sh
@@ -121,11 +125,15 @@ touches := ansible-(playbook|doc|galaxy|inventory)|^(from|import) ansible[. ]|pl
 # What the newest environment lacks.
 only_here := execution_environment changelog
 TESTS ?= $(filter-out $(only_here:%=tests/unit/test_%.py),$(shell grep -lE '$(touches)' tests/unit/test_*.py))
-matrix: .newest
-	@rm -f .cache/newest/ansible.log
-	ANSIBLE_LOG_PATH=$(CURDIR)/.cache/newest/ansible.log .cache/newest/bin/pytest -n auto -p no:cacheprovider $(TESTS)
-	@! grep 'DEPRECATION WARNING' .cache/newest/ansible.log
+matrix: .matrix-newest .matrix-next
 	tools/sanity.sh .cache/newest/bin $(SANITY)
+.matrix-newest: .newest
+.matrix-next: .next .matrix-newest
+# Without a pre-release there is no environment for one.
+.matrix-%:
+	@[ ! -x .cache/$*/bin/pytest ] || { rm -f .cache/$*/ansible.log; set -x; \
+	  ANSIBLE_LOG_PATH=$(CURDIR)/.cache/$*/ansible.log .cache/$*/bin/pytest -n auto -p no:cacheprovider $(TESTS); }
+	@! grep -s 'DEPRECATION WARNING' .cache/$*/ansible.log
 
 # Two cores, two at a time: with a third each is slower, and what waits for something with a limit comes too late.
 jobs := 2
@@ -187,5 +195,5 @@ changelog: venv
 	python tests/unit/changelog_lab.py >CHANGELOG.md
 
 clean:
-	rm -rf .venv .cache/newest .mypy_cache .ruff_cache .pytest_cache .ansible .cache/ansible .cache/collections .cache/docs .cache/pre-commit .cache/sanity
+	rm -rf .venv .cache/newest .cache/next .mypy_cache .ruff_cache .pytest_cache .ansible .cache/ansible .cache/collections .cache/docs .cache/pre-commit .cache/sanity
 	@[ ! -d .cache/lab ] || echo "the lab is still there: make lab-down"

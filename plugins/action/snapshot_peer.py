@@ -10,10 +10,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._sync_report import pace
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._progress import label, polls
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._under_lock import UnderLock
 
 MODULE = "sparkfleet.vllm.snapshot_peer"
 TIMEOUT, IDLE = 14400, 180
@@ -22,7 +22,7 @@ GRACE = 60.0
 _PEER = "sparkfleet-peer:"
 
 
-class ActionModule(ActionBase):
+class ActionModule(UnderLock):
     TRANSFERS_FILES = False
     _supports_check_mode = True
 

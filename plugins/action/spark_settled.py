@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleError
-from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._fingerprint import digest
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._progress import label
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._under_lock import UnderLock
 
 COLLECTION = Path(__file__).resolve().parents[2]
 CODE = ("plugins", "roles", "playbooks")
@@ -43,7 +43,7 @@ def asked(variables: Mapping[str, Any], roles: list[str]) -> dict[str, Any]:
     }
 
 
-class ActionModule(ActionBase):
+class ActionModule(UnderLock):
     TRANSFERS_FILES = False
     _supports_check_mode = True
 

@@ -182,6 +182,8 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
     _snapshot,
     _staging,
 )
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._background import in_background
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import hold
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import Progress
 
 ENGINE_ERRORS: tuple[type[Exception], ...] = ()
@@ -379,6 +381,7 @@ def bring(
 
 
 def main() -> None:
+    in_background()
     module = AnsibleModule(
         argument_spec=ARGUMENTS,
         mutually_exclusive=[("storage", "push_to")],
@@ -386,6 +389,7 @@ def main() -> None:
         required_by={"password": "username"},
         supports_check_mode=True,
     )
+    hold(module)
     os.umask(0o022)
     params = module.params
     look = module.check_mode or params["settled_only"]

@@ -106,6 +106,8 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
     _pull,
     _registry,
 )
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._background import in_background
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import hold
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import Progress
 
 if not _image.DOCKER_IMPORT_ERROR:
@@ -185,7 +187,9 @@ def other_way(registry: str, reference: _registry.Reference) -> str:
 
 
 def main() -> None:
+    in_background()
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    hold(module)
     if _image.DOCKER_IMPORT_ERROR:
         module.fail_json(msg=missing_required_lib("docker"), exception=_image.DOCKER_IMPORT_ERROR)
     params = module.params

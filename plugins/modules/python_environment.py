@@ -85,6 +85,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _probes
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import hold
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "path": {"type": "path", "default": "/opt/sparkfleet/venv"},
@@ -162,6 +163,7 @@ def run(module: AnsibleModule, doing: str, argv: list[str], **environment: str) 
 
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    hold(module)
     path, requirements = module.params["path"], module.params["requirements"]
     before = look(path)
     try:

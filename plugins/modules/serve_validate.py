@@ -123,6 +123,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _guard, _validate, _version
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._container import is_secret, mask
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import hold
 
 try:
     import docker
@@ -250,6 +251,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    hold(module)
     if LIBRARY_IMPORT_ERROR:
         module.fail_json(msg=missing_required_lib("docker"), exception=LIBRARY_IMPORT_ERROR)
     if module.params["refused"] and not _version.HAS_PACKAGING:

@@ -136,6 +136,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
     _run_lock,
     _state,
 )
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import hold
 
 VERSION = 1
 WATCH = ("environment", "files", "urls")
@@ -216,6 +217,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    hold(module)
     if module.params["state"] == "looked":
         try:
             looked = look(module.params)
