@@ -19,7 +19,7 @@ inputs=$({
     docker image inspect --format '{{ .Id }}' "${lab_spark_image}:latest"
     cat "${lab_cache}/depot/www/pypi/simple/.inputs"
     "${bin}/python" "${here}/inputs.py" "${here}/${kind}.yml" | xargs sha256sum
-    fingerprint "${lab_dir}/snapshot.sh" "${here}/inventory" inventory/lab/group_vars "${lab_dir}"/{create.yml,vars} requirements/dev.txt
+    fingerprint "${lab_dir}/snapshot.sh" "${lab_dir}/"{spark.sh,create.yml} "${here}/inventory" inventory/lab/group_vars requirements/dev.txt
 } | sha256sum | cut -d' ' -f1) || fail "expected the image, the wheels and the environment of the lab, seen not all of them" "make lab-depot"
 
 there() { docker images --quiet --no-trunc --filter "label=${lab_label}.snapshot=${kind}" --filter "label=${lab_label}.inputs=${inputs}" | head -n 1; }
@@ -30,19 +30,19 @@ forget='
     rm -rf /etc/ssh/ssh_host_* /etc/docker/key.json /home/spark/.ssh /var/log/journal/*
     : >/etc/machine-id'
 
+play() { "${bin}/ansible-playbook" -i "${here}/inventory" "$1" >>"${log}" 2>&1; }
+
 make() {
-    local host="sparkfleet-lab-snapshot"
-    play() { "${bin}/ansible-playbook" -i "${here}/inventory" "$1" >>"${log}" 2>&1; }
-    export PATH="${bin}:${PATH}" ANSIBLE_CONFIG="${lab_root}/ansible.cfg" ANSIBLE_COLLECTIONS_PATH="${lab_root}/.cache/collections"
+    export ANSIBLE_CONFIG="${lab_root}/ansible.cfg" ANSIBLE_COLLECTIONS_PATH="${lab_root}/.cache/collections"
     : >"${log}"
     trap 'play "${lab_dir}/destroy.yml"' EXIT
     play "${lab_dir}/destroy.yml" && play "${lab_dir}/create.yml" && play "${here}/${kind}.yml" &&
-        docker exec "${host}" sh -eu -c "${forget}" >>"${log}" 2>&1 || {
+        docker exec sparkfleet-lab-snapshot sh -eu -c "${forget}" >>"${log}" 2>&1 || {
         tail -n 20 "${log}" >&2
         fail "${image} could not be made" "read ${log}"
     }
     docker commit --change "LABEL ${lab_label}=image ${lab_label}.snapshot=${kind} ${lab_label}.inputs=${inputs}" \
-        "${host}" "${image}" >/dev/null
+        sparkfleet-lab-snapshot "${image}" >/dev/null
     # Those of other checkouts may be in use; what nobody has made anew for a day is not.
     docker image prune --force --filter "label=${lab_label}.snapshot=${kind}" --filter until=24h >/dev/null
 }
@@ -53,7 +53,7 @@ flock 9
 if [ -n "$(there)" ]; then
     say "${image}: unchanged"
 else
-    make
+    make 9>&- # a connection that ssh keeps would keep the lock, too
     say "${image}: made, $(docker image inspect --format '{{ .Size }}' "${image}" | awk '{ printf "%d MB", $1 / 1e6 }')"
 fi
 there

@@ -151,6 +151,6 @@ def test_real_vllm_as_it_was_deployed_is_no_drift(tmp_path):
     assert done.returncode == 0, done.stdout
     report = json.loads((tmp_path / "drift.json").read_text())
     assert {host: (seen["verdict"], seen["findings"]) for host, seen in report["hosts"].items()} == {
-        "vllm-1": ("clean", []),
-        "vllm-2": ("clean", []),
+        "default-1": ("clean", []),
+        "default-2": ("clean", []),
     }

@@ -13,7 +13,7 @@ SERVER = "curl -fsS http://127.0.0.1:8000"
 @pytest.fixture
 def mended(name):
     """The host whose stored patch was edited by hand."""
-    if name != "vllm-1":
+    if name != "default-1":
         pytest.skip("no patch was edited here")
 
 
