@@ -283,7 +283,7 @@ def _shape(given: Any) -> list[int]:
 
 
 def _whole(given: Any) -> int:
-    if type(given) is not int or not 0 <= given <= LARGEST:
+    if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given <= LARGEST:
         raise ValueError(f"expected a whole number from 0 to {LARGEST}, seen {given!r:.60}")
     return given
 
