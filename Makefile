@@ -3,8 +3,8 @@
 # make lab-down   removes the lab and nothing else
 # make bench-sync how long a snapshot takes to 1, 2, 4 and 8 hosts, and what it costs to look again (LINK=40mbit SIZE=80)
 # make bench-noop what site.yml costs where nothing is to be done, beside a plain playbook, on 1, 2, 4 and 8 hosts (RUNS=3)
-# make test       lint, unit tests, molecule scenarios but for the long ones
-# make test-long  the long ones
+# make test       lint, unit tests, molecule scenarios but for the long ones; ends with a table of what each took (molecule/lab/budgets.yml)
+# make test-long  the long ones, likewise
 # make matrix     the unit tests that touch Ansible once more, on the newest Ansible and Python (TESTS=tests/unit for all)
 # make ee         the image for an automation controller, built without a network and used (execution-environment/)
 # make docs       writes docs/playbooks.md anew, from what the playbooks state of their inputs, and builds the site (.cache/docs/html)
@@ -26,7 +26,7 @@ export PATH := $(CURDIR)/$(bin):$(PATH)
 # Where it is set, each of thousands of processes would compile Ansible anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: lab lab-hosts lab-depot lab-down venv lint unit matrix ee .checks test test-long bench-sync bench-noop docs changelog clean
+.PHONY: lab lab-hosts lab-depot lab-down venv lint unit matrix ee test test-long bench-sync bench-noop docs changelog clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -44,7 +44,7 @@ lab-hosts:
 
 venv: .venv-ready
 
-.PHONY: .venv-ready .newest .tools .engine .packages .base .spark .depot .wheels .publish .stub .ee .hosts .site
+.PHONY: .venv-ready .newest .tools .engine .packages .base .spark .depot .wheels .snapshot .publish .stub .ee .hosts .site
 .venv-ready:
 	@$(phase) venv "Python environment from requirements/dev.txt" -- $(lab)/venv.sh $(PYTHON)
 
@@ -71,6 +71,9 @@ venv: .venv-ready
 
 .wheels: .venv-ready .packages
 	@$(phase) wheels "Python packages of a Spark" -- $(lab)/wheels.sh
+
+.snapshot: .venv-ready .spark .depot .wheels
+	@$(phase) snapshot "a lab Spark that is set up" -- $(lab)/snapshot.sh sparkfleet-lab/spark:set-up
 
 .publish: .venv-ready .depot
 	@$(phase) publish "vLLM image, models and patch, into the depot" -- $(lab)/publish.sh
@@ -115,31 +118,45 @@ matrix: .newest
 	ANSIBLE_LOG_PATH=$(CURDIR)/.cache/newest/ansible.log .cache/newest/bin/pytest -n auto -p no:cacheprovider $(TESTS)
 	@! grep 'DEPRECATION WARNING' .cache/newest/ansible.log
 
-side_by_side := $(MAKE) --no-print-directory --keep-going --output-sync=target --jobs=2
-# Takes the depot away from all others, so it runs beside what needs none.
-alone := airgap
+# Two cores, two at a time: with a third each is slower, and what waits for something with a limit comes too late.
+jobs := 2
 # Half an hour more, for what seldom changes: recipes with real vLLM one after the other, images that are built, sweeps.
 long := recipes build benchmark
+# Takes the depot away from all others, so it runs beside what needs none.
+alone := airgap
+checks := unit matrix ee
 # Those that take longest come first.
-first := rollout drift installed fan_out default
-others := $(filter-out $(first) $(long) $(alone),$(patsubst molecule/%/molecule.yml,%,$(wildcard molecule/*/molecule.yml)))
-.checks: unit matrix ee
+by_budget := $(shell sed -n 's/^\([a-z_]*\): *\([0-9]*\)$$/\2 \1/p' $(lab)/budgets.yml | sort -rn | cut -d' ' -f2)
+scenarios := $(filter-out $(long) $(alone),$(filter $(patsubst molecule/%/molecule.yml,%,$(wildcard molecule/*/molecule.yml)),$(by_budget)))
 
-test: lint lab-depot
-	+@$(side_by_side) .scenario-$(alone) .checks
-	+@$(side_by_side) $(patsubst %,.scenario-%,$(first) $(others))
+test: parts := lint $(alone) $(checks) $(scenarios)
+test-long: parts := $(long)
 
-test-long: lab-depot
-	+@$(side_by_side) $(long:%=.scenario-%)
+# Whatever fails, all else that can run does. The table names what failed, and fails.
+timed := python $(lab)/timed.py
+test test-long: venv
+	@rm -rf .cache/test
+	+@$(timed) run $@ $(MAKE) --no-print-directory --keep-going --output-sync=target --jobs=$(jobs) $(parts:%=.part-%); \
+	$(timed) table $@ $(parts)
 
-.scenario-%:
-	@began=$$SECONDS; molecule test -s $* && printf -- '--> scenario %s: %d s\n' $* $$((SECONDS - began))
+part = $(timed) run $(@:.part-%=%)
+.PHONY: $(patsubst %,.part-%,lint $(checks) $(alone) $(scenarios) $(long))
+$(patsubst %,.part-%,lint $(checks)): .part-%:
+	@$(part) $(MAKE) --no-print-directory $* || true
+
+$(patsubst %,.part-%,$(alone) $(scenarios) $(long)): .part-%:
+	@$(part) molecule test -s $* || true
+
+lab_depot := .spark .publish .wheels .snapshot .stub
+.part-matrix: .newest
+.part-ee: .base
+$(patsubst %,.part-%,$(alone) $(long)): $(lab_depot)
+$(scenarios:%=.part-%): $(lab_depot) .part-$(alone)
 
 lab-depot:
-	+@$(parallel) .spark .publish .wheels .stub .newest
+	+@$(parallel) $(lab_depot) .newest
 
-ee:
-	+@$(parallel) .ee
+ee: .ee
 
 bench-sync:
 	+@$(parallel) .spark .wheels

@@ -76,10 +76,10 @@ def _answer(status: dict[str, Any], problem: str = "") -> dict[str, Any]:
 
 def parse_poll(stdout: str) -> tuple[bool | None, dict[str, Any]]:
     """Whether the peer runs, and its status. None when the answer does not say (noise of a login shell): ask again."""
-    _, found, rest = stdout.partition(_PEER)
+    _before, found, rest = stdout.partition(_PEER)
     if not found:
         return None, {}
-    runs, _, text = rest.partition("\n")
+    runs, _sep, text = rest.partition("\n")
     try:
         status = json.loads(text)
     except ValueError:

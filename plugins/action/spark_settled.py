@@ -19,7 +19,7 @@ from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._progress import l
 COLLECTION = Path(__file__).resolve().parents[2]
 CODE = ("plugins", "roles", "playbooks")
 # Says how a run is to look, not what it is to look for.
-MANNER = ("spark_look_again", "settled_trust")
+MANNER = ("spark_look_again", "unchanged_trust")
 
 
 def code(root: Path = COLLECTION) -> list[tuple[str, str]]:
@@ -55,7 +55,12 @@ class ActionModule(ActionBase):
         answer = self._execute_module(
             "sparkfleet.vllm.spark_settled", module_args=arguments, task_vars=task_vars
         )
-        if answer.get("because"):
+        if answer.get("failed"):
+            self._say(
+                task_vars,
+                f"to be looked at in full, because this look failed: {answer.get('msg', 'no answer')}",
+            )
+        elif answer.get("because"):
             self._say(task_vars, f"to be looked at, because of {', '.join(answer['because'])}")
         elif answer.get("settled") and "serving" in answer:
             self._say(task_vars, "unchanged since nothing was to be done")

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _fetch, _file, _oci
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._registry import DIGEST, Reference
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._registry import Reference
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._snapshot import (
     Meter,
     Stopped,
@@ -57,12 +57,13 @@ class Source(Protocol):
 
 def tagged(root: str, reference: Reference) -> str:
     """The digest that a tag stands for in a storage; empty when it has none."""
-    assert reference.tag
+    if not reference.tag:
+        return ""
     try:
         digest = (Path(root) / _oci.tag_link(reference.repository, reference.tag)).read_text()
     except OSError:
         return ""
-    return digest if DIGEST.fullmatch(digest) else ""
+    return digest if _oci.DIGEST.fullmatch(digest) else ""
 
 
 class ImageStoreError(Exception):
@@ -92,14 +93,14 @@ class ImageStore:
         self,
         root: str,
         reference: Reference,
+        digest: str,
         architecture: str,
         reserve: int = 0,
         retries: int = 5,
         say: Callable[[str], None] = lambda text: None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        assert reference.digest
-        self.root, self.reference, self.digest = Path(root), reference, reference.digest
+        self.root, self.reference, self.digest = Path(root), reference, digest
         self.architecture, self.reserve, self.retries = architecture, reserve, retries
         self.say, self._sleep = say, sleep
         self.partial = self.root / ".partial"
@@ -162,8 +163,14 @@ class ImageStore:
             report.state = "repaired" if report.damaged else "fetched"
 
     def tag(self, tag: str) -> None:
-        """Have the tag stand for the image. It is whole by then, so a tag never names half of one."""
-        assert self.whole()
+        """Have the tag stand for the image.
+
+        :raises ImageStoreError: it is not whole: a tag never names half of one
+        """
+        if not self.whole():
+            raise ImageStoreError(
+                f"{self.root}: expected {self.digest} whole before it is called {tag}, seen parts of it missing; bring it first"
+            )
         self._write(_oci.tag_link(self.reference.repository, tag), self.digest.encode())
 
     # ensure
@@ -263,7 +270,7 @@ class ImageStore:
             ) from None
 
     def _partial(self, blob: _oci.Blob) -> Path:
-        return self.partial / blob.digest.partition(":")[2]
+        return self.partial / _oci.checked(blob.digest).partition(":")[2]
 
     def _of_any(self, sources: Sequence[Source], ask: Callable[[Source], _T]) -> _T:
         """The answer of the first source that has one."""

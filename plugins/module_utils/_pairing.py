@@ -22,6 +22,9 @@ _TEXT_PARTS = ("text_config", "transformer_layer_config")
 """Where a config keeps the language model's part: a multimodal body or an assistant, and a draft of speculators."""
 
 HEADER_LIMIT = 100_000_000
+DIMENSIONS = 16
+"""More than any tensor has. Their product is computed, which takes quadratic time in how many there are."""
+LARGEST = 2**63 - 1
 DTYPE_BITS = {
     **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
     **dict.fromkeys(("F32", "I32", "U32"), 32),
@@ -108,7 +111,7 @@ def read_config(model: Model) -> tuple[dict[str, Any] | None, list[Problem]]:
     where = f"{model.name} config.json"
     try:
         config = json.loads(model.config)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return None, [Problem(where, "JSON", f"{error}", DAMAGED)]
     if not isinstance(config, dict) or not all(
         isinstance(config.get(name, {}), dict) for name in _TEXT_PARTS
@@ -248,13 +251,13 @@ def read_header(where: str, file: WeightFile) -> tuple[Tensors, list[Problem]]:
         header = json.loads(file.head[8 : 8 + length])
         entries = sorted(
             (
-                (int(begin), int(end), name, str(entry["dtype"]), [int(size) for size in entry["shape"]])
+                (_whole(begin), _whole(end), name, str(entry["dtype"]), _shape(entry["shape"]))
                 for name, entry in header.items()
                 if name != "__metadata__"
                 for begin, end in [entry["data_offsets"]]
             ),
         )
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         seen = f"{type(error).__name__}: {error}"[:200]
         return {}, [Problem(where, "a safetensors header", seen, DAMAGED)]
     problems = []
@@ -270,7 +273,19 @@ def read_header(where: str, file: WeightFile) -> tuple[Tensors, list[Problem]]:
     else:
         if 8 + length + position != file.size:
             problems.append(Problem(where, f"{8 + length + position} bytes", f"{file.size}", DAMAGED))
-    return {name: (dtype, shape) for _, _, name, dtype, shape in entries}, problems
+    return {name: (dtype, shape) for _start, _end, name, dtype, shape in entries}, problems
+
+
+def _shape(given: Any) -> list[int]:
+    if not isinstance(given, list) or len(given) > DIMENSIONS:
+        raise ValueError(f"expected a shape of at most {DIMENSIONS} sizes, seen {given!r:.60}")
+    return [_whole(size) for size in given]
+
+
+def _whole(given: Any) -> int:
+    if type(given) is not int or not 0 <= given <= LARGEST:
+        raise ValueError(f"expected a whole number from 0 to {LARGEST}, seen {given!r:.60}")
+    return given
 
 
 def _check_index(model: Model, by_file: Mapping[str, Tensors]) -> Iterator[Problem]:
@@ -280,7 +295,7 @@ def _check_index(model: Model, by_file: Mapping[str, Tensors]) -> Iterator[Probl
         wanted: dict[str, list[str]] = {}
         for tensor, name in placed.items():
             wanted.setdefault(name, []).append(tensor)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         yield Problem(where, "a weight_map of {tensor: file}", f"{type(error).__name__}: {error}", DAMAGED)
         return
     for name, tensors in sorted(wanted.items()):
@@ -314,7 +329,9 @@ def check_eagle_weights(config: Mapping[str, Any], tensors: Tensors) -> Iterator
     known, every = config.get("draft_vocab_size"), text_config(config).get("vocab_size")
     if not is_eagle(config) or not known or known == every:
         return
-    shape = next((shape for name, (_, shape) in tensors.items() if name.rpartition(".")[2] == "d2t"), None)
+    shape = next(
+        (shape for name, (_dtype, shape) in tensors.items() if name.rpartition(".")[2] == "d2t"), None
+    )
     if shape != [known]:
         seen = "none" if shape is None else f"shape {shape}"
         yield Problem("draft weights", f"d2t, the token of the body for each of its {known}", seen, MISFIT)
@@ -331,12 +348,16 @@ def check_assistant_weights(config: Mapping[str, Any], tensors: Tensors) -> Iter
     hidden, backbone = text.get("hidden_size"), outline(config)["backbone_hidden_size"]
     heads, intermediate = text.get("num_attention_heads"), text.get("intermediate_size")
     kinds = text.get("layer_types") or []
-    if not kinds or not all(isinstance(size, int) for size in (hidden, backbone, heads, intermediate)):
+    if not (
+        kinds
+        and isinstance(hidden, int)
+        and isinstance(backbone, int)
+        and isinstance(heads, int)
+        and isinstance(intermediate, int)
+    ):
         do = "the config does not fit the architecture: fetch it again"
         yield Problem("draft config.json", "sizes and layer types of an assistant", "some missing", do)
         return
-    assert isinstance(hidden, int) and isinstance(backbone, int) and isinstance(heads, int)
-    assert isinstance(intermediate, int)
     if text.get("use_double_wide_mlp"):
         intermediate *= 2
     expected = {"pre_projection.weight": [hidden, 2 * backbone], "post_projection.weight": [backbone, hidden]}
@@ -345,7 +366,7 @@ def check_assistant_weights(config: Mapping[str, Any], tensors: Tensors) -> Iter
             "layer_types": [kind],
             "per_layer_config": {"0": (text.get("per_layer_config") or {}).get(str(index))},
         }
-        ((head_dim, _),) = layer_shapes({**text, "text_config": None, **one})[kind]
+        ((head_dim, _heads),) = layer_shapes({**text, "text_config": None, **one})[kind]
         if not isinstance(head_dim, int):
             continue
         expected |= {
@@ -357,7 +378,7 @@ def check_assistant_weights(config: Mapping[str, Any], tensors: Tensors) -> Iter
         }
     seen = {
         re.sub(r"^.*?(?=layers\.\d|(?:pre|post)_projection\.)", "", name): shape
-        for name, (_, shape) in tensors.items()
+        for name, (_dtype, shape) in tensors.items()
     }
     if missing := [name for name in expected if name not in seen]:
         yield Problem("draft weights", f"{len(expected)} linear weights", _missing(missing), MISFIT)

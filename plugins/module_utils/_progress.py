@@ -39,14 +39,14 @@ class Progress:
         self._last_text = ""
         self._last_time = float("-inf")
         if self._path:
-            self._append("")
+            self._append(self._path, "")
 
     @classmethod
     def from_environment(cls, lease: float = LEASE) -> Progress:
         """The file that the action plugin named, with its lease watched; silent when there is none."""
         progress = cls(os.environ.get(ENVIRONMENT))
         if progress._path:
-            threading.Thread(target=progress._watch, args=(lease,), daemon=True).start()
+            threading.Thread(target=progress._watch, args=(progress._path, lease), daemon=True).start()
         return progress
 
     def say(self, text: str, every: float = 0.0) -> None:
@@ -57,15 +57,15 @@ class Progress:
             if not self._path or not text or text == self._last_text or now - self._last_time < every:
                 return
             self._last_text, self._last_time = text, now
-            self._append(text + "\n")
+            self._append(self._path, text + "\n")
 
-    def _append(self, data: str) -> None:
-        assert self._path
+    @staticmethod
+    def _append(path: Path, data: str) -> None:
         try:
             # O_APPEND and one write: a reader never sees half a line of ours between two of another thread.
             # Without O_CREAT after the start: a file that was removed means "stop", not "start again".
             flags = os.O_WRONLY | os.O_APPEND | (0 if data else os.O_CREAT)
-            descriptor = os.open(self._path, flags, 0o600)
+            descriptor = os.open(path, flags, 0o600)
             try:
                 os.write(descriptor, data.encode("utf-8", "replace"))
             finally:
@@ -73,18 +73,17 @@ class Progress:
         except OSError:
             pass  # Progress is a courtesy: a full disk must not fail the work it describes.
 
-    def _watch(self, lease: float) -> None:
-        assert self._path
+    def _watch(self, path: Path, lease: float) -> None:
         seen, since = -1, self._clock()
         while True:
             try:
-                polled = self._path.stat().st_atime_ns
+                polled = path.stat().st_atime_ns
             except OSError:
                 break
             if polled != seen:
                 seen, since = polled, self._clock()
             elif self._clock() - since > lease:
-                self._path.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
                 break
             time.sleep(min(2.0, lease / 4))
         # async_wrapper gave the module a process group of its own: this takes its children along.

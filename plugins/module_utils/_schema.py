@@ -23,7 +23,7 @@ except ImportError:  # only a module that runs without ansible-core's own Python
 else:
     HAS_YAML = True
 
-Path = tuple[str | int, ...]
+Path = tuple["str | int", ...]
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,9 @@ def _trap(kind: str, text: str) -> str | None:
         return f"YAML reads {text} as a date; write '{text}' in quotes"
     if kind == "int" and not re.fullmatch(r"[-+]?(0|[1-9][0-9]*)", text):
         return f"YAML reads {text} as the number {_integer(text)}; write it plainly, or '{text}' in quotes"
-    if kind == "float" and not re.fullmatch(r"[-+]?[0-9]*\.?[0-9]+([eE][-+]?[0-9]+)?|[-+]?[0-9]+\.", text):
+    if kind == "float" and not re.fullmatch(
+        r"[-+]?([0-9]+(\.[0-9]+)?|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?[0-9]+\.", text
+    ):
         return f"YAML reads {text} as a number of its own kind; write it plainly, or '{text}' in quotes"
     if kind not in ("bool", "int", "float"):
         return (

@@ -91,7 +91,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-keys:
+changed_keys:
   description: Top-level keys of the file that changed.
   returned: success
   type: list
@@ -258,7 +258,7 @@ def main() -> None:
     wanted_text = _daemon.render(after, like=text) if plan.changed else text
     result: dict[str, Any] = {
         "changed": bool(plan.changed) or plan.action != "none",
-        "keys": plan.changed,
+        "changed_keys": plan.changed,
         "action": plan.action,
         "because": plan.because,
         "stopped": plan.stops,

@@ -290,8 +290,7 @@ def build(module: AnsibleModule, wanted: _build.Source, context: Path, say: Any)
             f"expected the engine's client docker on the host, seen {error.strerror}; install it"
         ) from None
     with process, path.open("w") as file:
-        assert process.stdout
-        for line in process.stdout:
+        for line in process.stdout or ():
             file.write(line)
             log.feed(line)
             now = time.monotonic()
@@ -305,7 +304,7 @@ def build(module: AnsibleModule, wanted: _build.Source, context: Path, say: Any)
 
 def push(client: Any, identity: str, name: str, auth: dict[str, str] | None, say: Any) -> str:
     """The digest under which the registry has it. On this host the name is gone afterwards."""
-    repository, _, tag = name.rpartition(":")
+    repository, _sep, tag = name.rpartition(":")
     progress, last = _push.Push(), time.monotonic()
     client.images.get(identity).tag(repository, tag)
     try:

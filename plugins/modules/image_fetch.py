@@ -187,6 +187,7 @@ def run(module: AnsibleModule) -> _image_store.Report | None:
     store = _image_store.ImageStore(
         params["storage"],
         reference,
+        reference.digest,
         params["architecture"] or _oci.ARCHITECTURES.get(machine, machine),
         reserve=params["disk_reserve"] * MIB,
         retries=params["retries"],

@@ -43,7 +43,7 @@ EXAMPLES = r"""
 - name: Record what serves
   sparkfleet.vllm.serve_state:
     path: /var/lib/sparkfleet/state.json
-    serving: "{{ __vllm_serve_wanted }}"
+    serving: "{{ spark_candidate.serving }}"
     evidence: {drafts: 236, acceptance_rate: 0.69}
 """
 

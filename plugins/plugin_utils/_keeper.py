@@ -109,7 +109,7 @@ def keep(watch: Watch, renew: Errand, release: Errand, reset: Callable[[], None]
         if answer == LOST:
             return
         wait = every if answer == DONE else min(every, RETRY)
-    for _ in range(FAREWELL):
+    for _again in range(FAREWELL):
         answer = _attempt(release, reset if answer == FAILED else None, None)
         if answer != FAILED:
             return

@@ -117,7 +117,7 @@ class Job:
         self._printed = 0
         self._parent = folder.rpartition("/")[0]
         self.said = self._shell.join_path(folder, "said")
-        home, _, rest = folder.partition("/")
+        home, _sep, rest = folder.partition("/")
         # A tilde that is quoted is none, and one that is not would let the rest be split.
         self._folder = f'"$HOME"/{self._quote(rest)}' if home == "~" else self._quote(folder)
 
@@ -291,10 +291,10 @@ def parse_poll(stdout: str) -> Answer:
     """Only whole lines count. A terminal may sit between (ssh -tt), so lines are counted, not bytes, and a carriage
     return is no part of them.
     """
-    _, found, rest = stdout.replace("\r\n", "\n").partition(_JOB)
+    _before, found, rest = stdout.replace("\r\n", "\n").partition(_JOB)
     state, newline, rest = rest.partition("\n")
-    name, _, code = state.strip().partition(" ")
-    text, _, printed = rest.partition(_OUTPUT)
+    name, _sep, code = state.strip().partition(" ")
+    text, _sep, printed = rest.partition(_OUTPUT)
     output, whole, error = printed.partition(_ERROR)
     if not found or not newline or (name == "ended" and not whole):
         return Answer()

@@ -19,15 +19,15 @@ PLAY = f"""
 - hosts: all
   gather_facts: false
   tasks:
-    - include_tasks: {ROOT}/roles/rollout/tasks/lock.yml
+    - include_tasks: {ROOT}/roles/run_lock/tasks/main.yml
     - name: Touch the host
-      command: touch "{{{{ rollout_state_dir }}}}/touched-by-{{{{ who }}}}"
+      command: touch "{{{{ run_lock_state_dir }}}}/touched-by-{{{{ who }}}}"
 - hosts: all
   gather_facts: false
   tasks:
-    - sparkfleet.vllm.run_lock: {{state_dir: "{{{{ rollout_state_dir }}}}"}}
+    - sparkfleet.vllm.run_lock: {{state_dir: "{{{{ run_lock_state_dir }}}}"}}
     - name: Work
-      shell: touch "{{{{ rollout_state_dir }}}}/works"; until [ -e "{{{{ go }}}}" ]; do sleep 0.1; done
+      shell: touch "{{{{ run_lock_state_dir }}}}/works"; until [ -e "{{{{ go }}}}" ]; do sleep 0.1; done
 """
 
 
@@ -66,7 +66,7 @@ class Fleet:
         ssh.chmod(0o755)
         hosts["spark-off"] = {"ansible_host": "192.0.2.1", "ansible_ssh_executable": str(ssh)}
         shared = {
-            "rollout_state_dir": f"{folder}/{{{{ inventory_hostname }}}}",
+            "run_lock_state_dir": f"{folder}/{{{{ inventory_hostname }}}}",
             "ansible_python_interpreter": sys.executable,
             "go": str(self.go),
         }
@@ -199,8 +199,8 @@ def test_a_run_of_another_controller_is_judged_by_its_lease(fleet):
 def test_it_gives_signs_of_life_and_leaves_a_lock_that_is_no_longer_its_own(fleet):
     fleet.playbook.write_text(
         "- hosts: all\n  gather_facts: false\n  tasks:\n"
-        '    - sparkfleet.vllm.run_lock: {state_dir: "{{ rollout_state_dir }}", lease: 2}\n'
-        '    - shell: touch "{{ rollout_state_dir }}/works"; until [ -e "{{ go }}" ]; do sleep 0.1; done\n'
+        '    - sparkfleet.vllm.run_lock: {state_dir: "{{ run_lock_state_dir }}", lease: 2}\n'
+        '    - shell: touch "{{ run_lock_state_dir }}/works"; until [ -e "{{ go }}" ]; do sleep 0.1; done\n'
     )
     first = fleet.at_work("first", "--limit", "spark-a")
     before = fleet.lock().stat().st_mtime
