@@ -26,7 +26,7 @@ import yaml
 from recipe_lab import ROOT
 from rollout_host import RUNNING, Host
 
-BRING = ("recipe", "prerequisites", "model_sync", "image_registry", "patch_pin")
+BRING = ("recipe", "prerequisites", "model_sync", "image_sync", "image_registry", "patch_pin")
 """Roles that find everything in place."""
 MODULES = {
     "community.docker.docker_container": "DockerContainer",
@@ -43,7 +43,8 @@ SERVE: dict[str, Any] = {
     "ansible_become": False,
     "ansible_python_interpreter": sys.executable,
     "vllm_serve_python": sys.executable,
-    "spark_registry": "",
+    "image_registry_config": "/etc/registry.yml",
+    "image_registry_host": "",
     "vllm_serve_recipe": "r",
     "vllm_serve_image": "r/vllm@sha256:" + "1" * 64,
     "vllm_serve_models": {"body": {"path": "/store/body", "mount": "/models/body"}},

@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Job templates of controller/, launched on a host that nothing was deployed on.
+"""Job templates of controller/, launched on a host that is set up and serves nothing.
 
 Each test asks for what it begins with, a lock or a deployment, and leaves the host as it found it or as the project says.
 """
