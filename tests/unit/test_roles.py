@@ -185,8 +185,8 @@ def test_the_readme_of_a_role_begins_with_a_play_that_uses_it(role: str) -> None
 
 def test_ansible_takes_the_plays_of_the_readmes(tmp_path: Path) -> None:
     (tmp_path / "plays.yml").write_text("".join(leading_play(role) for role in ROLES))
-    program = Path(sys.executable).with_name("ansible-playbook")
-    command = [program, "--inventory=localhost,", "--syntax-check", tmp_path / "plays.yml"]
+    program = str(Path(sys.executable).with_name("ansible-playbook"))
+    command = [program, "--inventory=localhost,", "--syntax-check", str(tmp_path / "plays.yml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "duplicate mapping key" not in done.stdout + done.stderr, done.stderr
