@@ -53,8 +53,8 @@ def mended() -> Run:
 
 @pytest.fixture(scope="module")
 def proved(mended: Run) -> Run:
-    """A run that has nothing to do, and is to look again whatever is known."""
-    return site(spark_look_again=True)
+    """A run that has nothing to do, as it turns out."""
+    return site()
 
 
 def test_what_was_edited_by_hand_is_named_and_mended(mended):
@@ -64,12 +64,16 @@ def test_what_was_edited_by_hand_is_named_and_mended(mended):
     assert on(f"systemctl is-enabled {NAME}").strip() == "enabled"
 
 
-def test_a_whole_look_finds_nothing_to_do(proved):
+def test_what_was_mended_is_looked_at_once_more(proved):
     assert looks(proved) and not because(proved) and not changed(proved)
 
 
 @pytest.mark.usefixtures("proved")
 class TestWhereNothingHasChanged:
+    def test_a_whole_look_can_be_had(self):
+        done = site(spark_look_again=True)
+        assert looks(done) and not because(done) and not changed(done)
+
     def test_the_server_is_measured_and_the_host_stays_as_it_is(self):
         before = on(DIGEST)
         done = site()
