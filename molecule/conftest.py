@@ -9,6 +9,7 @@ testinfra connects with an inventory's variables as they are written. Here it ge
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from typing import Any
 import pytest
 
 os.environ.setdefault("ANSIBLE_CONFIG", str(Path(__file__).parents[1] / "ansible.cfg"))
+
+# Where the scenarios' tests find what they share.
+sys.path.insert(0, str(Path(__file__).with_name("lab")))
 
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader

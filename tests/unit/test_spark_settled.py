@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
 from ansible_collections.sparkfleet.vllm.plugins.action import spark_settled as action
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _engine_socket
 from ansible_collections.sparkfleet.vllm.plugins.modules import spark_settled
@@ -213,6 +215,24 @@ def inputs(folder: Path, **variables) -> str:
     - debug: {msg: "INPUTS<{{ seen.inputs }}>"}
 """
     return play(folder, tasks, **variables).partition("INPUTS<")[2].partition(">")[0]
+
+
+@pytest.mark.parametrize(
+    ("variables", "trusted"),
+    [
+        ({}, True),
+        ({"spark_look_again": True}, False),
+        ({"spark_look_again": "yes"}, False),
+        ({"spark_bundle": "/media/bundle"}, False),
+        ({"model_sync_verify": "full"}, False),
+        ({"spark_look_again": False, "spark_bundle": "", "model_sync_verify": "stat"}, True),
+    ],
+)
+def test_a_run_that_is_to_look_closer_trusts_no_record(variables, trusted):
+    """As site.yml says it."""
+    tasks = yaml.safe_load((ROOT / "playbooks/site.yml").read_text())[0]["tasks"]
+    written = next(task["vars"]["settled_trust"] for task in tasks if "settled_trust" in task.get("vars", {}))
+    assert Templar(loader=DataLoader(), variables=variables).template(trust_as_template(written)) is trusted
 
 
 def test_inputs_are_the_values_that_variables_have(tmp_path):

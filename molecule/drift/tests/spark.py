@@ -1,78 +1,68 @@
-"""The host of the scenario: edited as an admin would, compared by the playbook, brought back."""
+"""The host of the scenario: looked at by playbooks, and what they report of it."""
 
 from __future__ import annotations
 
 import json
-import os
-import shlex
+import re
 import subprocess
-import sys
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import testing
+from edits import NAME, Edit, Record
+
 SCENARIO = Path(__file__).parents[1]
-PLAYBOOKS = SCENARIO.parents[1] / "playbooks"
-HOST, NAME, ASIDE = "drifts", "sparkfleet-vllm", "kept"
+HOST = "drifts"
 STATE = "/var/lib/sparkfleet/state.json"
-TARGET = "/usr/local/lib/python3.12/dist-packages/vllm/model_executor/models/gemma4_mtp.py"
-
-
-def docker(*arguments: str, stdin: str | None = None) -> str:
-    done = subprocess.run(["docker", *arguments], input=stdin, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr + done.stdout
-    return done.stdout
+DIGEST = """
+find /srv/sparkfleet /var/lib/sparkfleet /etc /opt/sparkfleet -xdev \\( -type f -o -type l \\) -printf '%p %s %m %T@ %C@\\n' | sort | sha256sum
+docker ps --all --no-trunc --format '{{.ID}} {{.Names}} {{.State}}'
+docker images --digests --no-trunc --format '{{.ID}} {{.Repository}} {{.Tag}} {{.Digest}}'
+docker inspect --format '{{.Image}} {{.State.StartedAt}} {{.RestartCount}} {{json .Config}} {{json .HostConfig}}' $(docker ps --all --quiet)
+"""
+"""Prints all that a look must leave as it is."""
 
 
 def on(script: str) -> str:
     """As root on the host."""
-    return docker(
-        "exec", "--interactive", f"sparkfleet-lab-{HOST}", "bash", "-euo", "pipefail", "-s", stdin=script
-    )
+    return testing.on(HOST, script)
 
 
-def read(path: str) -> str:
-    return on(f"cat {path}")
-
-
-def wait(condition: str, within: float = 60) -> None:
-    """Until a command on the host succeeds."""
-    deadline = time.monotonic() + within
-    while on(f"if {condition}; then echo yes; fi").strip() != "yes":
-        assert time.monotonic() < deadline, f"it never came to that: {condition}"
-        time.sleep(0.2)
-
-
-def serves() -> None:
-    wait("curl -fs http://127.0.0.1:8000/health >/dev/null 2>&1")
+def recorded() -> Record:
+    """What serves and has passed the gate, with the labels of its container."""
+    serving = json.loads(on(f"cat {STATE}"))["current"]["serving"]
+    labels = json.loads(on(f"docker inspect {NAME}"))[0]["Config"]["Labels"]
+    ours = {name: value for name, value in labels.items() if name.startswith("sparkfleet.vllm.")}
+    return {**serving, "labels": ours}
 
 
 # -- runs
 
 
 def playbook(name: str, *options: str, **extra: Any) -> subprocess.CompletedProcess[str]:
-    command = [
-        str(Path(sys.executable).with_name("ansible-playbook")),
-        f"--inventory={SCENARIO / 'inventory'}",
-        f"--extra-vars={json.dumps(extra)}",
-        *options,
-        str(PLAYBOOKS / f"{name}.yml"),
-    ]
-    plain = {"ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | plain, check=False)
+    return testing.play(testing.PLAYBOOKS / f"{name}.yml", SCENARIO / "inventory", *options, **extra)
 
 
 @dataclass(frozen=True)
 class Report:
+    """What a run has written of the host. `output` and `code` are those of the run."""
+
     code: int
     output: str
     page: str
     data: dict[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path, done: subprocess.CompletedProcess[str]) -> Report:
+        output = done.stdout + done.stderr
+        files = {path.name: path.read_text() for path in folder.iterdir()}
+        assert set(files) == {"drift.json", "drift.html"}, output
+        return cls(done.returncode, output, files["drift.html"], json.loads(files["drift.json"]))
 
     @property
     def host(self) -> dict[str, Any]:
@@ -90,70 +80,63 @@ class Report:
 
 def drift(*options: str, **extra: Any) -> Report:
     with tempfile.TemporaryDirectory() as folder:
-        ran = playbook("drift", *options, drift_output=folder, **extra)
-        output = ran.stdout + ran.stderr
-        files = {path.name: path.read_text() for path in Path(folder).iterdir()}
-    assert set(files) == {"drift.json", "drift.html"}, output
-    return Report(ran.returncode, output, files["drift.html"], json.loads(files["drift.json"]))
+        return Report.read(Path(folder), playbook("drift", *options, drift_output=folder, **extra))
 
 
-def expect(report: Report, *expected: tuple[str, ...]) -> None:
-    """Exactly these findings: `subject: kind`, and words that one finding of that kind holds."""
-    assert report.kinds == Counter(name for name, *_ in expected), report.output
-    for name, *words in expected:
-        kind = name.partition(": ")[2]
-        assert report.says(kind, *words), (words, report.host["findings"])
-        assert kind in report.page
-        assert kind in report.output
-    assert report.code == 2, report.output
-
-
-# -- edits
-
-
-def recorded() -> dict[str, Any]:
-    """The container that passed the gate."""
-    return dict(json.loads(read(STATE))["current"]["serving"]["container"])
-
-
-def by_hand(**over: Any) -> str:
-    """`docker run` of the recorded container, with some things otherwise: how somebody would try something out."""
-    spec: dict[str, Any] = recorded() | {"labels": {}, "flags": [], "restart": "on-failure:3"} | over
-    words = ["docker", "run", "--detach", f"--name={spec['name']}", "--gpus=all"]
-    words += [f"--env={name}={value}" for name, value in spec["env"].items()]
-    words += [f"--volume={volume}" for volume in spec["volumes"]]
-    words += [f"--publish={port}" for port in spec["published_ports"]]
-    words += [f"--label={name}={value}" for name, value in spec["labels"].items()]
-    words += [f"--ipc={spec['ipc_mode']}", f"--shm-size={spec['shm_size']}", "--cap-drop=ALL"]
-    words += [
-        "--security-opt=no-new-privileges",
-        f"--restart={spec['restart']}",
+def one_by_one(edits: Iterable[Edit]) -> dict[str, Report]:
+    """The report of each edit, all of them made and undone in one run."""
+    record, listed = recorded(), list(edits)
+    told = [
+        {
+            "name": edit.name,
+            "do": edit.do(record),
+            "undo": edit.undo(record),
+            "roles": edit.roles,
+            "arguments": edit.arguments,
+        }
+        for edit in listed
     ]
-    return shlex.join([*words, *spec["flags"], spec["image"], *spec["command"]])
-
-
-def labels() -> dict[str, str]:
-    """Those of the container that was put aside."""
-    seen = json.loads(on(f"docker inspect {ASIDE}"))[0]["Config"]["Labels"]
-    return {name: value for name, value in seen.items() if name.startswith("sparkfleet.vllm.")}
-
-
-def put_aside() -> None:
-    on(f"docker stop --time 5 {NAME}; docker rename {NAME} {ASIDE}")
-
-
-def bring_back() -> None:
-    on(f"docker rm --force {NAME} || true; docker rename {ASIDE} {NAME}; docker start {NAME}")
-    serves()
+    with tempfile.TemporaryDirectory() as folder:
+        done = testing.play(
+            SCENARIO / "edits.yml", SCENARIO / "inventory", drift_edits=told, drift_output=folder
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return {edit.name: Report.read(Path(folder) / edit.name, done) for edit in listed}
 
 
 @contextmanager
-def instead(change: Callable[[dict[str, Any]], Mapping[str, Any]] = lambda spec: {}) -> Iterator[None]:
-    """A server that was started by hand, in place of the one that was put aside."""
-    spec = recorded()
-    on(by_hand(**{"labels": labels(), **change(spec)}))
+def side_by_side(edits: Iterable[Edit]) -> Iterator[list[tuple[str, ...]]]:
+    """A host with all of these edits at once. Gives what is to be found."""
+    record, listed = recorded(), list(edits)
+    undo = [edit.undo(record) for edit in reversed(listed)]
     try:
-        serves()
-        yield
+        on("\n".join(edit.do(record) for edit in listed))
+        yield [finding for edit in listed for finding in edit.findings]
     finally:
-        on(f"docker rm --force {NAME}")
+        on("\n".join(undo))
+
+
+def because(done: subprocess.CompletedProcess[str]) -> set[str]:
+    """The parts that a run of site.yml found to be otherwise, and looked at everything for."""
+    said = re.search(rf"^{HOST}: to be looked at, because of (.+)$", done.stdout, re.MULTILINE)
+    return set(said[1].split(", ")) if said else set()
+
+
+# -- what is expected
+
+
+def clean(report: Report) -> None:
+    assert not report.host["findings"] and not report.host["unknown"], report.host
+    assert report.host["verdict"] == "clean"
+    assert set(report.host["subjects"].values()) == {"ok"}
+
+
+def expect(report: Report, expected: Iterable[tuple[str, ...]]) -> None:
+    """Exactly these findings: `subject: kind`, and words that one finding of that kind holds."""
+    named = list(expected)
+    assert report.kinds == Counter(name for name, *_ in named), report.output
+    for name, *words in named:
+        kind = name.partition(": ")[2]
+        assert report.says(kind, *words), (name, words, report.host["findings"])
+        assert kind in report.page
+        assert kind in report.output
