@@ -124,7 +124,7 @@ unit: venv
 touches := ansible-(playbook|doc|galaxy|inventory)|^(from|import) ansible[. ]|plugins\.(action|filter|modules|plugin_utils)
 # What the newest environment lacks.
 only_here := execution_environment changelog
-TESTS ?= $(filter-out $(only_here:%=tests/unit/test_%.py),$(shell grep -lE '$(touches)' tests/unit/test_*.py))
+TESTS ?= $(filter-out $(only_here:%=tests/unit/release/test_%.py),$(shell grep -rlE --include='test_*.py' '$(touches)' tests/unit))
 matrix: .matrix-newest .matrix-next
 	tools/sanity.sh .cache/newest/bin $(SANITY)
 .matrix-newest: .newest
@@ -188,11 +188,11 @@ bench-noop:
 	@python $(lab)/bench/bench_noop.py
 
 docs: venv
-	python tests/unit/playbook_lab.py >docs/playbooks.md
+	python tools/playbook_pages.py >docs/playbooks.md
 	python docs/site/build.py
 
 changelog: venv
-	python tests/unit/changelog_lab.py >CHANGELOG.md
+	python tools/changelog.py >CHANGELOG.md
 
 clean:
 	rm -rf .venv .cache/newest .cache/next .mypy_cache .ruff_cache .pytest_cache .ansible .cache/ansible .cache/collections .cache/docs .cache/pre-commit .cache/sanity

@@ -10,9 +10,11 @@ import re
 from typing import Any, ClassVar
 
 from ansible.errors import AnsibleActionFail
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _bench_page, _bench_report, _table
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._tune import MEASURED
-from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._report import Report, hosts, now, said, write
+
+from ..plugin_utils.bench import page, report
+from ..plugin_utils.bench.statistics import MEASURED
+from ..plugin_utils.report import table as tables
+from ..plugin_utils.report.base import Report, hosts, now, said, write
 
 
 class ActionModule(Report):
@@ -32,11 +34,11 @@ class ActionModule(Report):
             host: {"sweep": known.get("spark_sweep"), "failure": said(failure)}
             for host, known, failure in hosts(variables)
         }
-        made = _bench_report.report(looks, made=now())
+        made = report.report(looks, made=now())
         contents = {
             f"{name}.json": json.dumps(made, indent=2, ensure_ascii=False) + "\n",
-            f"{name}.md": _bench_report.markdown(made),
-            f"{name}.html": _bench_page.render(made),
+            f"{name}.md": report.markdown(made),
+            f"{name}.html": page.render(made),
         }
         files = write(options["directory"], contents, do="name another one")
         return [*_lines(made), f"written: {', '.join(files)}"], {"report": made, "files": files}
@@ -45,15 +47,15 @@ class ActionModule(Report):
 def _lines(made: dict[str, Any]) -> list[str]:
     lines = []
     for name, host in made["hosts"].items():
-        lines.append(f"{name}: {_bench_report.outcome(host)}")
+        lines.append(f"{name}: {report.outcome(host)}")
         if host["sweep"]:
             lines += [
                 ": ".join((f"  {what} {state}", because))
-                for what, state, because in _bench_report.reasons(host["sweep"])
+                for what, state, because in report.reasons(host["sweep"])
             ]
         for load in host["loads"]:
-            rows = [_bench_report.cells(row) for row in load["rows"] if row["state"] == MEASURED]
-            table = _table.render(rows, _bench_report.COLUMNS)
-            lines += ["", f"{name}, {_bench_report.streams(load['concurrency'])}", *table]
+            rows = [report.cells(row) for row in load["rows"] if row["state"] == MEASURED]
+            table = tables.render(rows, report.COLUMNS)
+            lines += ["", f"{name}, {report.streams(load['concurrency'])}", *table]
         lines.append("")
     return lines

@@ -14,9 +14,14 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.sparkfleet.vllm.plugins.action import recipe_load
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _bundle, _file, _lock, _raw, _recipe
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._store import patch_path
+
+from ..module_utils._bundle import layout
+from ..module_utils._common import files
+from ..module_utils._common.paths import patch_path
+from ..module_utils._recipe import lock as locks
+from ..module_utils._recipe import raw_file
+from ..module_utils._recipe import recipe as recipes
+from . import recipe_load
 
 
 @dataclass(frozen=True)
@@ -72,15 +77,15 @@ def check(texts: Mapping[str, str], name: str, host: str) -> Contents:
     :raises AnsibleActionFail: recipe, lock and patches of the bundle do not fit together
     """
     held = {path: base64.b64decode(text) for path, text in texts.items()}
-    recipe_text, lock_text = held[_bundle.RECIPE], held[_bundle.LOCK]
+    recipe_text, lock_text = held[layout.RECIPE], held[layout.LOCK]
     cure = "Copy the bundle again, or make it again: ansible-playbook sparkfleet.vllm.bundle"
-    recipe, problems = _recipe.parse(recipe_text.decode(errors="replace"), f"{name}.yml")
-    lock, more = _lock.parse(lock_text.decode(errors="replace"), f"{host}:{_bundle.LOCK}")
+    recipe, problems = recipes.parse(recipe_text.decode(errors="replace"), f"{name}.yml")
+    lock, more = locks.parse(lock_text.decode(errors="replace"), f"{host}:{layout.LOCK}")
     if problems or more:
         raise recipe_load.failure(f"the bundle on {host} is not valid", [*problems, *more], cure)
-    if differences := _lock.against(recipe, lock):
+    if differences := locks.against(recipe, lock):
         raise AnsibleActionFail(
-            _lock.outdated(f"{host}:{_bundle.RECIPE}", f"{host}:{_bundle.LOCK}", differences)
+            locks.outdated(f"{host}:{layout.RECIPE}", f"{host}:{layout.LOCK}", differences)
         )
     patches = {}
     for patch in lock["patches"]:
@@ -124,7 +129,7 @@ def held_recipe(asked: str, contents: Contents, home: Path | None, bases: list[P
 
 def refuse_other_lock(path: Path, contents: Contents) -> None:
     """:raises AnsibleActionFail: the lock there is not the bundle's"""
-    lock, problems = _lock.parse(recipe_load.read(path), recipe_load.shown(path))
+    lock, problems = locks.parse(recipe_load.read(path), recipe_load.shown(path))
     if problems:
         raise recipe_load.failure(
             f"the lock of recipe '{contents.recipe['name']}' is not valid",
@@ -132,7 +137,7 @@ def refuse_other_lock(path: Path, contents: Contents) -> None:
             "Take it from version control",
         )
     if lock != contents.lock:
-        sides = _lock.diff(lock, contents.lock)
+        sides = locks.diff(lock, contents.lock)
         raise AnsibleActionFail(
             f"{recipe_load.shown(path)}: expected the lock that the bundle was made of, seen another.\nhere:\n"
             f"{sides['before']}in the bundle:\n{sides['after']}"
@@ -199,15 +204,15 @@ class ActionModule(ActionBase):
 
         lock_dir = arguments["lock_dir"]
         if self._task.check_mode and writes:
-            _file.write(aside / f"{name}.yml", contents.recipe_text)
-            _file.write(aside / f"{name}.lock.yml", contents.lock_text)
+            files.write(aside / f"{name}.yml", contents.recipe_text)
+            files.write(aside / f"{name}.lock.yml", contents.lock_text)
             loaded, lock_dir = str(aside / f"{name}.yml"), str(aside)
         else:
             for target, content in writes.items():
-                _file.write(target, content)
+                files.write(target, content)
         for (sha256, patch), content in contents.patches.items():
-            if _raw.cached(str(cache), sha256, patch) is None:
-                _raw.keep(str(cache), patch, content)
+            if raw_file.cached(str(cache), sha256, patch) is None:
+                raw_file.keep(str(cache), patch, content)
         written = [recipe_load.shown(target) for target in writes]
         return {
             "changed": bool(writes),

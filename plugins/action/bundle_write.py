@@ -12,11 +12,13 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.utils.vars import merge_hash
-from ansible_collections.sparkfleet.vllm.plugins.action import recipe_load
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _bundle, _lock
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._store import patch_path
-from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._progress import run_with_progress
-from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._under_lock import UnderLock
+
+from ..module_utils._bundle import layout
+from ..module_utils._common.paths import patch_path
+from ..module_utils._recipe import lock as locks
+from ..plugin_utils.background import run_with_progress
+from ..plugin_utils.under_lock import UnderLock
+from . import recipe_load
 
 TIMEOUT = 14400
 
@@ -29,10 +31,10 @@ def texts(arguments: Mapping[str, Any], inventory: Path | None = None) -> dict[s
     """
     lock = arguments["lock"]
     # Where the bundle is used, nothing is there that the recipe might extend.
-    found = {_bundle.RECIPE: recipe_load.whole_text(Path(arguments["recipe_path"]), inventory).encode()}
+    found = {layout.RECIPE: recipe_load.whole_text(Path(arguments["recipe_path"]), inventory).encode()}
     path = Path(arguments["lock_path"])
     # In check mode a lock of first use is not written: this is what would be in it.
-    found[_bundle.LOCK] = path.read_bytes() if path.exists() else _lock.render(plain(lock)).encode()
+    found[layout.LOCK] = path.read_bytes() if path.exists() else locks.render(plain(lock)).encode()
     for patch in lock["patches"]:
         found[patch_path("", patch["sha256"], patch["name"])] = Path(patch["src"]).expanduser().read_bytes()
     return found
@@ -40,7 +42,7 @@ def texts(arguments: Mapping[str, Any], inventory: Path | None = None) -> dict[s
 
 def plain(lock: Mapping[str, Any]) -> dict[str, Any]:
     """The lock as its file holds it: without what its patches carry at run time."""
-    (patch_keys,) = (key.keys for key in _lock.SCHEMA if key.name == "patches")
+    (patch_keys,) = (key.keys for key in locks.SCHEMA if key.name == "patches")
     names = [key.name for key in patch_keys]
     return {**lock, "patches": [{name: patch[name] for name in names} for patch in lock["patches"]]}
 

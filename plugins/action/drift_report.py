@@ -9,16 +9,9 @@ import json
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _drift_page, _drift_report, _table
-from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._report import (
-    UNREACHABLE,
-    Report,
-    handed_on,
-    hosts,
-    now,
-    said,
-    write,
-)
+from ..plugin_utils.drift import page, report
+from ..plugin_utils.report import table as tables
+from ..plugin_utils.report.base import UNREACHABLE, Report, handed_on, hosts, now, said, write
 
 
 class ActionModule(Report):
@@ -28,7 +21,7 @@ class ActionModule(Report):
     }
 
     def make(self, options: dict[str, Any], variables: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
-        made = _drift_report.report(
+        made = report.report(
             {host: _look(known, failure) for host, known, failure in hosts(variables)},
             variables.get("recipe_lock") or {},
             made=now(),
@@ -37,10 +30,10 @@ class ActionModule(Report):
         )
         contents = {
             "drift.json": json.dumps(made, indent=2, ensure_ascii=False) + "\n",
-            "drift.html": _drift_page.render(made),
+            "drift.html": page.render(made),
         }
         files = write(options["directory"], contents, do="set drift_output")
-        refusals = {name: _drift_report.refusal(host) for name, host in made["hosts"].items()}
+        refusals = {name: report.refusal(host) for name, host in made["hosts"].items()}
         refused = {name: text for name, text in refusals.items() if text}
         returned = {"report": made, "files": files, "refused": refused}
         return _lines(made, files), returned | handed_on(drifted=list(refused))
@@ -55,6 +48,6 @@ def _look(known: Any, failure: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _lines(made: dict[str, Any], files: list[str]) -> list[str]:
-    table = _drift_report.wrapped(_drift_report.rows(made))
-    lines = [*_table.render(table, _drift_report.COLUMNS), ""] if table else []
-    return [*lines, _drift_report.summary(made), f"written: {', '.join(files)}"]
+    table = report.wrapped(report.rows(made))
+    lines = [*tables.render(table, report.COLUMNS), ""] if table else []
+    return [*lines, report.summary(made), f"written: {', '.join(files)}"]

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _table
-from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._report import Report, handed_on, hosts
+from ..plugin_utils.report import table
+from ..plugin_utils.report.base import Report, handed_on, hosts
 
 
 class ActionModule(Report):
     def make(self, options: dict[str, Any], variables: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
         rows = [
-            _table.row(host, **_table.known(known) | {"failure": failure})
+            table.row(host, **table.known(known) | {"failure": failure})
             for host, known, failure in hosts(variables)
         ]
-        passed = [row["host"] for row in rows if row["verdict"] == _table.PASS]
-        failed = [row["host"] for row in rows if row["verdict"] != _table.PASS]
-        return _table.render(rows), {"rows": rows} | handed_on(passed=passed, failed=failed)
+        passed = [row["host"] for row in rows if row["verdict"] == table.PASS]
+        failed = [row["host"] for row in rows if row["verdict"] != table.PASS]
+        return table.render(rows), {"rows": rows} | handed_on(passed=passed, failed=failed)

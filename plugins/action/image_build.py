@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._settled import LookThenRun
+from ..plugin_utils.look_then_run import LookThenRun
 
 
 class ActionModule(LookThenRun):

@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._image_plan import plan
+
+from ..plugin_utils.image_plan import plan
 
 
 class ActionModule(ActionBase):

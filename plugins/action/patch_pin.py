@@ -9,8 +9,8 @@ import base64
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._patch import PatchError, check_content
-from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._under_lock import UnderLock
+from ..module_utils._serve.patch import PatchError, check_content
+from ..plugin_utils.under_lock import UnderLock
 
 
 class ActionModule(UnderLock):

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _prune, _table
-from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._report import Report, hosts
+from ..module_utils._prune import references
+from ..plugin_utils.report import table
+from ..plugin_utils.report.base import Report, hosts
 
 
 class ActionModule(Report):
@@ -17,5 +18,5 @@ class ActionModule(Report):
         for host, known, failure in hosts(variables):
             # A host that failed says in its failure how far it got.
             pruned = known.get("spark_pruned") or (failure if failure and "things" in failure else {})
-            rows += _prune.rows(host, pruned, failure, self._task.check_mode)
-        return _table.render(rows, _prune.COLUMNS), {"rows": rows}
+            rows += references.rows(host, pruned, failure, self._task.check_mode)
+        return table.render(rows, references.COLUMNS), {"rows": rows}

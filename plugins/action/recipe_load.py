@@ -14,8 +14,11 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _lock, _recipe, _schema
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._schema import Problem
+
+from ..module_utils._recipe import lock as locks
+from ..module_utils._recipe import recipe as recipes
+from ..module_utils._recipe import schema
+from ..module_utils._recipe.schema import Problem
 
 SHIPPED = Path(__file__).resolve().parents[2] / "recipes"
 ENDINGS = (".yml", ".yaml")
@@ -102,7 +105,7 @@ def load(path: Path, inventory: Path | None) -> dict[str, Any]:
         extended = by_name(name, inventory)
         return read(extended), shown(extended)
 
-    recipe, problems = _recipe.parse(
+    recipe, problems = recipes.parse(
         read(path), shown(path), base, warn=lambda unknown: Display().warning(str(unknown))
     )
     if problems:
@@ -116,9 +119,9 @@ def whole_text(path: Path, inventory: Path | None) -> str:
     :raises AnsibleActionFail: the recipe is not valid
     """
     text, recipe = read(path), load(path, inventory)
-    if "extends" not in _schema.load(text, shown(path)).data:
+    if "extends" not in schema.load(text, shown(path)).data:
         return text
-    return f"---\n# Made of {path.name} and all that it extends.\n{_schema.dump(recipe)}"
+    return f"---\n# Made of {path.name} and all that it extends.\n{schema.dump(recipe)}"
 
 
 def home(variables: Mapping[str, Any]) -> Path | None:
@@ -196,14 +199,14 @@ class ActionModule(ActionBase):
     def _lock(recipe: dict[str, Any], path: Path, lock_path: Path) -> dict[str, Any]:
         if not lock_path.exists():
             return {}
-        lock, problems = _lock.parse(read(lock_path), shown(lock_path))
+        lock, problems = locks.parse(read(lock_path), shown(lock_path))
         if problems:
             raise failure(
                 f"the lock of recipe '{recipe['name']}' is not valid",
                 problems,
                 "Take the file from your version control, or make it anew: ansible-playbook sparkfleet.vllm.lock",
             )
-        differences = _lock.against(recipe, lock)
+        differences = locks.against(recipe, lock)
         if differences:
-            raise AnsibleActionFail(_lock.outdated(shown(path), shown(lock_path), differences))
+            raise AnsibleActionFail(locks.outdated(shown(path), shown(lock_path), differences))
         return lock

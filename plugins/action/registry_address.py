@@ -11,7 +11,8 @@ from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
-from ansible_collections.sparkfleet.vllm.plugins.plugin_utils import _registry_address
+
+from ..plugin_utils import registry_address
 
 
 class ActionModule(ActionBase):
@@ -37,11 +38,11 @@ class ActionModule(ActionBase):
         met_at = (
             variables["hostvars"][host].get("ansible_host", host) if host in variables["hostvars"] else host
         )
-        return result | {"url": _registry_address.url(**options, facts=facts, met_at=met_at)}
+        return result | {"url": registry_address.url(**options, facts=facts, met_at=met_at)}
 
     def _facts(self, interface: str, variables: dict[str, Any]) -> dict[str, Any]:
         """None of a host that does not answer: the fleet then does without its registry."""
-        asked = {"gather_subset": ["!all", "!min", "network"], "filter": [_registry_address.fact(interface)]}
+        asked = {"gather_subset": ["!all", "!min", "network"], "filter": [registry_address.fact(interface)]}
         try:
             answer = self._execute_module("ansible.builtin.setup", asked, task_vars=variables)
         except AnsibleConnectionFailure:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _rollout
+
+from ..plugin_utils.serving import rollout
 
 
 class ActionModule(ActionBase):
@@ -23,4 +24,4 @@ class ActionModule(ActionBase):
             argument_spec={"earlier": {"type": "list", "elements": "str", "required": True}}
         )
         variables = task_vars or {}
-        return result | {"blocking": _rollout.blocking(variables["hostvars"], options["earlier"])}
+        return result | {"blocking": rollout.blocking(variables["hostvars"], options["earlier"])}

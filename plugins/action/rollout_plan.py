@@ -9,7 +9,8 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _rollout
+
+from ..plugin_utils.serving import rollout
 
 
 class ActionModule(ActionBase):
@@ -25,7 +26,7 @@ class ActionModule(ActionBase):
         )
         variables = task_vars or {}
         try:
-            batches = _rollout.plan(variables["hostvars"], variables["ansible_play_hosts"], options["sizes"])
-        except _rollout.BatchError as error:
+            batches = rollout.plan(variables["hostvars"], variables["ansible_play_hosts"], options["sizes"])
+        except rollout.BatchError as error:
             raise AnsibleActionFail(str(error)) from error
         return result | {"batches": batches, "said": [batch["said"] for batch in batches]}

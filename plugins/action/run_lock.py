@@ -11,10 +11,11 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _run_lock
-from ansible_collections.sparkfleet.vllm.plugins.plugin_utils import _controller, _keeper
-from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._progress import label
-from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._under_lock import FACT, lock_of_this_run
+
+from ..module_utils._host import run_lock
+from ..plugin_utils import keeper, this_run
+from ..plugin_utils.background import label
+from ..plugin_utils.under_lock import FACT, lock_of_this_run
 
 MODULE = "sparkfleet.vllm.run_lock"
 OURS, LOST = "sparkfleet-lock:ours", "sparkfleet-lock:lost"
@@ -31,17 +32,17 @@ _UNDER_LOCK = (
 def ended(answer: Mapping[str, Any], run: Mapping[str, Any]) -> bool:
     """Whether the run that holds the lock ran on this controller and is no more."""
     held = answer.get("held")
-    if not held or not _run_lock.same_controller(held, run):
+    if not held or not run_lock.same_controller(held, run):
         return False
-    alive = _controller.lives(held["pid"], str(held.get("started")))
+    alive = this_run.lives(held["pid"], str(held.get("started")))
     return not alive if alive is not None else answer["age"] > held["lease"]
 
 
 def reading(stdout: str) -> int:
     """What the answer of a host means to the keeper. Noise of a login shell is no answer."""
     if OURS in stdout:
-        return _keeper.DONE
-    return _keeper.LOST if LOST in stdout else _keeper.FAILED
+        return keeper.DONE
+    return keeper.LOST if LOST in stdout else keeper.FAILED
 
 
 class ActionModule(ActionBase):
@@ -54,7 +55,7 @@ class ActionModule(ActionBase):
         nothing = {"changed": False, "refused": False, "fresh": False, "taken_over": ""}
         if state == "held" and (not had or self._task.check_mode):
             return result | nothing
-        run = _controller.this_run(task_vars or {})
+        run = this_run.this_run(task_vars or {})
         arguments = {**self._task.args, "run": run, "dead": ""}
         if had and state != "released" and not self._task.check_mode:
             # What was lost is not taken once more: another run may have been here.
@@ -70,11 +71,11 @@ class ActionModule(ActionBase):
         if state != "held" and not answer.get("failed") and not self._task.check_mode:
             lock = {"run": run["id"], "directory": self._task.args["state_dir"]}
             answer["ansible_facts"] = {FACT: lock if state == "taken" else {}}
-        return result | answer | {"lasting": _controller.lasting()}
+        return result | answer | {"lasting": this_run.lasting()}
 
     def _keep(self, run: Mapping[str, Any]) -> None:
-        lease = float(self._task.args.get("lease") or _run_lock.LEASE)
-        _keeper.hold(
+        lease = float(self._task.args.get("lease") or run_lock.LEASE)
+        keeper.hold(
             run["pid"],
             run["started"],
             renew=partial(self._ask, 'touch "$2"', run["id"]),
@@ -86,7 +87,7 @@ class ActionModule(ActionBase):
     def _ask(self, do: str, run: str) -> int:
         shell = self._connection._shell
         directory = self._task.args["state_dir"]
-        guard, path = (shell.join_path(directory, name) for name in (_run_lock.GUARD, _run_lock.FILE))
+        guard, path = (shell.join_path(directory, name) for name in (run_lock.GUARD, run_lock.FILE))
         script = _UNDER_LOCK.format(do=do)
         words = ["flock", "-w", "10", guard, "sh", "-c", script, "sh", run, path]
         command = " ".join(shell.quote(word) for word in words)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _spec_diff
+
+from ..plugin_utils.serving import diff
 
 
 class ActionModule(ActionBase):
@@ -34,8 +35,8 @@ class ActionModule(ActionBase):
         sides = options["compared"]["diff"]
         was, wanted = sides.get("before") or {}, sides.get("after") or {}
         if was.get("exists") is False and options["container"]:
-            was, wanted = {}, _spec_diff.whole(options["container"])
-        before, after = _spec_diff.lines(was, wanted)
+            was, wanted = {}, diff.whole(options["container"])
+        before, after = diff.lines(was, wanted)
         host = (task_vars or {}).get("inventory_hostname", "")
         return result | {
             "changed": bool(before or after),

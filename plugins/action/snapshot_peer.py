@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible.utils.display import Display
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._sync_report import pace
-from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._progress import label, polls
-from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._under_lock import UnderLock
+
+from ..plugin_utils.background import label, polls
+from ..plugin_utils.sync.report import pace
+from ..plugin_utils.under_lock import UnderLock
 
 MODULE = "sparkfleet.vllm.snapshot_peer"
 TIMEOUT, IDLE = 14400, 180

@@ -9,11 +9,8 @@ import traceback
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.host.judge import (
-    RequirementError,
-    VersionError,
-    judge,
-)
+
+from ..plugin_utils.host.judge import RequirementError, VersionError, judge
 
 
 class ActionModule(ActionBase):

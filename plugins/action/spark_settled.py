@@ -12,9 +12,10 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.utils.display import Display
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._fingerprint import digest
-from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._progress import label
-from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._under_lock import UnderLock
+
+from ..module_utils._host.unchanged import digest
+from ..plugin_utils.background import label
+from ..plugin_utils.under_lock import UnderLock
 
 COLLECTION = Path(__file__).resolve().parents[2]
 CODE = ("plugins", "roles", "playbooks")

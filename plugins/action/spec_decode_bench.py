@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.utils.vars import merge_hash
-from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._progress import run_with_progress, seconds
-from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._under_lock import UnderLock
+
+from ..plugin_utils.background import run_with_progress, seconds
+from ..plugin_utils.under_lock import UnderLock
 
 READY, MEASURE, SLACK = 1200, 3600, 900
 """Defaults of the module's two limits, and what the rest of it may take, in seconds: the requests that are under way

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _sync_report, _table
-from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._report import Report
+from ..plugin_utils.report import table
+from ..plugin_utils.report.base import Report
+from ..plugin_utils.sync import report
 
 
 class ActionModule(Report):
@@ -16,6 +17,6 @@ class ActionModule(Report):
 
     def make(self, options: dict[str, Any], variables: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
         hosts = variables["ansible_play_hosts_all"]
-        rows = _sync_report.rows(options["plan"], hosts, bool(self._task.check_mode))
-        texts = [_sync_report.texts(row) for row in rows]
-        return _table.render(texts, _sync_report.COLUMNS), {"rows": rows}
+        rows = report.rows(options["plan"], hosts, bool(self._task.check_mode))
+        texts = [report.texts(row) for row in rows]
+        return table.render(texts, report.COLUMNS), {"rows": rows}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._under_lock import UnderLock
+from ..plugin_utils.under_lock import UnderLock
 
 
 class ActionModule(UnderLock):

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _run_lock
+from ..module_utils._host import run_lock
 
 
 def run_lock_refusals(hosts: Sequence[str], hostvars: Mapping[str, Any], register: str) -> list[str]:
-    return _run_lock.refusals({host: hostvars[host].get(register) or {} for host in hosts})
+    return run_lock.refusals({host: hostvars[host].get(register) or {} for host in hosts})
 
 
 class FilterModule:

@@ -1,14 +1,14 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Filters of the role that syncs models: thin fronts of module_utils."""
+"""Filters of the role that syncs models: a thin front of plugin_utils/sync."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _fanout
+from ..plugin_utils.sync import plan as fleet_plan
 
 REGISTERS = {
     "look": ("look", "hash"),
@@ -35,7 +35,7 @@ def sync_plan(
         }
         for name in REGISTERS[step]
     }
-    return _fanout.note(plan, step, results, batch, fan_out)
+    return fleet_plan.note(plan, step, results, batch, fan_out)
 
 
 def sync_torrents(described: Mapping[str, str], hostvars: Mapping[str, Any]) -> dict[str, str]:

@@ -109,7 +109,9 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _address, _bundle
+
+from ..module_utils._bundle import layout
+from ..module_utils._swarm import interface
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "path": {"type": "path", "required": True},
@@ -123,20 +125,20 @@ def look(folder: Path) -> dict[str, Any]:
 
     :raises BundleError: there is one, and it is damaged
     """
-    bundle = _bundle.read(folder)
+    bundle = layout.read(folder)
     if bundle is None:
         return {}
-    problems = _bundle.damaged_by_size(folder, bundle.files.items())
+    problems = layout.damaged_by_size(folder, bundle.files.items())
     texts: dict[str, str] = {}
     for path, file in bundle.files.items():
-        if problems or not _bundle.is_text(path):
+        if problems or not layout.is_text(path):
             continue
         content = (folder / path).read_bytes()
         if (seen := hashlib.sha256(content).hexdigest()) != file.sha256:
             problems.append(f"{path}: expected sha256 {file.sha256}, seen {seen}")
         texts[path] = base64.b64encode(content).decode()
     if problems:
-        raise _bundle.damaged(folder, problems)
+        raise layout.damaged(folder, problems)
     return {
         "bundle": {
             "recipe": bundle.recipe,
@@ -159,11 +161,11 @@ def main() -> None:
         "python": f"{sys.version_info.major}.{sys.version_info.minor}",
     }
     try:
-        result["address"] = _address.find(module.params["interface"], module.params["address"])
+        result["address"] = interface.find(module.params["interface"], module.params["address"])
         result |= look(Path(module.params["path"]))
-    except _address.AddressError as error:
+    except interface.AddressError as error:
         module.fail_json(msg=str(error))
-    except _bundle.BundleError as error:
+    except layout.BundleError as error:
         result["problem"] = str(error)
     except OSError as error:
         result["problem"] = (

@@ -86,8 +86,10 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _bundle, _snapshot
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import hold
+
+from ..module_utils._bundle import layout
+from ..module_utils._host.lock_file import hold
+from ..module_utils._models import snapshot
 
 UNIT = "sparkfleet-bundle.service"
 INSIDE = "/run/sparkfleet-bundle"
@@ -116,37 +118,37 @@ LIMITS = (
 )
 
 
-def verify(folder: Path) -> _bundle.Bundle:
+def verify(folder: Path) -> layout.Bundle:
     """The bundle, when its wheels and packages are those that were written.
 
     :raises BundleError: they are not, or there is no bundle
     """
-    bundle = _bundle.read(folder)
+    bundle = layout.read(folder)
     if bundle is None:
-        raise _bundle.BundleError(f"{folder}: expected a bundle, seen no such directory; mount its disk")
+        raise layout.BundleError(f"{folder}: expected a bundle, seen no such directory; mount its disk")
     files = {
         path: file
         for path, file in bundle.files.items()
-        if path.partition("/")[0] in (_bundle.WHEELS, _bundle.PACKAGES)
+        if path.partition("/")[0] in (layout.WHEELS, layout.PACKAGES)
     }
-    problems = _bundle.damaged_by_size(folder, files.items())
+    problems = layout.damaged_by_size(folder, files.items())
     if not problems:
-        seen = {path: _snapshot.sha256_of(folder / path)[0] for path in files}
+        seen = {path: snapshot.sha256_of(folder / path)[0] for path in files}
         problems = [
             f"{path}: expected sha256 {file.sha256}, seen {seen[path]}"
             for path, file in files.items()
             if seen[path] != file.sha256
         ]
     if problems:
-        raise _bundle.damaged(folder, problems)
+        raise layout.damaged(folder, problems)
     return bundle
 
 
-def missing_packages(module: AnsibleModule, folder: Path, bundle: _bundle.Bundle) -> list[str]:
+def missing_packages(module: AnsibleModule, folder: Path, bundle: layout.Bundle) -> list[str]:
     """Files of packages that the host does not have."""
     missing = []
     for path in bundle.files:
-        if not path.startswith(f"{_bundle.PACKAGES}/"):
+        if not path.startswith(f"{layout.PACKAGES}/"):
             continue
         _rc, name, _err = module.run_command(
             ["dpkg-deb", "--field", str(folder / path), "Package"], check_rc=True
@@ -164,7 +166,7 @@ def command(folder: Path, address: str, port: int, lifetime: int) -> list[str]:
     limits = [
         *LIMITS,
         f"RuntimeMaxSec={lifetime}",
-        f"BindReadOnlyPaths={escaped(folder / _bundle.WHEELS)}:{INSIDE}/{_bundle.WHEELS}",
+        f"BindReadOnlyPaths={escaped(folder / layout.WHEELS)}:{INSIDE}/{layout.WHEELS}",
     ]
     return [
         "systemd-run",
@@ -193,10 +195,10 @@ def start(module: AnsibleModule, folder: Path) -> str:
     module.run_command(["systemctl", "reset-failed", UNIT])
     rc, out, err = module.run_command(command(folder, address, port, module.params["lifetime"]))
     if rc:
-        raise _bundle.BundleError(
+        raise layout.BundleError(
             f"expected systemd to start {UNIT}, seen: {(err or out).strip()}; run again with -v"
         )
-    url = f"http://{address}:{port}/{_bundle.WHEELS}/"
+    url = f"http://{address}:{port}/{layout.WHEELS}/"
     # A proxy that the host's environment names has nothing to do with an address of its own.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + WAIT
@@ -211,7 +213,7 @@ def start(module: AnsibleModule, folder: Path) -> str:
                     ["journalctl", f"--unit={UNIT}", "--lines=3", "--output=cat", "--no-pager"]
                 )
                 reason = " / ".join(said.split("\n")).strip(" /") or str(error)
-                raise _bundle.BundleError(
+                raise layout.BundleError(
                     f"expected the Python packages of the bundle at {url}, seen: {reason}; free the port or choose another "
                     "(bundle_port), and see that the address is one of this host (spark_address, spark_interface)"
                 ) from error
@@ -230,9 +232,9 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     if module.params["packages_only"]:
         return result | {"changed": False}
     if not module.params["address"]:
-        raise _bundle.BundleError("address: expected the address to listen on, seen none; name it")
+        raise layout.BundleError("address: expected the address to listen on, seen none; name it")
     if module.check_mode:
-        url = f"http://{module.params['address']}:{module.params['port']}/{_bundle.WHEELS}/"
+        url = f"http://{module.params['address']}:{module.params['port']}/{layout.WHEELS}/"
         return result | {"changed": True, "index_url": url}
     return result | {"changed": True, "index_url": start(module, folder)}
 
@@ -242,7 +244,7 @@ def main() -> None:
     hold(module)
     try:
         module.exit_json(**run(module))
-    except _bundle.BundleError as error:
+    except layout.BundleError as error:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(

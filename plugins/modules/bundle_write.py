@@ -172,16 +172,13 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
-    _bundle,
-    _bundle_write,
-    _manifest,
-    _snapshot,
-)
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._background import in_background
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import hold
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._packagers import Packagers
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import Progress
+
+from ..module_utils._bundle import layout, write
+from ..module_utils._bundle.packagers import Packagers
+from ..module_utils._common.detached import in_background
+from ..module_utils._common.progress import Progress
+from ..module_utils._host.lock_file import hold
+from ..module_utils._models import manifest, snapshot
 
 MIB = 1024 * 1024
 
@@ -205,17 +202,17 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 
-def wanted(params: Mapping[str, Any]) -> _bundle_write.Wanted:
+def wanted(params: Mapping[str, Any]) -> write.Wanted:
     """:raises ManifestError: the lock's models are not what a lock holds"""
     lock = params["lock"]
-    return _bundle_write.Wanted(
+    return write.Wanted(
         recipe=lock["recipe"],
         image=lock["image"]["pinned"],
         machine=platform.machine(),
         python=f"{sys.version_info.major}.{sys.version_info.minor}",
         texts={path: base64.b64decode(text) for path, text in (params["texts"] or {}).items()},
         manifests=[
-            _manifest.parse(model["repository"], model["commit"], model["files"])
+            manifest.parse(model["repository"], model["commit"], model["files"])
             for model in lock["models"].values()
         ],
         requirements=tuple(params["requirements"]),
@@ -227,9 +224,9 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     params = module.params
     folder = Path(params["path"])
     if not folder.is_absolute():
-        raise _bundle.BundleError(f"path: expected an absolute path, seen {folder}; correct the option")
+        raise layout.BundleError(f"path: expected an absolute path, seen {folder}; correct the option")
     progress = Progress(None) if module.check_mode else Progress.from_environment()
-    options = _bundle_write.Options(
+    options = write.Options(
         folder,
         params["store"],
         params["disk_reserve"] * MIB,
@@ -240,31 +237,31 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         progress.say,
     )
     asked = wanted(params)
-    todo = _bundle_write.plan(asked, options)
+    todo = write.plan(asked, options)
     result: dict[str, Any] = {
         "path": str(folder),
-        "archive": str(_bundle_write.archive_path(folder)) if options.archive else "",
+        "archive": str(write.archive_path(folder)) if options.archive else "",
         "todo": todo.lines(),
         "diff": {"before": "", "after": "".join(f"{line}\n" for line in todo.lines())},
     }
     if module.check_mode:
-        _snapshot.check_space(params["path"], todo.needed, options.reserve)
+        snapshot.check_space(params["path"], todo.needed, options.reserve)
         return result | {
-            "changed": todo.changed or (options.archive and not _bundle_write.archived(folder)),
+            "changed": todo.changed or (options.archive and not write.archived(folder)),
             "missing_bytes": todo.needed,
         }
     packagers = Packagers(
         module, asked.requirements, asked.packages, params["pip_index_url"], params["pip_trusted_hosts"]
     )
     now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-    written = _bundle_write.write(asked, options, packagers.collect, now)
+    written = write.write(asked, options, packagers.collect, now)
     return result | {
         "changed": written.changed,
         "files": len(written.bundle.files),
         "bytes": written.bundle.size,
         "linked_bytes": written.linked,
         "copied_bytes": written.copied,
-        "summary": _bundle.summary(written.bundle),
+        "summary": layout.summary(written.bundle),
     }
 
 
@@ -275,7 +272,7 @@ def main() -> None:
     os.umask(0o022)
     try:
         module.exit_json(**run(module))
-    except (_bundle.BundleError, _snapshot.SnapshotError, _manifest.ManifestError) as error:
+    except (layout.BundleError, snapshot.SnapshotError, manifest.ManifestError) as error:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(

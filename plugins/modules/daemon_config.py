@@ -129,8 +129,9 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _daemon, _probes
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import hold
+
+from ..module_utils._host import daemon_json, probes
+from ..module_utils._host.lock_file import hold
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "path": {"type": "path", "default": "/etc/docker/daemon.json"},
@@ -149,12 +150,12 @@ VALIDATES_SINCE = 23  # dockerd --validate
 class Engine:
     """The engine of this host, as far as it must follow its file."""
 
-    def __init__(self, module: AnsibleModule, request: _probes.Request, path: str) -> None:
+    def __init__(self, module: AnsibleModule, request: probes.Request, path: str) -> None:
         self.module = module
         self.request = request
         self.path = path
-        self.seen = _probes.engine(request)
-        self.toolkit = _probes.toolkit(request, self.seen)
+        self.seen = probes.engine(request)
+        self.toolkit = probes.toolkit(request, self.seen)
 
     def validate(self, text: str) -> None:
         """Let dockerd itself read the new file before it is in place."""
@@ -178,8 +179,8 @@ class Engine:
             return said
         deadline, behind = time.monotonic() + self.module.params["timeout"], list[str]()
         while time.monotonic() < deadline:
-            now = _probes.engine(self.request)
-            behind = _daemon.unapplied_keys(content, now)
+            now = probes.engine(self.request)
+            behind = daemon_json.unapplied_keys(content, now)
             if now["version"] and not behind and (action == "reload" or now["pid"] != self.seen["pid"]):
                 return None
             time.sleep(0.2)
@@ -222,42 +223,42 @@ def main() -> None:
     path = Path(asked["path"])
     try:
         text = path.read_text() if path.exists() else ""
-        before = _daemon.parse(text)
-        after = _daemon.wanted(
+        before = daemon_json.parse(text)
+        after = daemon_json.wanted(
             before,
             asked["registry_mirrors"],
             asked["nvidia_runtime"],
             asked["config"],
             asked["fleet_registry"],
         )
-    except (_daemon.DaemonConfigError, OSError) as error:
+    except (daemon_json.DaemonConfigError, OSError) as error:
         module.fail_json(
             msg=f"expected {path} that can be merged, seen: {error}; do: mend it by hand and run again"
         )
 
-    engine = Engine(module, _probes.Request(daemon_config=str(path), socket=asked["socket"]), str(path))
+    engine = Engine(module, probes.Request(daemon_config=str(path), socket=asked["socket"]), str(path))
     if engine.seen["running"] and not engine.seen["version"]:
         module.fail_json(
             msg=f"expected an engine that answers, seen: {engine.seen['silent']}; do: systemctl status docker"
         )
-    plan = _daemon.plan(
+    plan = daemon_json.plan(
         before,
         after,
         running=engine.seen["running"],
         engine=engine.seen,
         containers=engine.seen["containers"] or [],
-        restart_because=[_daemon.TOOLKIT_UNSEEN]
+        restart_because=[daemon_json.TOOLKIT_UNSEEN]
         if asked["nvidia_runtime"] and engine.toolkit["unseen"]
         else [],
     )
-    refused = _daemon.refusal(plan, asked["restart"])
+    refused = daemon_json.refusal(plan, asked["restart"])
     if refused:
         module.fail_json(
             msg=f"expected no restart of Docker, or one that stops no container, seen: {'; '.join(plan.because)}: {refused}; "
             "do: stop the containers, set live-restore, or allow it with restart: always. Nothing was changed"
         )
 
-    wanted_text = _daemon.render(after, like=text) if plan.changed else text
+    wanted_text = daemon_json.render(after, like=text) if plan.changed else text
     result: dict[str, Any] = {
         "changed": bool(plan.changed) or plan.action != "none",
         "changed_keys": plan.changed,
@@ -265,8 +266,8 @@ def main() -> None:
         "because": plan.because,
         "stopped": plan.stops,
         "diff": {
-            "before": _daemon.redacted(text),
-            "after": _daemon.redacted(wanted_text),
+            "before": daemon_json.redacted(text),
+            "after": daemon_json.redacted(wanted_text),
             "before_header": str(path),
             "after_header": f"{path} ({plan.action})" if plan.action != "none" else str(path),
         },

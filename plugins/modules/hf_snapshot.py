@@ -269,25 +269,21 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
-    _address,
-    _bundle,
-    _hub,
-    _manifest,
-    _model,
-    _pairing,
-    _snapshot,
-    _snapshot_options,
-)
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._background import in_background
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import hold
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import Progress, scratch
+
+from ..module_utils._bundle import layout
+from ..module_utils._common.detached import in_background
+from ..module_utils._common.progress import Progress, scratch
+from ..module_utils._host.lock_file import hold
+from ..module_utils._models import manifest, model, pairing, snapshot
+from ..module_utils._models import options as snapshot_options
+from ..module_utils._models.hub import PUBLIC_ENDPOINT, Hub, HubError, HubLibraryMissing, fetcher_for
+from ..module_utils._swarm import interface
 
 ARGUMENT_SPEC: dict[str, Any] = (
-    _snapshot_options.ARGUMENT_SPEC
-    | _snapshot_options.STORING
+    snapshot_options.ARGUMENT_SPEC
+    | snapshot_options.STORING
     | {
-        "endpoint": {"type": "str", "default": _hub.PUBLIC_ENDPOINT},
+        "endpoint": {"type": "str", "default": PUBLIC_ENDPOINT},
         "token": {"type": "str", "no_log": True},
         "transport": {"type": "str", "choices": ["auto", "http"], "default": "auto"},
         "retries": {"type": "int", "default": 5},
@@ -300,46 +296,46 @@ ARGUMENT_SPEC: dict[str, Any] = (
         "address": {"type": "str"},
     }
 )
-LEAST = _snapshot_options.LEAST | {"retries": 0, "timeout": 1}
+LEAST = snapshot_options.LEAST | {"retries": 0, "timeout": 1}
 
 
-def run(module: AnsibleModule) -> list[_snapshot.Report]:
+def run(module: AnsibleModule) -> list[snapshot.Report]:
     params = module.params
-    manifests = _snapshot_options.parse(params, LEAST)
-    hub = _hub.Hub(params["endpoint"], params["token"] or None, params["retries"])
-    options = _snapshot_options.storing(params)
+    manifests = snapshot_options.parse(params, LEAST)
+    hub = Hub(params["endpoint"], params["token"] or None, params["retries"])
+    options = snapshot_options.storing(params)
     if params["settled_only"]:
-        return _snapshot.look(manifests, options)
+        return snapshot.look(manifests, options)
     if module.check_mode and params["fetch"]:
-        return _snapshot.preview(manifests, options)
+        return snapshot.preview(manifests, options)
     progress = Progress.from_environment()
     options = replace(options, say=progress.say)
     if not params["fetch"]:
-        return _snapshot.check(manifests, options, remember=not module.check_mode)
+        return snapshot.check(manifests, options, remember=not module.check_mode)
     home = scratch(module.tmpdir) / "hub"
     hub = replace(hub, on_wait=progress.say)
 
-    def fetcher() -> _snapshot.Fetcher:
+    def fetcher() -> snapshot.Fetcher:
         if params["bundle"]:
-            return _bundle.BundleFetcher(Path(params["bundle"]))
-        return _hub.fetcher_for(hub, params["transport"], home)
+            return layout.BundleFetcher(Path(params["bundle"]))
+        return fetcher_for(hub, params["transport"], home)
 
-    return _snapshot.ensure(manifests, options, fetcher)
+    return snapshot.ensure(manifests, options, fetcher)
 
 
 def fits(paths: dict[str, Path], pair: list[str]) -> bool:
     """Whether snapshots that are whole are a body and its draft. What cannot be read fits nothing."""
     try:
         body, *drafts = (
-            _model.read(name, paths[repository])
+            model.read(name, paths[repository])
             for name, repository in zip(("body", "draft")[: len(pair)], pair, strict=True)
         )
     except (OSError, KeyError, ValueError):
         return False
-    return not _pairing.judge(body, drafts[0] if drafts else None, drafts_itself=not drafts)[0]
+    return not pairing.judge(body, drafts[0] if drafts else None, drafts_itself=not drafts)[0]
 
 
-def outcome(module: AnsibleModule, reports: list[_snapshot.Report]) -> dict[str, Any]:
+def outcome(module: AnsibleModule, reports: list[snapshot.Report]) -> dict[str, Any]:
     params = module.params
     left = any(report.changed for report in reports)
     looking = params["settled_only"] or not params["fetch"]
@@ -347,7 +343,7 @@ def outcome(module: AnsibleModule, reports: list[_snapshot.Report]) -> dict[str,
     result: dict[str, Any] = {"changed": mended if looking else left, "settled": not left}
     if looking or module.check_mode:
         result["look"] = [report.look() for report in reports]
-        result["address"] = _address.find(params["interface"], params["address"])
+        result["address"] = interface.find(params["interface"], params["address"])
     if params["settled_only"] and params["pair"] and not left:
         result["fits"] = fits(
             {report.manifest.repository: Path(report.path) for report in reports}, params["pair"]
@@ -368,15 +364,15 @@ def main() -> None:
     try:
         reports = run(module)
         result = outcome(module, reports)
-    except _hub.HubLibraryMissing:
+    except HubLibraryMissing:
         module.fail_json(msg=missing_required_lib("huggingface_hub"), exception=traceback.format_exc())
-    except _hub.HubError as error:
+    except HubError as error:
         module.fail_json(msg=f"{error}. Nothing was promoted; what was verified is kept for the next run")
     except (
-        _manifest.ManifestError,
-        _snapshot.SnapshotError,
-        _address.AddressError,
-        _bundle.BundleError,
+        manifest.ManifestError,
+        snapshot.SnapshotError,
+        interface.AddressError,
+        layout.BundleError,
     ) as error:
         module.fail_json(msg=str(error))
     for report in reports:

@@ -168,26 +168,20 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
-    _build,
-    _built,
-    _checkout,
-    _fetch,
-    _image,
-    _image_store,
-    _memory,
-    _oci,
-    _push,
-    _registry,
-    _snapshot,
-    _staging,
-)
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._background import in_background
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import hold
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import Progress
+
+from ..module_utils._build import buildkit, destination, git
+from ..module_utils._build import staging as build_staging
+from ..module_utils._common import http
+from ..module_utils._common.detached import in_background
+from ..module_utils._common.progress import Progress
+from ..module_utils._host.lock_file import hold
+from ..module_utils._images import image, oci, registry, storage
+from ..module_utils._images import push as image_push
+from ..module_utils._models import snapshot
+from ..module_utils._serve import memory
 
 ENGINE_ERRORS: tuple[type[Exception], ...] = ()
-if not _image.DOCKER_IMPORT_ERROR:
+if not image.DOCKER_IMPORT_ERROR:
     import docker
     import docker.errors
 
@@ -228,26 +222,24 @@ class BuildError(Exception):
     """The image was not built. The text says expected, seen and what to do."""
 
 
-def place(params: dict[str, Any]) -> _built.Storage | _built.Registry:
+def place(params: dict[str, Any]) -> destination.Storage | destination.Registry:
     """Where the image goes."""
     machine = platform.machine()
-    architecture = _oci.ARCHITECTURES.get(machine, machine)
-    reference = _registry.parse_reference(params["name"])
+    architecture = oci.ARCHITECTURES.get(machine, machine)
+    reference = registry.parse_reference(params["name"])
     if not reference.tag or reference.digest:
         raise ValueError(f"name: expected a name with a tag and no digest, seen {params['name']}")
     if params["storage"]:
-        return _built.Storage(params["storage"], reference, architecture)
-    known = (
-        _registry.Credentials(params["username"], params["password"] or "") if params["username"] else None
-    )
-    return _built.Registry(params["push_to"], reference, architecture, known)
+        return destination.Storage(params["storage"], reference, architecture)
+    known = registry.Credentials(params["username"], params["password"] or "") if params["username"] else None
+    return destination.Registry(params["push_to"], reference, architecture, known)
 
 
-def source(params: dict[str, Any]) -> _build.Source:
+def source(params: dict[str, Any]) -> buildkit.Source:
     if not re.fullmatch(r"[0-9a-f]{40}", params["commit"]):
         raise ValueError(f"commit: expected 40 lower-case hex digits, seen {params['commit']}")
     arguments = {name: str(value) for name, value in params["arguments"].items()}
-    return _build.Source(
+    return buildkit.Source(
         params["repository"], params["commit"], params["dockerfile"], params["target"], arguments
     )
 
@@ -258,10 +250,10 @@ def short(params: dict[str, Any], docker_root: str) -> list[str]:
     places = {docker_root: params["minimum_docker_gib"], params["directory"]: params["minimum_store_gib"]}
     for path, minimum in places.items():
         there = next(parent for parent in (Path(path), *Path(path).parents) if parent.exists())
-        free = shutil.disk_usage(there).free / _memory.GIB
+        free = shutil.disk_usage(there).free / memory.GIB
         if free < minimum:
             problems.append(f"{path}: expected {minimum} GiB free, seen {free:.1f}; make room")
-    available = _memory.meminfo(PROC)["MemAvailable"] / _memory.GIB
+    available = memory.meminfo(PROC)["MemAvailable"] / memory.GIB
     if available < params["minimum_memory_gib"]:
         problems.append(
             f"memory: expected {params['minimum_memory_gib']} GiB available, seen {available:.1f}; stop what serves there for as "
@@ -271,12 +263,12 @@ def short(params: dict[str, Any], docker_root: str) -> list[str]:
     return problems
 
 
-def build(module: AnsibleModule, wanted: _build.Source, context: Path, say: Any) -> str:
+def build(module: AnsibleModule, wanted: buildkit.Source, context: Path, say: Any) -> str:
     """The ID of the image, on this host and without a name."""
     directory = Path(module.params["directory"])
-    answer, path = directory / _build.ANSWER, directory / _build.LOG
-    argv = _build.command("docker", wanted, module.params["host_arguments"], str(context), str(answer))
-    log, began, last = _build.Log(), time.monotonic(), 0.0
+    answer, path = directory / buildkit.ANSWER, directory / buildkit.LOG
+    argv = buildkit.command("docker", wanted, module.params["host_arguments"], str(context), str(answer))
+    log, began, last = buildkit.Log(), time.monotonic(), 0.0
     try:
         process = subprocess.Popen(
             argv,
@@ -300,14 +292,14 @@ def build(module: AnsibleModule, wanted: _build.Source, context: Path, say: Any)
                 say(said)
                 last = now
     if process.returncode:
-        raise BuildError(_build.refusal(process.returncode, log, str(path)))
+        raise BuildError(buildkit.refusal(process.returncode, log, str(path)))
     return answer.read_text().strip()
 
 
 def push(client: Any, identity: str, name: str, auth: dict[str, str] | None, say: Any) -> str:
     """The digest under which the registry has it. On this host the name is gone afterwards."""
     repository, _sep, tag = name.rpartition(":")
-    progress, last = _push.Push(), time.monotonic()
+    progress, last = image_push.Push(), time.monotonic()
     client.images.get(identity).tag(repository, tag)
     try:
         for event in client.api.push(repository, tag=tag, stream=True, decode=True, auth_config=auth):
@@ -317,15 +309,17 @@ def push(client: Any, identity: str, name: str, auth: dict[str, str] | None, say
                 say(line)
                 last = now
     except docker.errors.APIError as error:
-        raise _push.refusal(str(error.explanation or error)) from None
+        raise image_push.refusal(str(error.explanation or error)) from None
     finally:
         client.images.remove(name, noprune=True)
     if not progress.digest:
-        raise _push.refusal("no digest")
+        raise image_push.refusal("no digest")
     return progress.digest
 
 
-def make(module: AnsibleModule, wanted: _build.Source, goal: _built.Storage | _built.Registry) -> str:
+def make(
+    module: AnsibleModule, wanted: buildkit.Source, goal: destination.Storage | destination.Registry
+) -> str:
     """The digest of the image, which is in its place by then."""
     params = module.params
     if params["storage"] and not Path(params["storage"]).is_dir():
@@ -339,7 +333,7 @@ def make(module: AnsibleModule, wanted: _build.Source, goal: _built.Storage | _b
     if problems:
         raise BuildError("the host has no room for a build:\n" + "\n".join(f"  {line}" for line in problems))
     directory = Path(params["directory"])
-    with _snapshot.locked(directory, LOCK_TIMEOUT, progress.say):
+    with snapshot.locked(directory, LOCK_TIMEOUT, progress.say):
         clear(directory)
         try:
             return bring(module, wanted, goal, client, progress.say)
@@ -349,31 +343,31 @@ def make(module: AnsibleModule, wanted: _build.Source, goal: _built.Storage | _b
 
 def clear(directory: Path) -> None:
     """Leave of a build, however it ended, nothing but its log."""
-    for name in _build.PASSING:
+    for name in buildkit.PASSING:
         with contextlib.suppress(OSError):
-            _snapshot.remove(directory / name)
+            snapshot.remove(directory / name)
 
 
 def bring(
     module: AnsibleModule,
-    wanted: _build.Source,
-    goal: _built.Storage | _built.Registry,
+    wanted: buildkit.Source,
+    goal: destination.Storage | destination.Registry,
     client: Any,
     say: Any,
 ) -> str:
     """The same, in a directory that this run has to itself."""
     params = module.params
     directory = Path(params["directory"])
-    context, staging = directory / _build.SOURCE, directory / _build.STAGING
+    context, staging = directory / buildkit.SOURCE, directory / buildkit.STAGING
     url = f"{params['git_endpoint'].rstrip('/')}/{params['repository']}"
-    _checkout.checkout(url, params["commit"], context, say)
+    git.checkout(url, params["commit"], context, say)
     identity = build(module, wanted, context, say)
-    if isinstance(goal, _built.Registry):
+    if isinstance(goal, destination.Registry):
         auth = (
             {"username": params["username"], "password": params["password"]} if params["username"] else None
         )
         return push(client, identity, goal.name, auth, say)
-    with _staging.registry(params["registry_program"], staging) as address:
+    with build_staging.registry(params["registry_program"], staging) as address:
         name = f"{address}/{goal.reference.repository}:{goal.reference.tag}"
         digest = push(client, identity, name, None, say)
     goal.take(str(staging / "storage"), digest, say)
@@ -393,10 +387,10 @@ def main() -> None:
     os.umask(0o022)
     params = module.params
     look = module.check_mode or params["settled_only"]
-    if params["push_to"] and not _fetch.HAS_REQUESTS:
+    if params["push_to"] and not http.HAS_REQUESTS:
         module.fail_json(msg=missing_required_lib("requests"))
-    if _image.DOCKER_IMPORT_ERROR and not look:
-        module.fail_json(msg=missing_required_lib("docker"), exception=_image.DOCKER_IMPORT_ERROR)
+    if image.DOCKER_IMPORT_ERROR and not look:
+        module.fail_json(msg=missing_required_lib("docker"), exception=image.DOCKER_IMPORT_ERROR)
     try:
         goal, wanted = place(params), source(params)
         digest = goal.find(wanted.fingerprint)
@@ -405,9 +399,15 @@ def main() -> None:
         settled = bool(digest)
         if not settled and not module.check_mode:
             digest = make(module, wanted, goal)
-    except (ValueError, BuildError, _checkout.CheckoutError, _push.PushError, _staging.StagingError) as error:
+    except (
+        ValueError,
+        BuildError,
+        git.CheckoutError,
+        image_push.PushError,
+        build_staging.StagingError,
+    ) as error:
         module.fail_json(msg=str(error))
-    except (_fetch.UpstreamError, _image_store.ImageStoreError, _snapshot.SnapshotError) as error:
+    except (http.UpstreamError, storage.ImageStoreError, snapshot.SnapshotError) as error:
         module.fail_json(msg=str(error))
     except ENGINE_ERRORS as error:
         module.fail_json(

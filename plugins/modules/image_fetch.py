@@ -133,17 +133,14 @@ import traceback
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
-    _fetch,
-    _image_store,
-    _oci,
-    _registry,
-)
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._background import in_background
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._image_folder import FolderSource
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._image_source import Source
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import hold
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import Progress
+
+from ..module_utils._common import http
+from ..module_utils._common.detached import in_background
+from ..module_utils._common.progress import Progress
+from ..module_utils._host.lock_file import hold
+from ..module_utils._images import oci, registry, storage
+from ..module_utils._images.folder import FolderSource
+from ..module_utils._images.remote import Source
 
 MIB = 1024 * 1024
 
@@ -162,35 +159,35 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 
-def sources(params: dict[str, Any], reference: _registry.Reference) -> list[Source | FolderSource]:
+def sources(params: dict[str, Any], reference: registry.Reference) -> list[Source | FolderSource]:
     """The registries in their order. Only the last one gets to see the password: the others are mirrors."""
     homes = params["sources"]
     if homes is None:
-        homes = [_registry.endpoint(reference.registry)]
+        homes = [registry.endpoint(reference.registry)]
     known = None
     if params["username"]:
-        known = _registry.Credentials(params["username"], params["password"] or "")
+        known = registry.Credentials(params["username"], params["password"] or "")
 
-    def source(home: str, credentials: _registry.Credentials | None) -> Source | FolderSource:
+    def source(home: str, credentials: registry.Credentials | None) -> Source | FolderSource:
         return FolderSource(home) if home.startswith("/") else Source(home, reference, credentials)
 
     return [*(source(home, None) for home in homes[:-1]), *(source(home, known) for home in homes[-1:])]
 
 
-def run(module: AnsibleModule) -> _image_store.Report | None:
+def run(module: AnsibleModule) -> storage.Report | None:
     params = module.params
-    reference = _registry.parse_reference(params["image"])
+    reference = registry.parse_reference(params["image"])
     if not reference.digest:
         raise ValueError(
             f"image: expected a digest (name@sha256:…), seen {params['image']}; take that of a lock"
         )
     machine = platform.machine()
     progress = Progress(None) if module.check_mode or params["settled_only"] else Progress.from_environment()
-    store = _image_store.ImageStore(
+    store = storage.ImageStore(
         params["storage"],
         reference,
         reference.digest,
-        params["architecture"] or _oci.ARCHITECTURES.get(machine, machine),
+        params["architecture"] or oci.ARCHITECTURES.get(machine, machine),
         reserve=params["disk_reserve"] * MIB,
         retries=params["retries"],
         say=progress.say,
@@ -209,11 +206,11 @@ def main() -> None:
     )
     hold(module)
     os.umask(0o022)
-    if not _fetch.HAS_REQUESTS and not module.check_mode and not module.params["settled_only"]:
+    if not http.HAS_REQUESTS and not module.check_mode and not module.params["settled_only"]:
         module.fail_json(msg=missing_required_lib("requests"))
     try:
         report = run(module)
-    except (ValueError, _fetch.UpstreamError, _image_store.ImageStoreError) as error:
+    except (ValueError, http.UpstreamError, storage.ImageStoreError) as error:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(

@@ -99,18 +99,16 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
-    _fetch,
-    _image,
-    _ledger,
-    _pull,
-    _registry,
-)
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._background import in_background
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import hold
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import Progress
 
-if not _image.DOCKER_IMPORT_ERROR:
+from ..module_utils._common import http
+from ..module_utils._common.detached import in_background
+from ..module_utils._common.progress import Progress
+from ..module_utils._host.lock_file import hold
+from ..module_utils._images import engine, ledger
+from ..module_utils._images import image as images
+from ..module_utils._images import registry as registries
+
+if not images.DOCKER_IMPORT_ERROR:
     import docker
     import docker.errors
 
@@ -127,25 +125,25 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 
-def look(client: Any, reference: _registry.Reference, image: str, state_dir: str | None) -> dict[str, Any]:
+def look(client: Any, reference: registries.Reference, image: str, state_dir: str | None) -> dict[str, Any]:
     """Whether the image is here and noted: ``{id, settled, mirrored}``.
 
     :raises LedgerError: the ledger cannot be read. Before any pull, since what could not be noted could never be pruned
     """
-    identity = _image.present(client, image, reference.digest or "")
-    new = _image.noted(state_dir, image, write=False)
-    mirrored = reference.registry == _registry.DOCKER_HUB
+    identity = images.present(client, image, reference.digest or "")
+    new = images.noted(state_dir, image, write=False)
+    mirrored = reference.registry == registries.DOCKER_HUB
     return {"id": identity, "settled": bool(identity) and not new, "mirrored": mirrored}
 
 
-def pull(client: Any, reference: _registry.Reference, retries: int, say: Any) -> int:
+def pull(client: Any, reference: registries.Reference, retries: int, say: Any) -> int:
     """Bytes that were transferred.
 
     :raises PullError: the engine did not bring it
     """
     transferred = 0
     for left in reversed(range(retries + 1)):
-        progress, last = _pull.Pull(), time.monotonic()
+        progress, last = engine.Pull(), time.monotonic()
         try:
             for event in client.api.pull(reference.name, tag=reference.digest, stream=True, decode=True):
                 progress.feed(event)
@@ -155,11 +153,11 @@ def pull(client: Any, reference: _registry.Reference, retries: int, say: Any) ->
                     last = now
             return transferred + progress.pulled
         except docker.errors.APIError as error:
-            problem = _pull.refusal(str(error.explanation or error))
-        except _pull.PullError as error:
+            problem = engine.refusal(str(error.explanation or error))
+        except engine.PullError as error:
             problem = error
         except (docker.errors.DockerException, OSError) as error:
-            problem = _pull.refusal(f"{type(error).__name__}: {error}")
+            problem = engine.refusal(f"{type(error).__name__}: {error}")
         transferred += progress.pulled
         if not (problem.again and left):
             raise problem
@@ -168,16 +166,16 @@ def pull(client: Any, reference: _registry.Reference, retries: int, say: Any) ->
     raise AssertionError("unreachable")
 
 
-def other_way(registry: str, reference: _registry.Reference) -> str:
+def other_way(registry: str, reference: registries.Reference) -> str:
     """Why the image does not come from the fleet's registry; empty when it does."""
-    if reference.registry != _registry.DOCKER_HUB:
+    if reference.registry != registries.DOCKER_HUB:
         return (
             f"{reference.name}: engines ask a mirror for images of Docker Hub only, and this one is of {reference.registry}: "
             "each host pulls it from there"
         )
     try:
-        answer = _fetch.ask("GET", f"{registry.rstrip('/')}/v2/", attempts=1)
-    except _fetch.UpstreamError as error:
+        answer = http.ask("GET", f"{registry.rstrip('/')}/v2/", attempts=1)
+    except http.UpstreamError as error:
         seen = str(error)
     else:
         if answer.status in (200, 401):
@@ -190,11 +188,11 @@ def main() -> None:
     in_background()
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     hold(module)
-    if _image.DOCKER_IMPORT_ERROR:
-        module.fail_json(msg=missing_required_lib("docker"), exception=_image.DOCKER_IMPORT_ERROR)
+    if images.DOCKER_IMPORT_ERROR:
+        module.fail_json(msg=missing_required_lib("docker"), exception=images.DOCKER_IMPORT_ERROR)
     params = module.params
     try:
-        reference = _registry.parse_reference(params["image"])
+        reference = registries.parse_reference(params["image"])
         digest = reference.digest or ""
         if not digest:
             raise ValueError(
@@ -203,7 +201,7 @@ def main() -> None:
         client = docker.from_env(timeout=300)
         seen = look(client, reference, params["image"], params["state_dir"])
     except ValueError as error:
-        where = f"{_ledger.path(params['state_dir'])}: " if isinstance(error, _ledger.LedgerError) else ""
+        where = f"{ledger.path(params['state_dir'])}: " if isinstance(error, ledger.LedgerError) else ""
         module.fail_json(msg=f"{where}{error}" + ("; move the file away and run again" if where else ""))
     except docker.errors.DockerException as error:
         module.fail_json(
@@ -226,19 +224,19 @@ def main() -> None:
         progress = Progress.from_environment()
         try:
             result["pulled_bytes"] = pull(client, reference, params["retries"], progress.say)
-        except _pull.PullError as error:
+        except engine.PullError as error:
             module.fail_json(msg=str(error))
-        result["id"] = _image.present(client, params["image"], digest)
+        result["id"] = images.present(client, params["image"], digest)
         if not result["id"]:
             module.fail_json(
                 msg=f"expected {digest} on the host after the pull, seen an image without it; look at "
                 f"docker images --digests {reference.name}, and at who else changes images there"
             )
     try:
-        _image.noted(params["state_dir"], params["image"], write=True)
+        images.noted(params["state_dir"], params["image"], write=True)
     except OSError as error:
         module.fail_json(
-            msg=f"expected {_ledger.path(params['state_dir'])} to be written, seen: {error}; mend that and run again"
+            msg=f"expected {ledger.path(params['state_dir'])} to be written, seen: {error}; mend that and run again"
         )
     module.exit_json(**result)
 

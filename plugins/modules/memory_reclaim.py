@@ -102,8 +102,9 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _memory
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import hold
+
+from ..module_utils._host.lock_file import hold
+from ..module_utils._serve import memory
 
 try:
     import docker
@@ -149,7 +150,7 @@ def wait_for(needed: int, timeout: int) -> int:
     """MemAvailable once it reaches `needed`, or after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while True:
-        available = _memory.meminfo(PROC)["MemAvailable"]
+        available = memory.meminfo(PROC)["MemAvailable"]
         if available >= needed or time.monotonic() >= deadline:
             return available
         time.sleep(1)
@@ -172,12 +173,12 @@ def main() -> None:
     params = module.params
     if params["fraction"] is not None and not 0 < params["fraction"] <= 1:
         module.fail_json(msg=f"fraction: expected more than 0 and at most 1, got {params['fraction']}")
-    total = _memory.meminfo(PROC)["MemTotal"]
-    needed = _memory.required(total, fraction=params["fraction"], minimum=params["minimum_bytes"])
+    total = memory.meminfo(PROC)["MemTotal"]
+    needed = memory.required(total, fraction=params["fraction"], minimum=params["minimum_bytes"])
     container = find(module, params["container"]) if params["container"] else None
     leaving = container.attrs["State"]["Pid"] if container else None
-    reachable = _memory.ceiling(total, _memory.holders(PROC), leaving)
-    problem = _memory.out_of_reach(reachable, needed, _memory.largest(PROC))
+    reachable = memory.ceiling(total, memory.holders(PROC), leaving)
+    problem = memory.out_of_reach(reachable, needed, memory.largest(PROC))
     if problem:
         module.fail_json(msg=problem, changed=False, total_bytes=total, required_bytes=needed)
     stopped, stopped_at = container is not None, None
@@ -197,7 +198,7 @@ def main() -> None:
         "required_bytes": needed,
         "available_bytes": available,
     }
-    problem = _memory.shortage(available, needed, _memory.largest(PROC))
+    problem = memory.shortage(available, needed, memory.largest(PROC))
     # What a container still holds in check mode is about to be freed: only a real run can judge.
     if problem and not (module.check_mode and stopped):
         module.fail_json(msg=problem, **result | {"made": False})

@@ -90,7 +90,8 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _model, _pairing
+
+from ..module_utils._models import model, pairing
 
 
 def main() -> None:
@@ -112,14 +113,14 @@ def main() -> None:
             problems=[],
         )
     try:
-        models = {name: _model.read(name, folder) for name, folder in folders.items()}
+        models = {name: model.read(name, folder) for name, folder in folders.items()}
     except OSError as error:
         module.fail_json(
             msg=f"expected a model with a config.json that can be read, seen {error}; "
             "verify the snapshot with verify full, or correct the repository",
             problems=[],
         )
-    problems, facts = _pairing.judge(models["body"], models.get("draft"), module.params["drafts_itself"])
+    problems, facts = pairing.judge(models["body"], models.get("draft"), module.params["drafts_itself"])
     result: dict[str, Any] = {
         "changed": False,
         "facts": facts,

@@ -170,9 +170,12 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _engine_socket, _file, _patch
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import hold
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._store import image_answer_path, patch_path
+
+from ..module_utils._common import files
+from ..module_utils._common.paths import image_answer_path, patch_path
+from ..module_utils._host import engine_socket
+from ..module_utils._host.lock_file import hold
+from ..module_utils._serve import patch as patches
 
 MODE = 0o444
 
@@ -182,7 +185,7 @@ def store(path: Path, content: bytes, *, write: bool) -> bool:
     if path.is_file() and path.stat().st_mode & 0o777 == MODE and path.read_bytes() == content:
         return False
     if write:
-        _file.write(path, content, MODE)
+        files.write(path, content, MODE)
     return True
 
 
@@ -192,8 +195,8 @@ def image_id(socket: str, image: str) -> str:
     :raises EngineError: the engine does not answer
     """
     try:
-        return str(_engine_socket.get(socket, f"/images/{urllib.parse.quote(image, safe='')}/json")["Id"])
-    except _engine_socket.EngineError as error:
+        return str(engine_socket.get(socket, f"/images/{urllib.parse.quote(image, safe='')}/json")["Id"])
+    except engine_socket.EngineError as error:
         if error.status == 404:
             return ""
         raise
@@ -212,7 +215,7 @@ def ask_image(image: str, question: dict[str, Any]) -> dict[str, Any]:
     try:
         said = docker.from_env().containers.run(
             image,
-            entrypoint=["python3", "-c", _patch.PROBE],
+            entrypoint=["python3", "-c", patches.PROBE],
             command=[json.dumps(question)],
             remove=True,
             network_mode="none",
@@ -221,7 +224,7 @@ def ask_image(image: str, question: dict[str, Any]) -> dict[str, Any]:
             read_only=True,
         )
     except docker.errors.DockerException as error:
-        raise _patch.PatchError(
+        raise patches.PatchError(
             f"expected python3 in image {image} to look for the file to replace, seen: {error}; name an image that "
             "holds the patched package, or use a recipe with patches: []"
         ) from error
@@ -232,7 +235,7 @@ def ask_image(image: str, question: dict[str, Any]) -> dict[str, Any]:
 def asked_before(path: Path, question: dict[str, Any]) -> dict[str, Any] | None:
     """What the image said of the question at another time. One that cannot be read was not said."""
     try:
-        return _patch.recalled(path.read_text(), question)
+        return patches.recalled(path.read_text(), question)
     except OSError:
         return None
 
@@ -245,18 +248,18 @@ def meet_image(module: AnsibleModule, wanted: list[dict[str, Any]], paths: list[
     image = module.params["image"]
     try:
         identity = image_id(module.params["socket"], image)
-    except _engine_socket.EngineError as error:
+    except engine_socket.EngineError as error:
         if module.check_mode:
             return {"msg": "the image is asked once the host is set up"}
-        raise _patch.PatchError(
+        raise patches.PatchError(
             f"expected a Docker engine that answers, seen: {error}; run the prerequisites role"
         ) from error
     if not identity:
         if module.check_mode:
             return {"msg": "the image is asked once it is on the host"}
-        raise _patch.PatchError(f"expected image {image} on the host, seen none; pull it first")
-    question = _patch.question(wanted)
-    known = Path(image_answer_path(module.params["store"], identity, _patch.name_of(question)))
+        raise patches.PatchError(f"expected image {image} on the host, seen none; pull it first")
+    question = patches.question(wanted)
+    known = Path(image_answer_path(module.params["store"], identity, patches.name_of(question)))
     seen = asked_before(known, question)
     new = seen is None
     if seen is None:
@@ -268,12 +271,12 @@ def meet_image(module: AnsibleModule, wanted: list[dict[str, Any]], paths: list[
             module.fail_json(msg=missing_required_lib("docker"), exception=traceback.format_exc())
             raise  # never: fail_json has left
     placed = [
-        _patch.place(patch, seen["files"][patch["path"]], path)
+        patches.place(patch, seen["files"][patch["path"]], path)
         for patch, path in zip(wanted, paths, strict=True)
     ]
     # Of an image that takes them: a refusal leaves nothing in the store.
     if new and not module.check_mode:
-        _file.write(known, _patch.remembered(question, seen).encode())
+        files.write(known, patches.remembered(question, seen).encode())
     return {"image": {"version": seen["version"], "directory": seen["directory"]}, "patches": placed}
 
 
@@ -311,13 +314,13 @@ def main() -> None:
     contents = [base64.b64decode(patch["content"] or "") for patch in wanted]
     try:
         if not module.params["allow_untried"]:
-            _patch.refuse_untried(
+            patches.refuse_untried(
                 wanted, [name for name in (module.params["image_reference"], image) if name]
             )
         for patch, content in zip(wanted, contents, strict=True):
-            _patch.check_content(patch, content)
+            patches.check_content(patch, content)
         result |= meet_image(module, wanted, paths)
-    except _patch.PatchError as error:
+    except patches.PatchError as error:
         module.fail_json(msg=str(error), **result)
     # Last: a refusal leaves nothing in the store.
     new = [
@@ -329,7 +332,7 @@ def main() -> None:
         patch["stamp"] = (
             "to be stored"
             if patch["host_path"] in new and module.check_mode
-            else _file.stamp(patch["host_path"])
+            else files.stamp(patch["host_path"])
         )
     result["changed"] = bool(new)
     result["diff"] = {"before": "", "after": "".join(f"{path}\n" for path in new)}

@@ -84,8 +84,9 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _probes
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import hold
+
+from ..module_utils._host import probes
+from ..module_utils._host.lock_file import hold
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "path": {"type": "path", "default": "/opt/sparkfleet/venv"},
@@ -104,8 +105,8 @@ PIP = ("-m", "pip", "--disable-pip-version-check", "--no-input")
 def look(path: str) -> dict[str, Any]:
     """The environment as it is; one whose Python does not run counts as absent."""
     try:
-        return _probes.environment(_probes.Request(environment=path))
-    except (_probes.ProbeError, ValueError):
+        return probes.environment(probes.Request(environment=path))
+    except (probes.ProbeError, ValueError):
         return {"path": path, "python": None, "distributions": {}}
 
 

@@ -183,22 +183,15 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, env_fallback, missing_required_lib
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
-    _file,
-    _lock,
-    _raw,
-    _recipe,
-    _registry,
-    _tuned,
-)
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._fetch import (
-    HAS_REQUESTS,
-    NotFound,
-    Unreachable,
-    UpstreamError,
-)
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._hub import Hub, HubError
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._schema import HAS_YAML, Problem
+
+from ..module_utils._common import files
+from ..module_utils._common.http import HAS_REQUESTS, NotFound, Unreachable, UpstreamError
+from ..module_utils._images import registry
+from ..module_utils._models.hub import Hub, HubError
+from ..module_utils._recipe import lock as locks
+from ..module_utils._recipe import measured, raw_file
+from ..module_utils._recipe import recipe as recipes
+from ..module_utils._recipe.schema import HAS_YAML, Problem
 
 try:
     import huggingface_hub.errors as hub_errors
@@ -214,14 +207,14 @@ class Upstream:
     def __init__(self, params: Mapping[str, Any], patient: bool) -> None:
         self.mirrors = params["registry_mirrors"]
         username, password = params["registry_username"], params["registry_password"]
-        self.credentials = _registry.Credentials(username, password) if username and password else None
+        self.credentials = registry.Credentials(username, password) if username and password else None
         self.raw = params["raw_endpoint"]
         # With a lock in hand an answer is welcome, not needed.
         self.hub = Hub(params["hub_endpoint"], params["hub_token"] or None, retries=3 if patient else 1)
         self.notes: list[str] = []
 
     def digest(self, reference: str) -> str:
-        answer = _registry.resolve(_registry.parse_reference(reference), self.mirrors, self.credentials)
+        answer = registry.resolve(registry.parse_reference(reference), self.mirrors, self.credentials)
         self.notes.extend(answer.notes)
         return answer.digest
 
@@ -243,7 +236,7 @@ class Upstream:
         return str(info.sha)
 
     def patch(self, patch: Mapping[str, Any]) -> bytes:
-        return _raw.fetch(self.raw, patch["repository"], patch["commit"], patch["path"])
+        return raw_file.fetch(self.raw, patch["repository"], patch["commit"], patch["path"])
 
 
 def _of_hub(error: HubError) -> UpstreamError:
@@ -257,16 +250,16 @@ class Cache:
         self.folder = str(Path(folder).absolute())
 
     def find(self, sha256: str, name: str) -> str | None:
-        return _raw.cached(self.folder, sha256, name)
+        return raw_file.cached(self.folder, sha256, name)
 
     def keep(self, name: str, content: bytes) -> str:
-        return _raw.keep(self.folder, name, content)
+        return raw_file.keep(self.folder, name, content)
 
 
 class Refused(Exception):
     """The run must stop; the text is the user's message."""
 
-    def __init__(self, message: str, differences: list[_lock.Difference] | None = None) -> None:
+    def __init__(self, message: str, differences: list[locks.Difference] | None = None) -> None:
         super().__init__(message)
         self.differences = [dataclasses.asdict(item) for item in differences or []]
 
@@ -282,16 +275,16 @@ def read(path: Path) -> tuple[dict[str, Any], list[Problem]]:
         return {}, []
     except UnicodeDecodeError as error:
         return {}, [Problem(str(path), "", f"expected text, seen {error}")]
-    return _lock.parse(text, str(path))
+    return locks.parse(text, str(path))
 
 
 def run(module: AnsibleModule) -> dict[str, Any]:
     params = module.params
     recipe, path = params["recipe"], Path(params["lock_path"])
-    problems = _recipe.validate(recipe, str(recipe.get("name")))
+    problems = recipes.validate(recipe, str(recipe.get("name")))
     if problems:
         raise Refused("the recipe is not valid:\n" + "\n".join(f"  {problem}" for problem in problems))
-    recipe = _recipe.complete(recipe)
+    recipe = recipes.complete(recipe)
     cache = Cache(params["cache_dir"])
     try:
         before, problems = read(path)
@@ -321,14 +314,14 @@ def run(module: AnsibleModule) -> dict[str, Any]:
 def use(
     module: AnsibleModule, recipe: dict[str, Any], lock: dict[str, Any], path: Path, cache: Cache
 ) -> dict[str, Any]:
-    outdated = _lock.against(recipe, lock)
+    outdated = locks.against(recipe, lock)
     if outdated:
-        raise Refused(_lock.outdated(f"recipe {recipe['name']}", str(path), outdated), outdated)
+        raise Refused(locks.outdated(f"recipe {recipe['name']}", str(path), outdated), outdated)
     mode = module.params["upstream"]
     upstream = Upstream(module.params, patient=False)
-    settled = _lock.hold(lock, upstream, cache, ask=mode != "ignore")
+    settled = locks.hold(lock, upstream, cache, ask=mode != "ignore")
     if settled.differences and mode == "fail":
-        raise Refused(_lock.moved(str(path), settled), settled.differences)
+        raise Refused(locks.moved(str(path), settled), settled.differences)
     if settled.missing:
         raise Refused(
             "a locked patch is not to be had:\n  " + "\n  ".join(settled.missing), settled.differences
@@ -346,19 +339,19 @@ def renew(
     upstream = Upstream(module.params, patient=True)
     known, covers = before, False
     if module.params["state"] == "built":
-        known, covers = _lock.with_image(recipe, before, module.params["image_digest"])
+        known, covers = locks.with_image(recipe, before, module.params["image_digest"])
     settled = (
-        _lock.hold(known, upstream, cache, ask=False)
+        locks.hold(known, upstream, cache, ask=False)
         if covers
-        else _lock.resolve(recipe, upstream, cache, known)
+        else locks.resolve(recipe, upstream, cache, known)
     )
     if settled.missing:
         raise Refused("a locked patch is not to be had:\n  " + "\n  ".join(settled.missing))
     for note in upstream.notes:
         module.warn(note)
-    for line in _lock.first_use(settled.lock, before):
+    for line in locks.first_use(settled.lock, before):
         module.warn(line)
-    settled.lock, dropped = _tuned.carried(recipe, before, settled.lock)
+    settled.lock, dropped = measured.carried(recipe, before, settled.lock)
     if dropped:
         module.warn(dropped)
     told = "holds what upstream gives"
@@ -374,10 +367,10 @@ def tune(
             f"expected a lock to write a speculation into, seen:\n{told}\ndo: lock the recipe first"
         )
     after = before | {"speculation": module.params["speculation"]}
-    wrong = _lock.parse(_lock.render(after), str(path))[1]
+    wrong = locks.parse(locks.render(after), str(path))[1]
     if wrong:
         raise Refused("the speculation is not valid:\n" + "\n".join(f"  {problem}" for problem in wrong))
-    nothing: dict[str, Any] = {"differences": [], "summary": _lock.summary(after), "lock_path": str(path)}
+    nothing: dict[str, Any] = {"differences": [], "summary": locks.summary(after), "lock_path": str(path)}
     return {"lock": after, **nothing} | write(module, before, after, path, "measured", "holds it already")
 
 
@@ -387,7 +380,7 @@ def write(
     """The lock into its file, if it is another one. ``how`` it came about, ``otherwise`` what to say if it is not."""
     changed = after != before
     if changed and not module.check_mode:
-        _file.write(path, _lock.render(after).encode())
+        files.write(path, locks.render(after).encode())
     done = "would be written" if module.check_mode else "written"
     return {
         "changed": changed,
@@ -395,12 +388,12 @@ def write(
         "diff": {
             "before_header": f"{path} (locked)",
             "after_header": f"{path} ({how})",
-            **_lock.diff(before, after),
+            **locks.diff(before, after),
         },
     }
 
 
-def answer(recipe: dict[str, Any], settled: _lock.Settled, path: Path) -> dict[str, Any]:
+def answer(recipe: dict[str, Any], settled: locks.Settled, path: Path) -> dict[str, Any]:
     asked = {patch["name"]: patch for patch in recipe["patches"]}
     return {
         "lock": settled.lock,
@@ -417,7 +410,7 @@ def answer(recipe: dict[str, Any], settled: _lock.Settled, path: Path) -> dict[s
             for patch in settled.lock["patches"]
         ],
         "differences": [dataclasses.asdict(item) for item in settled.differences],
-        "summary": _lock.summary(settled.lock),
+        "summary": locks.summary(settled.lock),
         "lock_path": str(path),
     }
 
@@ -467,7 +460,7 @@ def main() -> None:
         module.exit_json(**run(module))
     except Refused as error:
         module.fail_json(msg=str(error), **nowhere | {"differences": error.differences})
-    except _lock.LockError as error:
+    except locks.LockError as error:
         lines = "\n".join(f"  {problem}" for problem in error.problems)
         module.fail_json(msg=f"the recipe cannot be locked, nothing was written:\n{lines}", **nowhere)
     except HubError as error:

@@ -147,36 +147,37 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _run_lock
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import LockFile
+
+from ..module_utils._host import run_lock
+from ..module_utils._host.lock_file import LockFile
 
 
 def work(module: AnsibleModule, lock: LockFile, run: dict[str, Any]) -> dict[str, Any]:
     nothing = {"changed": False, "refused": False, "fresh": False, "taken_over": ""}
     if module.check_mode:
         seen = lock.look()
-        verdict = _run_lock.decide(seen, run, module.params["dead"])
-        if verdict == _run_lock.HELD:
-            module.warn(f"what a check says may not last: {_run_lock.refusal(seen, run)}")
+        verdict = run_lock.decide(seen, run, module.params["dead"])
+        if verdict == run_lock.HELD:
+            module.warn(f"what a check says may not last: {run_lock.refusal(seen, run)}")
     elif module.params["state"] == "released":
         lock.release(run)
         return nothing
     elif module.params["state"] == "held":
         found = lock.enter(run["id"], stay=False)
-        return nothing | ({"failed": True, "lost": True, "msg": _run_lock.lost(found)} if found else {})
+        return nothing | ({"failed": True, "lost": True, "msg": run_lock.lost(found)} if found else {})
     else:
         seen, verdict = lock.take(run, module.params["lease"], module.params["dead"])
-    refused = verdict in (_run_lock.HELD, _run_lock.BUSY) and not module.check_mode
+    refused = verdict in (run_lock.HELD, run_lock.BUSY) and not module.check_mode
     result: dict[str, Any] = {"changed": False, "refused": refused}
-    if verdict not in (_run_lock.FREE, _run_lock.OURS):
+    if verdict not in (run_lock.FREE, run_lock.OURS):
         result |= {"held": dict(seen.record or {}), "age": seen.age}
     if refused:
-        text = _run_lock.busy(seen) if verdict == _run_lock.BUSY else _run_lock.refusal(seen, run)
+        text = run_lock.busy(seen) if verdict == run_lock.BUSY else run_lock.refusal(seen, run)
         return result | {"failed": True, "msg": text}
     taken = not module.check_mode
     return result | {
-        "fresh": taken and verdict != _run_lock.OURS,
-        "taken_over": _run_lock.taken_over(seen, verdict) if taken else "",
+        "fresh": taken and verdict != run_lock.OURS,
+        "taken_over": run_lock.taken_over(seen, verdict) if taken else "",
     }
 
 
@@ -186,7 +187,7 @@ def argument_spec() -> dict[str, Any]:
     return {
         "state_dir": {"type": "path"},
         "state": {"type": "str", "choices": ["taken", "held", "released"], "default": "taken"},
-        "lease": {"type": "int", "default": _run_lock.LEASE},
+        "lease": {"type": "int", "default": run_lock.LEASE},
         "dead": {"type": "str", "default": ""},
         "run": {"type": "dict", "options": {**run, "pid": number}},
     }

@@ -108,19 +108,16 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
-    _container,
-    _drift_container,
-    _drift_serving,
-    _metrics,
-    _openai,
-    _run_lock,
-    _serving,
-    _state,
-)
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._diagnosis import CheckedFile, WantedFile
 
-if not _container.DOCKER_IMPORT_ERROR:
+from ..module_utils._drift import look as drift_look
+from ..module_utils._drift.container import has_gpu
+from ..module_utils._gate import container as gate_container
+from ..module_utils._gate.diagnosis import CheckedFile, WantedFile
+from ..module_utils._host import run_lock
+from ..module_utils._serve import state as serve_state
+from ..module_utils._vllm import client, log, metrics
+
+if not gate_container.DOCKER_IMPORT_ERROR:
     import docker
     import docker.errors
 
@@ -129,9 +126,9 @@ START_WINDOW = 3600.0
 UNITS = Path("/etc/systemd/system")
 PROBE_LABEL = "sparkfleet.vllm.probe"
 _LIBRARIES = (
-    ("docker", _container.DOCKER_IMPORT_ERROR),
-    ("requests", _openai.REQUESTS_IMPORT_ERROR),
-    ("prometheus_client", _metrics.PROMETHEUS_IMPORT_ERROR),
+    ("docker", gate_container.DOCKER_IMPORT_ERROR),
+    ("requests", client.REQUESTS_IMPORT_ERROR),
+    ("prometheus_client", metrics.PROMETHEUS_IMPORT_ERROR),
 )
 
 
@@ -163,13 +160,13 @@ class Engine:
             other = self.container(listed["Id"])
             if other is None or PROBE_LABEL in (other["Config"].get("Labels") or {}):
                 continue
-            if _drift_container.has_gpu(other["HostConfig"]) and other["Name"].lstrip("/") != name:
+            if has_gpu(other["HostConfig"]) and other["Name"].lstrip("/") != name:
                 found.append(other["Name"].lstrip("/"))
         return sorted(found)
 
 
 def look_files(
-    container: _container.DockerContainer, state: _container.State, files: list[dict[str, Any]]
+    container: gate_container.DockerContainer, state: gate_container.State, files: list[dict[str, Any]]
 ) -> list[CheckedFile]:
     return [
         CheckedFile(
@@ -183,7 +180,7 @@ def look_files(
 
 
 def stale_mounts(
-    state: _container.State, models: dict[str, dict[str, str]], proc: Path = Path("/proc")
+    state: gate_container.State, models: dict[str, dict[str, str]], proc: Path = Path("/proc")
 ) -> list[str]:
     """Mount points at which the process has another directory than the one that lies at its source now."""
     stale = []
@@ -191,7 +188,7 @@ def stale_mounts(
         if state.mounts.get(model["mount"]) != model["path"]:
             continue
         try:
-            inside = _container.resolve_in_root(proc / str(state.pid) / "root", model["mount"]).stat()
+            inside = gate_container.resolve_in_root(proc / str(state.pid) / "root", model["mount"]).stat()
             outside = Path(model["path"]).stat()
         except OSError:
             continue
@@ -200,22 +197,22 @@ def stale_mounts(
     return stale
 
 
-def ask(server: _openai.Server) -> _drift_serving.Answers:
+def ask(server: client.Server) -> drift_look.Answers:
     """What the server says without having to work for it."""
     if not server.healthy():
-        return _drift_serving.Answers()
+        return drift_look.Answers()
     models, problem = None, ""
     try:
         models = server.models()
-    except _openai.ServerError as error:
+    except client.ServerError as error:
         problem = f"which models it serves: {error}"
     try:
         text = server.metrics()
-        counters = _metrics.parse(text)
-        cache = _metrics.labels(text, "vllm:cache_config_info")
-    except (_openai.ServerError, _metrics.MetricsError) as error:
-        return _drift_serving.Answers(True, models, problem=f"its counters: {error}")
-    return _drift_serving.Answers(True, models, counters, cache, problem)
+        counters = metrics.parse(text)
+        cache = metrics.labels(text, "vllm:cache_config_info")
+    except (client.ServerError, metrics.MetricsError) as error:
+        return drift_look.Answers(True, models, problem=f"its counters: {error}")
+    return drift_look.Answers(True, models, counters, cache, problem)
 
 
 def look_unit(name: str) -> dict[str, Any]:
@@ -235,9 +232,9 @@ def look_unit(name: str) -> dict[str, Any]:
 
 def look_run(folder: Path, now: float) -> dict[str, Any] | None:
     """The run that holds the host; None for none, or one that gave no sign of life for the time of its lease."""
-    path = folder / _run_lock.FILE
+    path = folder / run_lock.FILE
     try:
-        record = _run_lock.parse(path.read_text())
+        record = run_lock.parse(path.read_text())
         age = now - path.stat().st_mtime
     except (OSError, ValueError):
         return None
@@ -246,7 +243,7 @@ def look_run(folder: Path, now: float) -> dict[str, Any] | None:
     return {name: record.get(name) for name in ("holder", "playbook", "since")}
 
 
-def look(params: dict[str, Any], engine: Engine) -> _drift_serving.Seen:
+def look(params: dict[str, Any], engine: Engine) -> drift_look.Seen:
     """:raises docker.errors.DockerException, OSError, EngineError: the engine does not answer"""
     serving = params["serving"]
     name = serving["container"]["name"]
@@ -261,12 +258,12 @@ def look(params: dict[str, Any], engine: Engine) -> _drift_serving.Seen:
     seen["held"] = look_run(Path(params["state_dir"]), seen["now"])
     path = Path(params["state_dir"]) / "state.json"
     try:
-        seen["recorded"] = _state.parse(path.read_text() if path.exists() else None)
+        seen["recorded"] = serve_state.parse(path.read_text() if path.exists() else None)
     except (ValueError, OSError) as error:
         seen["record_problem"] = str(error)
     if data is not None:
         seen["image"] = engine.image(data["Image"])
-        container = _container.DockerContainer(name, [params["api_key"] or ""])
+        container = gate_container.DockerContainer(name, [params["api_key"] or ""])
         state = container.inspect()
         seen["state"] = state
         if state is not None and state.status == "running":
@@ -275,10 +272,10 @@ def look(params: dict[str, Any], engine: Engine) -> _drift_serving.Seen:
                 "files": look_files(container, state, serving["files"]) if params["patches_known"] else [],
                 "changes": engine.changes(name),
                 "stale": stale_mounts(state, serving["models"]),
-                "answers": ask(_openai.Server(serving["gate"]["base_url"], params["api_key"])),
-                "log": _serving.speculation(line.text for line in container.log(start, start + START_WINDOW)),
+                "answers": ask(client.Server(serving["gate"]["base_url"], params["api_key"])),
+                "log": log.speculation(line.text for line in container.log(start, start + START_WINDOW)),
             }
-    return _drift_serving.Seen(**seen)
+    return drift_look.Seen(**seen)
 
 
 def main() -> None:
@@ -299,7 +296,7 @@ def main() -> None:
         if error:
             module.fail_json(msg=missing_required_lib(library), exception=error)
     params = module.params
-    wanted = _drift_serving.Wanted(
+    wanted = drift_look.Wanted(
         serving=params["serving"],
         labels=params["labels"],
         secrets={"VLLM_API_KEY": params["api_key"]} if params["api_key"] else {},
@@ -310,13 +307,13 @@ def main() -> None:
     )
     try:
         seen = look(params, Engine())
-    except (docker.errors.DockerException, _container.EngineError, OSError) as problem:
+    except (docker.errors.DockerException, gate_container.EngineError, OSError) as problem:
         module.fail_json(
             msg=f"expected a Docker engine that answers, seen: {problem}; do: systemctl status docker"
         )
     module.exit_json(
         changed=False,
-        drift=_drift_serving.judge(wanted, seen, str(Path(params["state_dir"]) / "state.json")),
+        drift=drift_look.judge(wanted, seen, str(Path(params["state_dir"]) / "state.json")),
     )
 
 

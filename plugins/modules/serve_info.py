@@ -99,13 +99,12 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
-    _file,
-    _image,
-    _state,
-)
 
-if not _image.DOCKER_IMPORT_ERROR:
+from ..module_utils._common import files
+from ..module_utils._images import image as images
+from ..module_utils._serve import state as serve_state
+
+if not images.DOCKER_IMPORT_ERROR:
     import docker
     import docker.errors
 
@@ -130,7 +129,7 @@ def look_recorded(client: Any, serving: dict[str, Any]) -> dict[str, Any]:
     """What is left of a recorded spec: ``{missing, stamps}``."""
     missing = [] if "gate" in serving else ["how it was judged, which this version cannot know"]
     image = serving["container"]["image"]
-    if not _image.present(client, image, image.partition("@")[2]):
+    if not images.present(client, image, image.partition("@")[2]):
         missing.append(f"image {image}")
     missing += [
         f"{role} in {model['path']}"
@@ -147,7 +146,7 @@ def look_recorded(client: Any, serving: dict[str, Any]) -> dict[str, Any]:
         elif hashlib.sha256(Path(path).read_bytes()).hexdigest() != file["sha256"]:
             missing.append(f"patch {path} (it is there, with other content)")
         else:
-            stamps.append(_file.stamp(path))
+            stamps.append(files.stamp(path))
     return {"missing": missing, "stamps": stamps}
 
 
@@ -167,22 +166,22 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    if _image.DOCKER_IMPORT_ERROR:
-        module.fail_json(msg=missing_required_lib("docker"), exception=_image.DOCKER_IMPORT_ERROR)
+    if images.DOCKER_IMPORT_ERROR:
+        module.fail_json(msg=missing_required_lib("docker"), exception=images.DOCKER_IMPORT_ERROR)
     name = module.params["container"]
     path = Path(module.params["state_dir"]) / "state.json"
     state, problem = None, ""
     try:
-        state = _state.parse(path.read_text() if path.exists() else None)
+        state = serve_state.parse(path.read_text() if path.exists() else None)
     except (ValueError, OSError) as error:
-        problem = _state.unreadable(str(path), error)
+        problem = serve_state.unreadable(str(path), error)
     try:
         client = docker.from_env()
         result = {
             "container": look_container(client, name),
             "recorded": {
                 which: look_recorded(client, (state or {})[which]["serving"])
-                for which in _state.KEPT
+                for which in serve_state.KEPT
                 if (state or {}).get(which)
             },
         }

@@ -59,8 +59,10 @@ import json
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _file, _state
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import hold
+
+from ..module_utils._common import files
+from ..module_utils._host.lock_file import hold
+from ..module_utils._serve import state
 
 
 def main() -> None:
@@ -75,13 +77,13 @@ def main() -> None:
     hold(module)
     path = Path(module.params["path"])
     try:
-        before = _state.parse(path.read_text() if path.exists() else None)
+        before = state.parse(path.read_text() if path.exists() else None)
     except (ValueError, OSError) as error:
-        module.fail_json(msg=_state.unreadable(str(path), error))
-    after = _state.record(before, module.params["serving"], module.params["evidence"])
+        module.fail_json(msg=state.unreadable(str(path), error))
+    after = state.record(before, module.params["serving"], module.params["evidence"])
     changed = after != before
     if changed and not module.check_mode:
-        _file.write(path, (json.dumps(after, indent=2, sort_keys=True) + "\n").encode())
+        files.write(path, (json.dumps(after, indent=2, sort_keys=True) + "\n").encode())
     module.exit_json(changed=changed, state=after, diff={"before": before or {}, "after": after})
 
 

@@ -121,9 +121,11 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _guard, _validate, _version
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._container import is_secret, mask
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import hold
+
+from ..module_utils._gate.container import is_secret, mask
+from ..module_utils._host.lock_file import hold
+from ..module_utils._recipe import rules
+from ..module_utils._vllm import ask_image, versions
 
 try:
     import docker
@@ -150,8 +152,8 @@ def options(container: dict[str, Any], timeout: int, memory: str) -> dict[str, A
         "image": container["image"],
         "name": f"{container.get('name', 'vllm')}-probe",
         "labels": {LABEL: container.get("name", "")},
-        "entrypoint": ["python3", "-c", _validate.PROBE],
-        "command": [_validate.request(container["command"], timeout)],
+        "entrypoint": ["python3", "-c", ask_image.PROBE],
+        "command": [ask_image.request(container["command"], timeout)],
         "environment": dict(container.get("env") or {}),
         "mounts": [
             docker.types.Mount(target=target, source=source, type="bind", read_only=True)
@@ -203,14 +205,14 @@ def remove_leftovers(client: Any, name: str) -> None:
         left.remove(force=True)
 
 
-def ask(client: Any, container: dict[str, Any], timeout: int, memory: str) -> _validate.Verdict:
+def ask(client: Any, container: dict[str, Any], timeout: int, memory: str) -> ask_image.Verdict:
     """Run the probe to its end, or to that of its time.
 
     :raises DockerException: the engine does not run it
     """
     entrypoint = client.images.get(container["image"]).attrs["Config"].get("Entrypoint")
-    if not _validate.starts_vllm(entrypoint):
-        return _validate.Verdict(False, True, f"its entrypoint is {entrypoint}, and not vllm serve")
+    if not ask_image.starts_vllm(entrypoint):
+        return ask_image.Verdict(False, True, f"its entrypoint is {entrypoint}, and not vllm serve")
     remove_leftovers(client, container.get("name", ""))
     probe = client.containers.create(**options(container, timeout, memory))
     try:
@@ -224,7 +226,7 @@ def ask(client: Any, container: dict[str, Any], timeout: int, memory: str) -> _v
         log = probe.logs().decode("utf-8", "replace")
     finally:
         probe.remove(force=True)
-    return _validate.judge([mask(line, []) for line in log.splitlines()], code, killed)
+    return ask_image.judge([mask(line, []) for line in log.splitlines()], code, killed)
 
 
 def secrets(container: dict[str, Any]) -> list[str]:
@@ -254,11 +256,11 @@ def main() -> None:
     hold(module)
     if LIBRARY_IMPORT_ERROR:
         module.fail_json(msg=missing_required_lib("docker"), exception=LIBRARY_IMPORT_ERROR)
-    if module.params["refused"] and not _version.HAS_PACKAGING:
+    if module.params["refused"] and not versions.HAS_PACKAGING:
         module.fail_json(msg=missing_required_lib("packaging"))
     container, timeout, memory = (module.params[name] for name in ("container", "timeout", "memory"))
     for rule in module.params["refused"]:
-        if wrong := _version.complaint(rule["vllm"]):
+        if wrong := versions.complaint(rule["vllm"]):
             module.fail_json(msg=f"refused.vllm: {wrong}")
     for name in ("image", "command"):
         if not container.get(name):
@@ -271,33 +273,33 @@ def main() -> None:
         client = docker.from_env(timeout=120)
         missing = not_here_yet(client, container)
         verdict = (
-            _validate.Verdict(False, True, f"{missing} is not on this host yet")
+            ask_image.Verdict(False, True, f"{missing} is not on this host yet")
             if missing
             else ask(client, container, timeout, memory)
         )
     except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
         said = getattr(error, "explanation", None) or error
-        verdict = _validate.Verdict(False, True, f"the engine does not run it: {said}")
+        verdict = ask_image.Verdict(False, True, f"the engine does not run it: {said}")
     result: dict[str, Any] = {"asked": verdict.asked, "accepted": verdict.accepted, "reason": verdict.reason}
     if verdict.version:
         result |= {"vllm_version": verdict.version}
     if verdict.peak_bytes:
         result |= {"seconds": round(time.monotonic() - began, 1), "peak_bytes": verdict.peak_bytes}
-    if reason := _guard.refused(module.params["refused"], verdict.version):
+    if reason := rules.refused(module.params["refused"], verdict.version):
         module.fail_json(
-            msg=f"{_guard.refusal(image, verdict.version, reason)}. Nothing was touched",
+            msg=f"{rules.refusal(image, verdict.version, reason)}. Nothing was touched",
             changed=False,
             diagnosis="version_refused",
             **result | {"accepted": False, "reason": reason},
         )
-    if module.params["refused"] and verdict.version and not _version.release(verdict.version):
+    if module.params["refused"] and verdict.version and not versions.release(verdict.version):
         module.warn(
             f"vLLM in {image} calls itself {verdict.version}, which tells of no release (built from a clone without tags):"
             " what the recipe refuses could not be held against it"
         )
     if not verdict.accepted:
         module.fail_json(
-            msg=_validate.refusal(image, verdict), changed=False, diagnosis="arguments_refused", **result
+            msg=ask_image.refusal(image, verdict), changed=False, diagnosis="arguments_refused", **result
         )
     # In check mode, that something is still to come is no news.
     if not verdict.asked and not (module.check_mode and missing):

@@ -195,25 +195,23 @@ import re
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
-    _manifest,
-    _peer,
-    _snapshot,
-    _snapshot_options,
-    _swarm,
-    _torrent,
-)
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import hold
+
+from ..module_utils._host.lock_file import hold
+from ..module_utils._models import options as snapshot_options
+from ..module_utils._models import snapshot
+from ..module_utils._models.manifest import Manifest, ManifestError
+from ..module_utils._swarm import peer as swarm_peer
+from ..module_utils._swarm import session, torrent
 
 ARGUMENT_SPEC: dict[str, Any] = (
-    _snapshot_options.ARGUMENT_SPEC
-    | _snapshot_options.STORING
+    snapshot_options.ARGUMENT_SPEC
+    | snapshot_options.STORING
     | {
-        "snapshots": _snapshot_options.SNAPSHOTS,
+        "snapshots": snapshot_options.SNAPSHOTS,
         "state": {"type": "str", "choices": ["started", "finished", "stopped"], "default": "started"},
         "name": {"type": "str"},
         "address": {"type": "str"},
-        "port": {"type": "int", "default": _swarm.PORT},
+        "port": {"type": "int", "default": session.PORT},
         "peers": {"type": "dict", "default": {}},
         "swarm": {"type": "str", "no_log": True},
         "torrents": {"type": "dict", "default": {}},
@@ -221,17 +219,17 @@ ARGUMENT_SPEC: dict[str, Any] = (
         "timeout": {"type": "int", "default": 14400},
     }
 )
-LEAST = _snapshot_options.LEAST | {"port": 1, "idle": 1, "timeout": 1}
+LEAST = snapshot_options.LEAST | {"port": 1, "idle": 1, "timeout": 1}
 SECRET = re.compile(r"[0-9a-f]{32,}")
 
 
-def parse(params: dict[str, Any]) -> list[_manifest.Manifest]:
+def parse(params: dict[str, Any]) -> list[Manifest]:
     """:raises ManifestError: with the problems of all options and all snapshots"""
     problems: list[str] = []
-    manifests: list[_manifest.Manifest] = []
+    manifests: list[Manifest] = []
     try:
-        manifests = _snapshot_options.parse(params, LEAST)
-    except _manifest.ManifestError as error:
+        manifests = snapshot_options.parse(params, LEAST)
+    except ManifestError as error:
         problems += error.problems
     for name, address in {"address": params["address"], **params["peers"]}.items():
         try:
@@ -247,11 +245,11 @@ def parse(params: dict[str, Any]) -> list[_manifest.Manifest]:
     for manifest in manifests:
         if manifest.commit in params["torrents"]:
             try:
-                _torrent.decode(manifest, params["torrents"][manifest.commit])
-            except _torrent.DescriptionError as error:
+                torrent.decode(manifest, params["torrents"][manifest.commit])
+            except torrent.DescriptionError as error:
                 problems.append(str(error))
     if problems:
-        raise _manifest.ManifestError(problems)
+        raise ManifestError(problems)
     return manifests
 
 
@@ -261,8 +259,8 @@ def start(module: AnsibleModule) -> dict[str, Any]:
     where = {"address": params["address"], "port": params["port"]}
     if module.check_mode:
         return {"changed": True, **where}
-    options = _snapshot_options.storing(params)
-    swarm = _swarm.Swarm(
+    options = snapshot_options.storing(params)
+    swarm = session.Swarm(
         params["name"],
         params["address"],
         params["port"],
@@ -271,24 +269,24 @@ def start(module: AnsibleModule) -> dict[str, Any]:
         params["torrents"],
         params["idle"],
     )
-    peer = _peer.Peer(params["name"], manifests, options, swarm, params["timeout"])
-    _peer.stop(params["store"])
-    return {"changed": True, "pid": _peer.start(params["store"], peer.serve), **where}
+    peer = swarm_peer.Peer(params["name"], manifests, options, swarm, params["timeout"])
+    swarm_peer.stop(params["store"])
+    return {"changed": True, "pid": swarm_peer.start(params["store"], peer.serve), **where}
 
 
 def see(module: AnsibleModule) -> dict[str, Any]:
     """As far as it is now: the action plugin waits, not the module."""
-    status = _peer.status(module.params["store"])
+    status = swarm_peer.status(module.params["store"])
     settled = status.get("state") == "whole"
     return {"changed": False, "settled": settled, "problem": status.get("problem", ""), "status": status}
 
 
 def stop(module: AnsibleModule) -> dict[str, Any]:
     store = module.params["store"]
-    there = _peer.running(store) is not None
+    there = swarm_peer.running(store) is not None
     if not module.check_mode:
-        _peer.stop(store)
-    return {"changed": there, "status": _peer.status(store)}
+        swarm_peer.stop(store)
+    return {"changed": there, "status": swarm_peer.status(store)}
 
 
 def main() -> None:
@@ -300,13 +298,13 @@ def main() -> None:
     hold(module)
     os.umask(0o022)
     starting = module.params["state"] == "started"
-    if starting and not module.check_mode and not _swarm.available():
+    if starting and not module.check_mode and not session.available():
         module.fail_json(msg=missing_required_lib("libtorrent"))
     try:
         module.exit_json(
             **{"started": start, "finished": see, "stopped": stop}[module.params["state"]](module)
         )
-    except (_manifest.ManifestError, _snapshot.SnapshotError, _peer.PeerError) as error:
+    except (ManifestError, snapshot.SnapshotError, swarm_peer.PeerError) as error:
         module.fail_json(msg=str(error))
 
 

@@ -61,29 +61,28 @@ import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
-    _manifest,
-    _snapshot,
-    _snapshot_options,
-    _torrent,
-)
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import hold
+
+from ..module_utils._host.lock_file import hold
+from ..module_utils._models import options
+from ..module_utils._models.manifest import ManifestError
+from ..module_utils._models.snapshot import Snapshot, SnapshotError
+from ..module_utils._swarm import torrent
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=_snapshot_options.ARGUMENT_SPEC, supports_check_mode=True)
+    module = AnsibleModule(argument_spec=options.ARGUMENT_SPEC, supports_check_mode=True)
     hold(module)
     os.umask(0o022)
     began = time.monotonic()
     torrents: dict[str, str] = {}
     try:
-        for manifest in _snapshot_options.parse(module.params, {"max_workers": 1}):
-            snapshot = _snapshot.Snapshot(
+        for manifest in options.parse(module.params, {"max_workers": 1}):
+            snapshot = Snapshot(
                 module.params["store"], manifest, module.params["max_workers"], lambda text: None
             )
-            hashes = _torrent.describe(snapshot, remember=not module.check_mode)
-            torrents[manifest.commit] = _torrent.encode(manifest, hashes)
-    except (_manifest.ManifestError, _snapshot.SnapshotError) as error:
+            hashes = torrent.describe(snapshot, remember=not module.check_mode)
+            torrents[manifest.commit] = torrent.encode(manifest, hashes)
+    except (ManifestError, SnapshotError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=False, torrents=torrents, seconds=round(time.monotonic() - began, 3))
 

@@ -317,7 +317,8 @@ import traceback
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _daemon, _probes
+
+from ..module_utils._host import daemon_json, probes
 
 WANTED: dict[str, dict[str, Any]] = {
     "architectures": {"type": "list", "elements": "str", "default": ["aarch64"]},
@@ -357,8 +358,8 @@ def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     wanted = module.params["wanted"]
     asked = wanted or {"directories": [], "daemon_config": {}}
-    info = _probes.gather(
-        _probes.Request(
+    info = probes.gather(
+        probes.Request(
             store=module.params["store"],
             directories=tuple(asked["directories"]),
             environment=module.params["environment"],
@@ -368,10 +369,10 @@ def main() -> None:
             timeout=module.params["timeout"],
         )
     )
-    seen = _daemon.redacted(info)
+    seen = daemon_json.redacted(info)
     if wanted:
         try:
-            daemon = _daemon.needed(info, wanted)
+            daemon = daemon_json.needed(info, wanted)
         except Exception as error:
             # A file that nobody foresaw: what was seen is worth more than a traceback alone.
             module.fail_json(

@@ -129,14 +129,11 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
-    _engine_socket,
-    _file,
-    _fingerprint,
-    _run_lock,
-    _state,
-)
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import hold
+
+from ..module_utils._common import files
+from ..module_utils._host import engine_socket, run_lock, unchanged
+from ..module_utils._host.lock_file import hold
+from ..module_utils._serve import state as serve_state
 
 VERSION = 1
 WATCH = ("environment", "files", "urls")
@@ -154,7 +151,7 @@ def read(path: Path) -> dict[str, Any]:
 def current(path: Path) -> dict[str, Any] | None:
     """The record of what has passed, if there is one that can be read."""
     try:
-        state = _state.parse(path.read_text() if path.exists() else None)
+        state = serve_state.parse(path.read_text() if path.exists() else None)
     except (OSError, ValueError):
         return None
     return ((state or {}).get("current") or {}).get("serving")
@@ -162,10 +159,10 @@ def current(path: Path) -> dict[str, Any] | None:
 
 def see(params: dict[str, Any], serving: dict[str, Any], watch: dict[str, Any]) -> dict[str, str]:
     """Digests by part; of an engine that does not answer, nothing."""
-    ask = partial(_engine_socket.get, params["socket"])
+    ask = partial(engine_socket.get, params["socket"])
     try:
-        return _fingerprint.of_host(params["state_dir"], serving, watch, ask)
-    except (_engine_socket.EngineError, OSError):
+        return unchanged.of_host(params["state_dir"], serving, watch, ask)
+    except (engine_socket.EngineError, OSError):
         return {}
 
 
@@ -173,10 +170,10 @@ def look(params: dict[str, Any]) -> dict[str, Any]:
     known = read(Path(params["state_dir"]) / "settled.json")
     serving = current(Path(params["state_dir"]) / "state.json")
     seen = see(params, serving, known["watch"]) if known and serving else {}
-    because = _fingerprint.differences(known["seen"], seen) if known else []
+    because = unchanged.differences(known["seen"], seen) if known else []
     if known and known["inputs"] != params["inputs"]:
         because.append("what is asked for")
-    if (Path(params["state_dir"]) / _run_lock.FILE).exists():
+    if (Path(params["state_dir"]) / run_lock.FILE).exists():
         because.append("a run that holds the host")
     settled = params["trust"] and bool(seen and params["inputs"]) and not because and known["proved"]
     result = {"settled": settled, "because": because, "seen": seen, "inputs": params["inputs"]}
@@ -188,7 +185,7 @@ def record(params: dict[str, Any], *, write: bool) -> dict[str, Any]:
     known, serving = read(path), current(Path(params["state_dir"]) / "state.json")
     watch = {name: params[name] for name in WATCH}
     seen = see(params, serving, watch) if serving else {}
-    because = _fingerprint.differences(params["before"], seen) if params["before"] else []
+    because = unchanged.differences(params["before"], seen) if params["before"] else []
     settled = bool(seen) and params["before"] == seen
     new = {
         "version": VERSION,
@@ -198,7 +195,7 @@ def record(params: dict[str, Any], *, write: bool) -> dict[str, Any]:
         "proved": settled,
     }
     if write and new != known:
-        _file.write(path, json.dumps(new, indent=1, sort_keys=True).encode(), 0o600)
+        files.write(path, json.dumps(new, indent=1, sort_keys=True).encode(), 0o600)
     return {"settled": settled, "because": because}
 
 

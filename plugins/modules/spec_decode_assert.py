@@ -275,15 +275,14 @@ from functools import partial
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
-    _gate,
-    _server_module,
-)
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._background import in_background
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._diagnosis import Wanted, WantedFile
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import hold
 
-ARGUMENT_SPEC: dict[str, Any] = _server_module.ARGUMENT_SPEC | {
+from ..module_utils._common.detached import in_background
+from ..module_utils._gate import gate
+from ..module_utils._gate import module as gate_module
+from ..module_utils._gate.diagnosis import Wanted, WantedFile
+from ..module_utils._host.lock_file import hold
+
+ARGUMENT_SPEC: dict[str, Any] = gate_module.ARGUMENT_SPEC | {
     "container": {"type": "str", "required": True},
     "files": {
         "type": "list",
@@ -303,16 +302,16 @@ ARGUMENT_SPEC: dict[str, Any] = _server_module.ARGUMENT_SPEC | {
     "measure_timeout": {"type": "int", "default": 900},
 }
 
-_BOUNDS: dict[str, tuple[float, float]] = _server_module.BOUNDS | {
+_BOUNDS: dict[str, tuple[float, float]] = gate_module.BOUNDS | {
     "acceptance_floor": (0, 1),
     "minimum_drafts": (0, 1_000_000),
-    "concurrency": _server_module.CONCURRENCY,
+    "concurrency": gate_module.CONCURRENCY,
 }
 
 
 def invalid(params: dict[str, Any]) -> str | None:
     """What the argument spec cannot say of the options."""
-    if problem := _server_module.invalid(params, _BOUNDS):
+    if problem := gate_module.invalid(params, _BOUNDS):
         return problem
     if not params["container"]:
         return "container: expected its name, got none"
@@ -332,7 +331,7 @@ def wanted(params: dict[str, Any]) -> Wanted:
     names = ("container", "served_model", *_BOUNDS, "foreign_traffic")
     return Wanted(
         files=tuple(WantedFile(**file) for file in params["files"]),
-        speculation=_server_module.speculation(params),
+        speculation=gate_module.speculation(params),
         **{name: params[name] for name in names},
     )
 
@@ -341,12 +340,12 @@ def main() -> None:
     in_background()
     module = AnsibleModule(ARGUMENT_SPEC, supports_check_mode=True)
     hold(module)
-    _server_module.need_libraries(module)
+    gate_module.need_libraries(module)
     params = module.params
     problem = invalid(params)
     if problem:
         module.fail_json(problem)
-    _server_module.observe(module, partial(_gate.Gate, wanted(params)), verdict="fail")
+    gate_module.observe(module, partial(gate.Gate, wanted(params)), verdict="fail")
 
 
 if __name__ == "__main__":

@@ -225,29 +225,28 @@ from functools import partial
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
-    _bench,
-    _prompts,
-    _server_module,
-)
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._background import in_background
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._diagnosis import Wanted
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import hold
 
-ARGUMENT_SPEC: dict[str, Any] = _server_module.ARGUMENT_SPEC | {
+from ..module_utils._common.detached import in_background
+from ..module_utils._gate import bench
+from ..module_utils._gate import module as gate_module
+from ..module_utils._gate.diagnosis import Wanted
+from ..module_utils._host.lock_file import hold
+from ..module_utils._vllm import prompts
+
+ARGUMENT_SPEC: dict[str, Any] = gate_module.ARGUMENT_SPEC | {
     "container": {"type": "str"},
     "kinds": {
         "type": "list",
         "elements": "str",
-        "choices": list(_prompts.KINDS),
-        "default": list(_prompts.KINDS),
+        "choices": list(prompts.KINDS),
+        "default": list(prompts.KINDS),
     },
     "warmup": {"type": "int", "default": 1},
     "repeats": {"type": "int", "default": 3},
     "concurrency": {"type": "list", "elements": "int", "default": [1]},
     "measure_timeout": {"type": "int", "default": 3600},
 }
-_BOUNDS: dict[str, tuple[float, float]] = _server_module.BOUNDS | {
+_BOUNDS: dict[str, tuple[float, float]] = gate_module.BOUNDS | {
     "warmup": (0, 100),
     "repeats": (1, 1000),
 }
@@ -255,7 +254,7 @@ _BOUNDS: dict[str, tuple[float, float]] = _server_module.BOUNDS | {
 
 def invalid(params: dict[str, Any]) -> str | None:
     """What the argument spec cannot say of the options."""
-    if problem := _server_module.invalid(params, _BOUNDS):
+    if problem := gate_module.invalid(params, _BOUNDS):
         return problem
     for name in ("kinds", "concurrency"):
         if not params[name]:
@@ -263,7 +262,7 @@ def invalid(params: dict[str, Any]) -> str | None:
         if len(set(params[name])) < len(params[name]):
             return f"{name}: expected each one once, got {params[name]}"
     problems = (
-        _server_module.out_of_bounds(f"concurrency[{index}]", streams, _server_module.CONCURRENCY)
+        gate_module.out_of_bounds(f"concurrency[{index}]", streams, gate_module.CONCURRENCY)
         for index, streams in enumerate(params["concurrency"])
     )
     return next((problem for problem in problems if problem), None)
@@ -275,15 +274,15 @@ def wanted(params: dict[str, Any]) -> Wanted:
     return Wanted(
         container=params["container"] or "",
         served_model=params["served_model"],
-        speculation=_server_module.speculation(params),
+        speculation=gate_module.speculation(params),
         minimum_drafts=1,
         idle_timeout=idle,
         **{name: params[name] for name in ("ready_timeout", "measure_timeout", "foreign_traffic")},
     )
 
 
-def plan(params: dict[str, Any]) -> _bench.Plan:
-    return _bench.Plan(
+def plan(params: dict[str, Any]) -> bench.Plan:
+    return bench.Plan(
         kinds=tuple(params["kinds"]),
         concurrency=tuple(params["concurrency"]),
         **{name: params[name] for name in ("max_tokens", "warmup", "repeats")},
@@ -294,12 +293,12 @@ def main() -> None:
     in_background()
     module = AnsibleModule(ARGUMENT_SPEC)
     hold(module)
-    _server_module.need_libraries(module)
+    gate_module.need_libraries(module)
     params = module.params
     problem = invalid(params)
     if problem:
         module.fail_json(problem)
-    _server_module.observe(module, partial(_bench.Bench, wanted(params), plan=plan(params)))
+    gate_module.observe(module, partial(bench.Bench, wanted(params), plan=plan(params)))
 
 
 if __name__ == "__main__":

@@ -126,15 +126,13 @@ from typing import Any
 from urllib.parse import quote
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
-    _engine_socket,
-    _file,
-    _ledger,
-    _prune,
-    _prune_store,
-)
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import hold
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._prune import PruneError, References, Thing
+
+from ..module_utils._common import files
+from ..module_utils._host import engine_socket
+from ..module_utils._host.lock_file import hold
+from ..module_utils._images import ledger
+from ..module_utils._prune import references, store
+from ..module_utils._prune.references import PruneError, References, Thing
 
 ANSWER_TIMEOUT = 30.0
 REMOVAL_TIMEOUT = 600.0
@@ -162,8 +160,8 @@ def read_ledger(path: Path) -> list[str]:
     :raises PruneError: it cannot be read, so no image can be told from those of others
     """
     try:
-        return _ledger.parse(path.read_text() if path.exists() else None)
-    except (OSError, ValueError, _ledger.LedgerError) as error:
+        return ledger.parse(path.read_text() if path.exists() else None)
+    except (OSError, ValueError, ledger.LedgerError) as error:
         raise PruneError(
             f"{path}: {error}; nothing was removed; move it away: images that it does not name are left alone"
         ) from error
@@ -179,7 +177,7 @@ class Host:
         self.params = params
         self.store = os.path.realpath(params["store"])
         self.state_path = Path(params["state_dir"]) / "state.json"
-        self.ledger_path = Path(_ledger.path(params["state_dir"]))
+        self.ledger_path = Path(ledger.path(params["state_dir"]))
         self.references = References()
         state = read_json(self.state_path)
         if state is None:
@@ -187,15 +185,15 @@ class Host:
                 f"{self.state_path}: expected the record of what serves, seen none; nothing was removed; "
                 "deploy with playbooks/site.yml first"
             )
-        _prune.refer_state(self.references, state, str(self.state_path))
+        references.refer_state(self.references, state, str(self.state_path))
         self.references.refer("lock", params["lock"])
-        _prune.refer_keep(self.references, params["keep"])
+        references.refer_keep(self.references, params["keep"])
         self.brought = read_ledger(self.ledger_path)
         # Sizes of shared layers: an engine before API 1.42 does not know the question and goes on without.
         self.images = self._ask("/images/json?shared-size=1")
         self.containers = self._ask("/containers/json?all=1")
         volumes = self._ask("/volumes").get("Volumes") or []
-        _prune.refer_containers(
+        references.refer_containers(
             self.references,
             self.containers,
             {volume["Name"]: (volume.get("Options") or {}).get("device", "") for volume in volumes},
@@ -203,44 +201,44 @@ class Host:
             params["overlooked_containers"],
             os.path.realpath,
         )
-        self.peer = _prune_store.peer(Path(self.store))
-        self.mounts = _prune_store.mount_points()
+        self.peer = store.peer(Path(self.store))
+        self.mounts = store.mount_points()
 
     def _ask(self, url: str) -> Any:
         try:
-            return _engine_socket.get(self.params["socket"], url, ANSWER_TIMEOUT)
-        except _engine_socket.EngineError as error:
+            return engine_socket.get(self.params["socket"], url, ANSWER_TIMEOUT)
+        except engine_socket.EngineError as error:
             raise PruneError(
                 f"expected a Docker engine that says what its containers use, seen {error}; nothing was removed; "
                 "start the engine, or run the prerequisites role"
             ) from error
 
     def judge(self, things: list[Thing]) -> list[Thing]:
-        return _prune.judge_store(
+        return references.judge_store(
             things, self.references, self.peer, self.mounts, self.params["partial_age"], time.time()
         )
 
     def stored(self) -> list[Thing]:
-        return self.judge(_prune_store.things(Path(self.store)))
+        return self.judge(store.things(Path(self.store)))
 
     def brought_images(self) -> list[Thing]:
-        return _prune.judge_images(self.brought, self.images, self.containers, self.references)
+        return references.judge_images(self.brought, self.images, self.containers, self.references)
 
 
 def prune_store(host: Host, write: bool) -> list[Thing]:
     """Judge everything in the store and remove what may go, under the lock of each folder that has one."""
     things = host.stored()
-    folders = {thing.guard for thing in things if thing.verdict == _prune.REMOVED} - {""}
+    folders = {thing.guard for thing in things if thing.verdict == references.REMOVED} - {""}
     result = [thing for thing in things if thing.guard not in folders]
     if write:
         for thing in result:
             take_away(thing)
     for folder in sorted(folders):
-        with _prune_store.at_work(Path(folder), keep_out=write) as owner:
+        with store.at_work(Path(folder), keep_out=write) as owner:
             # Once more: another run may have worked there until now.
-            for thing in host.judge(_prune_store.guarded(Path(folder))):
-                if owner and thing.verdict == _prune.REMOVED:
-                    thing.judged(_prune.KEPT, f"{owner} works in {folder}")
+            for thing in host.judge(store.guarded(Path(folder))):
+                if owner and thing.verdict == references.REMOVED:
+                    thing.judged(references.KEPT, f"{owner} works in {folder}")
                 if write:
                     take_away(thing)
                 result.append(thing)
@@ -248,12 +246,12 @@ def prune_store(host: Host, write: bool) -> list[Thing]:
 
 
 def take_away(thing: Thing) -> None:
-    if thing.verdict != _prune.REMOVED:
+    if thing.verdict != references.REMOVED:
         return
     try:
-        _prune_store.take_away(thing)
+        store.take_away(thing)
     except OSError as error:
-        thing.judged(_prune.FAILED, f"{error}; correct that and prune again")
+        thing.judged(references.FAILED, f"{error}; correct that and prune again")
 
 
 def prune_images(host: Host, write: bool) -> list[Thing]:
@@ -261,23 +259,23 @@ def prune_images(host: Host, write: bool) -> list[Thing]:
     things = host.brought_images()
     there = {digest for image in host.images for digest in image.get("RepoDigests") or []}
     for thing in things:
-        name = _prune.familiar(thing.path)
-        if not write or thing.verdict != _prune.REMOVED or name not in there:
+        name = references.familiar(thing.path)
+        if not write or thing.verdict != references.REMOVED or name not in there:
             continue
         try:
-            _engine_socket.delete(
+            engine_socket.delete(
                 host.params["socket"], f"/images/{quote(name, safe='/:@')}?noprune=1", REMOVAL_TIMEOUT
             )
-        except _engine_socket.EngineError as error:
+        except engine_socket.EngineError as error:
             if error.status == 409:  # a container or an image made from it since we looked
-                thing.judged(_prune.KEPT, f"the engine says: {error.said}")
+                thing.judged(references.KEPT, f"the engine says: {error.said}")
             elif error.status != 404:
-                thing.judged(_prune.FAILED, f"{error}; see the engine's log and prune again")
-    gone = {thing.path for thing in things if thing.verdict == _prune.REMOVED}
+                thing.judged(references.FAILED, f"{error}; see the engine's log and prune again")
+    gone = {thing.path for thing in things if thing.verdict == references.REMOVED}
     if write and gone:
         # As it is now: an image may have come since we looked.
         left = [image for image in read_ledger(host.ledger_path) if image not in gone]
-        _file.write(host.ledger_path, _ledger.render(left).encode())
+        files.write(host.ledger_path, ledger.render(left).encode())
     return things
 
 
@@ -302,19 +300,19 @@ def main() -> None:
         things += prune_images(host, write=not module.check_mode)
     except (PruneError, OSError) as error:
         module.fail_json(msg=str(error), **result(things))
-    failed = [f"{thing.name}: {thing.why}" for thing in things if thing.verdict == _prune.FAILED]
+    failed = [f"{thing.name}: {thing.why}" for thing in things if thing.verdict == references.FAILED]
     if failed:
         module.fail_json(
             msg="expected to remove what nothing refers to, seen:\n  " + "\n  ".join(failed), **result(things)
         )
-    module.exit_json(**result(things), diff=_prune.diff(things))
+    module.exit_json(**result(things), diff=references.diff(things))
 
 
 def result(things: list[Thing]) -> dict[str, Any]:
     return {
-        "changed": any(thing.verdict == _prune.REMOVED for thing in things),
+        "changed": any(thing.verdict == references.REMOVED for thing in things),
         "things": [thing.result() for thing in things],
-        "freed_bytes": _prune.freed(things),
+        "freed_bytes": references.freed(things),
     }
 
 

@@ -53,8 +53,8 @@ def payload() -> None:
 
 
 def sparse() -> None:
-    snapshot = importlib.import_module(f"{COLLECTION}.module_utils._snapshot")
-    store = importlib.import_module(f"{COLLECTION}.module_utils._store")
+    snapshot = importlib.import_module(f"{COLLECTION}.module_utils._models.snapshot")
+    store = importlib.import_module(f"{COLLECTION}.module_utils._common.paths")
     asked = json.load(sys.stdin)
     folder = Path(store.snapshot_path(asked["store"], asked["repository"], asked["commit"]))
     vouched: dict[str, list[Any]] = {}

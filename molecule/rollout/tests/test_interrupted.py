@@ -37,7 +37,7 @@ def new(seen: Seen, before: Seen) -> bool:
     return seen.container is not None and seen.container["id"] != before.container["id"]  # type: ignore[index]
 
 
-# tests/unit/test_rollout_runs.py has the phases in which no disk and no engine has anything to lose.
+# tests/unit/playbooks/test_rollout.py has the phases in which no disk and no engine has anything to lose.
 PHASES: dict[str, list[Phase]] = {
     "roll-1": [
         Phase(

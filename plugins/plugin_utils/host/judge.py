@@ -61,9 +61,9 @@ class Problem:
 def judge(info: Mapping[str, Any], wanted: Mapping[str, Any], daemon: Mapping[str, Any]) -> dict[str, Any]:
     """``problems``, ``report``, ``todo``, ``changes`` and ``usable``, as RETURN of spark_info has them.
 
-    :param info: what `_probes.gather` saw
+    :param info: what `probes.gather` saw
     :param wanted: the module's option of that name, with its defaults
-    :param daemon: what daemon.json needs, as `_daemon.needed` says it
+    :param daemon: what daemon.json needs, as `daemon_json.needed` says it
     :raises RequirementError: a requirement that cannot be held against a list of distributions
     :raises VersionError: a minimum that is no version
     """

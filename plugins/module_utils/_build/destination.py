@@ -1,0 +1,81 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where an image that is built here goes, and whether it is there: the storage of the fleet's registry, or another registry.
+
+What counts as there is the tag, an image behind it, and in its configuration the label with the fingerprint of what it was to be
+built from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from .._common import http
+from .._images import oci, registry
+from .._images import storage as image_storage
+from .._images.folder import FolderSource
+from .._images.remote import Source
+from .buildkit import LABEL
+
+
+class Storage:
+    """What the fleet's registry serves, a directory of this host."""
+
+    def __init__(self, root: str, reference: registry.Reference, architecture: str) -> None:
+        self.home, self.reference, self._architecture = root, reference, architecture
+
+    def find(self, fingerprint: str) -> str:
+        digest = image_storage.tagged(self.home, self.reference)
+        if not digest or not self._store(digest).whole():
+            return ""
+        return digest if _label(FolderSource(self.home), digest, self._architecture) == fingerprint else ""
+
+    def take(self, storage: str, digest: str, say: Callable[[str], None]) -> None:
+        """Bring the image from the storage of another registry on this host, every byte verified, and name it then.
+
+        :raises ImageStoreError, UpstreamError, ImageError: it has no name there
+        """
+        store = self._store(digest, say)
+        store.ensure([FolderSource(storage)])
+        store.tag(self.reference.tag or "")
+
+    def _store(self, digest: str, say: Callable[[str], None] = lambda text: None) -> image_storage.ImageStore:
+        return image_storage.ImageStore(self.home, self.reference, digest, self._architecture, say=say)
+
+
+class Registry:
+    """A registry that takes pushes. `name` is what the engine calls the image there."""
+
+    def __init__(
+        self,
+        address: str,
+        reference: registry.Reference,
+        architecture: str,
+        credentials: registry.Credentials | None,
+    ) -> None:
+        host = address.partition("://")[2].rstrip("/") or address.rstrip("/")
+        self.home = address.rstrip("/") if "://" in address else registry.endpoint(host)
+        self.reference, self._architecture, self._credentials = reference, architecture, credentials
+        self.name = f"{host}/{reference.repository}:{reference.tag}"
+
+    def find(self, fingerprint: str) -> str:
+        """:raises UpstreamError: it does not answer, or not to us: better told now than after the build"""
+        try:
+            digest = registry.tag_digest(self.home, self.reference, self._credentials)
+            source = Source(self.home, self.reference, self._credentials)
+            return digest if _label(source, digest, self._architecture) == fingerprint else ""
+        except http.NotFound:
+            return ""
+
+
+def _label(source: image_storage.Source, digest: str, architecture: str) -> str:
+    """Empty where there is none, none of this platform, or a configuration that cannot be read."""
+    try:
+        configuration = oci.read_image(digest, architecture, source.manifest).blobs[0]
+        with source.blob(configuration.digest, 0) as (_begin, blocks):
+            content = json.loads(b"".join(blocks))
+    except ValueError:
+        return ""
+    return str(((content.get("config") or {}).get("Labels") or {}).get(LABEL, ""))

@@ -1,0 +1,64 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a long-running module says while it runs. plugins/plugin_utils/background.py reads it on the controller.
+
+The file belongs to the module's job (plugins/module_utils/_common/detached.py), which ends the module when the file is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ENVIRONMENT = "SPARKFLEET_PROGRESS"
+
+
+def scratch(otherwise: str) -> Path:
+    """A folder for what is needed only while a module runs. A job has one, which goes with it however it ends; a module
+    that is run by itself uses `otherwise`, its own.
+    """
+    path = os.environ.get(ENVIRONMENT)
+    return Path(path).expanduser().parent if path else Path(otherwise)
+
+
+class Progress:
+    """Lines for a person, one `say` each. Without a path (a module run by hand) it is silent."""
+
+    def __init__(self, path: str | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._path = Path(path).expanduser() if path else None
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._last_text = ""
+        self._last_time = float("-inf")
+
+    @classmethod
+    def from_environment(cls) -> Progress:
+        """The file of the job; silent when there is none."""
+        return cls(os.environ.get(ENVIRONMENT))
+
+    def say(self, text: str, every: float = 0.0) -> None:
+        """Add a line, unless it repeats the last one or comes less than `every` seconds after it."""
+        text = " ".join(text.split())
+        with self._lock:
+            now = self._clock()
+            if not self._path or not text or text == self._last_text or now - self._last_time < every:
+                return
+            self._last_text, self._last_time = text, now
+            self._append(self._path, text + "\n")
+
+    @staticmethod
+    def _append(path: Path, data: str) -> None:
+        try:
+            # O_APPEND and one write: a reader never sees half a line of ours between two of another thread.
+            # Without O_CREAT: a file that was removed means "stop", not "start again".
+            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
+            try:
+                os.write(descriptor, data.encode("utf-8", "replace"))
+            finally:
+                os.close(descriptor)
+        except OSError:
+            pass  # Progress is a courtesy: a full disk must not fail the work it describes.

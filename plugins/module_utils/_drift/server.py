@@ -1,0 +1,216 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The process that serves: the files it loaded, what it says it runs with, and how often its draft is right. Pure.
+
+What it was given is compared as option with the recipe (module_utils/_drift/container.py). Here its answers are held
+against what *this* process was given, so that one edit is one finding.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from .._gate import diagnosis
+from .._gate.container import State
+from .._gate.diagnosis import CheckedFile
+from .._vllm.argv import options
+from .._vllm.log import Speculation
+from .._vllm.metrics import Counters, delta
+from .finding import Finding
+
+CACHE_LABELS = {
+    "kv-cache-dtype": "cache_dtype",
+    "gpu-memory-utilization": "gpu_memory_utilization",
+    "enable-prefix-caching": "enable_prefix_caching",
+    "num-gpu-blocks-override": "num_gpu_blocks_override",
+    "kv-cache-memory-bytes": "kv_cache_memory_bytes",
+    "calculate-kv-scales": "calculate_kv_scales",
+}
+"""Options whose value vLLM publishes as it is: fields of its CacheConfig, labels of vllm:cache_config_info. Not among them
+are those that it resolves by itself, like the block size."""
+_DTYPES = {"fp8": "fp8_e4m3"}
+_CODE = ("/usr/", "/opt/")
+_EDITABLE = (".py", ".pth", ".so", ".json", ".jinja")
+_ADDED, _REMOVED = 1, 2
+RESTART = "playbooks/site.yml makes the container anew; docker restart alone loads what is there now"
+
+
+def files(checked: Sequence[CheckedFile], state: State, patched: bool) -> list[Finding]:
+    """The patched files as the process sees them.
+
+    A mount that shows the wrong bytes of the store adds nothing to what is found there.
+
+    :param patched: whether the store holds the locked files
+    """
+    found = []
+    for file in checked:
+        name = posixpath.basename(file.wanted.path)
+        if not file.ok:
+            if file.host is not None and file.seen.md5 is not None and file.host.md5 == file.seen.md5:
+                continue
+            seen = file.seen.error or f"md5 {file.seen.md5}"
+            found.append(
+                Finding(
+                    "patches",
+                    "patch-in-container",
+                    f"{name}: md5 {file.wanted.md5}",
+                    f"{name}: {seen}",
+                    RESTART,
+                )
+            )
+        # A file that lost its name in the store to another one changed by that, and is what it was.
+        elif patched and file.seen.changed is not None and file.seen.changed > state.started:
+            late = file.seen.changed - state.started
+            found.append(
+                Finding(
+                    "patches",
+                    "file-newer-than-process",
+                    f"{name}: unchanged since before {state.started_at}",
+                    f"{name}: changed {late:.0f} s after the process started, which may have loaded something else",
+                    RESTART,
+                )
+            )
+    return found
+
+
+def edited(changes: Iterable[Mapping[str, Any]] | None, known: Iterable[str]) -> list[Finding]:
+    """Program files that somebody changed inside the container.
+
+    :param changes: the engine's list of what differs from the image, ``{Path, Kind}`` (0 changed, 1 added, 2 removed)
+    :param known: files with a check of their own
+    """
+    listed = list(changes or [])
+    folders = {parent for entry in listed for parent in _parents(entry["Path"])}
+    found = []
+    for entry in listed:
+        path, kind = entry["Path"], entry["Kind"]
+        if (
+            path in folders
+            or path in set(known)
+            or not path.startswith(_CODE)
+            or not path.endswith(_EDITABLE)
+        ):
+            continue
+        what = {_ADDED: "added", _REMOVED: "removed"}.get(kind, "changed")
+        found.append(
+            Finding(
+                "container",
+                "file-in-container",
+                f"{path} as the image has it",
+                f"{path} {what} since",
+                RESTART,
+            )
+        )
+    return found
+
+
+def _parents(path: str) -> Iterator[str]:
+    while path not in ("/", ""):
+        path = posixpath.dirname(path)
+        yield path
+
+
+def stale_mounts(stale: Iterable[str]) -> list[Finding]:
+    """Mounted directories that were replaced on the host: the process still has the ones of its start."""
+    return [
+        Finding(
+            "models",
+            "mount-stale",
+            f"{target} in the container is the directory that the host has now",
+            "the container holds an older one, replaced since it started",
+            RESTART,
+        )
+        for target in stale
+    ]
+
+
+# -- what it says of itself
+
+
+def answers(argv: Sequence[str], names: Sequence[str]) -> list[Finding]:
+    """Whether what answers on the port is the server of this argv."""
+    given = options(list(argv))
+    expected = given.get("served-model-name") or given.get("", ())[-1:]
+    if not expected or set(expected) <= set(names):
+        return []
+    seen = ", ".join(names) or "no model at all"
+    do = "see what else listens on this port: ss -ltnp"
+    return [Finding("server", "wrong-server", f"/v1/models names {', '.join(expected)}", seen, do)]
+
+
+def cache_config(argv: Sequence[str], labels: Mapping[str, str]) -> list[Finding]:
+    """Whether vLLM runs with the cache options it was given; `labels` are those of vllm:cache_config_info."""
+    found = []
+    for name, values in options(list(argv)).items():
+        label = CACHE_LABELS.get(name)
+        if label is None or label not in labels or values == ("auto",):
+            continue
+        value = values[0] if values else "true"
+        if not _same(value, labels[label]):
+            found.append(
+                Finding(
+                    "server",
+                    "effective-config",
+                    f"--{name} {value}, as it was given",
+                    f"vLLM says {label}={labels[label]}",
+                    "read its log for why it did otherwise, then correct the recipe: docker logs",
+                )
+            )
+    return found
+
+
+def _same(given: str, said: str) -> bool:
+    try:
+        return float(given) == float(said)
+    except ValueError:
+        left, right = given.lower(), said.lower()
+        return _DTYPES.get(left, left) == _DTYPES.get(right, right)
+
+
+def speculation(
+    given: Mapping[str, Any] | None, counters: Counters, log: Speculation, argv: Sequence[str]
+) -> list[Finding]:
+    """Whether it speculates in the way it was asked to."""
+    wrong = diagnosis.speculation_set_up(given, counters, log, argv)
+    if wrong is None:
+        return []
+    return [Finding("server", wrong.code.replace("_", "-"), wrong.expected, wrong.seen, wrong.do)]
+
+
+def acceptance(counters: Counters, floor: float, minimum: int) -> list[Finding]:
+    """The rate at position 0 since the process started. Below `minimum` drafts nothing is said of it."""
+    since = delta(Counters(), counters)
+    if since.drafts < max(1, minimum) or since.acceptance_rate >= floor:
+        return []
+    return [
+        Finding(
+            "server",
+            "acceptance",
+            f"at least {floor:.0%} of the drafts accepted at position 0",
+            f"{since.acceptance_rate:.1%} of {since.drafts} drafts since the process started",
+            "playbooks/verify.yml measures with prompts of its own and says what is wrong",
+        )
+    ]
+
+
+def not_answering(problem: str) -> Finding:
+    do = "docker logs says what it does; playbooks/site.yml starts it anew"
+    return Finding("server", "not-answering", "/health answers 200", problem, do)
+
+
+def neighbours(names: Iterable[str]) -> list[Finding]:
+    """Other containers on the GPU: its memory is the host's, and what they take the server cannot have."""
+    return [
+        Finding(
+            "host",
+            "gpu-shared",
+            "no other container has a GPU",
+            f"container {name} runs with one",
+            f"docker stop {name}, or leave room for it: gpu-memory-utilization of the recipe",
+            "warning",
+        )
+        for name in names
+    ]

@@ -1,0 +1,247 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The benchmark of one running vLLM server: what it makes of the fixed prompts, at one concurrency after the other.
+
+The counters are the server's and cannot tell requests apart, so the requests of one kind go together, and what the
+counters gained meanwhile is that kind's. Servers with and without speculation are asked in the same order, so that
+their figures compare.
+"""
+
+from __future__ import annotations
+
+import statistics
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from functools import partial
+from typing import Any
+
+from .._vllm import client, metrics
+from .._vllm.prompts import KINDS, prompt, prompt_of
+from . import diagnosis
+from .diagnosis import Traffic
+from .observed import Failed, Life, Server
+
+SAMPLE_EVERY = 0.5
+"""Seconds between two looks at the use of the KV cache."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked of every server that is to be compared."""
+
+    kinds: tuple[str, ...] = KINDS
+    max_tokens: int = 256
+    warmup: int = 1
+    """Prompts of each stream that are not counted, before each load"""
+    repeats: int = 3
+    """Prompts of each kind in each stream"""
+    concurrency: tuple[int, ...] = (1,)
+
+    @property
+    def requests(self) -> int:
+        """How many are measured, of all loads."""
+        return sum(self.concurrency) * self.repeats * len(self.kinds)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """The requests of one kind, and what the server's counters gained meanwhile."""
+
+    completions: Sequence[client.Completion]
+    gained: metrics.Delta
+
+    @property
+    def seconds(self) -> float:
+        """From the first request to the last token. What passes between two phases, to read counters, is no load."""
+        sent = min(c.sent for c in self.completions if c.sent is not None)
+        return max(completion.last for completion in self.completions) - sent
+
+    @property
+    def decode_rates(self) -> list[float]:
+        return [rate for c in self.completions if (rate := c.decode_rate) is not None]
+
+
+@dataclass
+class Bench(Life):
+    """One run. `result["measurement"]` is what it is for."""
+
+    plan: Plan = field(default_factory=Plan)
+
+    def run(self) -> None:
+        """Measure.
+
+        :raises Failed: the server is not what it should be, or did not stay what it was
+        """
+        state = self._bind()
+        if not diagnosis.running(state):
+            self._ended(state)
+        counters = self._come_up()
+        began, self._began, self._done = self.now(), self.clock(), 0
+        loads = []
+        for concurrency in self.plan.concurrency:
+            counters = self._warm_up(concurrency, counters)
+            counters, load = self._load(concurrency, counters)
+            loads.append(load)
+        self._still_there()
+        self.result["measurement"] = {
+            "served_model": self.wanted.served_model,
+            "version": self.server.version(),
+            "container": self.result["container"],
+            "speculation": self.wanted.speculation and dict(self.wanted.speculation),
+            "measured_at": datetime.fromtimestamp(began, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "plan": {
+                name: list(value) if isinstance(value, tuple) else value
+                for name, value in asdict(self.plan).items()
+            },
+            "loads": loads,
+        }
+
+    def _stream(self, texts: Sequence[str], concurrency: int) -> list[client.Completion]:
+        if self.clock() - self._began > self.wanted.measure_timeout:
+            raise Failed(diagnosis.too_slow(self.wanted, f"{self._done} of {self.plan.requests} requests"))
+        ask = partial(self.server.stream_all, self.wanted.served_model, texts, self.plan.max_tokens)
+        completions: list[client.Completion] = self._asked(
+            partial(ask, concurrency, uncached=True),
+            lambda error: diagnosis.completion_failed(self.wanted, str(error)),
+        )
+        if any(completion.decode_rate is None for completion in completions):
+            raise Failed(diagnosis.not_streamed(self.plan.max_tokens))
+        return completions
+
+    def _warm_up(self, concurrency: int, before: metrics.Counters) -> metrics.Counters:
+        """Let the server compile and capture what this many streams need, on text of all kinds."""
+        texts = [prompt(number) for number in range(self.plan.warmup * concurrency)]
+        if not texts:
+            return before
+        self.say(f"concurrency {concurrency}: warming up")
+        return self._settled(before, len(self._stream(texts, concurrency)))
+
+    def _load(self, concurrency: int, before: metrics.Counters) -> tuple[metrics.Counters, dict[str, Any]]:
+        phases: dict[str, Phase] = {}
+        counters = before
+        with kv_cache_peak(self.server) as peak:
+            for kind in self.plan.kinds:
+                texts = [prompt_of(kind, number) for number in range(self.plan.repeats * concurrency)]
+                completions = self._stream(texts, concurrency)
+                after = self._settled(counters, len(completions))
+                phase = phases[kind] = Phase(completions, metrics.delta(counters, after))
+                self._done += len(completions)
+                self.say(f"concurrency {concurrency}, {kind}: {_said(phase)}")
+                counters = after
+        gained = metrics.delta(before, counters)
+        self._judge(gained, traffic(phases))
+        return counters, load(concurrency, phases, gained, peak())
+
+    def _judge(self, gained: metrics.Delta, ours: Traffic) -> None:
+        if self.wanted.speculation is not None and not gained.drafts:
+            raise Failed(diagnosis.no_drafts(self.wanted, ours, self._evidence))
+        other = diagnosis.foreign(gained, ours, diagnosis.foreign_share(gained, ours))
+        if other is not None and self.wanted.foreign_traffic == "fail":
+            raise Failed(other)
+        if other is not None:
+            self.warnings.append(f"{other.summary}: the figures are of a server that was in use")
+
+
+@contextmanager
+def kv_cache_peak(server: Server, every: float = SAMPLE_EVERY) -> Iterator[Callable[[], float | None]]:
+    """Look at the use of the KV cache as long as the block runs. Gives a function that says the highest share seen,
+    None for a server that does not say. A look that fails is a look less: the load says it when the server is gone.
+    """
+    seen: list[float] = []
+    over = threading.Event()
+
+    def look() -> None:
+        while True:
+            try:
+                share = metrics.parse(server.metrics()).kv_cache_usage
+            except (client.ServerError, metrics.MetricsError):
+                share = None
+            if share is not None:
+                seen.append(share)
+            if over.wait(every):
+                return
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield lambda: max(seen, default=None)
+    finally:
+        over.set()
+        thread.join()
+
+
+def traffic(phases: Mapping[str, Phase]) -> Traffic:
+    completions = [completion for phase in phases.values() for completion in phase.completions]
+    return Traffic(len(completions), sum(completion.completion_tokens for completion in completions))
+
+
+def spread(samples: Sequence[float], digits: int) -> dict[str, Any]:
+    """What there is to say of some samples: ``{median, mean, sd (of the sample), minimum, maximum, samples}``."""
+    figures = {
+        "median": statistics.median(samples),
+        "mean": statistics.fmean(samples),
+        "sd": statistics.stdev(samples) if len(samples) > 1 else 0.0,
+        "minimum": min(samples),
+        "maximum": max(samples),
+    }
+    rounded = {name: round(value, digits) for name, value in figures.items()}
+    return rounded | {"samples": [round(sample, digits) for sample in samples]}
+
+
+def load(
+    concurrency: int,
+    phases: Mapping[str, Phase],
+    gained: metrics.Delta,
+    kv_cache_usage: float | None,
+) -> dict[str, Any]:
+    """The figures of one load, as the module returns them.
+
+    :param phases: by kind, in the order in which they were asked
+    :param gained: what the counters gained over all of them
+    """
+    ours = traffic(phases)
+    seconds = sum(phase.seconds for phase in phases.values())
+    completions = [completion for phase in phases.values() for completion in phase.completions]
+    return {
+        "concurrency": concurrency,
+        "requests": ours.requests,
+        "tokens": ours.tokens,
+        "seconds": round(seconds, 3),
+        "tokens_per_second": round(ours.tokens / seconds, 3),
+        "decode_tokens_per_second": spread(
+            [rate for phase in phases.values() for rate in phase.decode_rates], 3
+        ),
+        "time_to_first_token": spread([client.time_to_first_token(c) for c in completions], 4),
+        "drafts": gained.drafts,
+        "draft_tokens": gained.draft_tokens,
+        "accepted": gained.accepted,
+        "accepted_per_position": list(gained.per_position),
+        "rates": _rounded(gained.rates),
+        "standard_errors": _rounded(gained.standard_errors),
+        "mean_acceptance_length": round(gained.mean_acceptance_length, 4),
+        "kv_cache_usage": None if kv_cache_usage is None else round(kv_cache_usage, 4),
+        "foreign_share": round(diagnosis.foreign_share(gained, ours), 4),
+        "kinds": {
+            kind: {
+                "decode_tokens_per_second": round(statistics.median(phase.decode_rates), 3),
+                "drafts": phase.gained.drafts,
+                "rates": _rounded(phase.gained.rates),
+            }
+            for kind, phase in phases.items()
+        },
+    }
+
+
+def _rounded(values: Sequence[float]) -> list[float]:
+    return [round(value, 4) for value in values]
+
+
+def _said(phase: Phase) -> str:
+    text = f"{len(phase.completions)} answers, {statistics.median(phase.decode_rates):.1f} tok/s"
+    if phase.gained.drafts:
+        text += f", {' / '.join(f'{rate:.0%}' for rate in phase.gained.rates)} accepted"
+    return text

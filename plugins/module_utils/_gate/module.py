@@ -1,0 +1,103 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the modules that ask a running vLLM server have in common: options, what an argument spec cannot say of them, and how
+one is run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+
+from .._common.progress import Progress
+from .._vllm import client, metrics
+from . import container as gate_container
+from . import observed
+
+ARGUMENT_SPEC: dict[str, Any] = {
+    "base_url": {"type": "str", "default": "http://127.0.0.1:8000"},
+    "served_model": {"type": "str", "required": True},
+    "api_key": {"type": "str", "no_log": True},
+    "speculation": {"type": "dict"},
+    "max_tokens": {"type": "int", "default": 256, "no_log": False},
+    "ready_timeout": {"type": "int", "default": 1200},
+    "idle_timeout": {"type": "int", "default": 300},
+    "foreign_traffic": {"type": "str", "choices": ["fail", "warn"], "default": "fail"},
+}
+BOUNDS: dict[str, tuple[float, float]] = {
+    "max_tokens": (200, 1_000_000),
+    "ready_timeout": (1, 86_400),
+    "idle_timeout": (1, 86_400),
+    "measure_timeout": (1, 86_400),
+}
+CONCURRENCY = (1, 64)
+
+
+def need_libraries(module: AnsibleModule) -> None:
+    """Fail when a library is not there that this call needs."""
+    libraries = [
+        ("requests", client.REQUESTS_IMPORT_ERROR),
+        ("prometheus_client", metrics.PROMETHEUS_IMPORT_ERROR),
+    ]
+    if module.params["container"]:
+        libraries.append(("docker", gate_container.DOCKER_IMPORT_ERROR))
+    for library, error in libraries:
+        if error:
+            module.fail_json(missing_required_lib(library), exception=error)
+
+
+def out_of_bounds(name: str, value: float, bounds: tuple[float, float]) -> str | None:
+    low, high = bounds
+    if low <= value <= high:
+        return None
+    return f"{name}: expected a number from {low:g} to {high:g}, got {value}"
+
+
+def invalid(params: Mapping[str, Any], bounds: Mapping[str, tuple[float, float]]) -> str | None:
+    """The first problem of the options above, and of the numbers that have `bounds`."""
+    for name, limits in bounds.items():
+        if problem := out_of_bounds(name, params[name], limits):
+            return problem
+    if not re.match(r"https?://[^/\s]+", params["base_url"]):
+        return f"base_url: expected http://host:port, got {params['base_url']!r}"
+    tokens = (params["speculation"] or {}).get("num_speculative_tokens")
+    if tokens is not None and not (str(tokens).isdigit() and int(tokens) > 0):
+        return f"speculation.num_speculative_tokens: expected a whole number above 0, got {tokens!r}"
+    return None
+
+
+def speculation(params: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The speculative config; its number is one, also where a template made text of it. None without speculation."""
+    given = params["speculation"] or None
+    if given and "num_speculative_tokens" in given:
+        return given | {"num_speculative_tokens": int(given["num_speculative_tokens"])}
+    return given
+
+
+def observe(module: AnsibleModule, make: Callable[..., observed.Life], **failed: Any) -> None:
+    """Run what observes the server, and end the module with what it found.
+
+    :param make: of the container, the server and where to say how far it is
+    :param failed: what a failure is returned with besides its diagnosis
+    """
+    params = module.params
+    container: gate_container.Container = gate_container.NoContainer()
+    try:
+        if params["container"]:
+            container = gate_container.DockerContainer(params["container"], [params["api_key"] or ""])
+        server = client.Server(params["base_url"], params["api_key"])
+        life = make(container, server, Progress.from_environment().say)
+        try:
+            life.run()
+        finally:
+            for warning in life.warnings:
+                module.warn(warning)
+    except observed.Failed as failure:
+        code = failure.finding.code
+        module.fail_json(str(failure), changed=False, diagnosis=code, **failed, **life.result)
+    except gate_container.EngineError as error:
+        module.fail_json(str(error), changed=False, diagnosis="engine_unreachable", **failed)
+    module.exit_json(changed=False, **life.result)

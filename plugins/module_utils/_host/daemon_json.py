@@ -1,0 +1,308 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""daemon.json: read it, merge into it, and tell what the running engine needs to follow. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# What dockerd takes over at SIGHUP, without stopping a container
+# (https://docs.docker.com/reference/cli/dockerd/#configuration-reload-behavior).
+RELOADABLE = frozenset(
+    {
+        "allow-nondistributable-artifacts",
+        "authorization-plugins",
+        "debug",
+        "default-runtime",
+        "features",
+        "insecure-registries",
+        "labels",
+        "live-restore",
+        "max-concurrent-downloads",
+        "max-concurrent-uploads",
+        "max-download-attempts",
+        "registry-mirrors",
+        "runtimes",
+        "shutdown-timeout",
+    }
+)
+
+# With these changed, live-restore cannot find the containers again: a restart stops them all the same
+# (https://docs.docker.com/engine/daemon/live-restore/#live-restore-upon-restart).
+UNRESTORABLE = frozenset(
+    {
+        "bip",
+        "bridge",
+        "containerd",
+        "data-root",
+        "default-address-pools",
+        "exec-root",
+        "fixed-cidr",
+        "fixed-cidr-v6",
+        "graph",
+        "hosts",
+        "iptables",
+        "ipv6",
+        "storage-driver",
+        "storage-opts",
+        "userns-remap",
+    }
+)
+
+# moby daemon/nvidia_linux.go: the GPU driver is registered at start, if the hook is on PATH by then.
+TOOLKIT_UNSEEN = "the engine looks for nvidia-container-toolkit only when it starts"
+
+NVIDIA_RUNTIME: dict[str, Any] = {"nvidia": {"path": "nvidia-container-runtime", "args": []}}
+
+
+class DaemonConfigError(ValueError):
+    """daemon.json cannot be read, or what it holds cannot be merged with what is wanted."""
+
+
+def parse(text: str) -> dict[str, Any]:
+    """The content of daemon.json. Empty text is an empty configuration, as it is for dockerd."""
+    if not text.strip():
+        return {}
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DaemonConfigError(f"line {error.lineno}, column {error.colno}: {error.msg}") from None
+    if not isinstance(content, dict):
+        raise DaemonConfigError(f"a JSON object is needed at the top, there is a {_kind(content)}")
+    return content
+
+
+def render(content: Mapping[str, Any], like: str = "") -> str:
+    """The text of daemon.json, indented as `like` is."""
+    indented = re.search(r"\n([ \t]+)\S", like)
+    return json.dumps(content, indent=indented.group(1) if indented else 4, ensure_ascii=False) + "\n"
+
+
+def wanted(
+    current: Mapping[str, Any],
+    mirrors: Iterable[str],
+    nvidia_runtime: bool,
+    config: Mapping[str, Any],
+    fleet_registry: str = "",
+) -> dict[str, Any]:
+    """daemon.json of a Spark: `current`, the mirrors, an nvidia runtime where there is none yet, and `config`.
+
+    A mirror given as http:// needs no insecure-registries entry: the engine takes the scheme from the URL.
+
+    :param fleet_registry: the mirror that the engine asks before all others, those of `current` too
+    """
+    mirrored = merge({"registry-mirrors": list(mirrors)} if mirrors else {}, config)
+    merged = merge(current, mirrored, {"runtimes": NVIDIA_RUNTIME} if nvidia_runtime else {})
+    if fleet_registry:
+        merged["registry-mirrors"] = _headed(merged.get("registry-mirrors", []), fleet_registry)
+    return merged
+
+
+def merge(
+    current: Mapping[str, Any], config: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """`config` laid into `current`: objects deep, lists united, other values replaced; then `defaults` where absent.
+
+    Keys of `current` keep their order and come first. Raises DaemonConfigError where an object or a list
+    meets something else: guessing there would throw away what somebody wrote.
+    """
+    merged = _merge(current, config, "")
+    return _fill(merged, defaults or {})
+
+
+def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Top-level keys whose value differs, in the order of `after`."""
+    gone = [key for key in before if key not in after]
+    return [key for key in after if key not in before or before[key] != after[key]] + gone
+
+
+def unapplied_keys(content: Mapping[str, Any], engine: Mapping[str, Any]) -> list[str]:
+    """Keys of daemon.json that the running engine shows differently (an earlier reload was lost).
+
+    `engine` has registry_mirrors, insecure_registries, runtimes (lists) and live_restore (bool), each of
+    them optional: only what the engine shows can be compared.
+    """
+    shown = {
+        "registry-mirrors": engine.get("registry_mirrors"),
+        "insecure-registries": engine.get("insecure_registries"),
+        "runtimes": engine.get("runtimes"),
+    }
+    unapplied = []
+    for key, seen in shown.items():
+        if seen is None or key not in content:
+            continue
+        have = {_plain(item) for item in seen}
+        if not {_plain(item) for item in content[key]} <= have:
+            unapplied.append(key)
+    live = engine.get("live_restore")
+    if live is not None and "live-restore" in content and bool(content["live-restore"]) != live:
+        unapplied.append("live-restore")
+    return unapplied
+
+
+def redacted(value: Any) -> Any:
+    """`value` without the user and password of any URL in it (proxies are written that way)."""
+    if isinstance(value, str):
+        return re.sub(r"://[^/@\s\"]+@", "://***@", value)
+    if isinstance(value, Mapping):
+        return {key: redacted(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [redacted(item) for item in value]
+    return value
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What daemon.json becomes and what the running engine needs to follow."""
+
+    content: dict[str, Any]
+    changed: list[str]  # top-level keys of the file that change
+    action: str  # none, reload or restart
+    because: list[str]  # why it restarts
+    stops: list[str]  # names of the containers that a restart would stop
+
+
+def plan(
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+    *,
+    running: bool,
+    engine: Mapping[str, Any],
+    containers: Iterable[Mapping[str, Any]] = (),
+    restart_because: Iterable[str] = (),
+) -> Plan:
+    """What has to happen, and which running containers it would stop. `containers` have a name each."""
+    changed = changed_keys(before, after)
+    if not running:
+        return Plan(dict(after), changed, "none", [], [])
+    because = [f"{key} takes effect at a restart only" for key in changed if key not in RELOADABLE]
+    because += list(restart_because)
+    if because:
+        survives = bool(engine.get("live_restore")) and not UNRESTORABLE.intersection(changed)
+        stops = [] if survives else [str(container["name"]) for container in containers]
+        return Plan(dict(after), changed, "restart", because, stops)
+    reload = changed or unapplied_keys(after, engine)
+    return Plan(dict(after), changed, "reload" if reload else "none", [], [])
+
+
+def refusal(plan: Plan, policy: str) -> str | None:
+    """Why `policy` (auto, always, never) forbids the restart of `plan`; None if it does not."""
+    if plan.action != "restart" or policy == "always":
+        return None
+    if policy == "never":
+        return "restarts are off (never)"
+    return f"it would stop {', '.join(plan.stops)}" if plan.stops else None
+
+
+def needed(info: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What the file needs on a host, and what the engine does to follow. Names no value of it: one may hold a password.
+
+    :param info: what `probes.gather` saw, not `redacted`
+    :param asked: ``registry_mirrors``, ``fleet_registry``, ``toolkit``, ``daemon_config`` and ``restart_docker``
+    :returns: ``error`` (why it cannot be merged, or None), ``keys``, ``action``, ``because`` and ``stops`` as `Plan`
+        has them, ``refused`` (why it may not restart, or None)
+    """
+    nothing: dict[str, Any] = {
+        "error": None,
+        "keys": [],
+        "action": "none",
+        "because": [],
+        "stops": [],
+        "refused": None,
+    }
+    file = info["daemon_config"]
+    if file is None or file["error"]:
+        return {**nothing, "error": file["error"] if file else "cannot be read"}
+    content, docker, toolkit = file["content"] or {}, info["docker"] or {}, info["toolkit"] or {}
+    try:
+        after = wanted(
+            content,
+            asked["registry_mirrors"],
+            asked["toolkit"],
+            asked["daemon_config"],
+            asked["fleet_registry"],
+        )
+    except DaemonConfigError as error:
+        return {**nothing, "error": str(error)}
+    unseen = (
+        asked["toolkit"] and docker.get("running") and (not toolkit.get("installed") or toolkit["unseen"])
+    )
+    planned = plan(
+        content,
+        after,
+        running=bool(docker.get("running")),
+        engine=docker,
+        containers=docker.get("containers") or [],
+        restart_because=[TOOLKIT_UNSEEN] if unseen else [],
+    )
+    return {
+        "error": None,
+        "keys": planned.changed,
+        "action": planned.action,
+        "because": planned.because,
+        "stops": planned.stops,
+        "refused": refusal(planned, asked["restart_docker"]),
+    }
+
+
+def _merge(current: Mapping[str, Any], config: Mapping[str, Any], where: str) -> dict[str, Any]:
+    merged = dict(current)
+    for key, value in config.items():
+        path = f"{where}.{key}" if where else key
+        if key not in merged:
+            merged[key] = value
+            continue
+        there = merged[key]
+        if isinstance(there, Mapping) and isinstance(value, Mapping):
+            merged[key] = _merge(there, value, path)
+        elif isinstance(there, list) and isinstance(value, list):
+            merged[key] = _unite(there, value)
+        elif isinstance(there, (Mapping, list)) or isinstance(value, (Mapping, list)):
+            raise DaemonConfigError(f"{path}: wanted {_kind(value)}, the file has {_kind(there)}")
+        else:
+            merged[key] = value
+    return merged
+
+
+def _fill(current: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    filled = dict(current)
+    for key, value in defaults.items():
+        if key not in filled:
+            filled[key] = value
+        elif isinstance(filled[key], Mapping) and isinstance(value, Mapping):
+            # One level is enough for runtimes: an entry somebody wrote is complete as it stands.
+            filled[key] = {**filled[key], **{name: v for name, v in value.items() if name not in filled[key]}}
+    return filled
+
+
+def _unite(there: list[Any], wanted: list[Any]) -> list[Any]:
+    united = list(there)
+    for item in wanted:
+        if _plain(item) not in [_plain(known) for known in united]:
+            united.append(item)
+    return united
+
+
+def _headed(there: list[Any], first: str) -> list[Any]:
+    """`first` at the head of a list, as it is written there if it is."""
+    own = [item for item in there if _plain(item) == _plain(first)]
+    return [*(own[:1] or [first]), *(item for item in there if item not in own)]
+
+
+def _plain(item: Any) -> Any:
+    """For comparison: the engine shows a mirror's URL with a slash at its end."""
+    return item.rstrip("/") if isinstance(item, str) else item
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "null"
+    for kind, name in ((bool, "boolean"), (str, "string"), (Mapping, "object"), (list, "list")):
+        if isinstance(value, kind):
+            return name
+    return "number"

@@ -1,0 +1,564 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Look at a host, read-only and with the standard library alone: it runs before anything is installed.
+
+Every probe stands alone and has a time limit: one that fails leaves null and a reason, never a traceback.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import platform
+import re
+import shlex
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from . import daemon_json, engine_socket
+
+GB10 = ("0x10de", "0x2e12")
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# dockerd registers the GPU driver behind `--gpus` when it starts and finds this on its PATH.
+HOOK = "nvidia-container-runtime-hook"
+TOOLKIT = "nvidia-container-toolkit"
+# Two clocks are compared (seconds since boot, file times): finer than this they do not agree.
+CLOCK_SLACK = 1.0
+
+_DISTRIBUTIONS = """
+import importlib.metadata as m, json, platform
+print(json.dumps([platform.python_version(), {d.metadata["Name"]: d.version for d in m.distributions()}]))
+"""
+
+
+class ProbeError(RuntimeError):
+    """A probe that cannot tell."""
+
+
+def run_command(argv: Sequence[str], timeout: float) -> str:
+    """Standard output of a command. ProbeError when it is not there, fails or takes too long."""
+    environment = {"PATH": PATH, "LC_ALL": "C.UTF-8"}
+    try:
+        done = subprocess.run(
+            argv, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+        )
+    except FileNotFoundError:
+        raise ProbeError(f"{argv[0]} is not there") from None
+    except subprocess.TimeoutExpired:
+        raise ProbeError(f"{argv[0]} took more than {timeout:g} s") from None
+    except OSError as error:
+        raise ProbeError(f"{argv[0]}: {error.strerror}") from None
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
+        raise ProbeError(f"{argv[0]} exited {done.returncode}: {said}")
+    return done.stdout
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to look at. `root` and `run` let a test put another host there."""
+
+    store: str = "/srv/sparkfleet"
+    directories: tuple[str, ...] = ()
+    environment: str = "/opt/sparkfleet/venv"
+    daemon_config: str = "/etc/docker/daemon.json"
+    data_root: str | None = None  # where Docker will keep its images, if it is not there yet
+    socket: str = "/var/run/docker.sock"
+    timeout: float = 10.0
+    root: Path = Path("/")
+    run: Callable[[Sequence[str], float], str] = field(default=run_command)
+
+    def at(self, path: str) -> Path:
+        return self.root / path.lstrip("/")
+
+    def text(self, path: str) -> str | None:
+        """Content of a small file; None if it is not there."""
+        try:
+            return self.at(path).read_text(errors="replace")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+
+def each(probes: Mapping[str, Callable[[], Any]], timeout: float) -> tuple[dict[str, Any], dict[str, str]]:
+    """(values, reasons): all probes side by side; one that fails or exceeds `timeout` seconds has None and a reason."""
+    values: dict[str, Any] = dict.fromkeys(probes)
+    reasons = dict.fromkeys(probes, f"no answer within {timeout:g} s")
+    closed = threading.Lock()
+
+    def one(name: str, probe: Callable[[], Any]) -> None:
+        value, reason = None, None
+        try:
+            value = probe()
+        except (ProbeError, engine_socket.EngineError) as error:
+            reason = str(error)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+        with closed:
+            values[name] = value
+            if reason is None:
+                reasons.pop(name, None)
+            else:
+                reasons[name] = reason
+
+    # Daemon threads: one that hangs (a dead network file system) does not keep the module from ending.
+    threads = [threading.Thread(target=one, args=item, daemon=True) for item in probes.items()]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + timeout
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    with closed:
+        return dict(values), dict(reasons)
+
+
+def gather(request: Request) -> dict[str, Any]:
+    """Everything that RETURN of spark_info documents, but for its judgment."""
+    docker, why = each({"docker": lambda: engine(request)}, request.timeout)
+    known = docker["docker"] or {}
+    content_of = request.text(request.daemon_config) if not known.get("data_root") else None
+    values, reasons = each(
+        {
+            "architecture": platform.machine,
+            "kernel": platform.release,
+            "uid": os.geteuid,
+            "os": lambda: operating_system(request),
+            "apt": lambda: request.at("/usr/bin/apt-get").exists(),
+            "systemd": lambda: request.at("/run/systemd/system").is_dir(),
+            "remove_ipc": lambda: remove_ipc(request),
+            "gb10": lambda: gb10(request),
+            "driver": lambda: driver(request),
+            "memory": lambda: memory(request),
+            "disks": lambda: disks(
+                request, _data_root(request, known, content_of), known.get("images_bytes") or 0
+            ),
+            "directories": lambda: [path for path in request.directories if request.at(path).is_dir()],
+            "daemon_config": lambda: daemon_config(request),
+            "toolkit": lambda: toolkit(request, known),
+            "ports": lambda: ports(request, known.get("containers") or []),
+            "environment": lambda: environment(request),
+            "ensurepip": lambda: find_spec("ensurepip") is not None,
+        },
+        request.timeout,
+    )
+    if known.get("silent"):
+        why["docker_api"] = known.pop("silent")
+    return {**values, **docker, "unknown": {**reasons, **why}}
+
+
+def operating_system(request: Request) -> dict[str, str]:
+    text = request.text("/etc/os-release")
+    if text is None:
+        raise ProbeError("/etc/os-release is not there")
+    pairs = dict(word.split("=", 1) for word in shlex.split(text, comments=True) if "=" in word)
+    return {
+        "id": pairs.get("ID", "linux"),
+        "version": pairs.get("VERSION_ID", ""),
+        "name": pairs.get("PRETTY_NAME", pairs.get("ID", "linux")),
+    }
+
+
+def gb10(request: Request) -> dict[str, Any]:
+    """A GB10 by any of three witnesses: OEM boards differ in their DMI, containers hide the PCI bus."""
+    pci = sorted(
+        device.name
+        for device in request.at("/sys/bus/pci/devices").glob("*")
+        if tuple(
+            (request.text(str(device.relative_to(request.root) / part)) or "").strip()
+            for part in ("vendor", "device")
+        )
+        == GB10
+    )
+    try:
+        name = _nvidia_smi(request, "name")
+    except ProbeError:
+        name = None
+    product = (request.text("/sys/class/dmi/id/product_name") or "").strip() or None
+    named = re.search(r"\bGB10\b", name or "") or re.search(
+        r"\bGB10\b|DGX[ _-]?Spark", product or "", re.IGNORECASE
+    )
+    return {"present": bool(pci or named), "pci": pci, "name": name, "product": product}
+
+
+def driver(request: Request) -> str:
+    loaded = request.text("/sys/module/nvidia/version")
+    return loaded.strip() if loaded else _nvidia_smi(request, "driver_version")
+
+
+def _nvidia_smi(request: Request, field: str) -> str:
+    out = request.run(["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader"], request.timeout)
+    lines = [line.strip() for line in out.splitlines() if line.strip()]
+    if not lines:
+        raise ProbeError("nvidia-smi names no GPU")
+    return lines[0]
+
+
+def memory(request: Request) -> dict[str, int]:
+    """Unified memory: the GPU's is the system's, and nvidia-smi reports none of its own."""
+    text = request.text("/proc/meminfo") or ""
+    kib = {name: int(value) for name, value in re.findall(r"^(\w+):\s+(\d+) kB", text, re.MULTILINE)}
+    if "MemTotal" not in kib:
+        raise ProbeError("/proc/meminfo has no MemTotal")
+    return {
+        "total_bytes": kib["MemTotal"] * 1024,
+        "available_bytes": kib.get("MemAvailable", kib.get("MemFree", 0)) * 1024,
+        "swap_bytes": kib.get("SwapTotal", 0) * 1024,
+    }
+
+
+def disks(request: Request, data_root: str, images_bytes: int) -> dict[str, dict[str, Any]]:
+    return {
+        "store": _disk(request, request.store, _held(request.at(request.store) / "models")),
+        "docker": _disk(request, data_root, images_bytes),
+    }
+
+
+def _disk(request: Request, path: str, held: int) -> dict[str, Any]:
+    nearest = request.at(path)
+    while not nearest.exists():
+        nearest = nearest.parent
+    room = os.statvfs(nearest)
+    return {
+        "path": path,
+        "nearest": (Path("/") / nearest.relative_to(request.root)).as_posix(),
+        "device": nearest.stat().st_dev,
+        "free_bytes": room.f_bavail * room.f_frsize,
+        "total_bytes": room.f_blocks * room.f_frsize,
+        "held_bytes": held,
+    }
+
+
+def _held(directory: Path) -> int:
+    """Bytes on disk below a directory of large files; 0 if it is not there."""
+    held = 0
+    for where, _folders, names in os.walk(directory):
+        for name in names:
+            found = (Path(where) / name).lstat()
+            held += found.st_blocks * 512 if stat.S_ISREG(found.st_mode) else 0
+    return held
+
+
+def _data_root(request: Request, docker: Mapping[str, Any], text: str | None) -> str:
+    """Where Docker keeps or will keep images: as it says, as will be written, as daemon.json says, or by default."""
+    if docker.get("data_root"):
+        return str(docker["data_root"])
+    try:
+        configured = daemon_json.parse(text or "").get("data-root")
+    except daemon_json.DaemonConfigError:
+        configured = None
+    return request.data_root or configured or "/var/lib/docker"
+
+
+def daemon_config(request: Request) -> dict[str, Any]:
+    text = request.text(request.daemon_config)
+    found: dict[str, Any] = {
+        "path": request.daemon_config,
+        "exists": text is not None,
+        "content": None,
+        "error": None,
+    }
+    try:
+        found["content"] = daemon_json.parse(text or "")
+    except daemon_json.DaemonConfigError as error:
+        found["error"] = str(error)
+    return found
+
+
+def engine(request: Request) -> dict[str, Any]:
+    """The Docker engine. It is asked only where dockerd runs: socket activation would start it otherwise."""
+    pid = _dockerd(request)
+    installed = _which(request, "dockerd", PATH)
+    found: dict[str, Any] = {
+        "installed": installed is not None or pid is not None,
+        "running": pid is not None,
+        "pid": pid,
+        "started": None,
+        "socket": request.socket,
+        "version": None,
+        "api_version": None,
+        "data_root": None,
+        "storage_driver": None,
+        "cgroup_version": None,
+        "live_restore": None,
+        "runtimes": None,
+        "registry_mirrors": None,
+        "insecure_registries": None,
+        "cdi_devices": None,
+        "images_bytes": None,
+        "containers": None,
+    }
+    if pid is None:
+        return found
+    found["started"] = _started(request, pid)
+
+    def ask(url: str) -> Any:
+        return engine_socket.get(str(request.at(request.socket)), url, request.timeout / 4)
+
+    try:
+        version, info, images, containers = map(
+            ask, ("/version", "/info", "/images/json", "/containers/json")
+        )
+    except engine_socket.EngineError as error:
+        return {**found, "silent": str(error)}
+    registries = info.get("RegistryConfig") or {}
+    insecure = [
+        name for name, index in (registries.get("IndexConfigs") or {}).items() if not index.get("Secure")
+    ]
+    devices = info.get("DiscoveredDevices") or []  # API 1.50 and later
+    return {
+        **found,
+        "version": version["Version"],
+        "api_version": version["ApiVersion"],
+        "data_root": info.get("DockerRootDir"),
+        "storage_driver": info.get("Driver"),
+        "cgroup_version": info.get("CgroupVersion"),
+        "live_restore": bool(info.get("LiveRestoreEnabled")),
+        "runtimes": sorted(info.get("Runtimes") or {}),
+        "registry_mirrors": registries.get("Mirrors") or [],
+        "insecure_registries": sorted({*insecure, *(registries.get("InsecureRegistryCIDRs") or [])}),
+        "cdi_devices": sorted(device["ID"] for device in devices if device.get("Source") == "cdi"),
+        "images_bytes": sum(image.get("Size") or 0 for image in images or []),
+        "containers": [_container(container) for container in containers or []],
+    }
+
+
+def _container(container: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "id": container["Id"],
+        "name": (container.get("Names") or [container["Id"][:12]])[0].lstrip("/"),
+        "image": container.get("Image"),
+        "labels": container.get("Labels") or {},
+        "ports": [
+            {
+                "port": port["PublicPort"],
+                "address": port.get("IP") or "0.0.0.0",  # noqa: S104 - what the engine means by none
+                "container_port": port["PrivatePort"],
+                "protocol": port.get("Type", "tcp"),
+            }
+            for port in container.get("Ports") or []
+            if port.get("PublicPort")
+        ],
+    }
+
+
+def toolkit(request: Request, docker: Mapping[str, Any]) -> dict[str, Any]:
+    """nvidia-container-toolkit, and whether the engine that runs now can use it.
+
+    `unseen`: it was installed after dockerd started, which looks for the hook only then.
+    """
+    path = PATH
+    started = docker.get("started")
+    if docker.get("pid"):
+        path = _environment_of(request, docker["pid"]).get("PATH", PATH)
+    hook = _which(request, HOOK, path)
+    version = _package_version(request, TOOLKIT)
+    cdi = any(device.startswith("nvidia.com/gpu") for device in docker.get("cdi_devices") or [])
+    newer = hook is not None and started is not None and _changed(request, hook) > started + CLOCK_SLACK
+    newer = newer and not _upgraded(request, TOOLKIT)
+    return {
+        "installed": version is not None or hook is not None or cdi,
+        "version": version,
+        "hook": hook,
+        "runtime": "nvidia" in (docker.get("runtimes") or []),
+        "cdi": cdi,
+        "unseen": newer and not cdi,
+        "usable": bool(docker.get("running")) and (cdi or (hook is not None and not newer)),
+    }
+
+
+def _package_version(request: Request, package: str) -> str | None:
+    status = request.text("/var/lib/dpkg/status") or ""
+    for paragraph in re.split(r"\n\s*\n", status):
+        if re.match(rf"Package: {re.escape(package)}\n", paragraph):
+            fields = dict(re.findall(r"^(Status|Version): (.*)$", paragraph, re.MULTILINE))
+            return fields.get("Version") if fields.get("Status", "").endswith(" installed") else None
+    return None
+
+
+def _changed(request: Request, path: str) -> float:
+    """When a file came to be here: packages keep the time of their build as its modification time."""
+    return request.at(path).stat().st_ctime
+
+
+def _upgraded(request: Request, package: str) -> bool:
+    """True if dpkg last upgraded the package: an older one was there already, and new files prove nothing."""
+    for log in ("/var/log/dpkg.log", "/var/log/dpkg.log.1"):
+        text = request.text(log) or ""
+        done = re.findall(rf"^\S+ \S+ (install|upgrade) {re.escape(package)}[: ]", text, re.MULTILINE)
+        if done:
+            return bool(done[-1] == "upgrade")
+    return False
+
+
+def ports(request: Request, containers: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Listening TCP ports, and those that Docker forwards without a process of its own."""
+    published = [
+        {
+            "port": port["port"],
+            "address": port["address"],
+            "pid": None,
+            "process": None,
+            "container": container["name"],
+        }
+        for container in containers
+        for port in container["ports"]
+        if port["protocol"] == "tcp"
+    ]
+    names = {container["id"]: container["name"] for container in containers}
+    owners = {(entry["port"]): entry["container"] for entry in published}
+    listening = []
+    sockets = _listening(request)
+    pids = _socket_owners(request, {inode for _port, _address, inode in sockets})
+    for port, address, inode in sockets:
+        pid = pids.get(inode)
+        process = (request.text(f"/proc/{pid}/comm") or "").strip() or None if pid else None
+        inside = _container_of(request, pid, names) if pid else None
+        forwarded = owners.get(port) if process in (None, "docker-proxy", "rootlesskit") else None
+        listening.append(
+            {
+                "port": port,
+                "address": address,
+                "pid": pid,
+                "process": process,
+                "container": inside or forwarded,
+            }
+        )
+    seen = {(entry["port"], entry["container"]) for entry in listening}
+    listening += [entry for entry in published if (entry["port"], entry["container"]) not in seen]
+    unique = {json.dumps(entry, sort_keys=True): entry for entry in listening}
+    return sorted(unique.values(), key=lambda entry: (entry["port"], entry["address"]))
+
+
+def _listening(request: Request) -> list[tuple[int, str, str]]:
+    """(port, address, inode) of every listening TCP socket."""
+    found = []
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        text = request.text(table)
+        if text is None and table == "/proc/net/tcp":
+            raise ProbeError(f"{table} is not there")
+        for line in (text or "").splitlines()[1:]:
+            words = line.split()
+            if len(words) > 9 and words[3] == "0A":
+                address, port = words[1].rsplit(":", 1)
+                found.append((int(port, 16), _address(address), words[9]))
+    return found
+
+
+def _address(words: str) -> str:
+    """An address of /proc/net/tcp: 32-bit words in the byte order of the machine, in hexadecimal."""
+    raw = b"".join(int(words[i : i + 8], 16).to_bytes(4, sys.byteorder) for i in range(0, len(words), 8))
+    return str(ipaddress.ip_address(raw))
+
+
+def _socket_owners(request: Request, inodes: set[str]) -> dict[str, int]:
+    """inode -> pid, as far as /proc may be read."""
+    owners: dict[str, int] = {}
+    for process in _processes(request):
+        try:
+            for descriptor in (process / "fd").iterdir():
+                target = str(descriptor.readlink())
+                if target.startswith("socket:[") and target[8:-1] in inodes:
+                    owners.setdefault(target[8:-1], int(process.name))
+        except OSError:  # it ended meanwhile, or belongs to somebody else
+            continue
+    return owners
+
+
+def _container_of(request: Request, pid: int, names: Mapping[str, str]) -> str | None:
+    """Name of the running container a process belongs to (host networking), by its control group."""
+    for container_id in re.findall(r"[0-9a-f]{64}", request.text(f"/proc/{pid}/cgroup") or ""):
+        if container_id in names:
+            return names[container_id]
+    return None
+
+
+def environment(request: Request) -> dict[str, Any]:
+    """The modules' Python environment: its Python asked once, so a base Python that is gone shows too."""
+    python = f"{request.environment}/bin/python"
+    found: dict[str, Any] = {"path": request.environment, "python": None, "distributions": {}}
+    if not request.at(python).exists():
+        return found
+    version, distributions = json.loads(
+        request.run([str(request.at(python)), "-c", _DISTRIBUTIONS], request.timeout)
+    )
+    return {**found, "python": version, "distributions": distributions}
+
+
+def remove_ipc(request: Request) -> bool:
+    """logind's RemoveIPC: on by default, it removes the shared memory of a user whose last session ends."""
+    directories = (
+        "/usr/lib/systemd/logind.conf.d",
+        "/run/systemd/logind.conf.d",
+        "/etc/systemd/logind.conf.d",
+    )
+    drop_ins = {f.name: f for d in directories for f in sorted(request.at(d).glob("*.conf"))}
+    files = [request.at("/etc/systemd/logind.conf"), *(drop_ins[name] for name in sorted(drop_ins))]
+    value = "yes"
+    for file in files:
+        if file.is_file():
+            value = (
+                re.findall(r"^\s*RemoveIPC\s*=\s*(\S+)", file.read_text(errors="replace"), re.MULTILINE)
+                or [value]
+            )[-1]
+    return value.lower() in ("yes", "true", "on", "1")
+
+
+def _processes(request: Request) -> list[Path]:
+    return [entry for entry in request.at("/proc").iterdir() if entry.name.isdigit()]
+
+
+def _dockerd(request: Request) -> int | None:
+    """pid of this host's dockerd: other hosts' may show in /proc when they are containers here."""
+    for file in ("/run/docker.pid", "/var/run/docker.pid"):
+        noted = (request.text(file) or "").strip()
+        if noted.isdigit() and (request.text(f"/proc/{noted}/comm") or "").strip() == "dockerd":
+            return int(noted)
+    pids = [
+        int(p.name)
+        for p in _processes(request)
+        if (request.text(f"/proc/{p.name}/comm") or "").strip() == "dockerd"
+    ]
+    ours = [pid for pid in sorted(pids) if _same_mounts(request, pid)]
+    return ours[0] if ours else None
+
+
+def _same_mounts(request: Request, pid: int) -> bool:
+    try:
+        return request.at(f"/proc/{pid}/ns/mnt").readlink() == request.at("/proc/self/ns/mnt").readlink()
+    except OSError:
+        return False
+
+
+def _started(request: Request, pid: int) -> float | None:
+    """When a process started, in seconds since the epoch."""
+    status = request.text(f"/proc/{pid}/stat")
+    boot = re.search(r"^btime (\d+)", request.text("/proc/stat") or "", re.MULTILINE)
+    if not status or not boot:
+        return None
+    ticks = int(status.rsplit(")", 1)[1].split()[19])
+    return int(boot.group(1)) + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _environment_of(request: Request, pid: int) -> dict[str, str]:
+    try:
+        text = request.at(f"/proc/{pid}/environ").read_text(errors="replace")
+    except OSError:
+        return {}
+    return dict(pair.split("=", 1) for pair in text.split("\0") if "=" in pair)
+
+
+def _which(request: Request, name: str, path: str) -> str | None:
+    for directory in path.split(":"):
+        candidate = request.at(f"{directory}/{name}")
+        if directory and candidate.is_file() and os.access(candidate, os.X_OK):
+            return f"{directory}/{name}"
+    return None

@@ -1,0 +1,150 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a run looks at on a host, as a digest for each part of it. Digests that are all equal to those taken around a run
+in which nothing was to be done mean that another look would see the same.
+
+Files are told apart as a stat cache does it: by inode, size, mode, owner and both times. Nothing is read of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import stat
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .._images import ledger
+
+SYSTEM = ("/proc/sys/kernel/random/boot_id", "/proc/sys/kernel/osrelease", "/proc/driver/nvidia/version")
+PACKAGES = (
+    "/etc/os-release",
+    "/var/lib/dpkg/status",
+    "/etc/systemd/logind.conf",
+    "/etc/systemd/logind.conf.d/*",
+)
+UNITS = "/etc/systemd/system"
+ENGINE = (
+    "ID",
+    "ServerVersion",
+    "DockerRootDir",
+    "Driver",
+    "Runtimes",
+    "DefaultRuntime",
+    "RegistryConfig",
+    "LiveRestoreEnabled",
+    "SecurityOptions",
+    "DiscoveredDevices",
+)
+CONTAINER = ("Id", "Name", "Image", "Config", "HostConfig", "RestartCount")
+STATE = ("Status", "StartedAt", "Pid")
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON value, in hexadecimal."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def facts(path: Path) -> list[Any]:
+    """What stat says of a file, and of what a link leads to; nothing of one that is not there."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return []
+    seen: list[Any] = [status.st_ino, status.st_mode, status.st_uid, status.st_gid]
+    seen += [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+    if stat.S_ISLNK(status.st_mode):
+        end = path.resolve()
+        seen += [str(end), *(facts(end) if end.exists() else [])]
+    return seen
+
+
+def files(patterns: Iterable[str]) -> dict[str, list[Any]]:
+    """Facts by path. A pattern that meets nothing stands for itself, so that what appears there is a difference."""
+    root = Path("/")
+    met = {pattern: sorted(root.glob(pattern.lstrip("/"))) or [Path(pattern)] for pattern in patterns}
+    return {str(path): facts(path) for paths in met.values() for path in paths}
+
+
+def tree(root: str) -> dict[str, list[Any]]:
+    """Facts of everything below a directory, and of itself, by path."""
+    return {str(path): facts(path) for path in [Path(root), *Path(root).rglob("*")]}
+
+
+def contents(paths: Iterable[str]) -> list[str]:
+    """Of files of the kernel, which have no time that would tell."""
+
+    def read(path: str) -> str:
+        try:
+            return Path(path).read_text(errors="replace")
+        except OSError:
+            return ""
+
+    return [read(path) for path in paths]
+
+
+def answer(url: str, timeout: float = 5) -> int:
+    """The HTTP status that a URL on the host's own network answers with, 0 for no answer."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=timeout) as response:
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except (OSError, ValueError):
+        return 0
+
+
+def container(inspected: Mapping[str, Any]) -> dict[str, Any]:
+    """Of what the engine says of a container: what it was made with and which process it is."""
+    return {
+        **{name: inspected.get(name) for name in CONTAINER},
+        "state": {name: inspected["State"].get(name) for name in STATE},
+        "mounts": sorted(json.dumps(mount, sort_keys=True) for mount in inspected.get("Mounts") or []),
+        "networks": sorted((inspected.get("NetworkSettings") or {}).get("Networks") or {}),
+    }
+
+
+def of_host(
+    state_dir: str, serving: Mapping[str, Any], watch: Mapping[str, Any], ask: Callable[[str], Any]
+) -> dict[str, str]:
+    """Digests by part.
+
+    :param serving: the record of what serves (docs/architecture.md)
+    :param watch: ``{environment, files, urls}``, options of spark_settled
+    :param ask: what the engine returns for a path of its interface
+    :raises EngineError: the engine does not answer
+    """
+    name, image = serving["container"]["name"], serving["container"]["image"]
+    unit = f"{name}.service"
+    about = ask("/info")
+    held = ask(f"/images/{urllib.parse.quote(image, safe='')}/json")
+    environment = watch["environment"]
+    parts: dict[str, Any] = {
+        "what is watched": dict(watch),
+        "kernel and driver": [contents(SYSTEM), files(["/usr/bin/nvidia-smi"])],
+        "packages": files(PACKAGES),
+        "Python environment": files(
+            [f"{environment}/bin/python", f"{environment}/lib*/python*/site-packages"]
+        ),
+        "engine": {key: about.get(key) for key in ENGINE},
+        "container": container(ask(f"/containers/{urllib.parse.quote(name, safe='')}/json")),
+        "image": [held["Id"], sorted(held.get("RepoDigests") or [])],
+        "models": [tree(model["path"]) for model in serving["models"].values()],
+        "patches": files(file["host_path"] for file in serving["files"] if file.get("host_path")),
+        "boot unit": files([f"{UNITS}/{unit}", f"{UNITS}/multi-user.target.wants/{unit}"]),
+        "records": files([f"{state_dir}/state.json", ledger.path(state_dir)]),
+        "files": files(watch["files"]),
+        "answers": [answer(url) for url in watch["urls"]],
+    }
+    return {part: digest(seen) for part, seen in parts.items()}
+
+
+def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """The parts that are not equal."""
+    return [part for part in {**before, **after} if before.get(part) != after.get(part)]

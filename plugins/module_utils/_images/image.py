@@ -1,0 +1,45 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whether an image is on this host, and noted as one that this collection brought."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+from typing import Any
+
+from .._common import files
+from . import engine, ledger
+
+try:
+    import docker.errors
+except ImportError:
+    DOCKER_IMPORT_ERROR: str | None = traceback.format_exc()
+else:
+    DOCKER_IMPORT_ERROR = None
+
+
+def present(client: Any, image: str, digest: str) -> str:
+    """The ID of the image on this host; empty when it is not there."""
+    try:
+        found = client.images.get(image)
+    except docker.errors.ImageNotFound:
+        return ""
+    return str(found.id) if engine.holds(found.attrs.get("RepoDigests") or [], digest) else ""
+
+
+def noted(state_dir: str | None, image: str, *, write: bool) -> bool:
+    """Note the image in the ledger. True when it was not in there.
+
+    :raises LedgerError, OSError: there is a ledger that cannot be gone on with
+    """
+    if not state_dir:
+        return False
+    path = Path(ledger.path(state_dir))
+    images = ledger.parse(path.read_text() if path.exists() else None)
+    if image in images:
+        return False
+    if write:
+        files.write(path, ledger.render([*images, image]).encode())
+    return True

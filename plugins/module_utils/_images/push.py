@@ -1,0 +1,64 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the Docker engine says while it pushes: a line for a person, the digest at the end, and what its refusals mean. Pure.
+
+The stream of POST /images/{name}/push: one object a step of a layer (`id`) with `status` and, while bytes move,
+`progressDetail` {current, total}; at the end {"aux": {"Tag", "Digest", "Size"}}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .engine import gigabytes
+
+
+class PushError(Exception):
+    """The engine did not push the image. The text says expected, seen and what to do."""
+
+
+class Push:
+    """How far a push is. Layers that the registry has already are no part of it."""
+
+    def __init__(self) -> None:
+        self._pushed: dict[str, int] = {}
+        self.digest = ""
+        """Of the image as the registry has it; empty until the push has ended."""
+
+    def feed(self, event: Mapping[str, Any]) -> None:
+        """:raises PushError: the engine gives up"""
+        if "error" in event:
+            raise refusal(str(event["error"]))
+        detail = event.get("progressDetail") or {}
+        if event.get("id") and event.get("status") == "Pushing":
+            self._pushed[event["id"]] = detail.get("current") or 0
+        self.digest = (event.get("aux") or {}).get("Digest") or self.digest
+
+    def line(self) -> str:
+        """What is left cannot be told: the engine packs layers while it sends them."""
+        pushed = sum(self._pushed.values())
+        return f"image: {gigabytes(pushed)} GB of its layers into the registry" if pushed else ""
+
+
+def refusal(said: str) -> PushError:
+    """What the engine's error means for who reads it."""
+    lower = said.lower()
+    do = next(
+        (do for words, do in REFUSALS if any(word in lower for word in words)), "see journalctl -u docker"
+    )
+    return PushError(f"expected the engine to push the image, seen: {said.strip()}; {do}")
+
+
+REFUSALS = (
+    (
+        ("http: server gave http response to https client",),
+        "a registry without TLS has to be among the engine's insecure-registries (prerequisites_daemon_config)",
+    ),
+    (
+        ("unauthorized", "denied", "authentication required"),
+        "set image_build_username and image_build_password, or log the engine in (docker login)",
+    ),
+    (("no space left on device",), "make room where the registry keeps its images and run again"),
+)

@@ -1,0 +1,245 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What an image tag points at, asked from the registry without pulling.
+
+The distribution API, version 2: ``HEAD /v2/<repository>/manifests/<tag>`` answers with the digest in
+``Docker-Content-Digest``; a 401 names where a token is to be had. A HEAD does not count as a pull on
+Docker Hub.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from .._common.http import Answer, Ask, NotFound, Unauthorized, Unreachable, Unusable, UpstreamError, ask
+from .oci import DIGEST
+
+DOCKER_HUB = "docker.io"
+DOCKER_HUB_API = "https://registry-1.docker.io"
+ACCEPT = ", ".join(
+    (
+        "application/vnd.oci.image.index.v1+json",
+        "application/vnd.docker.distribution.manifest.list.v2+json",
+        "application/vnd.oci.image.manifest.v1+json",
+        "application/vnd.docker.distribution.manifest.v2+json",
+    )
+)
+_HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?)(?::[0-9]+)?")
+_PATH = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An image reference in its parts. ``name`` is the reference as written, without tag and digest."""
+
+    name: str
+    registry: str
+    repository: str
+    tag: str | None
+    digest: str | None
+
+    def pinned(self, digest: str) -> str:
+        return f"{self.name}@{digest}"
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """A digest, who gave it, and what went wrong on the way there."""
+
+    digest: str
+    by: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Credentials:
+    username: str
+    password: str = field(repr=False)
+
+    @property
+    def basic(self) -> str:
+        return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
+
+
+def parse_reference(text: str) -> Reference:
+    """``[registry/]path[:tag][@sha256:…]``, with Docker's rules for what is a registry.
+
+    :raises ValueError: not a reference, or one with neither tag nor digest
+    """
+    name, _at, digest = text.partition("@")
+    tag = None
+    head, colon, tail = name.rpartition(":")
+    if colon and "/" not in tail:
+        name, tag = head, tail
+    first, slash, rest = name.partition("/")
+    if slash and (first == "localhost" or "." in first or ":" in first):
+        registry, path = first, rest
+    else:
+        registry, path = DOCKER_HUB, name
+    if registry in ("index.docker.io", "registry-1.docker.io"):
+        registry = DOCKER_HUB
+    repository = f"library/{path}" if registry == DOCKER_HUB and "/" not in path else path
+    if not _HOST.fullmatch(registry) or not all(_PATH.fullmatch(part) for part in path.split("/")):
+        raise ValueError(f"expected an image reference such as vllm/vllm-openai:tag, seen '{text}'")
+    if tag is not None and not _TAG.fullmatch(tag):
+        raise ValueError(f"expected a tag of letters, digits, '_', '.' and '-', seen '{tag}' in '{text}'")
+    if "@" in text and not DIGEST.fullmatch(digest):
+        raise ValueError(f"expected sha256: and 64 lower-case hex digits after '@', seen '{digest}'")
+    if not tag and not digest:
+        raise ValueError(f"expected a tag or a digest, seen '{text}'; 'latest' too has to be written")
+    return Reference(name, registry, repository, tag, digest or None)
+
+
+def endpoint(registry: str) -> str:
+    """Address of a registry's API. A registry on this machine's loopback is asked without TLS, as Docker does."""
+    if registry == DOCKER_HUB:
+        return DOCKER_HUB_API
+    host = registry.partition(":")[0]
+    scheme = "http" if host == "localhost" or host.startswith("127.") else "https"
+    return f"{scheme}://{registry}"
+
+
+def challenge(header: str) -> tuple[str, dict[str, str]]:
+    """Scheme (lower case) and parameters of a WWW-Authenticate header."""
+    scheme, _space, rest = header.strip().partition(" ")
+    return scheme.lower(), dict(re.findall(r'\b(\w+)="([^"]*)"', rest))
+
+
+def resolve(
+    reference: Reference,
+    mirrors: Iterable[str] = (),
+    credentials: Credentials | None = None,
+    ask: Ask = ask,
+) -> Resolution:
+    """The digest of a tag: from the first mirror of Docker Hub that knows it, else from its own registry.
+
+    A reference with a digest names its content and is not asked for. Credentials go to the reference's own
+    registry and its token service, never to a mirror.
+
+    :raises UpstreamError: NotFound, Unauthorized, Unreachable or Unusable, naming each address asked
+    """
+    if reference.digest:
+        return Resolution(reference.digest, "the reference itself")
+    notes: list[str] = []
+    for mirror in mirrors if reference.registry == DOCKER_HUB else ():
+        try:
+            return Resolution(tag_digest(mirror.rstrip("/"), reference, None, ask), mirror, tuple(notes))
+        except UpstreamError as error:
+            notes.append(f"mirror {error}")
+    home = endpoint(reference.registry)
+    try:
+        return Resolution(tag_digest(home, reference, credentials, ask), home, tuple(notes))
+    except UpstreamError as error:
+        if not notes:
+            raise
+        raise type(error)("; ".join([str(error), *notes])) from error
+
+
+def tag_digest(home: str, reference: Reference, credentials: Credentials | None, ask: Ask = ask) -> str:
+    """What the registry at `home` says that the tag stands for.
+
+    :raises UpstreamError: as `resolve`
+    """
+    url = f"{home}/v2/{reference.repository}/manifests/{reference.tag}"
+    wanted = f"{reference.name}:{reference.tag}"
+    headers = {"Accept": ACCEPT}
+    authorization = None
+    answer = ask("HEAD", url, headers=headers)
+    if answer.status == 401:
+        authorization = authorize(answer, home, wanted, credentials, ask)
+        answer = ask("HEAD", url, headers=headers, authorization=authorization)
+    _refuse(answer, url, wanted, credentials)
+    digest = answer.headers.get("Docker-Content-Digest", "")
+    if not digest:
+        # A proxy may drop the header: the digest is the sha256 of the manifest's bytes.
+        answer = ask("GET", url, headers=headers, authorization=authorization)
+        _refuse(answer, url, wanted, credentials)
+        if "manifest" not in answer.headers.get("Content-Type", "") and "index" not in answer.headers.get(
+            "Content-Type", ""
+        ):
+            raise Unusable(
+                f"{url}: expected an image manifest, seen {answer.headers.get('Content-Type') or 'no type'};"
+                " check that the address is a registry"
+            )
+        digest = "sha256:" + hashlib.sha256(answer.body).hexdigest()
+    if not DIGEST.fullmatch(digest):
+        raise Unusable(f"{url}: expected a sha256 digest, seen '{digest[:100]}'")
+    return digest
+
+
+def _refuse(answer: Answer, url: str, wanted: str, credentials: Credentials | None) -> None:
+    if answer.status == 200:
+        return
+    if answer.status == 404:
+        raise NotFound(f"{url}: expected the tag of {wanted}, seen HTTP 404: unknown tag or repository")
+    if answer.status in (401, 403):
+        with_what = "with the given credentials" if credentials else "without credentials"
+        raise Unauthorized(
+            f"{url}: expected to read {wanted}, seen HTTP {answer.status} {with_what}: an unknown or private"
+            " repository; check the name, or set the registry's user name and password"
+        )
+    raise Unusable(f"{url}: expected a manifest, seen HTTP {answer.status}; check that it is a registry")
+
+
+def authorize(
+    answer: Answer, home: str, wanted: str, credentials: Credentials | None, ask: Ask
+) -> str | None:
+    """What to send as Authorization after a 401 of `home`; None when it names no way, or none for us.
+
+    :raises UpstreamError: no token is given, or the password would go where it must not
+    """
+    scheme, given = challenge(answer.headers.get("WWW-Authenticate", ""))
+    if scheme == "basic":
+        return credentials.basic if credentials else None
+    realm = given.get("realm", "")
+    if scheme != "bearer" or not realm:
+        return None
+    if (
+        credentials
+        and urlsplit(realm).scheme != "https"
+        and urlsplit(realm).hostname != urlsplit(home).hostname
+    ):
+        raise Unauthorized(f"{home}: sends its password to {realm}, without TLS and elsewhere; refused")
+    token = ask(
+        "GET",
+        realm,
+        params={key: given[key] for key in ("service", "scope") if key in given},
+        authorization=credentials.basic if credentials else None,
+    )
+    if token.status in (401, 403):
+        raise Unauthorized(
+            f"{realm}: expected a token for {wanted}, seen HTTP {token.status};"
+            f" {'check' if credentials else 'set'} the registry's user name and password"
+        )
+    try:
+        held = json.loads(token.body)
+        value = held.get("token") or held["access_token"]
+    except (ValueError, KeyError, AttributeError) as error:
+        raise Unusable(f"{realm}: expected a token, seen HTTP {token.status} without one") from error
+    return f"Bearer {value}"
+
+
+__all__ = [
+    "Credentials",
+    "NotFound",
+    "Reference",
+    "Resolution",
+    "Unauthorized",
+    "Unreachable",
+    "Unusable",
+    "UpstreamError",
+    "authorize",
+    "challenge",
+    "endpoint",
+    "parse_reference",
+    "resolve",
+    "tag_digest",
+]

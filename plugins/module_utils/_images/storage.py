@@ -1,0 +1,354 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The storage of a registry that only serves: an image is put there once, from outside, every byte verified.
+
+The registry's own pull-through mode is not used. Version 2.8, the one distributions have, reads each blob twice from
+upstream when it is first asked for, drops it after seven days, and does not start while upstream is down.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import math
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from .._common import files, http
+from .._models.snapshot import Meter, Stopped, in_parallel, locked, sha256_of, sync, volume
+from . import oci
+from .registry import Reference
+
+_T = TypeVar("_T")
+
+FETCHES = 2
+"""How often a blob that arrives whole and wrong is fetched from one source."""
+WORKERS = 3
+"""As many as an engine fetches at the same time."""
+LONGEST_WAIT = 30.0
+
+
+class Source(Protocol):
+    """Who has manifests and blobs of the repository. Each method raises UpstreamError."""
+
+    home: str
+
+    def manifest(self, digest: str) -> bytes:
+        """Its bytes, verified."""
+
+    def blob(self, digest: str, offset: int) -> AbstractContextManager[tuple[int, Iterator[bytes]]]:
+        """Where the bytes begin, and the bytes."""
+
+
+def tagged(root: str, reference: Reference) -> str:
+    """The digest that a tag stands for in a storage; empty when it has none."""
+    if not reference.tag:
+        return ""
+    try:
+        digest = (Path(root) / oci.tag_link(reference.repository, reference.tag)).read_text()
+    except OSError:
+        return ""
+    return digest if oci.DIGEST.fullmatch(digest) else ""
+
+
+class ImageStoreError(Exception):
+    """The text says expected, seen and what to do."""
+
+
+@dataclass
+class Report:
+    """What became of the image, or in check mode would."""
+
+    state: str = "present"
+    bytes: int = 0
+    fetched: list[str] = field(default_factory=list)
+    fetched_bytes: int = 0
+    damaged: list[str] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
+
+    @property
+    def changed(self) -> bool:
+        return self.state != "present"
+
+
+class ImageStore:
+    """One image in one storage. `root` is what the registry's configuration calls rootdirectory."""
+
+    def __init__(
+        self,
+        root: str,
+        reference: Reference,
+        digest: str,
+        architecture: str,
+        reserve: int = 0,
+        retries: int = 5,
+        say: Callable[[str], None] = lambda text: None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.root, self.reference, self.digest = Path(root), reference, digest
+        self.architecture, self.reserve, self.retries = architecture, reserve, retries
+        self.say, self._sleep = say, sleep
+        self.partial = self.root / ".partial"
+        self.report = Report()
+
+    # look
+
+    def whole(self) -> bool:
+        """Whether all of it is there, by name and size. Reads nothing but manifests."""
+        image = self._stored()
+        return image is not None and not self._missing(image)
+
+    def _stored(self) -> oci.Image | None:
+        """The image as the storage describes it; None when a manifest of it is missing or not what its name says."""
+        try:
+            return oci.read_image(self.digest, self.architecture, self._stored_manifest)
+        except (OSError, oci.ImageError):
+            return None
+
+    def _stored_manifest(self, digest: str) -> bytes:
+        if not self._linked(oci.manifest_link(self.reference.repository, digest), digest):
+            raise FileNotFoundError(digest)
+        return self._manifest_bytes(digest)
+
+    def _manifest_bytes(self, digest: str) -> bytes:
+        content = (self.root / oci.blob_path(digest)).read_bytes()
+        if "sha256:" + hashlib.sha256(content).hexdigest() != digest:
+            raise FileNotFoundError(digest)
+        return content
+
+    def _missing(self, image: oci.Image) -> list[oci.Blob]:
+        return [blob for blob in image.blobs if not self._here(blob)]
+
+    def _here(self, blob: oci.Blob) -> bool:
+        path = self.root / oci.blob_path(blob.digest)
+        linked = self._linked(oci.layer_link(self.reference.repository, blob.digest), blob.digest)
+        return linked and path.is_file() and path.stat().st_size == blob.size
+
+    def _linked(self, link: str, digest: str) -> bool:
+        try:
+            return (self.root / link).read_text() == digest
+        except OSError:
+            return False
+
+    def preview(self) -> Report:
+        """What `ensure` would do. Asks nobody and writes nothing, so a size is known only where a manifest is there."""
+        image = self._stored()
+        if image is None:
+            self.report.state, self.report.fetched = "fetched", [self.digest]
+            return self.report
+        self._describe(image, self._missing(image))
+        return self.report
+
+    def _describe(self, image: oci.Image, blobs: Sequence[oci.Blob]) -> None:
+        report = self.report
+        report.bytes = image.size
+        report.fetched = [blob.digest for blob in blobs]
+        report.fetched_bytes = sum(blob.size for blob in blobs)
+        if blobs:
+            report.state = "repaired" if report.damaged else "fetched"
+
+    def tag(self, tag: str) -> None:
+        """Have the tag stand for the image.
+
+        :raises ImageStoreError: it is not whole: a tag never names half of one
+        """
+        if not self.whole():
+            raise ImageStoreError(
+                f"{self.root}: expected {self.digest} whole before it is called {tag}, seen parts of it missing; bring it first"
+            )
+        self._write(oci.tag_link(self.reference.repository, tag), self.digest.encode())
+
+    # ensure
+
+    def ensure(self, sources: Sequence[Source], verify: bool = True) -> Report:
+        """Bring what is missing. Until the last byte is right the image has no manifest there, so nobody is offered half.
+
+        :param sources: asked in this order, each for what the ones before it did not give
+        :param verify: hash the blobs that are there already; a wrong one is fetched again
+        :raises ImageStoreError, UpstreamError, ImageError: nothing wrong was put into its place
+        """
+        # However long it takes: the other run brings what this one wants.
+        with locked(self.root, math.inf, self.say):
+            image = oci.read_image(
+                self.digest, self.architecture, lambda digest: self._manifest(digest, sources)
+            )
+            missing = self._missing(image)
+            if verify:
+                missing += self._wrong([blob for blob in image.blobs if blob not in missing])
+            self._describe(image, missing)
+            self._room(missing)
+            if missing:
+                self._fetch(missing, sources)
+            # The links of a manifest come last, that of the digest everybody asks for at the very end.
+            for digest, content in reversed(list(image.manifests.items())):
+                self._write(oci.blob_path(digest), content)
+                if self._write(oci.manifest_link(self.reference.repository, digest), digest.encode()):
+                    self.report.state = "fetched" if self.report.state == "present" else self.report.state
+            if self.partial.exists():
+                shutil.rmtree(self.partial)
+        return self.report
+
+    def _manifest(self, digest: str, sources: Sequence[Source]) -> bytes:
+        try:
+            return self._manifest_bytes(digest)
+        except OSError:
+            return self._of_any(sources, lambda source: source.manifest(digest))
+
+    def _wrong(self, blobs: Sequence[oci.Blob]) -> list[oci.Blob]:
+        """Those whose bytes are not what their name says. They are taken out at once: a registry does not check."""
+        if not blobs:
+            return []
+        meter = Meter(self.say, "image: verifying what the registry has", sum(blob.size for blob in blobs))
+        sizes = {blob.digest: blob for blob in blobs}
+
+        def check(digest: str) -> list[oci.Blob]:
+            path = self.root / oci.blob_path(digest)
+            seen, _status = sha256_of(path, meter.advance)
+            if f"sha256:{seen}" == digest:
+                return []
+            path.unlink()
+            self.report.damaged.append(f"{digest}: seen sha256:{seen}")
+            return [sizes[digest]]
+
+        return [blob for found in in_parallel(check, list(sizes), WORKERS) for blob in found]
+
+    def _room(self, blobs: Sequence[oci.Blob]) -> None:
+        have = sum(path.stat().st_size for path in map(self._partial, blobs) if path.exists())
+        needed = max(0, sum(blob.size for blob in blobs) - have) + self.reserve
+        free = shutil.disk_usage(self.root).free
+        if blobs and needed > free:
+            raise ImageStoreError(
+                f"{self.root}: expected {volume(needed)} free for the image ({volume(self.reserve)} of it in reserve), "
+                f"seen {volume(free)}; make room, or put the storage on another disk. Nothing was fetched"
+            )
+
+    def _fetch(self, blobs: Sequence[oci.Blob], sources: Sequence[Source]) -> None:
+        self.partial.mkdir(exist_ok=True)
+        self.say(f"image: fetching {len(blobs)} blobs, {volume(self.report.fetched_bytes)}")
+        meter, stopped = Meter(self.say, "image", self.report.fetched_bytes), threading.Event()
+        known = {blob.digest: blob for blob in blobs}
+
+        def received(count: int) -> None:
+            if stopped.is_set():
+                raise Stopped
+            meter.advance(count)
+
+        def one(digest: str) -> None:
+            blob, target = known[digest], self._partial(known[digest])
+            if target.exists():
+                meter.skip(target.stat().st_size)
+            self._of_any(sources, lambda source: self._bring(source, blob, target, received))
+            sync(target)
+            place = self.root / oci.blob_path(digest)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            target.rename(place)
+            self._write(oci.layer_link(self.reference.repository, digest), digest.encode())
+
+        # Large ones first, so that none of them is left alone at the end.
+        try:
+            in_parallel(one, sorted(known, key=lambda digest: -known[digest].size), WORKERS, stopped)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise ImageStoreError(
+                f"{self.root}: expected room for the image, seen a full disk; make room and run again, what was fetched is kept"
+            ) from None
+
+    def _partial(self, blob: oci.Blob) -> Path:
+        return self.partial / oci.checked(blob.digest).partition(":")[2]
+
+    def _of_any(self, sources: Sequence[Source], ask: Callable[[Source], _T]) -> _T:
+        """The answer of the first source that has one."""
+        if not sources:
+            raise ImageStoreError(
+                f"{self.root}: expected all of {self.reference.name}@{self.digest}, seen it missing or wrong in part, and nobody "
+                "outside has it, since it is built here; build it again: ansible-playbook sparkfleet.vllm.build"
+            )
+        problems: list[http.UpstreamError] = []
+        for source in sources:
+            try:
+                answer = ask(source)
+            except http.UpstreamError as error:
+                problems.append(error)
+                continue
+            if source.home not in self.report.sources:
+                self.report.sources.append(source.home)
+            return answer
+        raise type(problems[-1])("; ".join(map(str, problems)))
+
+    def _bring(self, source: Source, blob: oci.Blob, target: Path, received: Callable[[int], None]) -> None:
+        """Bytes of one blob, going on after those that are there. Raises UpstreamError when this source does not give it."""
+        failures, wrong = 0, 0
+        while True:
+            before = target.stat().st_size if target.exists() else 0
+            try:
+                seen = self._append(source, blob, target, received)
+            except http.Unreachable as error:
+                have = target.stat().st_size if target.exists() else 0
+                failures = 1 if have > before else failures + 1
+                if failures > self.retries:
+                    raise
+                wait = min(LONGEST_WAIT, 2.0 ** (failures - 1))
+                self.say(f"{error}; asking again in {wait:.0f} s")
+                self._sleep(wait)
+                continue
+            if seen == blob.digest:
+                return
+            received(-target.stat().st_size)
+            target.unlink()
+            wrong += 1
+            if wrong == FETCHES:
+                raise http.Unusable(
+                    f"{source.home}: expected {blob.digest}, seen {seen}, fetched {FETCHES} times; it, or something between, "
+                    "gives other bytes than were locked: do not use them"
+                )
+
+    def _append(self, source: Source, blob: oci.Blob, target: Path, received: Callable[[int], None]) -> str:
+        """Add what is missing. Returns the digest of the whole; raises Unreachable when it is not whole."""
+        have = 0
+        if target.exists():
+            if target.stat().st_size > blob.size:
+                received(-target.stat().st_size)
+                target.unlink()
+            else:
+                have = target.stat().st_size
+        if have < blob.size or not target.exists():
+            with (
+                source.blob(blob.digest, have) as (begin, blocks),
+                target.open("r+b" if have else "wb") as file,
+            ):
+                if begin < have:
+                    received(-have)
+                    file.truncate(0)
+                file.seek(0, os.SEEK_END)
+                for block in blocks:
+                    file.write(block)
+                    received(len(block))
+                    if file.tell() > blob.size:
+                        break
+        # Read back: what counts is what is on the disk, earlier runs' bytes included.
+        seen, status = sha256_of(target)
+        if status.st_size < blob.size:
+            raise http.Unreachable(
+                f"{source.home}: expected {blob.size} bytes of {blob.digest}, seen {status.st_size}"
+            )
+        return f"sha256:{seen}"
+
+    def _write(self, path: str, content: bytes) -> bool:
+        """True when it was not there like this."""
+        place = self.root / path
+        try:
+            if place.read_bytes() == content:
+                return False
+        except OSError:
+            pass
+        files.write(place, content)
+        return True

@@ -1,0 +1,201 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""vLLM's own verdict on serve arguments, before anything is stopped: what is run in the image, and what its answer means.
+
+C(vllm serve) is started for real and left at the point where its configuration is made: after its parser, its checks
+of the arguments, the models' configs, their architectures and the pairing, and before an engine and with it any
+weight or GPU memory. How much memory is free is asked by the engine's worker only (vLLM 0.20.2 and 0.32.0, read), so
+a server that holds the GPU at the same time does not matter.
+
+Two names of vLLM are needed, and both lie where they do from 0.20 to 0.32: C(vllm.entrypoints.cli.main.main) and
+C(vllm.engine.arg_utils.EngineArgs.create_engine_config).
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from . import log
+
+MARK = "sparkfleet.vllm.probe "
+"""Begins the line that holds the probe's answer, among those that vLLM logs."""
+
+# Runs inside the image: python3 -c PROBE '{"command": [...], "limit": seconds}'. Says one thing and ends.
+PROBE = r"""
+import json, os, socket, subprocess, sys, threading, traceback
+asked = json.loads(sys.argv[1])
+sys.path = [entry for entry in sys.path if entry]  # vllm itself does not search its working directory
+near = ("localhost", "127.0.0.1", "0.0.0.0", "::1", "::", socket.gethostname())
+names, killed, version = [], [], None
+
+def leave(state, **more):
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        import resource
+        used = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    except ImportError:
+        used = 0
+    said = {"state": state, "version": version, "peak_kib": used, "names": names, "killed": killed}
+    os.write(1, ("\nsparkfleet.vllm.probe " + json.dumps({**said, **more}) + "\n").encode())
+    os._exit(0)
+
+def chain(error):
+    # pydantic keeps what it was raised from in its own list.
+    links, pending = [], [error]
+    while pending and len(links) < 20:
+        error = pending.pop(0)
+        links.append({"types": [kind.__name__ for kind in type(error).__mro__], "errno": getattr(error, "errno", None)})
+        wrapped = [one.get("ctx", {}).get("error") for one in error.errors()] if callable(getattr(error, "errors", None)) else []
+        pending += [one for one in (error.__cause__ or error.__context__, *wrapped) if isinstance(one, BaseException)]
+    return links
+
+class Held(BaseException):
+    pass
+
+def held(process):
+    raise Held("vLLM starts other processes before its configuration is made")
+
+# vLLM looks at the model's code in a process of its own, and takes its death for a fault of the model.
+class Watched(subprocess.Popen):
+    def _handle_exitstatus(self, *args, **kwargs):
+        super()._handle_exitstatus(*args, **kwargs)
+        if self.returncode and self.returncode < 0:
+            killed.append(-self.returncode)
+
+watch = threading.Timer(asked["limit"], leave, ("late",))
+watch.daemon = True
+watch.start()
+# Without a network a name cannot be looked up: whoever tries would have got further on the host.
+sys.addaudithook(lambda event, args: event == "socket.getaddrinfo" and args[0] and str(args[0]) not in near and names.append(str(args[0])))
+try:
+    import importlib.metadata
+    version = importlib.metadata.version("vllm")
+    import vllm.entrypoints.cli.main as cli
+    from vllm.engine.arg_utils import EngineArgs
+    from multiprocessing.process import BaseProcess
+    create, serve = EngineArgs.create_engine_config, cli.main
+except BaseException as error:
+    traceback.print_exc()
+    leave("unknown", why=type(error).__name__ + ": " + str(error))
+
+def created(*args, **kwargs):
+    create(*args, **kwargs)
+    leave("accepted")
+
+EngineArgs.create_engine_config = created
+subprocess.Popen = Watched
+BaseProcess.start = held
+sys.argv = ["vllm", "serve", *asked["command"]]
+try:
+    serve()
+except Held as error:
+    leave("unknown", why=str(error))
+except SystemExit as error:
+    leave("exit", code=error.code if isinstance(error.code, int) else 1)
+except BaseException as error:
+    traceback.print_exc()
+    leave("raised", chain=chain(error))
+leave("unknown", why="vLLM ended without a configuration")
+"""
+
+# What Python's argparse exits with when it refuses an argument, and what a killed process does.
+_USAGE, _KILLED = 2, 137
+# What vLLM raises for values it does not accept. pydantic's ValidationError is a ValueError.
+_REFUSALS = frozenset({"ValueError", "TypeError", "LookupError", "AssertionError", "NotImplementedError"})
+# A file that is not there is not there for the server either: it has the same mounts.
+_ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR})
+_ENTRYPOINT = ("vllm", "serve")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What vLLM says of its arguments. Not asked: it could not be found out, `reason` says why, and none is refused."""
+
+    asked: bool
+    accepted: bool
+    reason: str = ""
+    version: str | None = None
+    peak_bytes: int | None = None
+
+
+def starts_vllm(entrypoint: Sequence[str] | None) -> bool:
+    """Whether an image's entrypoint hands the command to C(vllm serve) as it is."""
+    parts = [part.rpartition("/")[2] for part in entrypoint or ()]
+    return tuple(parts[-2:]) == _ENTRYPOINT
+
+
+def request(command: Sequence[str], limit: float) -> str:
+    """The probe's argument."""
+    return json.dumps({"command": list(command), "limit": limit})
+
+
+def judge(lines: Sequence[str], exit_code: int | None, oom_killed: bool = False) -> Verdict:
+    """What the log of a finished probe amounts to.
+
+    Refused means: by vLLM's own code, for a reason that does not come from how the probe is run. Whatever could be
+    the probe's isolation (no network, few rights, little memory, a GPU it does not see) is no refusal.
+
+    :param lines: the container's log
+    :param exit_code: of the container; None when it was stopped for lack of time
+    """
+    said = next(
+        (json.loads(line[len(MARK) :]) for line in reversed(lines) if line.startswith(MARK)),
+        {"state": "silent"},
+    )
+    rest = [line for line in lines if not line.startswith(MARK)]
+    seen: dict[str, Any] = {
+        "version": said.get("version"),
+        "peak_bytes": said["peak_kib"] * 1024 if "peak_kib" in said else None,
+    }
+    death = log.death_reason(rest)
+    if said["state"] == "accepted":
+        return Verdict(True, True, **seen)
+    if _refused(said):
+        return Verdict(True, False, death or "its log names no reason", **seen)
+    return Verdict(False, True, _unasked(said, death, exit_code, oom_killed), **seen)
+
+
+def _refused(said: Mapping[str, Any]) -> bool:
+    if said["state"] == "exit":
+        return bool(said["code"] == _USAGE)
+    if said["state"] != "raised" or said["names"] or said["killed"]:
+        return False
+    links = said["chain"]
+    if any(_of_the_probe(link) for link in links):
+        return False
+    kinds = set(links[0]["types"])
+    return bool(kinds & _REFUSALS) or "OSError" in kinds
+
+
+def _of_the_probe(link: Mapping[str, Any]) -> bool:
+    """Whether one error of a chain can come from how the probe is run."""
+    kinds = set(link["types"])
+    if kinds & {"MemoryError", "ImportError"}:
+        return True
+    return "OSError" in kinds and link["errno"] is not None and link["errno"] not in _ABSENT
+
+
+def _unasked(said: Mapping[str, Any], death: str | None, exit_code: int | None, oom_killed: bool) -> str:
+    if oom_killed or exit_code == _KILLED or said.get("killed"):
+        return "it was killed, most likely for want of memory: it may take more"
+    if said["state"] == "late" or exit_code is None:
+        return "it took too long to answer"
+    if said["state"] == "unknown":
+        return str(said["why"])
+    if said.get("names"):
+        return f"it wants to reach {said['names'][0]}, and is asked without a network: {death or 'no reason given'}"
+    return death or f"it ended with exit code {exit_code}"
+
+
+def refusal(image: str, verdict: Verdict) -> str:
+    """What to tell a person about arguments that vLLM does not accept."""
+    return (
+        f"expected vLLM {verdict.version} in {image} to accept the serve arguments, seen: {verdict.reason}; correct them "
+        "in the recipe or in vllm_serve_extra_arguments. Nothing was touched"
+    )

@@ -1,0 +1,82 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the reports have in common. One is of all hosts of the play, is made once, on the controller, and connects to nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+from ...module_utils._common import files
+
+UNREACHABLE = "the host did not answer"
+ARTIFACT = "sparkfleet_"
+"""Of names that no role takes as an input: an extra variable of a later job must not change what that job is asked for."""
+
+
+class Report(ActionBase):
+    BYPASS_HOST_LOOP = True
+    TRANSFERS_FILES = False
+    _requires_connection = False
+    _supports_check_mode = True
+    ARGUMENT_SPEC: ClassVar[dict[str, Any]] = {}
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result = super().run(tmp, task_vars)
+        _validated, options = self.validate_argument_spec(argument_spec=self.ARGUMENT_SPEC)
+        lines, made = self.make(options, task_vars or {})
+        for line in ["", *lines, ""]:
+            Display().display(line)
+        return result | {"changed": False} | made
+
+    def make(self, options: dict[str, Any], variables: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
+        """The lines to show, and what the task returns."""
+        raise NotImplementedError
+
+
+def hosts(variables: Mapping[str, Any]) -> Iterator[tuple[str, Any, Mapping[str, Any] | None]]:
+    """Each host of the play, also one that was lost, with its variables and why it failed, if it did: {task, msg, …}."""
+    reached = set(variables["ansible_play_hosts"])
+    for host in variables["ansible_play_hosts_all"]:
+        known = variables["hostvars"][host]
+        yield host, known, known.get("spark_failure") if host in reached else {"task": UNREACHABLE}
+
+
+def said(failure: Mapping[str, Any] | None) -> str:
+    """A failure in one text; empty for none."""
+    return ": ".join(str(failure[part]) for part in ("task", "msg") if failure.get(part)) if failure else ""
+
+
+def handed_on(**listed: list[str]) -> dict[str, Any]:
+    """Part of what a task returns: lists of hosts that a controller keeps as artifacts of the job, and gives to the next node of a
+    workflow as extra variables. C(ansible.builtin.set_stats) returns the same.
+    """
+    data = {f"{ARTIFACT}{name}": names for name, names in listed.items()}
+    return {"ansible_stats": {"data": data, "per_host": False, "aggregate": False}}
+
+
+def now() -> str:
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def write(directory: str, contents: Mapping[str, str], do: str) -> list[str]:
+    """Write the files of a report, {name: content}, and give their paths.
+
+    :param do: what helps when that cannot be done
+    """
+    folder = Path(directory).expanduser().absolute()
+    try:
+        for name, content in contents.items():
+            files.write(folder / name, content.encode())
+    except OSError as error:
+        raise AnsibleActionFail(
+            f"expected a directory for the report that can be written, seen {folder}: {error}; do: {do}"
+        ) from error
+    return [str(folder / name) for name in contents]

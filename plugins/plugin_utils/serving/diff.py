@@ -1,0 +1,158 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A container that would be replaced, as the lines a person reads: one for each thing that differs, and nothing else.
+
+Both sides are in the form of the diff of community.docker.docker_container: option names to values, and only options that
+differ. Pure.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ...module_utils._gate.container import is_secret, mask
+from ...module_utils._vllm.argv import options
+
+PATCHES = "sparkfleet.vllm.patches"
+# Of options, whose names are not those of variables: max-num-batched-tokens and tokenizer are no secrets.
+_SECRET_OPTION = re.compile(r"(?:^|[._-])(?:api[._-]?key|token|secret|password)$", re.IGNORECASE)
+
+
+class Thing(NamedTuple):
+    """One thing that a container has: what it is compared by, and the line that shows it."""
+
+    value: str
+    line: str
+
+
+def lines(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """What is there and not wanted, and what is wanted and not there.
+
+    :returns: the lines of each side in the order of the options; a secret that is another is named, and not shown
+    """
+    left: list[str] = []
+    right: list[str] = []
+    for option in dict.fromkeys([*before, *after]):
+        if _said_by_another(option, before, after):
+            continue
+        was, wanted = _things(option, before.get(option)), _things(option, after.get(option))
+        for name in dict.fromkeys([*was, *wanted]):
+            old, new = was.get(name), wanted.get(name)
+            if old == new:
+                continue
+            if old is not None:
+                left.append(old.line)
+            if new is not None:
+                right.append(new.line + (" (changed)" if old is not None and old.line == new.line else ""))
+    was_mounted, to_be_mounted = _stamps(before), _stamps(after)
+    # Other mounts speak for themselves. The same mounts can be of other files.
+    if was_mounted != to_be_mounted and "volume_binds" not in before:
+        left += ["patch file as it was when the server started"] if was_mounted else []
+        right.append("patch file mended in the store since")
+    return left, right
+
+
+def whole(container: Mapping[str, Any]) -> dict[str, Any]:
+    """The side of a diff that a container makes where there is none: what it runs, and with what.
+
+    :param container: in the option names of docker_container, as plugin_utils/serving/record.py makes it
+    """
+    environment = container.get("env") or {}
+    return {
+        "image_name": container["image"],
+        "command": container["command"],
+        "env": [f"{name}={value}" for name, value in environment.items()],
+        "volume_binds": container.get("volumes") or [],
+    }
+
+
+def _said_by_another(option: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """An image has a name and an id, and brings labels of its own: its name says it all."""
+    named = before.get("image_name") != after.get("image_name")
+    return (option == "image" and named) or (option == "labels" and "image" in before)
+
+
+def _stamps(side: Mapping[str, Any]) -> str:
+    """Which files are mounted as patches, as the label of the container has it."""
+    return str((side.get("labels") or {}).get(PATCHES, ""))
+
+
+def _things(option: str, value: Any) -> dict[str, Thing]:
+    """What an option of docker_container consists of, by name."""
+    if value is None:
+        return {}
+    if option == "command":
+        return {name: _argument(name, text) for name, text in _arguments(value)}
+    if option == "env":
+        return {name: _variable(name, text) for name, _sep, text in (entry.partition("=") for entry in value)}
+    if option == "volume_binds":
+        return {bind: _plain(f"mount {bind}") for bind in value}
+    if option == "labels":
+        return {name: _plain(f"label {name}={text}") for name, text in value.items() if name != PATCHES}
+    if option == "published_ports":
+        return {port: _plain(f"port {port} at {_bindings(bound)}") for port, bound in value.items()}
+    if option in ("image", "image_name"):
+        return {"image": _plain(f"image {value}")}
+    if option == "exists":
+        return {"exists": _plain("container")} if value else {}
+    if option == "running":
+        return {"running": _plain("container running" if value else "container stopped")}
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return {option: _plain(f"{option} {text}")}
+
+
+def _plain(line: str) -> Thing:
+    return Thing(line, line)
+
+
+def _variable(name: str, text: str) -> Thing:
+    line = f"environment {name}={text}"
+    return Thing(line, f"environment {name}=***" if is_secret(name) else mask(line, []))
+
+
+def _argument(name: str, text: str) -> Thing:
+    # A word in front: in a diff, dashes after the sign of the line would look like its header.
+    line = f"argument {text}"
+    return Thing(line, f"argument --{name} ***" if _SECRET_OPTION.search(name) else mask(line, []))
+
+
+def _bindings(bound: Sequence[Mapping[str, Any]] | None) -> str:
+    return (
+        ", ".join(f"{one.get('HostIp') or '*'}:{one.get('HostPort')}" for one in bound or []) or "no address"
+    )
+
+
+def _arguments(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Name and text of every serve argument. A value in JSON is taken apart, as vLLM itself lets one write it: --name.key value."""
+    for name, values in options(argv).items():
+        if not name:
+            yield name, " ".join(["model", *values])
+        elif values == ("false",):
+            yield name, f"--no-{name}"
+        elif len(values) == 1 and isinstance(members := _parsed(values[0]), dict) and members:
+            yield from _members(name, members)
+        else:
+            yield name, " ".join([f"--{name}", *values])
+
+
+def _members(name: str, members: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for key, value in members.items():
+        inner = f"{name}.{key}"
+        if isinstance(value, dict) and value:
+            yield from _members(inner, value)
+        else:
+            yield (
+                inner,
+                f"--{inner} {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}",
+            )
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None

@@ -1,0 +1,223 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What serves on a Spark, as data: the container that recipe, lock and role inputs add up to.
+
+The same mapping is started by C(vllm_serve), recorded in C(state.json) and shown in a diff. It never holds a
+secret: the API key is added to the environment by the task that starts the container, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ...module_utils._common.paths import snapshot_path
+from ...module_utils._recipe.recipe import argument_problems, rule_problems
+from ...module_utils._recipe.rules import deeper, depth, refused_image
+from ...module_utils._vllm.argv import render
+
+SECURITY = ("least", "recipe")
+
+
+class SpecError(ValueError):
+    """Recipe, lock and role inputs do not add up to a container."""
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `over` on top, nested mappings merged; neither is changed."""
+    merged = dict(base)
+    for key, value in over.items():
+        mine = merged.get(key)
+        merged[key] = (
+            merge(mine, value) if isinstance(mine, Mapping) and isinstance(value, Mapping) else value
+        )
+    return merged
+
+
+def mounted_models(
+    recipe: Mapping[str, Any], lock: Mapping[str, Any], store: str
+) -> dict[str, dict[str, str]]:
+    """Where each model of a recipe lies on the host and where the container sees it.
+
+    :returns: ``{role: {path: snapshot directory on the host, mount: directory in the container}}``
+    :raises SpecError: a model of the recipe is not in the lock
+    """
+    models = {}
+    for role, model in (recipe.get("models") or {}).items():
+        locked = (lock.get("models") or {}).get(role)
+        if locked is None:
+            raise SpecError(f"models.{role}: in the recipe, not in the lock; run playbooks/lock.yml")
+        path = snapshot_path(store, locked["repository"], locked["commit"])
+        models[role] = {"path": path, "mount": model["mount"]}
+    return models
+
+
+def _volumes(
+    models: Mapping[str, Mapping[str, str]], patches: Sequence[Mapping[str, Any]], cache: str
+) -> list[str]:
+    binds = [f"{model['path']}:{model['mount']}:ro" for model in models.values()]
+    binds += [f"{patch['host_path']}:{patch['target']}:ro" for patch in patches if patch["mount"]]
+    return [*binds, f"{cache}:/root/.cache/vllm:rw"]
+
+
+def _security(security: str, *, bind: str, port: int, shm_size: str) -> dict[str, Any]:
+    if security == "recipe":
+        return {
+            "privileged": True,
+            "network_mode": "host",
+            "ipc_mode": "host",
+            "auto_remove": True,
+            "restart_policy": "no",
+        }
+    if security == "least":
+        return {
+            "privileged": False,
+            "network_mode": "bridge",
+            "published_ports": [f"{bind}:{port}:{port}"],
+            "ipc_mode": "private",
+            "shm_size": shm_size,
+            "cap_drop": ["ALL"],
+            "security_opts": ["no-new-privileges"],
+            "auto_remove": False,
+            "restart_policy": "on-failure",
+            "restart_retries": 3,
+        }
+    raise SpecError(f"vllm_serve_security: expected one of {', '.join(SECURITY)}, got {security!r}")
+
+
+def container_spec(
+    inputs: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The container of one Spark, in the option names of community.docker.docker_container.
+
+    :param inputs: ``name``, ``image`` (by digest), ``models`` (as :func:`mounted_models` gives them),
+        ``patches`` (mappings with host_path, target, mount), ``arguments`` and ``extra_arguments``
+        (:func:`merge`), ``environment``, ``port``, ``bind``, ``cache``, ``shm_size``, ``security``, ``gpus``
+    :raises SpecError: no body, an image that is not pinned, an unknown security profile, an API key where it would
+        be recorded, a port that is not the published one, an argument that cannot be rendered or belongs elsewhere
+    """
+    models = inputs["models"]
+    if "body" not in models:
+        raise SpecError("models.body: expected the model to serve; load a recipe or set vllm_serve_models")
+    if "@sha256:" not in inputs["image"]:
+        raise SpecError(
+            f"vllm_serve_image: expected an image by digest (name@sha256:…), got {inputs['image']!r}"
+        )
+    if "VLLM_API_KEY" in inputs["environment"]:
+        raise SpecError(
+            "environment.VLLM_API_KEY: the environment is shown in diffs and recorded; set vllm_serve_api_key, "
+            "which is not"
+        )
+    if "port" in inputs["extra_arguments"]:
+        raise SpecError(
+            "vllm_serve_extra_arguments.port: nothing would be published there; set vllm_serve_port"
+        )
+    listen = {"host": "0.0.0.0", "port": inputs["port"]}  # noqa: S104  the published address is what limits access
+    arguments = merge(inputs["arguments"], inputs["extra_arguments"])
+    problems = argument_problems(arguments, "serve arguments")
+    if problems:
+        raise SpecError("\n".join(map(str, problems)))
+    return {
+        "name": inputs["name"],
+        "image": inputs["image"],
+        "command": [models["body"]["mount"], *render(merge(listen, arguments))],
+        "env": {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+        | {k: str(v) for k, v in inputs["environment"].items()},
+        "volumes": _volumes(models, inputs["patches"], inputs["cache"]),
+        "device_requests": [{"driver": "nvidia", "count": -1, "capabilities": [["gpu"]]}]
+        if inputs["gpus"]
+        else [],
+        **_security(
+            inputs["security"], bind=inputs["bind"], port=inputs["port"], shm_size=inputs["shm_size"]
+        ),
+    }
+
+
+def serving_record(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What a Spark serves and by what it passes: enough to start the very same again, and to judge it again.
+
+    The container is made of it, ``state.json`` records it after the gate, and a rollback starts what is recorded.
+
+    :param inputs: those of :func:`container_spec` and of :func:`serving_refusals`, and ``recipe`` (its name),
+        ``acceptance_floor``, ``minimum_drafts``, ``memory_fraction``, ``memory_minimum_bytes`` (or None)
+    :returns: ``{recipe, container, models, files, gate: {served_model, base_url, speculation (or None),
+        acceptance_floor, minimum_drafts}, memory: {fraction, minimum_bytes (or None)}}``; no secret
+    :raises SpecError: as :func:`container_spec`, and with what :func:`serving_refusals` tells
+    """
+    if refused := serving_refusals(inputs):
+        raise SpecError("\n".join(refused))
+    arguments = merge(inputs["arguments"], inputs["extra_arguments"])
+    names = arguments.get("served-model-name") or (inputs["models"].get("body") or {}).get("mount")
+    return {
+        "recipe": inputs["recipe"],
+        "container": container_spec(inputs),
+        "models": {role: dict(model) for role, model in inputs["models"].items()},
+        "files": gate_files(inputs["patches"]),
+        "gate": {
+            "served_model": names if isinstance(names, str) else next(iter(names or []), ""),
+            "base_url": f"http://127.0.0.1:{inputs['port']}",
+            "speculation": arguments.get("speculative-config"),
+            "acceptance_floor": inputs["acceptance_floor"],
+            "minimum_drafts": inputs["minimum_drafts"],
+        },
+        "memory": {"fraction": inputs["memory_fraction"], "minimum_bytes": inputs["memory_minimum_bytes"]},
+    }
+
+
+SPECULATIVE = "--speculative-config"
+
+
+def variant(serving: Mapping[str, Any], speculation: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A record that differs from `serving` in its speculation and in nothing else: the draft and its mount stay.
+
+    :param speculation: a whole speculative config, None for off
+    """
+    if speculation == serving["gate"]["speculation"]:
+        return dict(serving)
+    command = list(serving["container"]["command"])
+    at = command.index(SPECULATIVE) if SPECULATIVE in command else len(command)
+    command[at : at + 2] = [] if speculation is None else render({"speculative-config": speculation})
+    return {
+        **serving,
+        "container": {**serving["container"], "command": command},
+        "gate": {**serving["gate"], "speculation": None if speculation is None else dict(speculation)},
+    }
+
+
+def serving_refusals(inputs: Mapping[str, Any]) -> list[str]:
+    """What the recipe knows against what a host would serve, as inventory and recipe have it together.
+
+    :param inputs: ``arguments``, ``extra_arguments``, ``image``, ``published`` and ``refused`` (of the recipe, or
+        empty), ``measured_depth`` (the deepest that was measured to pay here, 0 for none), ``allow_deeper``
+    :raises SpecError: `published` or `refused` is not as a recipe has it
+    """
+    if problems := rule_problems(inputs["published"], inputs["refused"], "vllm_serve"):
+        raise SpecError("\n".join(map(str, problems)))
+    found = [refused_image(inputs["refused"], inputs["image"])]
+    arguments = merge(inputs["arguments"], inputs["extra_arguments"])
+    if not inputs["allow_deeper"] and depth(arguments) > inputs["measured_depth"]:
+        do = "set vllm_serve_allow_deeper: true to go deeper all the same"
+        found.append(deeper(arguments, inputs["published"], do))
+    return [refusal for refusal in found if refusal]
+
+
+def gate_files(patches: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """The files that the gate looks for inside the container, from placed patches."""
+    return [
+        {"path": patch["target"], "md5": patch["md5"], "sha256": patch["sha256"]}
+        | ({"host_path": patch["host_path"]} if patch["mount"] else {})
+        for patch in patches
+    ]
+
+
+def gate_evidence(gate: Mapping[str, Any], host: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a gate result is worth keeping beside the spec that passed it, and the versions of the host that it passed on."""
+    kept = (
+        "drafts",
+        "accepted_per_position",
+        "acceptance_rate",
+        "mean_acceptance_length",
+        "decode_tokens_per_second",
+    )
+    return {name: gate[name] for name in kept if name in gate} | {"host": dict(host)}

@@ -1,0 +1,159 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a run has to do on a host, in which order hosts have their turn, and how long each was away. Pure.
+
+A change goes to few hosts first. Who has nothing to lose, because nothing serves there yet or nothing changes there,
+comes before that and all at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ...module_utils._gate.container import parse_time
+from ..inputs import listed
+
+SETTLED, UNPROVEN, REPLACE, START = "settled", "unproven", "replace", "start"
+"""It runs and has passed; it runs and is not on record; another one serves; nothing serves."""
+
+
+class BatchError(ValueError):
+    """A size of a batch that is none."""
+
+
+def change(
+    info: Mapping[str, Any],
+    serving: Mapping[str, Any],
+    differs: bool,
+    unit: str,
+    host: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What bringing a host to `serving` means there.
+
+    :param info: what ``serve_info`` returned
+    :param serving: the record that the host shall serve
+    :param differs: whether the container that is there is another one, or does not run
+    :param unit: text of the unit that shall start it at boot; empty for none
+    :param host: versions of the host, as they are recorded with what passed
+    :returns: ``{state: one of the four above, back: whether what is recorded as current is something else, boots: whether it
+        starts at boot as it shall, on_record: whether there is nothing to start, to write or to record}``
+    """
+    current = (info["state"] or {}).get("current")
+    recorded = current["serving"] if current else None
+    if differs:
+        state = REPLACE if (info["container"] or {}).get("status") == "running" else START
+    else:
+        state = SETTLED if recorded == serving else UNPROVEN
+    boots = unit == info["boot"]["text"] and bool(unit) == info["boot"]["enabled"]
+    known = (current or {}).get("gate", {}).get("host") or {}
+    return {
+        "state": state,
+        "back": recorded is not None and recorded != serving,
+        "boots": boots,
+        "on_record": state == SETTLED and boots and known == host,
+    }
+
+
+def size(value: int | str, total: int) -> int:
+    """How many of `total` hosts a batch size means: a number, or a share such as ``25%``; at least one.
+
+    :raises BatchError: it is neither
+    """
+    text = str(value).strip()
+    share = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", text)
+    if share and 0 < float(share[1]) <= 100:
+        return max(1, int(total * float(share[1]) / 100))
+    if text.isdigit() and int(text) > 0:
+        return int(text)
+    raise BatchError(f"spark_rollout_batches: expected numbers above 0 or shares up to 100%, got {value!r}")
+
+
+def batches(hosts: Sequence[str], sizes: str | Sequence[int | str]) -> list[list[str]]:
+    """`hosts` in their order, cut by `sizes`; the last size goes on until all have their turn.
+
+    :raises BatchError: a size is none, or there is none
+    """
+    sizes = listed(sizes)
+    if not sizes:
+        raise BatchError("spark_rollout_batches: expected at least one size, got none")
+    counts = [size(value, len(hosts)) for value in sizes]
+    cut, left = [], list(hosts)
+    for index in range(len(hosts)):
+        if not left:
+            break
+        count = counts[min(index, len(counts) - 1)]
+        cut.append(left[:count])
+        left = left[count:]
+    return cut
+
+
+def plan(
+    hostvars: Mapping[str, Mapping[str, Any]], hosts: Sequence[str], sizes: str | Sequence[int | str]
+) -> list[dict[str, Any]]:
+    """The batches of a run.
+
+    :param hostvars: of each host ``spark_change`` (as :func:`change` gives it) and, where preparing failed,
+        ``spark_failure``. A host without the first or with the second has no turn
+    :param hosts: those of the play, in its order
+    :returns: per batch ``{said: text for a person, hosts, earlier: [hosts that must have passed before]}``
+    :raises BatchError: as :func:`batches`
+    """
+    states = {
+        host: hostvars[host]["spark_change"]["state"]
+        for host in hosts
+        if hostvars[host].get("spark_change") and not hostvars[host].get("spark_failure")
+    }
+    first = [host for host, state in states.items() if state != REPLACE]
+    cut = batches([host for host, state in states.items() if state == REPLACE], sizes)
+    named = [("hosts with nothing to lose", first)] if first else []
+    named += [(f"batch {number} of {len(cut)}", batch) for number, batch in enumerate(cut, 1)]
+    made: list[dict[str, Any]] = []
+    for name, batch in named:
+        earlier = [host for done in made for host in done["hosts"]]
+        made.append({"said": f"{name}: {', '.join(batch)}", "hosts": batch, "earlier": earlier})
+    return made
+
+
+def blocking(hostvars: Mapping[str, Mapping[str, Any]], earlier: Sequence[str]) -> list[str]:
+    """The hosts of earlier batches that have not passed, whatever became of them.
+
+    :param hostvars: of each host ``spark_proven``, where it got that far
+    """
+    return [host for host in earlier if not hostvars[host].get("spark_proven")]
+
+
+def changed(
+    hostvars: Mapping[str, Mapping[str, Any]], hosts: Sequence[str], before: str | Sequence[str] = ()
+) -> list[str]:
+    """The hosts that a rollback would take back to what they served before this change.
+
+    A host that did not pass was brought back by the run itself and is none of them; a rollback would bring it further back.
+
+    :param hostvars: of each host ``spark_change`` (as :func:`change` gives it) and ``spark_proven``, where it got that far
+    :param hosts: those of the play
+    :param before: hosts that an earlier run has changed
+    """
+    now = [
+        host
+        for host in hosts
+        if hostvars[host].get("spark_proven") and hostvars[host].get("spark_change", {}).get("back")
+    ]
+    return sorted({*listed(before), *now})
+
+
+def window(gate: Mapping[str, Any], stopped: float | None) -> dict[str, float] | None:
+    """For how long a host did not serve, in seconds of its own clock; None when nothing was stopped.
+
+    :param gate: what the gate returned
+    :param stopped: when the old server was asked to stop, Unix time
+    :returns: ``{start: until the new one was started, ready: until it answered, gate: until it had passed}``, each counted
+        from the stop
+    """
+    if stopped is None or "passed_at" not in gate:
+        return None
+    started = parse_time(gate["container"]["started_at"])
+    times = {"start": started, "ready": gate["ready_at"], "gate": gate["passed_at"]}
+    return {name: round(time - stopped, 1) for name, time in times.items()}

@@ -1,0 +1,114 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What was measured on a GPU (docs/gpu-2026-11.json) goes through the sweep's arithmetic, and docs/gpu.md says what comes out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.bench import report, statistics
+
+DOCS = Path(__file__).parents[3] / "docs"
+SWEEPS: dict[str, Any] = json.loads((DOCS / "gpu-2026-11.json").read_text(encoding="utf-8"))
+PAGE = (DOCS / "gpu.md").read_text(encoding="utf-8").splitlines()
+WHOLE = ("first start", "second start")
+
+
+def loads(start: str) -> dict[int, list[dict[str, Any]]]:
+    """By number of streams the rows of the report."""
+    return {load["concurrency"]: load["rows"] for load in report.loads(SWEEPS[start])}
+
+
+def rounded(value: Any) -> Any:
+    """From 3.12 on Python adds floats more exactly, so the last digits differ."""
+    if isinstance(value, dict):
+        return {key: rounded(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(each) for each in value]
+    return float(f"{value:.12g}") if isinstance(value, float) else value
+
+
+def line(*cells: object) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def seen(row: dict[str, Any]) -> tuple[str, str, str]:
+    load = row["load"]
+    return (
+        report.accepted(load),
+        f"{1000 * load['time_to_first_token']['median']:.0f}",
+        f"{100 * load['kv_cache_usage']:.2f}",
+    )
+
+
+def one_stream(start: str) -> list[str]:
+    return [
+        line(
+            *(start, row["name"], row["load"]["requests"]),
+            report.within(row["tokens_per_second"], row["interval"], 1),
+            report.within(row["ratio"], row["ratio_interval"], 2),
+            *(f"{row['ceiling']:.2f}", f"{row['ratio'] / row['ceiling']:.0%}".replace("%", " %"), *seen(row)),
+        )
+        for row in loads(start)[1]
+    ]
+
+
+def several(streams: int) -> list[str]:
+    rows = loads("first start")[streams]
+    off = rows[0]["load"]["decode_tokens_per_second"]["median"]
+    made = []
+    for row in rows:
+        stream = row["load"]["decode_tokens_per_second"]["median"]
+        made.append(
+            line(
+                *(streams, row["name"], row["load"]["requests"]),
+                f"{row['tokens_per_second']:.0f}",
+                report.within(row["ratio"], row["ratio_interval"], 2),
+                *(f"{stream:.1f}", f"{stream / off:.2f}", *seen(row)),
+            )
+        )
+    return made
+
+
+@pytest.mark.parametrize(
+    "lines", [*map(one_stream, WHOLE), several(4), several(8)], ids=["first", "second", "4", "8"]
+)
+def test_the_page_has_the_measured_figures(lines: list[str]) -> None:
+    at = PAGE.index(lines[0])
+    assert PAGE[at : at + len(lines)] == lines
+
+
+@pytest.mark.parametrize(
+    ("start", "streams"), [("first start", 1), ("first start", 4), ("first start", 8), ("second start", 1)]
+)
+def test_the_acceptance_that_was_set_is_the_one_that_was_measured(start: str, streams: int) -> None:
+    for row in loads(start)[streams]:
+        candidate = SWEEPS[start]["candidates"][row["index"]]
+        asked = (candidate["speculation"] or {}).get("synthetic_acceptance_rates", [])
+        errors = row["load"]["standard_errors"]
+        assert len(row["load"]["rates"]) == len(asked)
+        assert all(
+            abs(rate - wanted) < 3 * error
+            for rate, wanted, error in zip(row["load"]["rates"], asked, errors, strict=True)
+        )
+
+
+@pytest.mark.parametrize(
+    ("start", "streams"), [("first start", 1), ("first start", 4), ("first start", 8), ("second start", 1)]
+)
+def test_one_token_a_step_is_proposed(start: str, streams: int) -> None:
+    proposal = statistics.sweep_proposal(SWEEPS[start]["candidates"], streams)
+    assert proposal is not None
+    assert statistics.called(proposal["speculation"]) == "mtp n=1"
+
+
+@pytest.mark.parametrize("start", WHOLE)
+def test_the_proposal_on_file_is_the_one_that_the_figures_give(start: str) -> None:
+    sweep = SWEEPS[start]
+    settings = sweep["settings"]
+    proposal = statistics.sweep_proposal(sweep["candidates"], settings["concurrency"], settings["margin"])
+    assert rounded(sweep["proposal"]) == rounded(proposal)

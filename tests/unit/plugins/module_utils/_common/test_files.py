@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import files
+
+
+def test_a_file_is_written_whole_with_its_mode_and_its_directory(tmp_path):
+    path = tmp_path / "new" / "file"
+    files.write(path, b"x", 0o444)
+    assert path.read_bytes() == b"x"
+    assert path.stat().st_mode & 0o777 == 0o444
+
+
+def test_whoever_has_the_old_file_open_keeps_it(tmp_path):
+    path = tmp_path / "file"
+    files.write(path, b"old")
+    with path.open("rb") as reader:
+        files.write(path, b"new")
+        assert reader.read() == b"old"
+    assert path.read_bytes() == b"new"
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_beside_it(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    files.write(path, b"old")
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        files.write(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [Path(path)]

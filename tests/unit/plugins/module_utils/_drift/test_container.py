@@ -1,0 +1,202 @@
+"""Each option of the container that somebody could change: found under its kind, and alone."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._drift.container import (
+    compare,
+    has_gpu,
+    life,
+    size,
+)
+from helpers.drift import CONTAINER, IMAGE, OTHER, TARGET, running
+
+LABELS = {"sparkfleet.vllm.patches": "s"}
+
+
+def found(seen=None, wanted=None, image=IMAGE, wanted_image=IMAGE, secrets=None, patches_known=True):
+    wanted = CONTAINER | {"labels": LABELS} | (wanted or {})
+    return compare(wanted, seen or running(), image, wanted_image, secrets, patches_known)
+
+
+def only(*arguments, **options):
+    (finding,) = found(*arguments, **options)
+    return finding
+
+
+def argv(*changes):
+    """The command with words replaced."""
+    words = list(CONTAINER["command"])
+    for old, new in changes:
+        words[words.index(old)] = new
+    return words
+
+
+def test_what_was_asked_for_is_no_drift():
+    assert found() == []
+
+
+def test_what_the_image_brings_is_no_drift_and_its_change_is():
+    assert only(running(Config__Env=["HF_HUB_OFFLINE=1", "PATH=/bin", "CUDA=13"])).seen == "PATH=/bin"
+
+
+EDITS = [
+    ("argument", {"Config__Cmd": argv(("8000", "8001"))}, "--port 8000", "--port 8001"),
+    ("argument", {"Config__Cmd": [*argv(), "--seed", "1"]}, "--seed not set", "--seed 1"),
+    ("argument", {"Config__Cmd": argv()[:-2]}, "--kv-cache-dtype fp8", "--kv-cache-dtype not set"),
+    ("argument", {"Config__Cmd": argv(("/models/b", "/models/c"))}, "the model /models/b", "the model /models/c"),
+    ("argument", {"Config__Cmd": [*argv(), "--api-key", "mine"]}, "--api-key not set", "--api-key ***"),
+    ("served-model", {"Config__Cmd": argv(("m", "n"))}, "--served-model-name m", "--served-model-name n"),
+    (
+        "speculation",
+        {"Config__Cmd": argv(('{"method":"mtp","num_speculative_tokens":1}', '{"num_speculative_tokens": 2, "method": "mtp"}'))},
+        "--speculative-config num_speculative_tokens: 1",
+        "--speculative-config num_speculative_tokens: 2",
+    ),
+    ("entrypoint", {"Config__Entrypoint": ["sh"]}, "vllm serve (of the image)", "sh"),
+    ("environment", {"Config__Env": ["PATH=/usr/bin", "CUDA=13"]}, "HF_HUB_OFFLINE=1", "HF_HUB_OFFLINE not set"),
+    (
+        "environment",
+        {"Config__Env": ["HF_HUB_OFFLINE=1", "PATH=/usr/bin", "CUDA=13", "HF_TOKEN=abc"]},
+        "HF_TOKEN not set",
+        "HF_TOKEN set, its value is not shown",
+    ),
+    ("mount", {"Mounts": running()["Mounts"][1:]}, "/srv/s/models/b at /models/b, read-only", "nothing mounted at /models/b"),
+    (
+        "mount",
+        {"Mounts": [running()["Mounts"][0] | {"RW": True}, *running()["Mounts"][1:]]},
+        "/srv/s/models/b at /models/b, read-only",
+        "/srv/s/models/b at /models/b, writable",
+    ),
+    (
+        "mount",
+        {"Mounts": [*running()["Mounts"], {"Type": "volume", "Name": "v", "Destination": "/data", "RW": True}]},
+        "nothing mounted at /data",
+        "v at /data, writable",
+    ),
+    ("port", {"HostConfig__PortBindings": {"8000/tcp": [{"HostIp": "", "HostPort": "8000"}]}}, "127.0.0.1:8000:8000", "0.0.0.0:8000:8000"),
+    ("port", {"HostConfig__PortBindings": None}, "127.0.0.1:8000:8000", "none"),
+    ("restart-policy", {"HostConfig__RestartPolicy": {"Name": "always"}}, "on-failure, at most 3 times", "always"),
+    ("restart-policy", {"HostConfig__RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 9}}, "on-failure, at most 3 times", "on-failure, at most 9 times"),
+    ("security", {"HostConfig__Privileged": True}, "privileged: no", "privileged: yes"),
+    ("security", {"HostConfig__CapAdd": ["CAP_SYS_ADMIN"]}, "added capabilities: none", "added capabilities: SYS_ADMIN"),
+    ("security", {"HostConfig__CapDrop": None}, "dropped capabilities: ALL", "dropped capabilities: none"),
+    ("security", {"HostConfig__SecurityOpt": None}, "security options: no-new-privileges", "security options: none"),
+    ("security", {"HostConfig__NetworkMode": "host"}, "network: bridge", "network: host"),
+    ("security", {"HostConfig__IpcMode": "host"}, "IPC: private", "IPC: host"),
+    ("security", {"HostConfig__PidMode": "host"}, "PID namespace: none", "PID namespace: host"),
+    ("security", {"Config__User": "1000"}, "user: none", "user: 1000"),
+    ("gpu", {"HostConfig__DeviceRequests": None}, "all GPUs", "no GPU"),
+    ("auto-remove", {"HostConfig__AutoRemove": True}, "no", "yes"),
+    ("limit", {"HostConfig__Memory": 1 << 30}, "no limit: memory, in bytes", f"memory, in bytes: {1 << 30}"),
+    ("limit", {"HostConfig__ShmSize": 1}, f"shared memory: {8 << 30} bytes", "shared memory: 1 bytes"),
+    ("label", {"Config__Labels": {}}, "sparkfleet.vllm.patches=s", "sparkfleet.vllm.patches=not set"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "edit", "expected", "seen"), EDITS)
+def test_an_edit_is_one_finding_that_names_it(kind, edit, expected, seen):
+    finding = only(running(**edit))
+    assert (finding.kind, finding.expected, finding.seen) == (kind, expected, seen)
+    assert finding.subject == "container" and finding.do
+
+
+def test_an_image_is_known_by_its_content_and_not_by_its_name():
+    other = IMAGE | {"Id": "sha256:" + "9" * 64, "RepoDigests": [f"vllm/vllm-openai@{OTHER}"]}
+    finding = only(running(Image=other["Id"]), image=other)
+    assert (finding.kind, OTHER in finding.seen) == ("image", True)
+    assert found(running(Config__Image="vllm/vllm-openai:latest")) == []
+
+
+def test_an_image_that_was_built_here_has_no_digest_to_be_known_by():
+    built = IMAGE | {"Id": "sha256:" + "9" * 64, "RepoDigests": []}
+    assert only(running(Image=built["Id"]), image=built, wanted_image=None).seen.startswith(
+        "no digest of a registry"
+    )
+
+
+def test_the_wanted_digest_is_enough_where_its_name_is_gone():
+    assert found(wanted_image=None) == []
+
+
+def test_a_secret_is_compared_and_not_shown():
+    env = ["HF_HUB_OFFLINE=1", "PATH=/usr/bin", "CUDA=13"]
+    assert found(running(Config__Env=[*env, "VLLM_API_KEY=k"]), secrets={"VLLM_API_KEY": "k"}) == []
+    finding = only(running(Config__Env=[*env, "VLLM_API_KEY=other"]), secrets={"VLLM_API_KEY": "k"})
+    assert finding.expected == finding.seen == "VLLM_API_KEY set, its value is not shown"
+
+
+def test_without_the_patches_mounts_and_labels_are_left_out():
+    assert found(running(Mounts=[], Config__Labels={}), patches_known=False) == []
+
+
+def test_without_its_image_nothing_is_said_of_what_the_image_brings():
+    assert found(image=None) == []
+
+
+def test_the_published_flags_are_met_by_what_the_engine_makes_of_them():
+    wanted = CONTAINER | {
+        "privileged": True, "network_mode": "host", "ipc_mode": "host", "auto_remove": True, "restart_policy": "no",
+        "published_ports": None, "shm_size": None, "cap_drop": None, "security_opts": None, "restart_retries": None,
+    }  # fmt: skip
+    seen = running(
+        HostConfig__Privileged=True, HostConfig__NetworkMode="host", HostConfig__IpcMode="host", HostConfig__AutoRemove=True,
+        HostConfig__RestartPolicy={"Name": "no", "MaximumRetryCount": 0}, HostConfig__PortBindings={}, HostConfig__CapDrop=None,
+        HostConfig__SecurityOpt=["label=disable"],
+    )  # fmt: skip
+    assert compare(wanted | {"labels": LABELS}, seen, IMAGE, IMAGE) == []
+
+
+def test_the_units_of_docker():
+    assert [size(text) for text in ("512m", "8g", "64mb", 100, "1.5k")] == [
+        512 << 20,
+        8 << 30,
+        64 << 20,
+        100,
+        1536,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("state", "kind", "severity"),
+    [
+        ({"Status": "exited", "ExitCode": 1, "OOMKilled": True}, "stopped", "drift"),
+        ({"Status": "paused"}, "paused", "drift"),
+        ({"Status": "restarting", "ExitCode": 1}, "restarting", "drift"),
+        ({"Status": "running"}, "restarted", "warning"),
+    ],
+)
+def test_a_life_that_is_none(state, kind, severity):
+    (finding,) = life(running(State=state, RestartCount=2), "sparkfleet-vllm")
+    assert (finding.kind, finding.severity) == (kind, severity)
+
+
+def test_a_container_that_runs_and_one_that_is_not_there():
+    assert life(running(), "sparkfleet-vllm") == []
+    assert [finding.kind for finding in life(None, "sparkfleet-vllm")] == ["container-missing"]
+
+
+def test_the_target_of_a_patch_is_named():
+    mounts = [mount for mount in running()["Mounts"] if mount["Destination"] != TARGET]
+    assert only(running(Mounts=mounts)).seen == f"nothing mounted at {TARGET}"
+
+
+@pytest.mark.parametrize(
+    ("host", "gpu"),
+    [
+        ({"DeviceRequests": [{"Capabilities": [["gpu", "utility"]]}]}, True),
+        (
+            {
+                "DeviceRequests": [
+                    {"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=all"], "Capabilities": None}
+                ]
+            },
+            True,
+        ),
+        ({"DeviceRequests": None, "Runtime": "nvidia"}, True),
+        ({"DeviceRequests": None, "Runtime": "runc"}, False),
+        ({"DeviceRequests": [{"Driver": "cdi", "DeviceIDs": ["vendor.com/nic=0"]}]}, False),
+    ],
+)
+def test_who_has_a_gpu(host, gpu):
+    assert has_gpu(host) is gpu

@@ -1,0 +1,208 @@
+"""What breaks a fingerprint, part by part, and what does not."""
+
+from __future__ import annotations
+
+import copy
+import os
+from http.server import HTTPServer
+
+import pytest
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import unchanged
+from helpers.server import Handler, served
+
+IMAGE = "vllm/vllm-openai@sha256:" + "a" * 64
+ENGINE = {
+    "/info": {
+        "ID": "one",
+        "ServerVersion": "29.1.3",
+        "Runtimes": {"nvidia": {}},
+        "Containers": 3,
+        "SystemTime": "now",
+    },
+    f"/images/{IMAGE.replace('/', '%2F').replace('@', '%40').replace(':', '%3A')}/json": {
+        "Id": "sha256:1",
+        "RepoDigests": [IMAGE],
+    },
+    "/containers/sparkfleet-vllm/json": {
+        "Id": "c1",
+        "Config": {"Cmd": ["--port", "8000"]},
+        "HostConfig": {"RestartPolicy": {"Name": "on-failure"}},
+        "State": {"Status": "running", "StartedAt": "2026-11-24T08:00:00Z", "Pid": 7, "Health": {"Log": [1]}},
+        "Mounts": [{"Source": "/a"}, {"Source": "/b"}],
+        "NetworkSettings": {"Networks": {"bridge": {"IPAddress": "172.17.0.2"}}},
+    },
+}
+
+
+class Host:
+    """A host in a directory, with an engine that is a table."""
+
+    def __init__(self, root):
+        self.root, self.engine = root, copy.deepcopy(ENGINE)
+        for path in (
+            "body/config.json",
+            "body/parts/1.safetensors",
+            "patches/gemma4_mtp.py",
+            "state/state.json",
+        ):
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).write_text(path)
+        for path in (
+            "venv/bin/python",
+            "venv/lib/python3.12/site-packages/docker/__init__.py",
+            "status",
+            "daemon.json",
+        ):
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).write_text(path)
+        (root / "units").mkdir()
+        (root / "units/sparkfleet-vllm.service").write_text("unit")
+        (root / "boot_id").write_text("first")
+        self.serving = {
+            "container": {"name": "sparkfleet-vllm", "image": IMAGE},
+            "models": {"body": {"path": str(root / "body")}},
+            "files": [
+                {"path": "/in/image.py", "host_path": str(root / "patches/gemma4_mtp.py")},
+                {"path": "/carried.py"},
+            ],
+        }
+        self.watch = {"environment": str(root / "venv"), "files": [str(root / "daemon.json")], "urls": []}
+
+    def see(self):
+        return unchanged.of_host(str(self.root / "state"), self.serving, self.watch, self.engine.__getitem__)
+
+
+@pytest.fixture
+def host(tmp_path, monkeypatch):
+    monkeypatch.setattr(unchanged, "UNITS", str(tmp_path / "units"))
+    monkeypatch.setattr(unchanged, "PACKAGES", (str(tmp_path / "status"),))
+    monkeypatch.setattr(unchanged, "SYSTEM", (str(tmp_path / "boot_id"),))
+    return Host(tmp_path)
+
+
+def touch(path):
+    """Another time and nothing else."""
+    status = path.stat()
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+
+
+def swap(path):
+    """The same bytes, size and time in another file."""
+    status, copied = path.stat(), path.with_name("copied")
+    copied.write_bytes(path.read_bytes())
+    os.utime(copied, ns=(status.st_atime_ns, status.st_mtime_ns))
+    copied.replace(path)
+
+
+def container(host):
+    return host.engine["/containers/sparkfleet-vllm/json"]
+
+
+BREAKS = {
+    "restarted host": ("kernel and driver", lambda host: (host.root / "boot_id").write_text("other")),
+    "package installed": ("packages", lambda host: touch(host.root / "status")),
+    "environment made anew": ("Python environment", lambda host: swap(host.root / "venv/bin/python")),
+    "package in the environment": (
+        "Python environment",
+        lambda host: (host.root / "venv/lib/python3.12/site-packages/new").mkdir(),
+    ),
+    "engine updated": ("engine", lambda host: host.engine["/info"].update(ServerVersion="29.2")),
+    "runtime gone": ("engine", lambda host: host.engine["/info"].update(Runtimes={})),
+    "container made anew": ("container", lambda host: container(host).update(Id="c2")),
+    "container updated": ("container", lambda host: container(host)["HostConfig"].update(Memory=1)),
+    "other arguments": ("container", lambda host: container(host)["Config"].update(Cmd=[])),
+    "other mount": ("container", lambda host: container(host)["Mounts"].pop()),
+    "restarted by the engine": ("container", lambda host: container(host).update(RestartCount=1)),
+    "other digest": (
+        "image",
+        lambda host: next(value for key, value in host.engine.items() if key.startswith("/images")).update(
+            RepoDigests=[]
+        ),
+    ),
+    "server restarted": ("container", lambda host: container(host)["State"].update(StartedAt="later")),
+    "server stopped": ("container", lambda host: container(host)["State"].update(Status="exited")),
+    "image tagged anew": (
+        "image",
+        lambda host: next(value for key, value in host.engine.items() if key.startswith("/images")).update(
+            Id="sha256:2"
+        ),
+    ),
+    "model file touched": ("models", lambda host: touch(host.root / "body/config.json")),
+    "model file swapped": ("models", lambda host: swap(host.root / "body/parts/1.safetensors")),
+    "model file gone": ("models", lambda host: (host.root / "body/parts/1.safetensors").unlink()),
+    "model file too many": ("models", lambda host: (host.root / "body/extra").write_text("")),
+    "model file open to all": ("models", lambda host: (host.root / "body/config.json").chmod(0o666)),
+    "patch mended": ("patches", lambda host: swap(host.root / "patches/gemma4_mtp.py")),
+    "patch gone": ("patches", lambda host: (host.root / "patches/gemma4_mtp.py").unlink()),
+    "unit edited": (
+        "boot unit",
+        lambda host: (host.root / "units/sparkfleet-vllm.service").write_text("more"),
+    ),
+    "unit enabled": (
+        "boot unit",
+        lambda host: (
+            (host.root / "units/multi-user.target.wants").mkdir(),
+            (host.root / "units/multi-user.target.wants/sparkfleet-vllm.service").symlink_to("../x"),
+        ),
+    ),
+    "record": ("records", lambda host: (host.root / "state/state.json").write_text("other")),
+    "ledger appears": ("records", lambda host: (host.root / "state/images.json").write_text("[]")),
+    "daemon.json": ("files", lambda host: touch(host.root / "daemon.json")),
+    "watched otherwise": (
+        "what is watched",
+        lambda host: host.watch["urls"].append("http://127.0.0.1:9/"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_whatever_changes_is_told_by_its_part(host, name):
+    part, change = BREAKS[name]
+    before = host.see()
+    change(host)
+    assert part in unchanged.differences(before, host.see())
+
+
+@pytest.mark.parametrize("name", [name for name in BREAKS if name != "watched otherwise"])
+def test_and_by_no_other(host, name):
+    part, change = BREAKS[name]
+    before = host.see()
+    change(host)
+    assert set(unchanged.differences(before, host.see())) == {part}
+
+
+def test_what_is_no_difference_is_none(host):
+    before = host.see()
+    host.engine["/info"].update(Containers=4, SystemTime="later")
+    container(host)["State"]["Health"] = {"Log": [2]}
+    container(host)["Mounts"].reverse()
+    (host.root / "body/config.json").read_text()
+    assert unchanged.differences(before, host.see()) == []
+
+
+def test_a_server_that_no_longer_answers_is_another_answer(host):
+    class Answers(Handler):
+        def do_GET(self):
+            self.answer(200)
+
+    with served(HTTPServer(("127.0.0.1", 0), Answers)) as server:
+        host.watch["urls"] = [f"http://127.0.0.1:{server.server_port}/v2/"]
+        before = host.see()
+        assert unchanged.answer(host.watch["urls"][0]) == 200
+    assert unchanged.differences(before, host.see()) == ["answers"]
+
+
+def test_a_link_is_what_it_leads_to(tmp_path):
+    (tmp_path / "real").write_text("a")
+    (tmp_path / "link").symlink_to("real")
+    before = unchanged.facts(tmp_path / "link")
+    touch(tmp_path / "real")
+    assert unchanged.facts(tmp_path / "link") != before
+    (tmp_path / "real").unlink()
+    assert unchanged.facts(tmp_path / "link")
+
+
+def test_a_container_that_is_gone_is_an_error(host):
+    del host.engine["/containers/sparkfleet-vllm/json"]
+    with pytest.raises(KeyError):
+        host.see()

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._serve.state import record
+
+OLD, NEW = {"image": "a"}, {"image": "b"}
+
+
+def test_the_first_spec_has_nothing_to_go_back_to():
+    assert record(None, OLD, {"drafts": 236}) == {
+        "version": 1,
+        "current": {"serving": OLD, "gate": {"drafts": 236}},
+        "last_good": None,
+    }
+
+
+def test_the_same_spec_again_keeps_the_first_evidence():
+    state = record(None, OLD, {"drafts": 236})
+    assert record(state, OLD, {"drafts": 999}) == state
+
+
+def test_the_same_spec_on_another_driver_is_new_evidence_and_nothing_to_go_back_to():
+    state = record(record(None, OLD, {"drafts": 1}), NEW, {"drafts": 2, "host": {"driver": "580"}})
+    after = record(state, NEW, {"drafts": 3, "host": {"driver": "590"}})
+    assert after["current"] == {"serving": NEW, "gate": {"drafts": 3, "host": {"driver": "590"}}}
+    assert after["last_good"] == state["last_good"]
+
+
+def test_another_spec_keeps_the_one_before_to_go_back_to():
+    state = record(record(None, OLD, {"drafts": 1}), NEW, {"drafts": 2})
+    assert state["current"] == {"serving": NEW, "gate": {"drafts": 2}}
+    assert state["last_good"] == {"serving": OLD, "gate": {"drafts": 1}}

@@ -1,0 +1,145 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Chat completions: what a stream holds, how fast it was, and what an error answer says."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._vllm.client import (
+    Completion,
+    Server,
+    ServerError,
+    decode_tokens_per_second,
+    read_stream,
+    time_to_first_token,
+)
+from helpers.stub_server import serving
+
+
+def events(*items: object) -> list[str]:
+    return [
+        line for item in items for line in (f"data: {item if item == '[DONE]' else json.dumps(item)}", "")
+    ]
+
+
+def said(text: str, key: str = "content") -> dict[str, object]:
+    return {"choices": [{"index": 0, "delta": {key: text}}]}
+
+
+ROLE = {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}
+USAGE = {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14}}
+
+
+def read(lines: Iterable[str], times: Iterable[float]) -> Completion:
+    clock = iter(times)
+    return read_stream(lines, lambda: next(clock))
+
+
+def test_tokens_come_from_usage_and_time_from_the_first_text() -> None:
+    # Three chunks of text hold five tokens: a chunk is an engine step, not a token.
+    completion = read(
+        events(ROLE, said("a"), said("b c"), said("d e"), USAGE, "[DONE]"), [10.0, 11.0, 12.0, 13.0]
+    )
+    assert completion == Completion(5, "ab cd e", 11.0, 13.0)
+    assert completion.decode_rate == (5 - 1) / (13.0 - 11.0)
+
+
+def test_text_of_a_reasoning_parser_is_text() -> None:
+    lines = events(said("think", "reasoning_content"), said("answer"), USAGE, "[DONE]")
+    assert read(lines, [1.0, 2.0]).text == "thinkanswer"
+
+
+def test_a_stream_without_text_is_timed_by_its_chunks() -> None:
+    assert read(events(ROLE, ROLE, USAGE, "[DONE]"), [1.0, 2.0]) == Completion(5, "", 1.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        (events(ROLE, said("a"), USAGE), "before .DONE."),
+        (events(ROLE, said("a"), "[DONE]"), "without usage"),
+        (events({"error": {"message": "EngineCore encountered an issue"}}), "EngineCore encountered"),
+        (["data: <html>"], "something else than JSON"),
+    ],
+)
+def test_broken_streams(lines: list[str], problem: str) -> None:
+    with pytest.raises(ServerError, match=problem):
+        read_stream(lines)
+
+
+@pytest.mark.parametrize(("tokens", "span"), [(1, 1.0), (0, 1.0), (5, 0.0)])
+def test_nothing_to_time(tokens: int, span: float) -> None:
+    assert Completion(tokens, "x", 1.0, 1.0 + span).decode_rate is None
+
+
+def test_speed_is_the_median_of_the_streams() -> None:
+    streams = [Completion(101, "x", 0.0, seconds) for seconds in (1.0, 2.0, 100.0)]
+    assert decode_tokens_per_second(streams) == 50.0
+    assert decode_tokens_per_second([]) is None
+
+
+def test_against_a_server() -> None:
+    with serving(name="m", api_key="key-12345678", acceptance=0.5) as (_, url):
+        server = Server(url, "key-12345678")
+        assert server.healthy()
+        assert server.models() == ["m"]
+        assert server.complete("m", "hello", 10).completion_tokens == 10
+        streams = server.stream_all("m", ["a", "b", "c"], 200, concurrency=2)
+        assert [stream.completion_tokens for stream in streams] == [200, 200, 200]
+        assert all(stream.last > stream.first for stream in streams)
+        with pytest.raises(ServerError, match="does not exist") as missing:
+            server.stream_all("other", ["a"], 200, 1)
+        assert missing.value.status == 404
+        with pytest.raises(ServerError) as refused:
+            Server(url).models()
+        assert refused.value.status == 401
+
+
+def test_a_request_knows_when_it_was_sent_and_can_be_kept_from_the_prefix_cache(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bodies: list[dict[str, Any]] = []
+    request = Server._request
+
+    def recorded(self: Server, method: str, path: str, **options: Any) -> Any:
+        bodies.append(options["json"])
+        return request(self, method, path, **options)
+
+    monkeypatch.setattr(Server, "_request", recorded)
+    with serving(name="m", step=0.002) as (_, url):
+        one, two = Server(url).stream_all("m", ["a", "a"], 200, 1, uncached=True)
+        Server(url).stream_all("m", ["a"], 200, 1)
+    assert one.sent is not None and two.sent is not None
+    assert one.sent < one.first < one.last <= two.sent
+    assert time_to_first_token(one) == one.first - one.sent
+    with pytest.raises(ValueError, match="the time at which it was asked for"):
+        time_to_first_token(dataclasses.replace(one, sent=None))
+    salts = [body.get("cache_salt") for body in bodies]
+    assert salts[0] and salts[1] and salts[0] != salts[1]
+    assert salts[2] is None
+
+
+def test_the_version() -> None:
+    with serving(name="m") as (_, url):
+        assert Server(url).version() == "0.32.0"
+    assert Server("http://127.0.0.1:9").version() == ""
+
+
+def test_no_server() -> None:
+    server = Server("http://127.0.0.1:9")
+    assert not server.healthy()
+    with pytest.raises(ServerError, match="/v1/models: ConnectionRefusedError: .*refused") as problem:
+        server.models()
+    assert problem.value.status is None
+
+
+def test_a_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with serving(name="m") as (_, url):
+        assert Server(url).models() == ["m"]

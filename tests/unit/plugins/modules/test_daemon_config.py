@@ -1,0 +1,343 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import venv
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import daemon_json, probes
+from ansible_collections.sparkfleet.vllm.plugins.modules import daemon_config, python_environment
+
+SERVING = [{"name": "sparkfleet-vllm"}]
+
+
+class Dockerd:
+    """An engine as the probes show it: it follows its file at SIGHUP or restart, unless it is told not to."""
+
+    def __init__(self, path) -> None:
+        self.path = path
+        self.running = True
+        self.version: str | None = "20.10.24"
+        self.containers: list[dict[str, Any]] = []
+        self.live_restore = False
+        self.follows = True
+        self.pid = 700
+        self.did: list[str] = []
+        self.content = self._read()
+
+    def _read(self) -> dict[str, Any]:
+        return daemon_json.parse(self.path.read_text()) if self.path.exists() else {}
+
+    def follow(self) -> None:
+        if self.follows:
+            self.content = self._read()
+
+    def probe(self, request) -> dict[str, Any]:
+        return {
+            "installed": True,
+            "running": self.running,
+            "pid": self.pid,
+            "started": 1.0,
+            "version": self.version,
+            "silent": "timed out",
+            "containers": self.containers,
+            "live_restore": bool(self.content.get("live-restore", self.live_restore)),
+            "registry_mirrors": [f"{m}/" for m in self.content.get("registry-mirrors", [])],
+            "insecure_registries": self.content.get("insecure-registries", []),
+            "runtimes": ["runc", *self.content.get("runtimes", {})],
+        }
+
+    def kill(self, pid: int, number: int) -> None:
+        assert (pid, number) == (self.pid, signal.SIGHUP)
+        self.did.append("reload")
+        self.follow()
+
+    def run_command(self, module, argv, **kwargs):
+        if argv[:2] == ["systemctl", "restart"]:
+            self.did.append("restart")
+            self.pid += 1
+            self.follow()
+            if "no-such-key" in self._read():
+                return 1, "", "Job for docker.service failed"
+        if argv[0] == "journalctl":
+            return 0, "started\nunable to configure: no-such-key\n", ""
+        if argv[0] == "dockerd":
+            self.did.append("validate")
+            return (
+                (1, "", "no-such-key")
+                if "no-such-key" in open(argv[-1]).read()
+                else (0, "configuration OK", "")
+            )
+        return 0, "", ""
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "docker/daemon.json"
+
+
+@pytest.fixture
+def dockerd(path, monkeypatch):
+    engine = Dockerd(path)
+    monkeypatch.setattr(probes, "engine", engine.probe)
+    monkeypatch.setattr(probes, "toolkit", lambda request, seen: {"unseen": False})
+    monkeypatch.setattr(os, "kill", engine.kill)
+    monkeypatch.setattr(
+        daemon_config.AnsibleModule,
+        "run_command",
+        lambda self, argv, **k: engine.run_command(self, argv, **k),
+    )
+    return engine
+
+
+def run(capsys, module, **arguments):
+    with patch_module_args(arguments), pytest.raises(SystemExit):
+        module.main()
+    return json.loads(capsys.readouterr().out)
+
+
+def merge(capsys, path, **arguments):
+    return run(capsys, daemon_config, path=str(path), timeout=0.5, **arguments)
+
+
+def test_a_mirror_is_reloaded_and_stays(capsys, path, dockerd):
+    dockerd.containers = SERVING
+    result = merge(capsys, path, registry_mirrors=["http://m"], nvidia_runtime=True)
+    assert (result["changed"], result["changed_keys"], result["action"]) == (
+        True,
+        ["registry-mirrors", "runtimes"],
+        "reload",
+    )
+    assert "backup_file" not in result, "there was nothing to keep"
+    assert path.stat().st_mode & 0o777 == 0o644
+    again = merge(capsys, path, registry_mirrors=["http://m"], nvidia_runtime=True)
+    assert (again["changed"], again["action"]) == (False, "none")
+    assert dockerd.did == ["reload"]
+
+
+def test_check_mode_shows_and_does_nothing(capsys, path, dockerd):
+    result = merge(
+        capsys, path, config={"log-opts": {"max-size": "5m"}}, _ansible_check_mode=True, _ansible_diff=True
+    )
+    assert (result["changed"], result["action"]) == (True, "restart")
+    assert '"max-size": "5m"' in result["diff"]["after"] and result["diff"]["before"] == ""
+    assert not path.exists() and dockerd.did == []
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_a_restart_that_stops_a_container_is_refused_before_anything_is_written(capsys, path, dockerd, check):
+    dockerd.containers = SERVING
+    result = merge(capsys, path, config={"log-opts": {}}, _ansible_check_mode=check)
+    assert result["failed"] and "it would stop sparkfleet-vllm" in result["msg"]
+    assert not path.exists() and dockerd.did == []
+
+
+def test_always_stops_it_and_says_so(capsys, path, dockerd):
+    dockerd.containers = SERVING
+    result = merge(capsys, path, config={"log-opts": {}}, restart="always")
+    assert (result["stopped"], dockerd.did) == (["sparkfleet-vllm"], ["restart"])
+
+
+def test_what_is_there_is_kept_and_backed_up(capsys, path, dockerd):
+    path.parent.mkdir()
+    path.write_text('{\n  "debug": true\n}\n')
+    dockerd.follow()
+    result = merge(capsys, path, registry_mirrors=["http://m"])
+    assert path.read_text() == '{\n  "debug": true,\n  "registry-mirrors": [\n    "http://m"\n  ]\n}\n'
+    assert Path(result["backup_file"]).read_text() == '{\n  "debug": true\n}\n'
+
+
+def test_a_lost_reload_is_made_up_for_without_touching_the_file(capsys, path, dockerd):
+    path.parent.mkdir()
+    path.write_text('{"registry-mirrors": ["http://m"]}')
+    result = merge(capsys, path, registry_mirrors=["http://m"])
+    assert (result["changed"], result["changed_keys"], dockerd.did) == (True, [], ["reload"])
+    assert path.read_text() == '{"registry-mirrors": ["http://m"]}'
+
+
+def test_the_file_is_put_back_when_the_engine_does_not_start(capsys, path, dockerd):
+    path.parent.mkdir()
+    path.write_text('{"debug": true}')
+    result = merge(capsys, path, config={"no-such-key": 1})
+    assert result["failed"] and "unable to configure: no-such-key" in result["msg"]
+    assert "is as it was, and the engine runs with it" in result["msg"]
+    assert path.read_text() == '{"debug": true}'
+    assert dockerd.did == ["restart", "restart"]
+
+
+def test_the_file_is_put_back_when_a_reload_is_not_followed(capsys, path, dockerd):
+    dockerd.follows = False
+    result = merge(capsys, path, registry_mirrors=["http://m"])
+    assert "the engine does not show registry-mirrors" in result["msg"]
+    assert not path.exists() and dockerd.did == ["reload", "reload"]
+
+
+def test_a_recent_engine_reads_the_file_before_it_is_in_place(capsys, path, dockerd):
+    dockerd.version = "29.1.3"
+    result = merge(capsys, path, config={"no-such-key": 1})
+    assert result["failed"] and "untouched" in result["msg"]
+    assert not path.exists() and dockerd.did == ["validate"]
+
+
+def test_a_toolkit_that_came_later_restarts_an_idle_engine(capsys, path, dockerd, monkeypatch):
+    monkeypatch.setattr(probes, "toolkit", lambda request, seen: {"unseen": True})
+    merge(capsys, path, nvidia_runtime=False)
+    assert dockerd.did == []
+    result = merge(capsys, path, nvidia_runtime=True)
+    assert result["because"] == [daemon_json.TOOLKIT_UNSEEN] and dockerd.did == ["restart"]
+
+
+def test_an_engine_that_is_stopped_gets_its_file(capsys, path, dockerd):
+    dockerd.running = False
+    result = merge(capsys, path, config={"log-opts": {}})
+    assert (result["changed"], result["action"], dockerd.did) == (True, "none", [])
+    assert path.exists()
+
+
+def test_an_engine_that_is_silent_is_not_guessed_about(capsys, path, dockerd):
+    dockerd.version = None
+    result = merge(capsys, path, config={"debug": True})
+    assert "timed out" in result["msg"] and not path.exists()
+
+
+def test_broken_json_is_left_for_a_person(capsys, path, dockerd):
+    path.parent.mkdir()
+    path.write_text("{,}")
+    result = merge(capsys, path, config={"debug": True})
+    assert "line 1, column 2" in result["msg"] and path.read_text() == "{,}"
+
+
+# python_environment
+
+
+class Pip:
+    """A host where environments are made and filled without an index."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[list[str], dict[str, str]]] = []
+        self.python: str | None = None
+        self.distributions: dict[str, str] = {}
+        self.broken = ""
+
+    def look(self, request) -> dict[str, Any]:
+        return {"path": request.environment, "python": self.python, "distributions": dict(self.distributions)}
+
+    def run_command(self, module, argv, environ_update=None, **kwargs):
+        self.calls.append((argv, environ_update or {}))
+        if self.broken:
+            return 1, "", self.broken
+        if argv[1:3] == ["-m", "venv"]:
+            self.python, self.distributions = "3.12.3", {"pip": "24.0"}
+            return 0, "", ""
+        pairs = dict(requirement.split("==") for requirement in argv[argv.index("--quiet") + 1 :])
+        if "--no-index" in argv:
+            return int(not pairs.items() <= self.distributions.items()), "", ""
+        self.distributions |= pairs
+        return 0, "", ""
+
+    @property
+    def installing(self) -> list[tuple[list[str], dict[str, str]]]:
+        return [call for call in self.calls if "--no-index" not in call[0]]
+
+
+@pytest.fixture
+def pip(monkeypatch):
+    host = Pip()
+    monkeypatch.setattr(probes, "environment", host.look)
+    monkeypatch.setattr(
+        python_environment.AnsibleModule,
+        "run_command",
+        lambda self, argv, **k: host.run_command(self, argv, **k),
+    )
+    return host
+
+
+def install(capsys, path, **arguments):
+    return run(capsys, python_environment, path=str(path), **{"requirements": ["docker==7.2.0"], **arguments})
+
+
+def test_an_environment_is_made_once(capsys, tmp_path, pip):
+    first = install(capsys, tmp_path / "venv")
+    assert (first["changed"], first["created"], first["installed"]) == (True, True, ["docker==7.2.0"])
+    assert first["diff"] == {"before": "", "after": "docker 7.2.0\n"}
+    assert len(pip.installing) == 2 and "--clear" not in pip.calls[0][0]
+    second = install(capsys, tmp_path / "venv")
+    assert (second["changed"], len(pip.installing)) == (False, 2)
+
+
+def test_an_index_with_a_password_stays_out_of_argv_and_results(capsys, tmp_path, pip):
+    url = "https://me:secret@index/simple"
+    pip.broken = f"ERROR: cannot reach {url}"
+    result = install(capsys, tmp_path / "venv", index_url=url)
+    assert result["failed"] and "secret" not in json.dumps(result)
+    pip.broken = ""
+    install(capsys, tmp_path / "venv", index_url=url, trusted_hosts=["a", "b"])
+    argv, environment = pip.installing[-1]
+    assert url not in argv
+    assert environment == {"PIP_INDEX_URL": url, "PIP_TRUSTED_HOST": "a b"}
+
+
+def test_what_is_no_environment_is_never_cleared(capsys, tmp_path, pip):
+    (tmp_path / "precious").write_text("x")
+    result = install(capsys, tmp_path)
+    assert result["failed"] and "something else" in result["msg"] and pip.calls == []
+
+
+def test_an_environment_without_its_python_is_made_anew(capsys, tmp_path, pip):
+    (tmp_path / "pyvenv.cfg").write_text("")
+    assert install(capsys, tmp_path)["created"]
+    assert pip.calls[0][0][1:4] == ["-m", "venv", "--clear"]
+
+
+def test_environment_check_mode(capsys, tmp_path, pip):
+    result = install(capsys, tmp_path / "venv", _ansible_check_mode=True)
+    assert result["changed"] and pip.calls == []
+    assert result["diff"]["after"] == "docker==7.2.0 (to be installed)\n"
+
+
+@pytest.mark.parametrize(
+    "requirement",
+    ["-e x", "docker @ https://x/y.whl", "docker[ssh]", "docker; python_version>'3'", "./docker", "a b"],
+)
+def test_what_pip_would_take_for_something_else_is_refused_before_it_is_asked(
+    capsys, tmp_path, pip, requirement
+):
+    pip.python, pip.distributions = "3.12.3", {"pip": "24.0"}
+    result = install(capsys, tmp_path / "venv", requirements=[requirement])
+    assert result["failed"] and "expected a name, and versions" in result["msg"] and pip.calls == []
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """A real environment with pip, and a distribution in it that no index has to be asked for."""
+    path = tmp_path_factory.mktemp("real") / "venv"
+    venv.create(path, with_pip=True)
+    (library,) = (path / "lib").glob("python*/site-packages")
+    (library / "Some.Thing-7.3.0.dist-info").mkdir()
+    (library / "Some.Thing-7.3.0.dist-info/METADATA").write_text(
+        "Metadata-Version: 2.1\nName: Some.Thing\nVersion: 7.3.0\n"
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("requirement", "met"),
+    [
+        ("some-thing", True),
+        ("Some_Thing==7.3", True),
+        ("some-thing>=7.10", False),
+        ("some-thing >= 7.2, ==7.*", True),
+        ("some-thing~=7.1", True),
+        ("some-thing<7", False),
+        ("other", False),
+        ("pip", True),
+    ],
+)
+def test_an_environment_s_own_pip_says_what_it_lacks(capsys, environment, requirement, met):
+    result = install(capsys, environment, requirements=[requirement, "pip"], _ansible_check_mode=True)
+    assert result["installed"] == ([] if met else [requirement]), result
+    assert result["changed"] is not met

@@ -1,0 +1,65 @@
+"""What the module sees with its own eyes: a server, a lock, a directory that was replaced."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate.container import State
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._vllm import client
+from ansible_collections.sparkfleet.vllm.plugins.modules.serve_drift import ask, look_run, stale_mounts
+from helpers.stub_server import serving
+
+
+def test_a_server_is_asked_and_does_not_have_to_work():
+    with serving(name="m", cache={"cache_dtype": "fp8"}) as (played, address):
+        answers = ask(client.Server(address))
+        assert (answers.healthy, answers.models, answers.cache) == (True, ["m"], {"cache_dtype": "fp8"})
+        assert answers.counters is not None and answers.counters.drafts == 0
+        assert played._completions == 0
+
+
+def test_a_server_that_wants_a_key_still_shows_its_figures():
+    with serving(api_key="k") as (_, address):
+        answers = ask(client.Server(address))
+    assert answers.models is None and "401" in answers.problem
+    assert answers.counters is not None
+
+
+def test_no_server():
+    assert not ask(client.Server("http://127.0.0.1:9")).healthy
+
+
+RUN = {"version": 1, "run": "1", "holder": "me@c", "controller": "", "since": "now", "pid": 1, "lease": 120}
+
+
+def test_a_run_at_work_and_one_that_is_no_more(tmp_path):
+    path = tmp_path / "run.json"
+    assert look_run(tmp_path, 1000.0) is None
+    path.write_text(json.dumps(RUN))
+    os.utime(path, (900.0, 900.0))
+    assert look_run(tmp_path, 1000.0) == {"holder": "me@c", "playbook": None, "since": "now"}
+    assert look_run(tmp_path, 1021.0) is None
+    path.write_text("{")
+    assert look_run(tmp_path, path.stat().st_mtime) is None
+
+
+def test_a_directory_that_was_replaced_since_it_was_mounted(tmp_path):
+    model, root = tmp_path / "models/b", tmp_path / "proc/7/root"
+    model.mkdir(parents=True)
+    (root / "models").mkdir(parents=True)
+    # As a bind mount has it: the very directory, under another name.
+    (root / "models/b").symlink_to("/same")
+    (root / "same").mkdir()
+    state = State("c", "running", "1970-01-01T00:00:00Z", pid=7, mounts={"/models/b": str(model)})
+    wanted = {"body": {"path": str(model), "mount": "/models/b"}}
+    assert stale_mounts(state, wanted, tmp_path / "proc") == ["/models/b"]
+    (root / "same").rmdir()
+    model.rename(root / "same")
+    model.symlink_to(root / "same")
+    assert stale_mounts(state, wanted, tmp_path / "proc") == []
+
+
+def test_a_mount_of_another_directory_is_told_elsewhere(tmp_path):
+    state = State("c", "running", "1970-01-01T00:00:00Z", pid=7, mounts={"/models/b": "/elsewhere"})
+    assert stale_mounts(state, {"body": {"path": str(tmp_path), "mount": "/models/b"}}, tmp_path) == []

@@ -1,0 +1,282 @@
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.serving.record import (
+    SpecError,
+    container_spec,
+    gate_evidence,
+    gate_files,
+    merge,
+    mounted_models,
+    serving_record,
+    variant,
+)
+
+INPUTS: dict[str, Any] = {
+    "name": "sparkfleet-vllm",
+    "image": "vllm/vllm-openai@sha256:" + "a" * 64,
+    "models": {
+        "body": {"path": "/srv/s/models/o--b/1", "mount": "/models/b"},
+        "draft": {"path": "/srv/s/models/o--d/2", "mount": "/models/d"},
+    },
+    "patches": [
+        {"host_path": "/srv/s/patches/1/a.py", "target": "/site/a.py", "mount": True},
+        {"host_path": "/srv/s/patches/2/b.py", "target": "/site/b.py", "mount": False},
+    ],
+    "arguments": {
+        "served-model-name": "m",
+        "speculative-config": {"method": "mtp", "num_speculative_tokens": 1},
+    },
+    "extra_arguments": {},
+    "environment": {"A": 1},
+    "port": 8000,
+    "bind": "127.0.0.1",
+    "cache": "/srv/s/cache/vllm",
+    "shm_size": "1g",
+    "security": "least",
+    "gpus": True,
+}
+
+
+def spec(**over):
+    return container_spec(copy.deepcopy(INPUTS) | over)
+
+
+def test_least_privilege_is_the_default_shape():
+    made = spec()
+    assert made["privileged"] is False
+    assert made["cap_drop"] == ["ALL"]
+    assert made["security_opts"] == ["no-new-privileges"]
+    assert made["published_ports"] == ["127.0.0.1:8000:8000"]
+    assert made["restart_policy"] == "on-failure" and made["restart_retries"] == 3
+
+
+def test_the_recipes_own_flags_are_exact():
+    made = spec(security="recipe")
+    assert (made["privileged"], made["network_mode"], made["ipc_mode"], made["auto_remove"]) == (
+        True,
+        "host",
+        "host",
+        True,
+    )
+    # Docker publishes nothing on the host network and refuses --rm with a restart policy.
+    assert "published_ports" not in made and made["restart_policy"] == "no"
+
+
+def test_models_and_patches_are_read_only_and_a_patch_the_image_carries_is_not_mounted():
+    volumes = spec()["volumes"]
+    assert volumes == [
+        "/srv/s/models/o--b/1:/models/b:ro",
+        "/srv/s/models/o--d/2:/models/d:ro",
+        "/srv/s/patches/1/a.py:/site/a.py:ro",
+        "/srv/s/cache/vllm:/root/.cache/vllm:rw",
+    ]
+
+
+def test_extra_arguments_change_one_nested_value_and_keep_the_rest():
+    command = spec(
+        extra_arguments={"speculative-config": {"num_speculative_tokens": 2}, "enforce-eager": True}
+    )["command"]
+    assert command[0] == "/models/b"
+    assert '{"method":"mtp","num_speculative_tokens":2}' in command
+    assert command[-1] == "--enforce-eager"
+
+
+def test_it_stays_offline_and_environment_values_are_text():
+    assert spec()["env"] == {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "A": "1"}
+
+
+def test_without_a_gpu_none_is_asked_for():
+    assert spec(gpus=False)["device_requests"] == []
+    assert spec()["device_requests"][0]["capabilities"] == [["gpu"]]
+
+
+@pytest.mark.parametrize(
+    ("over", "words"),
+    [
+        ({"image": "vllm/vllm-openai:latest"}, "by digest"),
+        ({"models": {}}, "models.body"),
+        ({"security": "none"}, "least, recipe"),
+        ({"extra_arguments": {"max_model_len": 1}}, "nearest valid key: max-model-len"),
+        (
+            {"extra_arguments": {"speculative-config": {"num_speculative_tokens": 0}}},
+            "num_speculative_tokens",
+        ),
+    ],
+)
+def test_what_does_not_add_up_is_refused(over, words):
+    with pytest.raises(SpecError, match=words):
+        spec(**over)
+
+
+def test_merge_leaves_its_inputs_alone():
+    base = {"a": {"b": 1}, "c": 1}
+    assert merge(base, {"a": {"d": 2}, "c": None}) == {"a": {"b": 1, "d": 2}, "c": None}
+    assert base == {"a": {"b": 1}, "c": 1}
+
+
+def test_models_get_their_path_from_the_lock_and_their_mount_from_the_recipe():
+    recipe = {"models": {"body": {"repository": "o/b", "revision": "main", "mount": "/models/b"}}}
+    lock = {"models": {"body": {"repository": "o/b", "commit": "c" * 40}}}
+    assert mounted_models(recipe, lock, "/srv/s") == {
+        "body": {"path": "/srv/s/models/o--b/" + "c" * 40, "mount": "/models/b"}
+    }
+    with pytest.raises(SpecError, match="lock.yml"):
+        mounted_models(recipe, {"models": {}}, "/srv/s")
+
+
+def test_the_gate_looks_for_every_patch_and_compares_the_host_file_of_a_mounted_one():
+    mounted = {"target": "/site/a.py", "md5": "m", "sha256": "s", "host_path": "/srv/p/a.py", "mount": True}
+    carried = mounted | {"mount": False}
+    assert gate_files([mounted, carried]) == [
+        {"path": "/site/a.py", "md5": "m", "sha256": "s", "host_path": "/srv/p/a.py"},
+        {"path": "/site/a.py", "md5": "m", "sha256": "s"},
+    ]
+
+
+def test_evidence_is_the_measurement_and_nothing_of_the_run():
+    gate = {"drafts": 236, "acceptance_rate": 0.69, "changed": False, "container": {"id": "x"}}
+    host = {"driver": "580"}
+    assert gate_evidence(gate, host) == {"drafts": 236, "acceptance_rate": 0.69, "host": host}
+
+
+def test_a_key_in_the_environment_that_is_recorded_is_refused_without_showing_it():
+    with pytest.raises(SpecError, match=r"environment\.VLLM_API_KEY") as caught:
+        spec(environment={"VLLM_API_KEY": "hush"})
+    assert "vllm_serve_api_key" in str(caught.value)
+    assert "hush" not in str(caught.value)
+
+
+def test_a_port_beside_the_published_one_is_refused():
+    with pytest.raises(SpecError, match="vllm_serve_port"):
+        spec(extra_arguments={"port": 9000})
+
+
+RECORD = {
+    "recipe": "r", "acceptance_floor": 0.4, "minimum_drafts": 200, "memory_fraction": 0.65, "memory_minimum_bytes": None,
+    "published": {}, "allow_deeper": False, "measured_depth": 0, "refused": [],
+}  # fmt: skip
+
+
+def record(**over):
+    patches = [dict(patch, md5="1", sha256="2") for patch in INPUTS["patches"]]
+    return serving_record(copy.deepcopy(INPUTS) | RECORD | {"patches": patches} | over)
+
+
+def test_the_record_holds_what_is_started_and_by_what_it_passes():
+    made = record()
+    assert made["container"] == spec()
+    assert made["gate"] == {
+        "served_model": "m",
+        "base_url": "http://127.0.0.1:8000",
+        "speculation": INPUTS["arguments"]["speculative-config"],
+        "acceptance_floor": 0.4,
+        "minimum_drafts": 200,
+    }
+    assert [file.get("host_path") for file in made["files"]] == ["/srv/s/patches/1/a.py", None]
+    assert json.loads(json.dumps(made)) == made, "it is compared with what a file holds"
+
+
+PUBLISHED = {
+    "source": "somebody, on one Spark",
+    "deepest": 1,
+    "because": "the third token is hardly ever right",
+    "figures": [
+        {"num_speculative_tokens": 0, "tokens_per_second": 39.3, "rates": []},
+        {"num_speculative_tokens": 4, "tokens_per_second": 52.4, "rates": [0.65, 0.43, 0.29, 0.21]},
+    ],
+}
+DEEP = {"speculative-config": {"num_speculative_tokens": 4}}
+
+
+def test_deeper_than_what_paid_is_refused_with_reason_and_figures_unless_it_is_allowed():
+    for inputs in ({"extra_arguments": DEEP}, {"arguments": DEEP | {"served-model-name": "m"}}):
+        with pytest.raises(SpecError) as caught:
+            record(published=PUBLISHED, **inputs)
+        for words in (
+            "at most 1, the deepest that paid on this body, seen 4: the third token is hardly ever right",
+            "no speculation 39.3 tok/s; 4 tokens 52.4 tok/s at 65/43/29/21 % (somebody, on one Spark)",
+            "Do: take num_speculative_tokens: 1, or set vllm_serve_allow_deeper: true",
+        ):
+            assert words in str(caught.value)
+    assert record(published=PUBLISHED, extra_arguments=DEEP, allow_deeper=True)
+    assert record(extra_arguments=DEEP), "nothing is published, so nothing is known against it"
+
+
+def test_what_was_measured_here_counts_for_more_than_what_was_published():
+    assert record(published=PUBLISHED, extra_arguments=DEEP, measured_depth=4)
+    with pytest.raises(SpecError, match="at most 1"):
+        record(published=PUBLISHED, extra_arguments=DEEP, measured_depth=3)
+
+
+def test_a_schedule_of_depths_is_as_deep_as_its_deepest():
+    schedule = {"num_speculative_tokens": 1, "num_speculative_tokens_per_batch_size": [[1, 4, 1], [5, 16, 3]]}
+    with pytest.raises(SpecError, match="at most 1, the deepest that paid on this body, seen 3"):
+        record(published=PUBLISHED, extra_arguments={"speculative-config": schedule})
+
+
+def test_where_no_depth_paid_there_is_to_be_none():
+    with pytest.raises(SpecError, match="Do: serve without speculation, or"):
+        record(published=PUBLISHED | {"deepest": 0})
+
+
+@pytest.mark.parametrize(
+    ("inputs", "says"),
+    [
+        ({"refused": [{"vllm": "0.25.*", "because": "x"}]}, "vllm_serve: refused[0].vllm: expected a range of releases"),
+        ({"refused": [{"vllm": "<1.0"}]}, "refused[0].because: required and missing"),
+        ({"published": {"deepest": 1}}, "vllm_serve: published.source: required and missing"),
+        ({"published": PUBLISHED | {"figures": [{"rates": []}]}}, "figures[0].num_speculative_tokens: required"),
+    ],
+)  # fmt: skip
+def test_rules_of_an_inventory_are_held_to_the_shape_that_a_recipe_has(inputs, says):
+    with pytest.raises(SpecError) as caught:
+        record(**inputs)
+    assert says in str(caught.value)
+
+
+def test_what_is_not_deeper_passes():
+    for extra in ({}, {"speculative-config": None}, {"speculative-config": {"num_speculative_tokens": 1}}):
+        assert record(published=PUBLISHED, extra_arguments=extra)
+
+
+def test_an_image_of_an_inventory_is_held_to_the_recipes_rules_by_its_tag():
+    rules = [{"vllm": ">=0.25,<0.27", "because": "it dies at the start"}]
+    with pytest.raises(
+        SpecError, match=r"seen vLLM 0.26.0 in vllm/vllm-openai:v0.26.0@sha256:a+: it dies at the start"
+    ):
+        record(refused=rules, image="vllm/vllm-openai:v0.26.0@sha256:" + "a" * 64)
+    assert record(refused=rules, image="vllm/vllm-openai:v0.27.0@sha256:" + "a" * 64)
+    assert record(refused=rules)
+
+
+def test_the_first_of_several_names_is_asked_for_and_the_mount_where_there_is_none():
+    assert record(extra_arguments={"served-model-name": ["a", "b"]})["gate"]["served_model"] == "a"
+    assert record(arguments={})["gate"]["served_model"] == "/models/b"
+    assert record(arguments={})["gate"]["speculation"] is None
+
+
+def test_a_variant_differs_in_its_speculation_and_in_nothing_else():
+    served = record()
+    kept = copy.deepcopy(served)
+    four = {"method": "mtp", "num_speculative_tokens": 4}
+    made = variant(served, four)
+    assert made == record(arguments=INPUTS["arguments"] | {"speculative-config": four})
+    off = variant(served, None)
+    assert off == record(arguments={"served-model-name": "m"})
+    assert off["container"]["volumes"] == served["container"]["volumes"], "the draft stays mounted"
+    assert variant(served, served["gate"]["speculation"]) == served == kept
+
+
+def test_a_variant_of_a_server_without_speculation_has_it_at_the_end():
+    off = record(arguments={"served-model-name": "m"})
+    one = {"method": "mtp", "num_speculative_tokens": 1}
+    made = variant(off, one)
+    assert made["container"]["command"] == [
+        *off["container"]["command"], "--speculative-config", '{"method":"mtp","num_speculative_tokens":1}',
+    ]  # fmt: skip
+    assert variant(made, None) == off

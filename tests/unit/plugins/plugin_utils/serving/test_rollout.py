@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.serving.rollout import (
+    BatchError,
+    batches,
+    blocking,
+    change,
+    changed,
+    plan,
+    size,
+    window,
+)
+
+WANTED, OTHER = {"recipe": "new"}, {"recipe": "old"}
+
+
+UNIT, HOST = "[Unit]", {"driver": "580"}
+
+
+def info(recorded=None, status=None, text=UNIT, enabled=True, host=HOST):
+    return {
+        "state": {"current": {"serving": recorded, "gate": {"host": host}}} if recorded else None,
+        "container": {"status": status} if status else None,
+        "boot": {"text": text, "enabled": enabled},
+    }
+
+
+@pytest.mark.parametrize(
+    ("recorded", "status", "differs", "expected"),
+    [
+        (WANTED, "running", False, {"state": "settled", "back": False}),
+        (OTHER, "running", False, {"state": "unproven", "back": True}),
+        (None, "running", False, {"state": "unproven", "back": False}),
+        (OTHER, "running", True, {"state": "replace", "back": True}),
+        (None, "running", True, {"state": "replace", "back": False}),
+        (WANTED, "running", True, {"state": "replace", "back": False}),
+        (OTHER, "exited", True, {"state": "start", "back": True}),
+        (OTHER, "restarting", True, {"state": "start", "back": True}),
+        (None, None, True, {"state": "start", "back": False}),
+    ],
+)
+def test_what_a_turn_means_for_a_host(recorded, status, differs, expected):
+    seen = change(info(recorded, status), WANTED, differs, UNIT, HOST)
+    assert {name: seen[name] for name in ("state", "back")} == expected
+    assert seen["boots"] is True
+    assert seen["on_record"] is (expected["state"] == "settled")
+
+
+@pytest.mark.parametrize(
+    ("here", "unit", "boots", "on_record"),
+    [
+        ({}, UNIT, True, True),
+        ({"text": "", "enabled": False}, "", True, True),
+        ({"text": "[Unit] edited"}, UNIT, False, False),
+        ({"enabled": False}, UNIT, False, False),
+        # What shall not start at boot, and does.
+        ({}, "", False, False),
+        ({"text": "", "enabled": True}, "", False, False),
+        # It passed on another driver, or before versions were recorded.
+        ({"host": {"driver": "570"}}, UNIT, True, False),
+        ({"host": None}, UNIT, True, False),
+    ],
+)
+def test_what_runs_and_has_passed_may_still_be_written_or_recorded(here, unit, boots, on_record):
+    seen = change(info(WANTED, "running", **here), WANTED, False, unit, HOST)
+    assert (seen["state"], seen["boots"], seen["on_record"]) == ("settled", boots, on_record)
+
+
+@pytest.mark.parametrize(
+    ("value", "total", "expected"),
+    [(1, 8, 1), ("3", 8, 3), ("25%", 8, 2), ("25%", 5, 1), ("25%", 1, 1), ("100%", 7, 7), ("12.5 %", 16, 2)],
+)
+def test_a_size_is_a_number_or_a_share(value, total, expected):
+    assert size(value, total) == expected
+
+
+@pytest.mark.parametrize("value", [0, -1, "0%", "101%", "some", "", None, 1.5])
+def test_anything_else_is_refused(value):
+    with pytest.raises(BatchError, match="spark_rollout_batches"):
+        size(value, 8)
+
+
+def test_batches_keep_the_order_and_the_last_size_goes_on():
+    assert batches(list("abcdefgh"), [1, "25%", "100%"]) == [["a"], ["b", "c"], list("defgh")]
+    assert batches(list("abcde"), [2]) == [["a", "b"], ["c", "d"], ["e"]]
+    assert batches([], [1]) == []
+
+
+def test_a_bad_size_is_refused_even_where_it_has_no_turn():
+    with pytest.raises(BatchError):
+        batches(["a"], [1, "many"])
+    with pytest.raises(BatchError):
+        batches(["a"], [])
+
+
+def hosts(**states):
+    return {host: {"spark_change": {"state": state}} for host, state in states.items()}
+
+
+def test_who_has_nothing_to_lose_comes_first_and_all_at_once():
+    made = plan(
+        hosts(a="replace", b="start", c="settled", d="unproven", e="replace", f="replace"),
+        list("abcdef"),
+        [1, "100%"],
+    )
+    assert [batch["hosts"] for batch in made] == [["b", "c", "d"], ["a"], ["e", "f"]]
+    assert [batch["earlier"] for batch in made] == [[], ["b", "c", "d"], ["b", "c", "d", "a"]]
+    assert [batch["said"] for batch in made] == [
+        "hosts with nothing to lose: b, c, d",
+        "batch 1 of 2: a",
+        "batch 2 of 2: e, f",
+    ]
+
+
+def test_a_host_that_was_not_prepared_has_no_turn_and_holds_nobody():
+    known = hosts(a="replace", b="replace", c="replace")
+    known["a"]["spark_failure"] = {"msg": "disk full"}
+    del known["b"]["spark_change"]
+    assert [batch["hosts"] for batch in plan(known, list("abc"), [1])] == [["c"]]
+
+
+def test_shares_count_the_hosts_that_change():
+    known = hosts(**dict.fromkeys("abcd", "settled"), **dict.fromkeys("efgh", "replace"))
+    assert [len(batch["hosts"]) for batch in plan(known, list("abcdefgh"), ["50%"])] == [4, 2, 2]
+
+
+def test_the_window_is_counted_from_the_stop():
+    stopped = 1767225600.0 + 8
+    gate = {
+        "container": {"started_at": "2026-01-01T00:00:10.500000000Z"},
+        "ready_at": stopped + 60,
+        "passed_at": stopped + 71.26,
+    }
+    assert window(gate, stopped) == {"start": 2.5, "ready": 60.0, "gate": 71.3}
+    assert window(gate, None) is None
+    del gate["passed_at"]
+    assert window(gate, stopped) is None
+
+
+def test_sizes_and_hosts_may_come_as_a_text_with_commas():
+    assert batches(list("abcd"), "1,50%,100%") == [["a"], ["b", "c"], ["d"]]
+    assert changed({}, [], "b,a") == ["a", "b"]
+
+
+def test_a_rollback_is_for_hosts_that_passed_with_something_else_and_for_no_others():
+    hosts: dict[str, dict[str, Any]] = {
+        "passed": {"spark_change": {"back": True}, "spark_proven": True},
+        "brought-back": {"spark_change": {"back": True}, "spark_proven": False},
+        "first-time": {"spark_change": {"back": False}, "spark_proven": True},
+        "not-its-turn": {"spark_change": {"back": True}},
+        "not-prepared": {},
+    }
+    assert changed(hosts, list(hosts), ["canary"]) == ["canary", "passed"]
+
+
+def test_a_host_that_has_not_passed_holds_those_after_it():
+    """Also one that was lost, of which nothing is known."""
+    known = {"passed": {"spark_proven": True}, "failed": {"spark_proven": False}, "lost": {}}
+    assert blocking(known, ["passed", "failed", "lost"]) == ["failed", "lost"]
+    assert blocking(known, ["passed"]) == blocking(known, []) == []
