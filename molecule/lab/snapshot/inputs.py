@@ -4,7 +4,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Prints the files of this collection that a playbook or role comes to: its roles, their plugins, and what those import.
 
-    inputs.py PATH...
+inputs.py PATH...
 """
 
 from __future__ import annotations

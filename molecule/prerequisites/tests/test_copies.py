@@ -41,13 +41,17 @@ def test_what_is_a_hosts_own_is_not_the_others(copies, what):
 def test_it_has_the_name_and_address_of_its_inventory(copies, host, address):
     assert (copies[host]["name"], copies[host]["address"]) == (host, address)
     assert copies[host]["machine"] == copies[host]["machine, as D-Bus knows it"]
-    assert copies[host]["boot"] == f"{host}\n{copies[host]['machine']}", "the journal is of this machine alone"
+    assert copies[host]["boot"] == f"{host}\n{copies[host]['machine']}", (
+        "the journal is of this machine alone"
+    )
 
 
 @pytest.mark.parametrize("host", COPIES)
 def test_nothing_lies_there_but_what_sets_a_host_up(host):
     def run(*command):
-        done = subprocess.run(["docker", "exec", f"sparkfleet-lab-{host}", *command], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["docker", "exec", f"sparkfleet-lab-{host}", *command], capture_output=True, text=True, check=True
+        )
         return done.stdout.split()
 
     assert run("docker", "ps", "--all", "--quiet") == run("docker", "images", "--quiet") == []

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import PurePath
 from typing import Any
 
+from .._common.spelling import nearest
 from .._images.registry import parse_reference
 from .._vllm import options as known
 from .._vllm import versions
@@ -29,7 +30,6 @@ from .schema import (
     fill,
     load,
     matches,
-    nearest,
     of_kind,
     overlay,
     seen,

@@ -10,11 +10,12 @@ the documentation.
 from __future__ import annotations
 
 import copy
-import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from .._common.spelling import nearest
 
 try:
     import yaml
@@ -83,17 +84,6 @@ def dotted(path: Path) -> str:
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text
-
-
-def nearest(name: str, valid: Iterable[str]) -> str | None:
-    """The valid name a writer most likely meant, whatever its case, dashes or underscores."""
-
-    def plain(text: str) -> str:
-        return text.lower().strip("-_").replace("_", "-")
-
-    names = {plain(item): item for item in sorted(valid)}
-    close = difflib.get_close_matches(plain(name), names, n=1, cutoff=0.5)
-    return names[close[0]] if close else None
 
 
 def seen(value: Any) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .._recipe.schema import nearest
+from .._common.spelling import nearest
 
 RELEASE = "0.32.0"
 

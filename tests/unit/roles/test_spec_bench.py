@@ -122,11 +122,19 @@ CASES: dict[str, dict[str, Any]] = {
         "speculation_sweep_stop_early": True,
         "speculation_sweep_propose": True,
     },
-    "fails": {"speculation_sweep_candidates": [None, MTP, DEEPER, DEEPEST], "lab_broken": [2], "lab_no_room": [3]},
+    "fails": {
+        "speculation_sweep_candidates": [None, MTP, DEEPER, DEEPEST],
+        "lab_broken": [2],
+        "lab_no_room": [3],
+    },
     "own-dies": {"lab_broken": [1]},
     "lost": {"lab_lost": True},
     "breaks": OFF
-    | {"speculation_sweep_candidates": [MTP, DEEPER], "speculation_sweep_stop_early": True, "lab_without_load": [1]},
+    | {
+        "speculation_sweep_candidates": [MTP, DEEPER],
+        "speculation_sweep_stop_early": True,
+        "lab_without_load": [1],
+    },
     # By the name that the variable had before.
     "decides": {"spec_bench_decides": 8},
 }
