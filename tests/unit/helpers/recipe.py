@@ -88,8 +88,10 @@ class Answers(Handler):
         if kind not in self.headers.get("Accept", ""):
             self.answer(406)
             return
-        named = {"Docker_Content_Digest": "sha256:" + hashlib.sha256(body).hexdigest()}
-        self.answer(200, body, Content_Type=kind, **(named if depot.digest_header else {}))
+        headers = {"Content_Type": kind}
+        if depot.digest_header:
+            headers["Docker_Content_Digest"] = "sha256:" + hashlib.sha256(body).hexdigest()
+        self.answer(200, body, None, **headers)
 
 
 @contextlib.contextmanager

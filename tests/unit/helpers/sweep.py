@@ -144,7 +144,7 @@ PUBLISHED: dict[str, Any] = {
         {"num_speculative_tokens": 4, "tokens_per_second": 52.4, "rates": [0.65, 0.43, 0.29, 0.21]},
     ],
 }
-EAGLE: Speculation = {"method": "eagle3", "model": "/models/e", "num_speculative_tokens": 1}
+EAGLE: dict[str, Any] = {"method": "eagle3", "model": "/models/e", "num_speculative_tokens": 1}
 
 
 def sweep(host: str, candidates: Sequence[Mapping[str, Any]], concurrency: int | None = 1) -> dict[str, Any]:

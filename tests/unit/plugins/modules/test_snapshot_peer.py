@@ -171,8 +171,7 @@ def test_the_host_that_gives_dies_midway_and_the_others_finish(fleet, throttled)
     throttled(SLOW)
     for host in (first, *receivers):
         host.start(LOCK)
-    for host in receivers:
-        wait_for(lambda host=host: host.status().get("from", {}).get(first.name))
+    wait_for(lambda: all(host.status().get("from", {}).get(first.name) for host in receivers))
     first.kill()
     assert not any(host.holds(LOCK, FILES) for host in receivers)
     throttled(0)

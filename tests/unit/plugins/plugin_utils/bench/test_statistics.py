@@ -77,9 +77,11 @@ def test_the_early_stop_never_skips_the_winner(shape, noise):
     skips = 0
     for seed in range(20):
         acceptance, cost = drawn.random(), drawn.random() * 0.6
-        candidates, _proposal = swept(
-            constructed(acceptance, lambda n, c=cost: 0.025 * shape(n, c), noise, seed), WANTED, 0.02
-        )
+
+        def step(n: int, cost: float = cost) -> float:
+            return 0.025 * shape(n, cost)
+
+        candidates, _proposal = swept(constructed(acceptance, step, noise, seed), WANTED, 0.02)
         speeds = {n: (1 + sum(positions(acceptance, n))) / shape(n, cost) for n in DEPTHS}
         best = max(speeds, key=speeds.__getitem__)
         states = {tuple((c["speculation"] or {}).items()): c["state"] for c in candidates}
