@@ -4,9 +4,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What the parts of a test run take, held against their budgets.
 
-    timed.py run PART COMMAND...     runs a part, says what it took, keeps it in .cache/test, and ends as the command does
-    timed.py table WHOLE PART...     shows what was kept of these parts and of the run that they were parts of; fails where
-                                     one failed, did not run, or took more than half over its budget
+timed.py run PART COMMAND...     runs a part, says what it took, keeps it in .cache/test, and ends as the command does
+timed.py table WHOLE PART...     shows what was kept of these parts and of the run that they were parts of; fails where
+                                 one failed, did not run, or took more than half over its budget
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ class Playbooks:
         """Looks at what runs now; true where one of them does."""
         present = {int(path.name) for path in self._proc.iterdir() if path.name.isdigit()}
         self._below &= present
-        self._parents = {pid: self._parents[pid] if pid in self._parents else self._parent(pid) for pid in present}
+        self._parents = {
+            pid: self._parents[pid] if pid in self._parents else self._parent(pid) for pid in present
+        }
         while found := {pid for pid in present - self._below if self._parents[pid] in self._below}:
             self._below |= found
         were = self._running
@@ -78,7 +80,9 @@ class Playbooks:
             command = (self._proc / str(pid) / "cmdline").read_bytes()
         except OSError:
             return b""
-        return command if any(word.endswith(b"/ansible-playbook") for word in command.split(b"\0")[:2]) else b""
+        return (
+            command if any(word.endswith(b"/ansible-playbook") for word in command.split(b"\0")[:2]) else b""
+        )
 
 
 def run(part: str, command: Sequence[str]) -> int:
@@ -101,7 +105,10 @@ def run(part: str, command: Sequence[str]) -> int:
     seen = Part(status, time.monotonic() - began, playbooks.runs, in_playbooks)
     KEPT.mkdir(parents=True, exist_ok=True)
     (KEPT / f"{part}.json").write_text(json.dumps(asdict(seen)))
-    print(f"--> {part}: {seen.seconds:.0f} s, {seen.playbooks} playbook runs in {seen.in_playbooks:.0f} s of them", flush=True)
+    print(
+        f"--> {part}: {seen.seconds:.0f} s, {seen.playbooks} playbook runs in {seen.in_playbooks:.0f} s of them",
+        flush=True,
+    )
     return status
 
 
@@ -121,14 +128,24 @@ def table(whole: str, names: Sequence[str]) -> int:
     for name in [*names, whole]:
         kept = KEPT / f"{name}.json"
         part = Part(**json.loads(kept.read_text())) if kept.exists() else None
-        seen = (f"{part.seconds:.0f}", part.playbooks, f"{part.in_playbooks:.0f}") if part else ("-", "-", "-")
+        seen = (
+            (f"{part.seconds:.0f}", part.playbooks, f"{part.in_playbooks:.0f}") if part else ("-", "-", "-")
+        )
         rows.append((name, seen[0], str(budgets[name]), *map(str, seen[1:]), verdict(part, budgets[name])))
     failed = [row[0] for row in rows[1:] if row[-1] != "passed"]
     if failed and whole not in failed:
         rows[-1] = (*rows[-1][:-1], f"FAILED in {', '.join(failed)}")
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        print("  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:-1], widths[1:-1], strict=True)), row[-1]]))
+        print(
+            "  ".join(
+                [
+                    row[0].ljust(widths[0]),
+                    *(cell.rjust(width) for cell, width in zip(row[1:-1], widths[1:-1], strict=True)),
+                    row[-1],
+                ]
+            )
+        )
     return 1 if failed else 0
 
 
@@ -138,7 +155,9 @@ def main(words: list[str]) -> int:
             return run(part, command)
         case ["table", whole, *parts] if parts:
             return table(whole, parts)
-    sys.stderr.write(f"expected `run PART COMMAND...` or `table WHOLE PART...`, seen {' '.join(words) or 'nothing'}\n")
+    sys.stderr.write(
+        f"expected `run PART COMMAND...` or `table WHOLE PART...`, seen {' '.join(words) or 'nothing'}\n"
+    )
     return 2
 
 

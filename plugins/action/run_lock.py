@@ -12,7 +12,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ..module_utils._host import run_lock
+from ..module_utils._run import run_lock
 from ..plugin_utils import keeper, this_run
 from ..plugin_utils.background import label
 from ..plugin_utils.under_lock import FACT, lock_of_this_run

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..module_utils._host import run_lock
+from ..module_utils._run import run_lock
 
 
 def run_lock_refusals(hosts: Sequence[str], hostvars: Mapping[str, Any], register: str) -> list[str]:

@@ -88,8 +88,8 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._bundle import layout
-from ..module_utils._host.lock_file import hold
 from ..module_utils._models import snapshot
+from ..module_utils._run.lock_file import hold
 
 UNIT = "sparkfleet-bundle.service"
 INSIDE = "/run/sparkfleet-bundle"

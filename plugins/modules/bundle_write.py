@@ -175,10 +175,10 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._bundle import layout, write
 from ..module_utils._bundle.packagers import Packagers
-from ..module_utils._common.detached import in_background
 from ..module_utils._common.progress import Progress
-from ..module_utils._host.lock_file import hold
 from ..module_utils._models import manifest, snapshot
+from ..module_utils._run.detached import in_background
+from ..module_utils._run.lock_file import hold
 
 MIB = 1024 * 1024
 

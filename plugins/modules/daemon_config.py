@@ -131,7 +131,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._host import daemon_json, probes
-from ..module_utils._host.lock_file import hold
+from ..module_utils._run.lock_file import hold
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "path": {"type": "path", "default": "/etc/docker/daemon.json"},

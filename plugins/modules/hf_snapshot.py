@@ -271,12 +271,12 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 from ..module_utils._bundle import layout
-from ..module_utils._common.detached import in_background
 from ..module_utils._common.progress import Progress, scratch
-from ..module_utils._host.lock_file import hold
 from ..module_utils._models import manifest, model, pairing, snapshot
 from ..module_utils._models import options as snapshot_options
 from ..module_utils._models.hub import PUBLIC_ENDPOINT, Hub, HubError, HubLibraryMissing, fetcher_for
+from ..module_utils._run.detached import in_background
+from ..module_utils._run.lock_file import hold
 from ..module_utils._swarm import interface
 
 ARGUMENT_SPEC: dict[str, Any] = (

@@ -172,12 +172,12 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ..module_utils._build import buildkit, destination, git
 from ..module_utils._build import staging as build_staging
 from ..module_utils._common import http
-from ..module_utils._common.detached import in_background
 from ..module_utils._common.progress import Progress
-from ..module_utils._host.lock_file import hold
 from ..module_utils._images import image, oci, registry, storage
 from ..module_utils._images import push as image_push
 from ..module_utils._models import snapshot
+from ..module_utils._run.detached import in_background
+from ..module_utils._run.lock_file import hold
 from ..module_utils._serve import memory
 
 ENGINE_ERRORS: tuple[type[Exception], ...] = ()

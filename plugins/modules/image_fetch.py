@@ -135,12 +135,12 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 from ..module_utils._common import http
-from ..module_utils._common.detached import in_background
 from ..module_utils._common.progress import Progress
-from ..module_utils._host.lock_file import hold
 from ..module_utils._images import oci, registry, storage
 from ..module_utils._images.folder import FolderSource
 from ..module_utils._images.remote import Source
+from ..module_utils._run.detached import in_background
+from ..module_utils._run.lock_file import hold
 
 MIB = 1024 * 1024
 

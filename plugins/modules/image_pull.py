@@ -101,12 +101,12 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 from ..module_utils._common import http
-from ..module_utils._common.detached import in_background
 from ..module_utils._common.progress import Progress
-from ..module_utils._host.lock_file import hold
 from ..module_utils._images import engine, ledger
 from ..module_utils._images import image as images
 from ..module_utils._images import registry as registries
+from ..module_utils._run.detached import in_background
+from ..module_utils._run.lock_file import hold
 
 if not images.DOCKER_IMPORT_ERROR:
     import docker

@@ -103,7 +103,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
-from ..module_utils._host.lock_file import hold
+from ..module_utils._run.lock_file import hold
 from ..module_utils._serve import memory
 
 try:

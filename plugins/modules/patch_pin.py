@@ -174,7 +174,7 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ..module_utils._common import files
 from ..module_utils._common.paths import image_answer_path, patch_path
 from ..module_utils._host import engine_socket
-from ..module_utils._host.lock_file import hold
+from ..module_utils._run.lock_file import hold
 from ..module_utils._serve import patch as patches
 
 MODE = 0o444

@@ -148,8 +148,8 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._host import run_lock
-from ..module_utils._host.lock_file import LockFile
+from ..module_utils._run import run_lock
+from ..module_utils._run.lock_file import LockFile
 
 
 def work(module: AnsibleModule, lock: LockFile, run: dict[str, Any]) -> dict[str, Any]:

@@ -113,7 +113,7 @@ from ..module_utils._drift import look as drift_look
 from ..module_utils._drift.container import has_gpu
 from ..module_utils._gate import container as gate_container
 from ..module_utils._gate.diagnosis import CheckedFile, WantedFile
-from ..module_utils._host import run_lock
+from ..module_utils._run import run_lock
 from ..module_utils._serve import state as serve_state
 from ..module_utils._vllm import client, log, metrics
 

@@ -61,7 +61,7 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._common import files
-from ..module_utils._host.lock_file import hold
+from ..module_utils._run.lock_file import hold
 from ..module_utils._serve import state
 
 

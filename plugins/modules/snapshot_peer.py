@@ -196,10 +196,10 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
-from ..module_utils._host.lock_file import hold
 from ..module_utils._models import options as snapshot_options
 from ..module_utils._models import snapshot
 from ..module_utils._models.manifest import Manifest, ManifestError
+from ..module_utils._run.lock_file import hold
 from ..module_utils._swarm import peer as swarm_peer
 from ..module_utils._swarm import session, torrent
 

@@ -62,10 +62,10 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._host.lock_file import hold
 from ..module_utils._models import options
 from ..module_utils._models.manifest import ManifestError
 from ..module_utils._models.snapshot import Snapshot, SnapshotError
+from ..module_utils._run.lock_file import hold
 from ..module_utils._swarm import torrent
 
 

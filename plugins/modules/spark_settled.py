@@ -131,8 +131,9 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._common import files
-from ..module_utils._host import engine_socket, run_lock, unchanged
-from ..module_utils._host.lock_file import hold
+from ..module_utils._host import engine_socket, unchanged
+from ..module_utils._run import run_lock
+from ..module_utils._run.lock_file import hold
 from ..module_utils._serve import state as serve_state
 
 VERSION = 1

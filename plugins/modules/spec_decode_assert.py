@@ -276,11 +276,11 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._common.detached import in_background
 from ..module_utils._gate import gate
 from ..module_utils._gate import module as gate_module
 from ..module_utils._gate.diagnosis import Wanted, WantedFile
-from ..module_utils._host.lock_file import hold
+from ..module_utils._run.detached import in_background
+from ..module_utils._run.lock_file import hold
 
 ARGUMENT_SPEC: dict[str, Any] = gate_module.ARGUMENT_SPEC | {
     "container": {"type": "str", "required": True},

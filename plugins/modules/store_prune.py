@@ -129,10 +129,10 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._common import files
 from ..module_utils._host import engine_socket
-from ..module_utils._host.lock_file import hold
 from ..module_utils._images import ledger
 from ..module_utils._prune import references, store
 from ..module_utils._prune.references import PruneError, References, Thing
+from ..module_utils._run.lock_file import hold
 
 ANSWER_TIMEOUT = 30.0
 REMOVAL_TIMEOUT = 600.0

@@ -13,7 +13,7 @@ An action plugin is then:
             result = super().run(tmp, task_vars)
             return merge_hash(result, run_with_progress(self, "sparkfleet.vllm.x", self._task.args, task_vars, 3600))
 
-and its module calls `in_background()` first of all (plugins/module_utils/_common/detached.py), later
+and its module calls `in_background()` first of all (plugins/module_utils/_run/detached.py), later
 `Progress.from_environment().say("...")` (plugins/module_utils/_common/progress.py).
 
 The module itself goes to the background and answers for its job, so all is Ansible's own way of running it: its start, and
@@ -37,7 +37,7 @@ from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ..module_utils._common import detached
+from ..module_utils._run import detached
 
 FIRST_POLL, LAST_POLL, POLL_GROWTH = 2.0, 5.0, 1.25
 ANSWER = 60.0
@@ -90,7 +90,7 @@ def label(action: ActionBase, task_vars: dict[str, Any] | None) -> str:
 
 
 class Job:
-    """One module in the background of a host, seen from the controller; what it has there: `_common/background.py`."""
+    """One module in the background of a host, seen from the controller; what it has there: `_run/detached.py`."""
 
     def __init__(
         self,

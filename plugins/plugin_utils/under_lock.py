@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What works under the lock of its run. A module learns of it by its environment (plugins/module_utils/_host/lock_file.py)."""
+"""What works under the lock of its run. A module learns of it by its environment (plugins/module_utils/_run/lock_file.py)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from ..module_utils._host import lock_file
+from ..module_utils._run import lock_file
 from . import this_run
 
 FACT = "sparkfleet_run_lock"

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a long-running module says while it runs. plugins/plugin_utils/background.py reads it on the controller.
 
-The file belongs to the module's job (plugins/module_utils/_common/detached.py), which ends the module when the file is gone.
+The file belongs to the module's job (plugins/module_utils/_run/detached.py), which ends the module when the file is gone.
 """
 
 from __future__ import annotations

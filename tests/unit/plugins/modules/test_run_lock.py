@@ -16,9 +16,9 @@ import yaml
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.sparkfleet.vllm.plugins.action import run_lock as action
 from ansible_collections.sparkfleet.vllm.plugins.filter.run_lock import run_lock_refusals
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import lock_file
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import run_lock as host_run_lock
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._host.run_lock import Seen, decide
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._run import lock_file
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._run import run_lock as host_run_lock
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._run.run_lock import Seen, decide
 from ansible_collections.sparkfleet.vllm.plugins.modules import run_lock
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils import keeper, this_run
 from helpers.recipe import ROOT
@@ -353,7 +353,7 @@ def test_what_cannot_be_is_refused(host, arguments, says):
 WORK = """
 import sys, time
 sys.path[:0] = {paths!r}
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import lock_file
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._run import lock_file
 class Module:
     check_mode = {check}
     def fail_json(self, **result):

@@ -22,13 +22,12 @@ import pytest
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible.plugins.shell.sh import ShellModule
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import detached
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._common.progress import (
     ENVIRONMENT,
     Progress,
     scratch,
 )
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import run_lock
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._run import detached, run_lock
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils import background
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.background import Answer, parse_poll
 
@@ -145,7 +144,7 @@ class Host(ActionBase):
 MODULE = """
 import json, os, signal, subprocess, sys, time
 sys.path[:0] = {paths!r}
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import detached
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._run import detached
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._common.progress import Progress
 vars(detached).update({settings!r})
 arguments = ARGUMENTS

@@ -16,7 +16,7 @@ from helpers.recipe import ROOT
 
 ACTION = """
 from ansible.plugins.action import ActionBase
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import detached
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._run import detached
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.background import run_with_progress
 
 detached.WATCH = 0.5
@@ -31,7 +31,7 @@ class ActionModule(ActionBase):
 MODULE = """#!/usr/bin/python
 import os, time
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import detached
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._run import detached
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._common.progress import Progress
 
 detached.WATCH, detached.LEASE = float(os.environ.get("LAB_WATCH", 0.3)), 3.0

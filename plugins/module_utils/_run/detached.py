@@ -29,8 +29,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .._host import lock_file
-from . import progress
+from .._common import progress
+from . import lock_file
 
 ENVIRONMENT = "SPARKFLEET_JOB"
 """What the action asks for: a JSON object of folder, limit (seconds) and start (false: only the answer)."""

@@ -13,7 +13,7 @@ Two runs never work at the same time, however slow or cut off one of them is, si
 2. who takes over writes run.json first, so no module of the other run begins any more,
 3. and has the lock only when nobody holds run.work: then all that had begun has ended. The kernel sees to that, and no clock.
 
-A module in the background (module_utils/_common/detached.py) is ended within seconds when run.json no longer names its run.
+A module in the background (module_utils/_run/detached.py) is ended within seconds when run.json no longer names its run.
 """
 
 from __future__ import annotations
