@@ -227,13 +227,13 @@ FENCED = """
 - hosts: all
   gather_facts: false
   tasks:
-    - include_tasks: {root}/roles/rollout/tasks/lock.yml
+    - include_tasks: {root}/roles/run_lock/tasks/main.yml
     - name: Work
-      shell: touch "{{{{ rollout_state_dir }}}}/works"; until [ -e "{{{{ go }}}}" ]; do sleep 0.1; done
+      shell: touch "{{{{ run_lock_state_dir }}}}/works"; until [ -e "{{{{ go }}}}" ]; do sleep 0.1; done
     - block:
         - name: One of ours
           sparkfleet.vllm.serve_state: &state
-            {{path: "{{{{ rollout_state_dir }}}}/state.json", serving: {{"recipe": "{{{{ who }}}}"}}, evidence: {{}}}}
+            {{path: "{{{{ run_lock_state_dir }}}}/state.json", serving: {{"recipe": "{{{{ who }}}}"}}, evidence: {{}}}}
       rescue:
         - name: What a rescue would do
           sparkfleet.vllm.serve_state: *state
@@ -241,12 +241,12 @@ FENCED = """
         - name: Before one of Ansible's own
           sparkfleet.vllm.run_lock: {{state: held}}
         - name: One of Ansible's own
-          copy: {{content: "{{{{ who }}}}", dest: "{{{{ rollout_state_dir }}}}/owner"}}
+          copy: {{content: "{{{{ who }}}}", dest: "{{{{ run_lock_state_dir }}}}/owner"}}
 - hosts: all
   gather_facts: false
   tasks:
     - name: Take it once more
-      sparkfleet.vllm.run_lock: {{state_dir: "{{{{ rollout_state_dir }}}}"}}
+      sparkfleet.vllm.run_lock: {{state_dir: "{{{{ run_lock_state_dir }}}}"}}
 """
 
 
