@@ -141,7 +141,7 @@ class Run:
                     "ANSIBLE_PIPELINING": "1",
                     "ANSIBLE_STRATEGY": "ansible.builtin.free",
                     "COLUMNS": "300",
-                    "PYTHONPATH": str(Path(__file__).parent),
+                    "PYTHONPATH": str(Path(__file__).parents[1]),
                 },
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip

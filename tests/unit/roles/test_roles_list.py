@@ -146,7 +146,7 @@ if answer["changed"] and not check:
 # Counts how often the record of what serves is worked out.
 COUNTING = """
 import importlib.util, os
-spec = importlib.util.spec_from_file_location("real_serving", %r)
+spec = importlib.util.spec_from_file_location("ansible_collections.sparkfleet.vllm.plugins.filter.real_serving", %r)
 real = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(real)
 

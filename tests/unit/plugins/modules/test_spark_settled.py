@@ -231,7 +231,7 @@ def inputs(folder: Path, **variables) -> str:
 def test_a_run_that_is_to_look_closer_trusts_no_record(variables, trusted):
     """As site.yml says it."""
     tasks = yaml.safe_load((ROOT / "playbooks/site.yml").read_text())[0]["tasks"]
-    written = next(task["vars"]["settled_trust"] for task in tasks if "settled_trust" in task.get("vars", {}))
+    written = next(task["vars"]["unchanged_trust"] for task in tasks if "unchanged_trust" in task.get("vars", {}))
     assert Templar(loader=DataLoader(), variables=variables).template(trust_as_template(written)) is trusted
 
 
@@ -256,10 +256,10 @@ def test_a_look_that_fails_is_said_and_the_run_goes_on(tmp_path):
         json.dumps({"version": spark_settled.VERSION, "watch": {}, "seen": {}, "inputs": "", "proved": True})
     )
     tasks = """
-    - import_role: {name: sparkfleet.vllm.settled}
+    - import_role: {name: sparkfleet.vllm.unchanged}
     - debug: {msg: "SETTLED<{{ spark_settled.settled | default('unknown') }}>"}
 """
-    said = play(tmp_path, tasks, settled_state_dir=str(tmp_path))
+    said = play(tmp_path, tasks, unchanged_state_dir=str(tmp_path))
     assert re.search(
         r"one: to be looked at in full, because this look failed: .*TypeError.*string indices", said
     )
