@@ -162,7 +162,6 @@ import os
 import platform
 import re
 import shutil
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -177,6 +176,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
     _image_store,
     _memory,
     _oci,
+    _program,
     _push,
     _registry,
     _snapshot,
@@ -278,15 +278,7 @@ def build(module: AnsibleModule, wanted: _build.Source, context: Path, say: Any)
     argv = _build.command("docker", wanted, module.params["host_arguments"], str(context), str(answer))
     log, began, last = _build.Log(), time.monotonic(), 0.0
     try:
-        process = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            env={**os.environ, **ENVIRONMENT},
-        )
+        process = _program.start(argv, ENVIRONMENT)
     except OSError as error:
         raise BuildError(
             f"expected the engine's client docker on the host, seen {error.strerror}; install it"

@@ -102,7 +102,6 @@ drift:
         passed_on: {driver: 580.95.05, toolkit: 1.19.0-1, engine: 29.1.3}
 """
 
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -114,6 +113,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
     _drift_serving,
     _metrics,
     _openai,
+    _probes,
     _run_lock,
     _serving,
     _state,
@@ -222,8 +222,8 @@ def look_unit(name: str) -> dict[str, Any]:
     path = UNITS / name
     asked = ["systemctl", "show", "--property=UnitFileState,DropInPaths", name]
     try:
-        shown = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=False).stdout
-    except (OSError, subprocess.SubprocessError):
+        shown = _probes.run_command(asked, 30)
+    except _probes.ProbeError:
         shown = ""
     values = dict(line.partition("=")[::2] for line in shown.splitlines())
     return {
