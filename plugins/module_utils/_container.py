@@ -28,6 +28,8 @@ except ImportError:
 _SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
 _HUB_TOKEN = re.compile(r"hf_[A-Za-z0-9]{16,}")
 _MAX_LINKS = 40
+LONGEST_LINE = 16 * 1024
+"""Characters of a log line that are read. Docker's own drivers cut a message there, and then join the pieces."""
 
 
 class EngineError(Exception):
@@ -208,7 +210,8 @@ class DockerContainer:
         for line in raw.decode("utf-8", "replace").split("\n"):
             time, _, text = line.partition(" ")
             if time:
-                lines.append(LogLine(time, mask(text.rstrip("\r").rpartition("\r")[2], self._secrets)))
+                shown = mask(text.rstrip("\r").rpartition("\r")[2], self._secrets)
+                lines.append(LogLine(time, shown[:LONGEST_LINE]))
         return lines
 
     def file(self, state: State, path: str) -> FileSeen:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _fetch, _file, _oci
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._registry import DIGEST, Reference
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._registry import Reference
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._snapshot import (
     Meter,
     Stopped,
@@ -62,7 +62,7 @@ def tagged(root: str, reference: Reference) -> str:
         digest = (Path(root) / _oci.tag_link(reference.repository, reference.tag)).read_text()
     except OSError:
         return ""
-    return digest if DIGEST.fullmatch(digest) else ""
+    return digest if _oci.DIGEST.fullmatch(digest) else ""
 
 
 class ImageStoreError(Exception):
@@ -263,7 +263,7 @@ class ImageStore:
             ) from None
 
     def _partial(self, blob: _oci.Blob) -> Path:
-        return self.partial / blob.digest.partition(":")[2]
+        return self.partial / _oci.checked(blob.digest).partition(":")[2]
 
     def _of_any(self, sources: Sequence[Source], ask: Callable[[Source], _T]) -> _T:
         """The answer of the first source that has one."""

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _recipe, _tuned
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _oci, _recipe, _tuned
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._fetch import NotFound, UpstreamError
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._raw import fingerprint
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._registry import DIGEST, parse_reference
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._registry import parse_reference
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._schema import (
     Key,
     Problem,
@@ -76,7 +76,7 @@ SCHEMA: tuple[Key, ...] = (
                 "string",
                 "what it stood for",
                 required=True,
-                check=matches(DIGEST.pattern, "sha256:…"),
+                check=matches(_oci.DIGEST.pattern, "sha256:…"),
             ),
             Key("pinned", "string", "the image by that digest", required=True),
             Key("build", "mapping", "what it was built from, as the recipe has it", keys=_recipe.BUILD),

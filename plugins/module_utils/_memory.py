@@ -27,7 +27,9 @@ def largest(proc: Path, count: int = 3) -> list[tuple[str, int]]:
     found = []
     for status in proc.glob("[0-9]*/status"):
         try:
-            fields = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+            # A name is up to 15 bytes, whichever: any user sets one, and the kernel cuts in the middle of a letter.
+            text = status.read_text(errors="replace")
+            fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
         except OSError:  # the process has gone
             continue
         if "VmRSS" in fields:
@@ -44,7 +46,7 @@ def holders(proc: Path) -> dict[int, tuple[str, int]]:
     held = {}
     for directory in proc.glob("[0-9]*"):
         try:
-            groups = (directory / "cgroup").read_text()
+            groups = (directory / "cgroup").read_text(errors="surrogateescape")
             lines = (directory / "smaps_rollup").read_text().splitlines()
         except OSError:  # the process has gone, or is a kernel thread
             continue

@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import json
 import posixpath
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 ROOT = "docker/registry/v2"
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+"""How everything of an image is named, and the only names that become a path."""
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 """What `uname -m` prints, in the words of an image index."""
 
@@ -63,9 +66,8 @@ def read_image(digest: str, architecture: str, manifest: Callable[[str], bytes])
         manifests[chosen] = manifest(chosen)
         content = _parse(chosen, manifests[chosen])
     try:
-        described = [content["config"], *content["layers"]]
-        blobs = {entry["digest"]: Blob(entry["digest"], int(entry["size"])) for entry in described}
-    except (KeyError, TypeError, ValueError):
+        blobs = {blob.digest: blob for blob in map(_blob, (content["config"], *content["layers"]))}
+    except (KeyError, TypeError):
         raise ImageError(
             f"{digest}: expected a manifest with config and layers, seen keys {', '.join(sorted(content))}; "
             "lock an image in the format of Docker (schema 2) or OCI"
@@ -73,15 +75,41 @@ def read_image(digest: str, architecture: str, manifest: Callable[[str], bytes])
     return Image(manifests, tuple(blobs.values()))
 
 
-def choose(manifests: list[Mapping[str, Any]], architecture: str, digest: str) -> str:
+def checked(digest: Any) -> str:
+    """A digest that may become a path.
+
+    :raises ImageError: it is anything else; a manifest comes from outside, and a join with `/etc` is `/etc`
+    """
+    if isinstance(digest, str) and DIGEST.fullmatch(digest):
+        return digest
+    raise ImageError(
+        f"expected sha256: and 64 hexadecimal digits as a digest in the image's manifest, seen {digest!r:.100}; "
+        "do not use this image, and find out who published it"
+    )
+
+
+def _blob(entry: Any) -> Blob:
+    digest, size = checked(entry["digest"]), entry["size"]
+    if type(size) is not int or size < 0:
+        raise ImageError(f"{digest}: expected its size in bytes in the image's manifest, seen {size!r:.100}")
+    return Blob(digest, size)
+
+
+def choose(manifests: Any, architecture: str, digest: str) -> str:
     """The digest of the platform's manifest among those of an index.
 
-    :raises ImageError: there is none
+    :raises ImageError: there is none, or this is no index
     """
-    platforms = [(entry.get("platform") or {}, entry) for entry in manifests]
-    for platform, entry in platforms:
-        if (platform.get("os"), platform.get("architecture")) == ("linux", architecture):
-            return str(entry["digest"])
+    try:
+        platforms = [(entry.get("platform") or {}, entry) for entry in manifests]
+        for platform, entry in platforms:
+            if (platform.get("os"), platform.get("architecture")) == ("linux", architecture):
+                return checked(entry["digest"])
+    except (AttributeError, KeyError, TypeError):
+        raise ImageError(
+            f"{digest}: expected an index of manifests with digest and platform, seen {manifests!r:.100}; "
+            "lock an image in the format of Docker (schema 2) or OCI"
+        ) from None
     offered = sorted(
         {f"{platform.get('os')}/{platform.get('architecture')}" for platform, _entry in platforms}
     )
@@ -92,20 +120,23 @@ def choose(manifests: list[Mapping[str, Any]], architecture: str, digest: str) -
 
 
 def blob_path(digest: str) -> str:
-    """Bytes of a blob or a manifest, below the storage's root."""
-    kind, _colon, value = digest.partition(":")
+    """Bytes of a blob or a manifest, below the storage's root.
+
+    :raises ImageError: that is no digest. The same holds for the other paths
+    """
+    kind, _colon, value = checked(digest).partition(":")
     return posixpath.join(ROOT, "blobs", kind, value[:2], value, "data")
 
 
 def layer_link(repository: str, digest: str) -> str:
     """Says that the repository has this blob. Its content is the digest."""
-    return posixpath.join(ROOT, "repositories", repository, "_layers", *digest.split(":"), "link")
+    return posixpath.join(ROOT, "repositories", repository, "_layers", *checked(digest).split(":"), "link")
 
 
 def manifest_link(repository: str, digest: str) -> str:
     """Says that the repository has this manifest. Its content is the digest."""
     return posixpath.join(
-        ROOT, "repositories", repository, "_manifests", "revisions", *digest.split(":"), "link"
+        ROOT, "repositories", repository, "_manifests", "revisions", *checked(digest).split(":"), "link"
     )
 
 
@@ -117,7 +148,7 @@ def tag_link(repository: str, tag: str) -> str:
 def _parse(digest: str, text: bytes) -> dict[str, Any]:
     try:
         content = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
         raise ImageError(

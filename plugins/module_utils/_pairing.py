@@ -22,6 +22,9 @@ _TEXT_PARTS = ("text_config", "transformer_layer_config")
 """Where a config keeps the language model's part: a multimodal body or an assistant, and a draft of speculators."""
 
 HEADER_LIMIT = 100_000_000
+DIMENSIONS = 16
+"""More than any tensor has. Their product is computed, which takes quadratic time in how many there are."""
+LARGEST = 2**63 - 1
 DTYPE_BITS = {
     **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
     **dict.fromkeys(("F32", "I32", "U32"), 32),
@@ -108,7 +111,7 @@ def read_config(model: Model) -> tuple[dict[str, Any] | None, list[Problem]]:
     where = f"{model.name} config.json"
     try:
         config = json.loads(model.config)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return None, [Problem(where, "JSON", f"{error}", DAMAGED)]
     if not isinstance(config, dict) or not all(
         isinstance(config.get(name, {}), dict) for name in _TEXT_PARTS
@@ -248,13 +251,13 @@ def read_header(where: str, file: WeightFile) -> tuple[Tensors, list[Problem]]:
         header = json.loads(file.head[8 : 8 + length])
         entries = sorted(
             (
-                (int(begin), int(end), name, str(entry["dtype"]), [int(size) for size in entry["shape"]])
+                (_whole(begin), _whole(end), name, str(entry["dtype"]), _shape(entry["shape"]))
                 for name, entry in header.items()
                 if name != "__metadata__"
                 for begin, end in [entry["data_offsets"]]
             ),
         )
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         seen = f"{type(error).__name__}: {error}"[:200]
         return {}, [Problem(where, "a safetensors header", seen, DAMAGED)]
     problems = []
@@ -273,6 +276,18 @@ def read_header(where: str, file: WeightFile) -> tuple[Tensors, list[Problem]]:
     return {name: (dtype, shape) for _, _, name, dtype, shape in entries}, problems
 
 
+def _shape(given: Any) -> list[int]:
+    if not isinstance(given, list) or len(given) > DIMENSIONS:
+        raise ValueError(f"expected a shape of at most {DIMENSIONS} sizes, seen {given!r:.60}")
+    return [_whole(size) for size in given]
+
+
+def _whole(given: Any) -> int:
+    if type(given) is not int or not 0 <= given <= LARGEST:
+        raise ValueError(f"expected a whole number from 0 to {LARGEST}, seen {given!r:.60}")
+    return given
+
+
 def _check_index(model: Model, by_file: Mapping[str, Tensors]) -> Iterator[Problem]:
     where = f"{model.name} {INDEX}"
     try:
@@ -280,7 +295,7 @@ def _check_index(model: Model, by_file: Mapping[str, Tensors]) -> Iterator[Probl
         wanted: dict[str, list[str]] = {}
         for tensor, name in placed.items():
             wanted.setdefault(name, []).append(tensor)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         yield Problem(where, "a weight_map of {tensor: file}", f"{type(error).__name__}: {error}", DAMAGED)
         return
     for name, tensors in sorted(wanted.items()):

@@ -8,6 +8,8 @@ A blob belongs to every image that names it, and goes with the last of them. Lay
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import os
 from collections import Counter
@@ -76,6 +78,8 @@ def _revisions(root: Path) -> dict[str, set[str]]:
             revisions = Path(folder, "_manifests", "revisions")
             links = revisions.glob("*/*/link")
             digests = {f"{link.parent.parent.name}:{link.parent.name}" for link in links}
+            if other := sorted(digest for digest in digests if not _oci.DIGEST.fullmatch(digest)):
+                raise Unreadable(f"{revisions} names {other[0]}, which is no digest")
             if digests:
                 found[str(Path(folder).relative_to(top))] = digests
         inner[:] = [name for name in inner if not name.startswith("_")]
@@ -83,13 +87,22 @@ def _revisions(root: Path) -> dict[str, set[str]]:
 
 
 def _manifest(root: Path, digest: str) -> dict[str, Any]:
+    """What it says, every digest in it checked: each becomes a path that may be removed.
+
+    :raises Unreadable: it is not there, holds other bytes than its name says, or names anything by something else
+    """
     path = root / _oci.blob_path(digest)
     try:
-        content = json.loads(path.read_bytes())
+        text = path.read_bytes()
+        if f"sha256:{hashlib.sha256(text).hexdigest()}" != digest:
+            raise ValueError("its bytes are not what its name says")
+        content = json.loads(text)
         entries = [*content.get("manifests", ()), *_described(content)]
-        if not entries or not all(isinstance(entry["digest"], str) for entry in entries):
+        if not entries:
             raise ValueError("neither manifests nor layers")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        for entry in entries:
+            _oci.checked(entry["digest"])
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise Unreadable(f"{path} cannot be read ({error})") from error
     return dict(content)
 
@@ -163,26 +176,33 @@ def take_away(thing: Thing) -> None:
     """
     root = Path(thing.guard)
     stored = images(root)
+
+    def remove_inside(path: Path) -> None:
+        """Whatever was computed above, nothing outside the storage goes."""
+        if root not in path.parents or ".." in path.parts:
+            raise PermissionError(errno.EPERM, f"expected a path below {root}; it was left", str(path))
+        remove(path)
+
     if thing.kind == LEFT:
         for path in _left(root, stored):
-            remove(path)
+            remove_inside(path)
         return
     (image,) = (image for image in stored if f"{image.repository}@{image.digest}" == thing.name)
     rest = [other for other in stored if other is not image]
     same = [other for other in rest if other.repository == image.repository]
     # The digest that is asked for goes first: without it the image is not there.
     for digest in sorted(image.manifests - _all(same), key=lambda digest: digest != image.digest):
-        remove((root / _oci.manifest_link(image.repository, digest)).parent)
+        remove_inside((root / _oci.manifest_link(image.repository, digest)).parent)
     for tag in _tags(root, image.repository):
         if (tag / "current" / "link").read_text() in image.manifests - _all(same):
-            remove(tag)
+            remove_inside(tag)
     for digest in image.blobs - _all(same):
-        remove((root / _oci.layer_link(image.repository, digest)).parent)
+        remove_inside((root / _oci.layer_link(image.repository, digest)).parent)
     for digest in image.all - _all(rest):
-        remove(_blob(root, digest))
+        remove_inside(_blob(root, digest))
     if not same:
         for part in ("_manifests", "_layers", "_uploads"):
-            remove(root / _oci.ROOT / "repositories" / image.repository / part)
+            remove_inside(root / _oci.ROOT / "repositories" / image.repository / part)
 
 
 def _tags(root: Path, repository: str) -> list[Path]:

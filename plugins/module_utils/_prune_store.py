@@ -143,7 +143,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 def mount_points(mountinfo: Path = Path("/proc/self/mountinfo")) -> list[str]:
     """Where something is mounted on this host (proc_pid_mountinfo(5), field 5)."""
-    fields = (line.split()[4] for line in mountinfo.read_text().splitlines())
+    fields = (line.split()[4] for line in mountinfo.read_text(errors="surrogateescape").splitlines())
     return [_ESCAPED.sub(lambda match: chr(int(match[1], 8)), field) for field in fields]
 
 

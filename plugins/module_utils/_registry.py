@@ -28,6 +28,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._fetch import (
     UpstreamError,
     ask,
 )
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._oci import DIGEST
 
 DOCKER_HUB = "docker.io"
 DOCKER_HUB_API = "https://registry-1.docker.io"
@@ -39,7 +40,6 @@ ACCEPT = ", ".join(
         "application/vnd.docker.distribution.manifest.v2+json",
     )
 )
-DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?)(?::[0-9]+)?")
 _PATH = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
@@ -119,7 +119,7 @@ def endpoint(registry: str) -> str:
 def challenge(header: str) -> tuple[str, dict[str, str]]:
     """Scheme (lower case) and parameters of a WWW-Authenticate header."""
     scheme, _space, rest = header.strip().partition(" ")
-    return scheme.lower(), dict(re.findall(r'(\w+)="([^"]*)"', rest))
+    return scheme.lower(), dict(re.findall(r'\b(\w+)="([^"]*)"', rest))
 
 
 def resolve(

@@ -177,7 +177,9 @@ def _trap(kind: str, text: str) -> str | None:
         return f"YAML reads {text} as a date; write '{text}' in quotes"
     if kind == "int" and not re.fullmatch(r"[-+]?(0|[1-9][0-9]*)", text):
         return f"YAML reads {text} as the number {_integer(text)}; write it plainly, or '{text}' in quotes"
-    if kind == "float" and not re.fullmatch(r"[-+]?[0-9]*\.?[0-9]+([eE][-+]?[0-9]+)?|[-+]?[0-9]+\.", text):
+    if kind == "float" and not re.fullmatch(
+        r"[-+]?([0-9]+(\.[0-9]+)?|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?[0-9]+\.", text
+    ):
         return f"YAML reads {text} as a number of its own kind; write it plainly, or '{text}' in quotes"
     if kind not in ("bool", "int", "float"):
         return (

@@ -4,7 +4,8 @@
 """vLLM's own log, read for a person: what it is doing, what it died of, and what became of the speculation.
 
 Wording of the lines: vLLM 0.20 to 0.32, on GPU and CPU. A line that is not known says nothing; nothing depends
-on one being there.
+on one being there. Whatever runs in the container writes them, so each pattern takes time in proportion to the line: what
+may repeat is bounded, or ends at a character that it does not hold.
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ _PHASES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = tu
         (r"^Starting to load model ", lambda m: "loading the body"),
         (r"^Loading drafter model", lambda m: "loading the draft"),
         (r"shards:\s+\d+% Completed \| (\d+/\d+)", lambda m: f"loading weights {m[1]}"),
-        (r"^Loading weights took ([\d.]+) s", lambda m: f"weights loaded in {float(m[1]):.0f} s"),
-        (r"^Model loading took ([\d.]+) ?GiB", lambda m: f"model in memory: {float(m[1]):.1f} GiB"),
+        (r"^Loading weights took (\d+(?:\.\d+)?) s", lambda m: f"weights loaded in {float(m[1]):.0f} s"),
+        (r"^Model loading took (\d+(?:\.\d+)?) ?GiB", lambda m: f"model in memory: {float(m[1]):.1f} GiB"),
         (r"Directly load the compiled graph", lambda m: "compiled graphs taken from the cache"),
         (r"Dynamo bytecode transform|Compiling a graph|^Using cache directory", lambda m: "compiling"),
-        (r"^torch\.compile takes? ([\d.]+) s", lambda m: f"compiled in {float(m[1]):.0f} s"),
+        (r"^torch\.compile takes? (\d+(?:\.\d+)?) s", lambda m: f"compiled in {float(m[1]):.0f} s"),
         (r"KV cache size: ([\d,]+) tokens", lambda m: f"KV cache holds {m[1]} tokens"),
-        (r"Capturing CUDA graphs?.*?(\d+%)", lambda m: f"capturing CUDA graphs {m[1]}"),
-        (r"^init engine .*? took ([\d.]+) s", lambda m: f"engine warmed up in {float(m[1]):.0f} s"),
+        (r"Capturing CUDA graphs?[^%]{0,80}?\b(\d{1,3}%)", lambda m: f"capturing CUDA graphs {m[1]}"),
+        (r"^init engine [^%]{0,80}? took (\d+(?:\.\d+)?) s", lambda m: f"engine warmed up in {float(m[1]):.0f} s"),
         (r"^Starting vLLM (?:API )?server", lambda m: "API server starts"),
         (r"Application startup complete", lambda m: "API server started"),
     ]
@@ -141,7 +142,7 @@ class Speculation:
     """Lines that go with a draft which loads and never agrees."""
 
 
-_CONFIG = re.compile(r"speculative_config=(None|SpeculativeConfig\((.*?)\))")
+_CONFIG = re.compile(r"speculative_config=(None|SpeculativeConfig\(([^)]{0,2000})\))")
 _METHOD = re.compile(r"method='([^']+)'")
 _TOKENS = re.compile(r"num_spec(?:ulative)?_tokens=(\d+)")
 _ARCHITECTURE = re.compile(r"Resolved architecture: (\w+)")

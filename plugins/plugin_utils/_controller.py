@@ -45,7 +45,7 @@ def started(pid: int) -> str:
     if identity():
         try:
             # The name of the program comes second, in brackets, and may hold anything.
-            fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+            fields = (PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             os.kill(pid, 0)
             raise

@@ -17,6 +17,7 @@ import docker.errors
 import pytest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _container
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._container import (
+    LONGEST_LINE,
     DockerContainer,
     EngineError,
     FileSeen,
@@ -125,6 +126,12 @@ def test_log_is_masked_and_keeps_its_times(api: FakeApi) -> None:
         LogLine("2026-11-23T21:35:11.000000001Z", "a token hf_*** and \ufffd"),
     ]
     assert (api.asked["since"], api.asked["until"], api.asked["tail"]) == (1.5, 9.0, 5)
+
+
+def test_a_line_without_end_is_read_to_a_bound(api: FakeApi) -> None:
+    api.log = b"2026-11-23T21:35:10.000000001Z " + b"x" * (LONGEST_LINE + 5)
+    (line,) = DockerContainer("vllm").log(1.0)
+    assert line.text == "x" * LONGEST_LINE
 
 
 def test_a_progress_bar_is_one_line_and_its_last_state_counts(api: FakeApi) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import pytest
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._container import LONGEST_LINE
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._serving import (
     ASKED_TO_STOP,
     Speculation,
@@ -15,6 +16,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._serving import (
     speculation,
     tail,
 )
+from bounded_lab import ends
 
 API = "(APIServer pid=1) INFO 11-23 21:16:05 [model.py:733] "
 CORE = "(EngineCore pid=272) INFO 11-23 21:16:21 [core.py:133] "
@@ -204,3 +206,53 @@ def test_tail_ends_with_the_reason() -> None:
     ]
     assert tail(bare, death_reason(bare)) == bare[:1]
     assert tail(VALIDATION, death_reason(VALIDATION)) == VALIDATION
+
+
+HOSTILE = [
+    "Capturing CUDA graph",
+    "Capturing CUDA graphs1",
+    "init engine  took 1",
+    "speculative_config=SpeculativeConfig(",
+    "Loading safetensors checkpoint shards: 1",
+    "Loading weights took 1.",
+    "Engine 1",
+    '"GET /',
+    "(a pid=1",
+    "INFO 11-23 21:16:05 [a:1",
+    "\x1b[1;",
+    "a.A.Error",
+    "AError:",
+    "x: error",
+    "x ",
+    "exec x",
+    " ",
+    "1",
+    ".",
+]
+"""What the patterns begin with. Again and again, and then what may repeat in them, is the slowest that they can be given."""
+
+READ = """
+import sys
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _serving
+lines = [sys.stdin.read() + filler * HALF for filler in "1 .:a(="]
+for text in [begin + line for line in lines for begin in ("", "Loading weights took ", "init engine ", "INFO 11-23 21:16:05 [a.py:1] ")]:
+    _serving.phase(text), _serving.shows_progress(text), _serving.speculation([text] * 3)
+    _serving.tail([text] * 3, _serving.death_reason([text] * 3))
+"""
+
+
+@pytest.mark.parametrize("part", HOSTILE)
+def test_no_line_hangs_the_gate(part: str) -> None:
+    half = LONGEST_LINE // 2
+    assert ends(f"HALF = {half}\n{READ}", part * (half // len(part))) == ""
+
+
+@pytest.mark.parametrize("number", ["...", "1.2.3", ".", "1" * 400])
+def test_what_looks_like_a_number_is_none(number: str) -> None:
+    for line in (
+        "Loading weights took {} s",
+        "Model loading took {} GiB",
+        "torch.compile takes {} s",
+        "init engine x took {} s",
+    ):
+        phase(line.format(number))

@@ -392,6 +392,81 @@ def test_a_manifest_that_is_none_is_told(body):
         _oci.read_image(digest_of(body), "arm64", lambda _digest: body)
 
 
+HOSTILE = [
+    "sha256:/etc/cron.d/x",
+    "sha256:../../x",
+    "sha256:" + "A" * 64,
+    digest_of(b"") + "\n",
+    "/etc",
+    "",
+    5,
+    None,
+    ["x"],
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("part", ["config", "layer", "manifest"])
+def test_a_name_that_is_no_digest_becomes_no_path(make, outside, tmp_path, part, name):
+    """A registry, or who publishes the image, writes what it likes into a manifest."""
+    victim = tmp_path / "victim"
+    victim.write_text("kept")
+    name = str(victim) if name == "/etc" else name
+    if part == "manifest":
+        platform = {"os": "linux", "architecture": "arm64"}
+        body = {"manifests": [{"digest": name, "platform": platform}]}
+    else:
+        evil = {"digest": name, "size": 1}
+        body = (
+            {"config": evil, "layers": []}
+            if part == "config"
+            else {"config": described(CONFIG), "layers": [evil]}
+        )
+    text = json.dumps(body).encode()
+    outside.content[digest_of(text)] = text
+    store = make(text)
+    with pytest.raises(
+        _oci.ImageError, match=r"expected sha256: and 64 hexadecimal digits.*do not use this image"
+    ):
+        store.ensure([source(outside, text)])
+    assert outside.blobs() == []
+    assert victim.read_text() == "kept"
+    assert not store.partial.exists()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [_oci.blob_path, lambda name: _oci.layer_link("o/n", name), lambda name: _oci.manifest_link("o/n", name)],
+)
+def test_no_path_is_made_of_anything_but_a_digest(path):
+    for name in HOSTILE:
+        with pytest.raises(_oci.ImageError):
+            path(name)
+
+
+@pytest.mark.parametrize("size", [-1, 1.5, "7", True, None, float("inf")])
+def test_a_size_that_is_none_is_told(size):
+    body = json.dumps({"config": described(CONFIG) | {"size": size}, "layers": []}).encode()
+    with pytest.raises(_oci.ImageError, match="expected its size in bytes"):
+        _oci.read_image(digest_of(body), "arm64", lambda _digest: body)
+
+
+@pytest.mark.parametrize(
+    "manifests",
+    [5, [5], {"a": 1}, [{"platform": 5}], [{"platform": {"os": "linux", "architecture": "arm64"}}], None],
+)
+def test_an_index_that_is_none_is_told(manifests):
+    body = json.dumps({"manifests": manifests}).encode()
+    with pytest.raises(_oci.ImageError, match="expected an index of manifests"):
+        _oci.read_image(digest_of(body), "arm64", lambda _digest: body)
+
+
+def test_a_manifest_that_nests_for_ever_is_told():
+    body = b"[" * 100_000
+    with pytest.raises(_oci.ImageError, match="expected a manifest"):
+        _oci.read_image(digest_of(body), "arm64", lambda _digest: body)
+
+
 def test_the_layout_is_the_registrys():
     digest = "sha256:" + "ab" * 32
     assert _oci.blob_path(digest) == f"docker/registry/v2/blobs/sha256/ab/{'ab' * 32}/data"

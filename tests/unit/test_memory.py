@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _memory
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils import _controller
 
 
 @pytest.fixture
@@ -25,6 +30,36 @@ def test_meminfo_is_in_bytes_and_counts_stay_counts(proc):
 
 def test_the_largest_processes_come_first_and_kernel_threads_do_not_count(proc):
     assert _memory.largest(proc) == [("vllm", 9000 * 1024), ("python3", 5000 * 1024), ("systemd", 900 * 1024)]
+
+
+@pytest.mark.parametrize("name", [b"\xff\xfe", "a数据处理服务器".encode()[:15], b"a\nVmRSS: 1", b""])
+def test_a_process_may_be_called_anything(proc, name):
+    """Names are bytes (prctl(2), PR_SET_NAME); the kernel cuts them at 15, and writes a new line in one as \\n."""
+    shown = name.replace(b"\n", b"\\n")
+    (proc / "9" / "status").write_bytes(b"Name:\t" + shown + b"\nVmRSS:\t  90000 kB\n")
+    (proc / "9" / "cgroup").write_bytes(b"0::/user.slice/" + name.replace(b"\n", b"") + b"\n")
+    (proc / "9" / "smaps_rollup").write_text("Pss_Anon:  5 kB\n")
+    assert _memory.largest(proc, 1) == [(shown.decode(errors="replace").strip(), 90_000 * 1024)]
+    assert _memory.holders(proc)[9][1] == 5 * 1024
+
+
+def test_a_real_process_of_that_name_is_borne():
+    code = "import ctypes, sys; ctypes.CDLL(None).prctl(15, b'\\xff\\xfe', 0, 0, 0); print(flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        assert Path(f"/proc/{child.pid}/comm").read_bytes() == b"\xff\xfe\n"
+        assert ("\ufffd\ufffd") in {name for name, _size in _memory.largest(Path("/proc"), 10_000)}
+        assert child.pid in _memory.holders(Path("/proc"))
+        assert _controller.started(child.pid)
+
+
+def test_groups_of_other_bytes_are_other_groups(proc):
+    for pid, name in ((7, b"\xfe"), (9, b"\xff")):
+        (proc / str(pid) / "cgroup").write_bytes(b"0::/" + name + b"\n")
+        (proc / str(pid) / "smaps_rollup").write_text("Pss_Anon:  5 kB\n")
+    held = _memory.holders(proc)
+    assert held[7][0] != held[9][0]
 
 
 def test_a_minimum_wins_over_the_fraction():

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _model, _pairing
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._pairing import Model, WeightFile
+from bounded_lab import ends
 
 ROOT = Path(__file__).resolve().parents[2]
 BODY = {
@@ -235,6 +236,36 @@ def test_a_file_that_is_not_whole(data, size, expected):
     _, (problem,) = read(data, size)
     assert expected in str(problem)
     assert "verify the snapshot" in str(problem)
+
+
+HANGS = """
+from {home} import WeightFile, read_header
+for one in ("1", "9223372036854775807"):
+    header = ('{{"a": {{"dtype": "F4", "data_offsets": [0, 1], "shape": [' + ", ".join([one] * 150_000) + "]}}}}").encode()
+    data = len(header).to_bytes(8, "little") + header + b"x"
+    (problem,) = read_header("draft x", WeightFile(len(data), data))[1]
+    print(problem)
+"""
+
+
+def test_a_shape_without_end_is_refused_at_once():
+    told = ends(HANGS.format(home=_pairing.__name__))
+    assert told.count("a shape of at most 16 sizes, seen [") == 2 and told.count("verify the snapshot") == 2
+
+
+@pytest.mark.parametrize("size", ["1e400", "-1", "1.5", "true", '"7"', "1" * 30, "null"])
+@pytest.mark.parametrize("where", ["shape", "begin", "end"])
+def test_a_size_that_is_none_is_told(size, where):
+    values = {"shape": "1", "begin": "0", "end": "2"} | {where: size}
+    entry = '"dtype": "BF16", "shape": [{shape}], "data_offsets": [{begin}, {end}]'.format(**values)
+    header = f'{{"a": {{{entry}}}}}'
+    _, (problem,) = read(packed(header.encode(), bytes(2)))
+    assert "expected a safetensors header, seen ValueError: expected a whole number from 0 to" in str(problem)
+
+
+def test_a_header_that_nests_for_ever_is_told():
+    _, (problem,) = read(packed(b"[" * 100_000, b""))
+    assert "expected a safetensors header, seen RecursionError" in str(problem)
 
 
 def model(index, name="body", config=None):

@@ -17,6 +17,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._registry import (
     parse_reference,
     resolve,
 )
+from bounded_lab import ends
 from recipe_lab import IMAGE, TAG, depot
 
 DIGEST = "sha256:" + "a" * 64
@@ -82,6 +83,11 @@ def test_a_pinned_reference_drops_the_tag():
 )
 def test_only_a_loopback_registry_is_asked_without_tls(registry, address):
     assert _registry.endpoint(registry) == address
+
+
+def test_a_challenge_without_end_takes_no_time():
+    code = f"from {_registry.__name__} import challenge; print(challenge('Bearer ' + 'a' * 1_000_000))"
+    assert ends(code) == "('bearer', {})\n"
 
 
 def test_a_challenge_in_its_parts():

@@ -735,17 +735,76 @@ def test_where_a_fetch_works_nothing_goes(call, registry):
     assert registry.files() == before
 
 
-@pytest.mark.parametrize("damage", ["gone", "no json", "[]", '{"config": 1}', '{"layers": []}'])
+@pytest.mark.parametrize("damage", ["gone", "other bytes"])
 def test_a_manifest_that_cannot_be_read_keeps_the_whole_storage(call, registry, damage):
     registry.image("vllm/vllm-openai", BASE, OLD)
     broken = registry.image("vllm/vllm-openai", BASE, NEW)
     path = registry.root / _oci.blob_path(broken)
-    path.unlink() if damage == "gone" else path.write_text(damage)
+    path.unlink() if damage == "gone" else path.write_bytes(path.read_bytes() + b" ")
     before = registry.files()
     result = call(partial_age=0)
     (thing,) = (thing for thing in result["things"] if thing["path"] == str(registry.root))
     assert thing["verdict"] == "unknown" and str(path) in thing["why"]
     assert registry.files() == before
+
+
+@pytest.mark.parametrize("text", ["no json", "[]", '{"config": 1}', '{"layers": []}', "[" * 100_000])
+def test_a_manifest_of_another_shape_keeps_the_whole_storage(call, registry, text):
+    registry.image("vllm/vllm-openai", BASE, OLD)
+    broken = registry.blob(text.encode())
+    registry.put(_oci.manifest_link("vllm/vllm-openai", broken), broken.encode())
+    path = registry.root / _oci.blob_path(broken)
+    before = registry.files()
+    result = call(partial_age=0)
+    (thing,) = (thing for thing in result["things"] if thing["path"] == str(registry.root))
+    assert thing["verdict"] == "unknown" and str(path) in thing["why"]
+    assert registry.files() == before
+
+
+@pytest.mark.parametrize("name", ["sha256:{victim}", "sha256:../../../../../../victim", "sha256:"])
+@pytest.mark.parametrize("key", ["config", "manifests"])
+def test_nothing_outside_the_storage_goes_whatever_an_image_names(call, registry, tmp_path, name, key):
+    victim = tmp_path / "victim"
+    put(victim / "data")
+    entry = {"digest": name.format(victim=victim)}
+    inner = registry.image("vllm/vllm-openai", BASE, OLD)
+    # Good in every way that a fetch looks at: the host's platform is there, and it has a configuration besides.
+    platform = {"os": "linux", "architecture": "arm64"}
+    content: dict[str, Any] = {"manifests": [{"digest": inner, "platform": platform}]}
+    if key == "config":
+        content |= {"config": entry, "layers": []}
+    else:
+        content["manifests"].append(entry)
+    registry.manifest("vllm/vllm-openai", content)
+    before = registry.files()
+    result = call(partial_age=0)
+    (thing,) = (thing for thing in result["things"] if thing["path"] == str(registry.root))
+    assert thing["verdict"] == "unknown" and "expected sha256: and 64 hexadecimal digits" in thing["why"]
+    assert registry.files() == before and (victim / "data").exists()
+
+
+def test_a_revision_that_is_no_digest_keeps_the_whole_storage(call, registry):
+    registry.image("vllm/vllm-openai", BASE, OLD)
+    registry.put(f"{_oci.ROOT}/repositories/vllm/_manifests/revisions/sha256/x/link", b"sha256:x")
+    before = registry.files()
+    result = call(partial_age=0)
+    (thing,) = (thing for thing in result["things"] if thing["path"] == str(registry.root))
+    assert thing["verdict"] == "unknown" and "sha256:x, which is no digest" in thing["why"]
+    assert registry.files() == before
+
+
+def test_a_removal_stays_inside_the_storage(registry, tmp_path, monkeypatch):
+    """Held even if what computes the paths is wrong one day."""
+    victim = tmp_path / "victim"
+    put(victim / "data")
+    registry.image("vllm/vllm-openai", BASE, OLD)
+    (thing,) = _prune_registry.things(registry.root)
+    for path in (victim, registry.root / ".." / "victim", registry.root):
+        monkeypatch.setattr(_prune_registry, "_blob", lambda _root, _digest, path=path: path)
+        with pytest.raises(PermissionError, match="expected a path below"):
+            _prune_registry.take_away(thing)
+        registry.image("vllm/vllm-openai", BASE, OLD)
+    assert (victim / "data").exists() and registry.root.is_dir()
 
 
 def test_a_storage_that_lies_behind_a_link_is_left(call, registry, tmp_path):
@@ -833,6 +892,11 @@ def test_an_empty_store_and_none_at_all_are_nothing_to_do(call, tmp_path, state)
 def test_mount_points_with_spaces(tmp_path):
     (tmp_path / "mountinfo").write_text("36 35 98:0 /mnt1 /mnt\\0402 rw - ext3 /dev/root rw\n")
     assert _prune_store.mount_points(tmp_path / "mountinfo") == ["/mnt 2"]
+
+
+def test_mount_points_are_bytes(tmp_path):
+    (tmp_path / "mountinfo").write_bytes(b"36 35 98:0 / /mnt\xff rw - ext3 /dev/root rw\n")
+    assert [os.fsencode(path) for path in _prune_store.mount_points(tmp_path / "mountinfo")] == [b"/mnt\xff"]
 
 
 def test_what_is_mounted_in_a_snapshot_keeps_it(call, store, monkeypatch):
