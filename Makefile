@@ -3,9 +3,14 @@
 # make lab-down   removes the lab and nothing else
 # make bench-sync how long a snapshot takes to 1, 2, 4 and 8 hosts, and what it costs to look again (LINK=40mbit SIZE=80)
 # make bench-noop what site.yml costs where nothing is to be done, beside a plain playbook, on 1, 2, 4 and 8 hosts (RUNS=3)
-# make test       lint, unit tests, molecule scenarios but for the long ones
-# make test-long  the long ones
-# make matrix     the unit tests that touch Ansible once more, on the newest Ansible and Python (TESTS=tests/unit for all)
+# make test       lint, unit tests, molecule scenarios but for the long ones; ends with a table of what each took (molecule/lab/budgets.yml)
+# make test-long  the long ones, likewise
+# make lint       what can be told without running anything: Python, YAML, spelling, licences, Ansible (-j2: two at a time)
+# make unit       the unit tests
+# make scenario   one molecule scenario (NAME=prerequisites), or one step of it (STEP=converge, verify, destroy)
+# make sanity     of lint, what ansible-test says of a release (SANITY="--test pylint plugins/modules/spark_info.py")
+# make matrix     the unit tests that touch Ansible, and sanity, on the newest Ansible and Python (TESTS=tests/unit for all), and
+#                 on the next Ansible where the package index has a pre-release
 # make ee         the image for an automation controller, built without a network and used (execution-environment/)
 # make docs       writes docs/playbooks.md anew, from what the playbooks state of their inputs, and builds the site (.cache/docs/html)
 # make changelog  writes CHANGELOG.md anew, from changelogs/ (docs/releasing.md)
@@ -26,7 +31,7 @@ export PATH := $(CURDIR)/$(bin):$(PATH)
 # Where it is set, each of thousands of processes would compile Ansible anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: lab lab-hosts lab-depot lab-down venv lint unit matrix ee .checks test test-long bench-sync bench-noop docs changelog clean
+.PHONY: lab lab-hosts lab-depot lab-down venv lint .lint-files .lint-ansible sanity unit scenario matrix ee test test-long bench-sync bench-noop docs changelog clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -44,12 +49,15 @@ lab-hosts:
 
 venv: .venv-ready
 
-.PHONY: .venv-ready .newest .tools .engine .packages .base .spark .depot .wheels .publish .stub .ee .hosts .site
+.PHONY: .venv-ready .newest .next .tools .engine .packages .base .spark .depot .wheels .snapshot .publish .stub .ee .hosts .site
 .venv-ready:
 	@$(phase) venv "Python environment from requirements/dev.txt" -- $(lab)/venv.sh $(PYTHON)
 
 .newest:
 	@$(phase) newest "Python environment from requirements/newest.txt" -- $(lab)/newest.sh
+
+.next: .newest
+	@$(phase) next "pre-release of Ansible, if there is one" -- $(lab)/next.sh
 
 .tools:
 	@$(phase) tools "ssh client and curl" -- $(lab)/tools.sh
@@ -72,6 +80,9 @@ venv: .venv-ready
 .wheels: .venv-ready .packages
 	@$(phase) wheels "Python packages of a Spark" -- $(lab)/wheels.sh
 
+.snapshot: .venv-ready .spark .depot .wheels
+	@$(phase) snapshot "a lab Spark that is set up" -- $(lab)/snapshot.sh sparkfleet-lab/spark:set-up
+
 .publish: .venv-ready .depot
 	@$(phase) publish "vLLM image, models and patch, into the depot" -- $(lab)/publish.sh
 
@@ -92,15 +103,19 @@ venv: .venv-ready
 lab-down:
 	@$(lab)/down.sh
 
+lint: sanity .lint-ansible .lint-files
+
+# .pre-commit-config.yaml says which.
+.lint-files: venv
+	PRE_COMMIT_HOME=$(CURDIR)/.cache/pre-commit pre-commit run --all-files
+
 # With a home of its own: ansible-lint prefers a copy of the collection that somebody installed in theirs.
-lint: venv
-	yamllint --strict .
+.lint-ansible: venv
 	ANSIBLE_HOME=$(CURDIR)/.cache/ansible ansible-lint --offline --profile production
-	ruff check
-	mypy plugins
-	mypy --allow-untyped-defs tests molecule docs/site
-	antsibull-changelog lint
 	antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=self .
+
+sanity: venv
+	tools/sanity.sh $(bin) $(SANITY)
 
 unit: venv
 	pytest -n auto tests/unit
@@ -110,36 +125,59 @@ touches := ansible-(playbook|doc|galaxy|inventory)|^(from|import) ansible[. ]|pl
 # What the newest environment lacks.
 only_here := execution_environment changelog
 TESTS ?= $(filter-out $(only_here:%=tests/unit/test_%.py),$(shell grep -lE '$(touches)' tests/unit/test_*.py))
-matrix: .newest
-	@rm -f .cache/newest/ansible.log
-	ANSIBLE_LOG_PATH=$(CURDIR)/.cache/newest/ansible.log .cache/newest/bin/pytest -n auto -p no:cacheprovider $(TESTS)
-	@! grep 'DEPRECATION WARNING' .cache/newest/ansible.log
+matrix: .matrix-newest .matrix-next
+	tools/sanity.sh .cache/newest/bin $(SANITY)
+.matrix-newest: .newest
+.matrix-next: .next .matrix-newest
+# Without a pre-release there is no environment for one.
+.matrix-%:
+	@[ ! -x .cache/$*/bin/pytest ] || { rm -f .cache/$*/ansible.log; set -x; \
+	  ANSIBLE_LOG_PATH=$(CURDIR)/.cache/$*/ansible.log .cache/$*/bin/pytest -n auto -p no:cacheprovider $(TESTS); }
+	@! grep -s 'DEPRECATION WARNING' .cache/$*/ansible.log
 
-side_by_side := $(MAKE) --no-print-directory --keep-going --output-sync=target --jobs=2
-# Takes the depot away from all others, so it runs beside what needs none.
-alone := airgap
+# Two cores, two at a time: with a third each is slower, and what waits for something with a limit comes too late.
+jobs := 2
 # Half an hour more, for what seldom changes: recipes with real vLLM one after the other, images that are built, sweeps.
 long := recipes build benchmark
+# Takes the depot away from all others, so it runs beside what needs none.
+alone := airgap
+checks := unit matrix ee
 # Those that take longest come first.
-first := rollout drift installed fan_out default
-others := $(filter-out $(first) $(long) $(alone),$(patsubst molecule/%/molecule.yml,%,$(wildcard molecule/*/molecule.yml)))
-.checks: unit matrix ee
+by_budget := $(shell sed -n 's/^\([a-z_]*\): *\([0-9]*\)$$/\2 \1/p' $(lab)/budgets.yml | sort -rn | cut -d' ' -f2)
+scenarios := $(filter-out $(long) $(alone),$(filter $(patsubst molecule/%/molecule.yml,%,$(wildcard molecule/*/molecule.yml)),$(by_budget)))
 
-test: lint lab-depot
-	+@$(side_by_side) .scenario-$(alone) .checks
-	+@$(side_by_side) $(patsubst %,.scenario-%,$(first) $(others))
+test: parts := lint $(alone) $(checks) $(scenarios)
+test-long: parts := $(long)
 
-test-long: lab-depot
-	+@$(side_by_side) $(long:%=.scenario-%)
+# Whatever fails, all else that can run does. The table names what failed, and fails.
+timed := python $(lab)/timed.py
+test test-long: venv
+	@rm -rf .cache/test
+	+@$(timed) run $@ $(MAKE) --no-print-directory --keep-going --output-sync=target --jobs=$(jobs) $(parts:%=.part-%); \
+	$(timed) table $@ $(parts)
 
-.scenario-%:
-	@began=$$SECONDS; molecule test -s $* && printf -- '--> scenario %s: %d s\n' $* $$((SECONDS - began))
+part = $(timed) run $(@:.part-%=%)
+.PHONY: $(patsubst %,.part-%,lint $(checks) $(alone) $(scenarios) $(long))
+$(patsubst %,.part-%,lint $(checks)): .part-%:
+	@$(part) $(MAKE) --no-print-directory $* || true
+
+$(patsubst %,.part-%,$(alone) $(scenarios) $(long)): .part-%:
+	@$(part) molecule test -s $* || true
+
+lab_depot := .spark .publish .wheels .snapshot .stub
+.part-matrix: .newest
+.part-ee: .base
+$(patsubst %,.part-%,$(alone) $(long)): $(lab_depot)
+$(scenarios:%=.part-%): $(lab_depot) .part-$(alone)
+
+scenario:
+	+@$(parallel) $(lab_depot)
+	molecule $(or $(STEP),test) -s $(NAME)
 
 lab-depot:
-	+@$(parallel) .spark .publish .wheels .stub .newest
+	+@$(parallel) $(lab_depot) .newest
 
-ee:
-	+@$(parallel) .ee
+ee: .ee
 
 bench-sync:
 	+@$(parallel) .spark .wheels
@@ -157,5 +195,5 @@ changelog: venv
 	python tests/unit/changelog_lab.py >CHANGELOG.md
 
 clean:
-	rm -rf .venv .cache/newest .mypy_cache .ruff_cache .pytest_cache .ansible .cache/ansible .cache/collections .cache/docs
+	rm -rf .venv .cache/newest .cache/next .mypy_cache .ruff_cache .pytest_cache .ansible .cache/ansible .cache/collections .cache/docs .cache/pre-commit .cache/sanity
 	@[ ! -d .cache/lab ] || echo "the lab is still there: make lab-down"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # A second Python environment in .cache/newest, with the newest Ansible on the newest Python that it is tried with.
+#   newest.sh [DIRECTORY]     another place for it
 # shellcheck source=molecule/lab/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -15,8 +16,8 @@ if [ -z "${NEWEST_PYTHON:-}" ] && command -v pyenv >/dev/null; then
 fi
 for python in "${candidates[@]}"; do
     if runs "${python}"; then
-        exec "${lab_dir}/venv.sh" "${python}" .cache/newest "${requirements}"
+        exec "${lab_dir}/venv.sh" "${python}" "${1:-.cache/newest}" "${requirements}"
     fi
 done
 fail "expected Python ${version} for ${requirements}, seen none that runs: ${candidates[*]}" \
-    "install it and name it: make NEWEST_PYTHON=/path/to/python${version} ..." "or leave this out: make lint unit ee molecule"
+    "install it and name it: make NEWEST_PYTHON=/path/to/python${version} ..." "or leave this out: make lint unit ee"

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
 from ansible.utils.vars import merge_hash
 from ansible_collections.sparkfleet.vllm.plugins.action import recipe_load
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _bundle, _lock
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._store import patch_path
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._progress import run_with_progress
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._under_lock import UnderLock
 
 TIMEOUT = 14400
 
@@ -45,7 +45,7 @@ def plain(lock: Mapping[str, Any]) -> dict[str, Any]:
     return {**lock, "patches": [{name: patch[name] for name in names} for patch in lock["patches"]]}
 
 
-class ActionModule(ActionBase):
+class ActionModule(UnderLock):
     TRANSFERS_FILES = False
     _supports_check_mode = True
     _supports_async = True

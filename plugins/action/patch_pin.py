@@ -9,11 +9,11 @@ import base64
 from pathlib import Path
 from typing import Any
 
-from ansible.plugins.action import ActionBase
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._patch import PatchError, check_content
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._under_lock import UnderLock
 
 
-class ActionModule(ActionBase):
+class ActionModule(UnderLock):
     TRANSFERS_FILES = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _lock, _recipe, _schema
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._schema import Problem
 
@@ -92,7 +93,7 @@ def find(asked: str, inventory: Path | None, bases: list[Path]) -> Path:
 
 
 def load(path: Path, inventory: Path | None) -> dict[str, Any]:
-    """The whole recipe of a file, with what it extends.
+    """The whole recipe of a file, with what it extends. Options that are unknown here are warned of.
 
     :raises AnsibleActionFail: with every problem of it
     """
@@ -101,7 +102,9 @@ def load(path: Path, inventory: Path | None) -> dict[str, Any]:
         extended = by_name(name, inventory)
         return read(extended), shown(extended)
 
-    recipe, problems = _recipe.parse(read(path), shown(path), base)
+    recipe, problems = _recipe.parse(
+        read(path), shown(path), base, warn=lambda unknown: Display().warning(str(unknown))
+    )
     if problems:
         raise failure(f"recipe '{path.stem}' is not valid", problems)
     return recipe

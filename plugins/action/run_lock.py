@@ -14,6 +14,7 @@ from ansible.utils.display import Display
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _run_lock
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils import _controller, _keeper
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._progress import label
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._under_lock import FACT, lock_of_this_run
 
 MODULE = "sparkfleet.vllm.run_lock"
 OURS, LOST = "sparkfleet-lock:ours", "sparkfleet-lock:lost"
@@ -49,8 +50,15 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
+        state, had = self._task.args.get("state", "taken"), lock_of_this_run(self, task_vars)
+        nothing = {"changed": False, "refused": False, "fresh": False, "taken_over": ""}
+        if state == "held" and (not had or self._task.check_mode):
+            return result | nothing
         run = _controller.this_run(task_vars or {})
         arguments = {**self._task.args, "run": run, "dead": ""}
+        if had and state != "released" and not self._task.check_mode:
+            # What was lost is not taken once more: another run may have been here.
+            arguments |= {"state": "held", "state_dir": had["directory"]}
         answer = self._execute_module(MODULE, dict(arguments), task_vars=task_vars)
         if ended(answer, run):
             arguments["dead"] = answer["held"]["run"]
@@ -59,6 +67,9 @@ class ActionModule(ActionBase):
             Display().display(f"{label(self, task_vars)}: {answer['taken_over']}")
         if answer.get("fresh"):
             self._keep(run)
+        if state != "held" and not answer.get("failed") and not self._task.check_mode:
+            lock = {"run": run["id"], "directory": self._task.args["state_dir"]}
+            answer["ansible_facts"] = {FACT: lock if state == "taken" else {}}
         return result | answer | {"lasting": _controller.lasting()}
 
     def _keep(self, run: Mapping[str, Any]) -> None:

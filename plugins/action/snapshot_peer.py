@@ -10,10 +10,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._sync_report import pace
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._progress import label, polls
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._under_lock import UnderLock
 
 MODULE = "sparkfleet.vllm.snapshot_peer"
 TIMEOUT, IDLE = 14400, 180
@@ -22,7 +22,7 @@ GRACE = 60.0
 _PEER = "sparkfleet-peer:"
 
 
-class ActionModule(ActionBase):
+class ActionModule(UnderLock):
     TRANSFERS_FILES = False
     _supports_check_mode = True
 
@@ -76,10 +76,10 @@ def _answer(status: dict[str, Any], problem: str = "") -> dict[str, Any]:
 
 def parse_poll(stdout: str) -> tuple[bool | None, dict[str, Any]]:
     """Whether the peer runs, and its status. None when the answer does not say (noise of a login shell): ask again."""
-    _, found, rest = stdout.partition(_PEER)
+    _before, found, rest = stdout.partition(_PEER)
     if not found:
         return None, {}
-    runs, _, text = rest.partition("\n")
+    runs, _sep, text = rest.partition("\n")
     try:
         status = json.loads(text)
     except ValueError:

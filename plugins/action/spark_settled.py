@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleError
-from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._fingerprint import digest
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._progress import label
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._under_lock import UnderLock
 
 COLLECTION = Path(__file__).resolve().parents[2]
 CODE = ("plugins", "roles", "playbooks")
 # Says how a run is to look, not what it is to look for.
-MANNER = ("spark_look_again", "settled_trust")
+MANNER = ("spark_look_again", "unchanged_trust")
 
 
 def code(root: Path = COLLECTION) -> list[tuple[str, str]]:
@@ -43,7 +43,7 @@ def asked(variables: Mapping[str, Any], roles: list[str]) -> dict[str, Any]:
     }
 
 
-class ActionModule(ActionBase):
+class ActionModule(UnderLock):
     TRANSFERS_FILES = False
     _supports_check_mode = True
 
@@ -55,7 +55,12 @@ class ActionModule(ActionBase):
         answer = self._execute_module(
             "sparkfleet.vllm.spark_settled", module_args=arguments, task_vars=task_vars
         )
-        if answer.get("because"):
+        if answer.get("failed"):
+            self._say(
+                task_vars,
+                f"to be looked at in full, because this look failed: {answer.get('msg', 'no answer')}",
+            )
+        elif answer.get("because"):
             self._say(task_vars, f"to be looked at, because of {', '.join(answer['because'])}")
         elif answer.get("settled") and "serving" in answer:
             self._say(task_vars, "unchanged since nothing was to be done")

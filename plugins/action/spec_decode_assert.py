@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible.plugins.action import ActionBase
 from ansible.utils.vars import merge_hash
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._progress import run_with_progress, seconds
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._under_lock import UnderLock
 
 READY, MEASURE, SLACK = 1200, 900, 300
 """Defaults of the module's two limits, and what the rest of it may take, in seconds."""
 
 
-class ActionModule(ActionBase):
+class ActionModule(UnderLock):
     _supports_check_mode = True
     _supports_async = True
 

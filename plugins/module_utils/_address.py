@@ -38,7 +38,7 @@ def addresses() -> dict[str, str]:
     """{interface: its first IPv4 address}"""
     found = {}
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
-        for _, name in socket.if_nameindex():
+        for _index, name in socket.if_nameindex():
             try:
                 answer = fcntl.ioctl(asking, SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
             except OSError:

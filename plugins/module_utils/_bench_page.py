@@ -224,7 +224,7 @@ def _ceilings(rows: Sequence[Mapping[str, Any]], streams: str, key: str) -> str:
                 strong=row["proposed"],
             )
         )
-    if not any(bar.value for bar in bars):
+    if not any(each.value for each in bars):
         return ""
     svg = _chart.draw(
         f"{key}-ratio", f"Ratio to off beside its ceiling, {streams}", bars, "{:g}".format, level=1.0

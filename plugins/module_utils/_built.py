@@ -40,8 +40,7 @@ class Storage:
         store.tag(self.reference.tag or "")
 
     def _store(self, digest: str, say: Callable[[str], None] = lambda text: None) -> _image_store.ImageStore:
-        pinned = _registry.parse_reference(self.reference.pinned(digest))
-        return _image_store.ImageStore(self.home, pinned, self._architecture, say=say)
+        return _image_store.ImageStore(self.home, self.reference, digest, self._architecture, say=say)
 
 
 class Registry:

@@ -96,7 +96,7 @@ def parse(text: str, source: str) -> Bundle:
         if not isinstance(data.get(key), list) or not all(isinstance(item, str) for item in data[key]):
             raise wrong(f"{key} as a list of text", repr(data.get(key))[:80])
     if not isinstance(data.get("files"), dict):
-        raise wrong("files as {path: {size, sha256}}", repr(data.get("files"))[:80])
+        raise wrong("files as a mapping of paths to size and sha256", repr(data.get("files"))[:80])
     files: dict[str, File] = {}
     for path, entry in data["files"].items():
         for problem in path_problems(path):

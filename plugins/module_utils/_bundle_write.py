@@ -277,7 +277,7 @@ def _write(wanted: Wanted, options: Options, todo: Plan, collect: Collect, now: 
     _remove_empty(options.folder)
     _remember(options.folder, todo)
     remove(incoming)
-    for folder, _, _ in os.walk(options.folder):
+    for folder, _folders, _names in os.walk(options.folder):
         sync(Path(folder))
     bundle = wanted.bundle(todo.files, now)
     _file.write(options.folder / _bundle.CONTENTS, bundle.render().encode())
@@ -288,9 +288,11 @@ def _write(wanted: Wanted, options: Options, todo: Plan, collect: Collect, now: 
 def _bring(wanted: Wanted, options: Options, todo: Plan) -> tuple[int, int]:
     """Put what recipe and lock name into its place; bytes that were linked (or cloned), and copied."""
     counts = {"link": 0, "clone": 0, "copy": 0}
+    texts = {path: made for path, made in todo.sources.items() if isinstance(made, bytes)}
+    stored = {path: made for path, made in todo.sources.items() if isinstance(made, Path)}
     for manifest in wanted.manifests:
         inside = snapshot_path("", manifest.repository, manifest.commit)
-        paths = sorted(_under(inside, todo.sources), key=lambda path: -todo.files[path].size)
+        paths = sorted(_under(inside, stored), key=lambda path: -todo.files[path].size)
         if not paths:
             continue
         source = Snapshot(options.store, manifest, options.workers, options.say)
@@ -305,30 +307,26 @@ def _bring(wanted: Wanted, options: Options, todo: Plan) -> tuple[int, int]:
             )
 
             def one(path: str, meter: Meter = meter) -> tuple[str, str, os.stat_result]:
-                return path, *_place(
-                    options.folder, path, todo.files[path], todo.sources[path], meter.advance
-                )
+                return path, *_place(options.folder, path, todo.files[path], stored[path], meter.advance)
 
             for path, how, status in in_parallel(one, paths, options.workers):
                 todo.verified[path] = status
                 counts[how] += status.st_size
             source.relinked()
-    for path, content in todo.sources.items():
-        if isinstance(content, bytes):
-            _file.write(options.folder / path, content)
-            todo.verified[path] = (options.folder / path).lstat()
+    for path, content in texts.items():
+        _file.write(options.folder / path, content)
+        todo.verified[path] = (options.folder / path).lstat()
     return counts["link"] + counts["clone"], counts["copy"]
 
 
 def _place(
-    folder: Path, path: str, file: File, source: bytes | Path, received: Callable[[int], None]
+    folder: Path, path: str, file: File, source: Path, received: Callable[[int], None]
 ) -> tuple[str, os.stat_result]:
     """One verified file of the store into the bundle. Its own bytes need no second look, a copy does."""
-    assert isinstance(source, Path)
     draft = folder / INCOMING / hashlib.sha256(path.encode()).hexdigest()
     how = bring(source, draft, received)
     if how == "copy":
-        seen, _ = sha256_of(draft)
+        seen, _status = sha256_of(draft)
         if seen != file.sha256:
             raise BundleError(
                 f"{folder / path}: expected sha256 {file.sha256}, seen {seen} after it was copied from {source}; "
@@ -362,7 +360,7 @@ def _collect(folder: Path, section: str, collect: Collect, todo: Plan) -> None:
 
 def _remove_empty(folder: Path) -> None:
     """Folders that nothing is left in."""
-    for inner, _, _ in os.walk(folder, topdown=False):
+    for inner, _folders, _names in os.walk(folder, topdown=False):
         path = Path(inner)
         if path not in (folder, folder / INCOMING) and not any(path.iterdir()):
             path.rmdir()

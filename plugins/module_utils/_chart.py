@@ -57,12 +57,12 @@ def draw(
     :param number: the text of a value on the axis
     :param level: a value to draw a dashed line at, over all rows
     """
-    top, step = _axis([level, *(end for bar in bars for end in _ends(bar))])
+    top, step = _axis([level, *(end for each in bars for end in _ends(each))])
 
     def x(value: float) -> float:
         return round(LEFT + (RIGHT - LEFT) * value / top, 1)
 
-    height = sum(HEADING if bar.heading else ROW for bar in bars)
+    height = sum(HEADING if each.heading else ROW for each in bars)
     lines = []
     for tick in range(round(top / step) + 1):
         place = x(tick * step)
@@ -72,47 +72,47 @@ def draw(
             f'<text class="tick" x="{place}" y="{height + 14}" text-anchor="{anchor}">{escape(number(tick * step))}</text>'
         )
     y = 0
-    for bar in bars:
-        lines.append(_row(bar, y, x))
-        y += HEADING if bar.heading else ROW
+    for each in bars:
+        lines.append(_row(each, y, x))
+        y += HEADING if each.heading else ROW
     if level is not None:
         lines.append(f'<path class="level" d="M{x(level)} 0V{height}"/>')
-    said = "; ".join(f"{bar.name}: {bar.text}" if bar.text else bar.name for bar in bars)
+    said = "; ".join(f"{each.name}: {each.text}" if each.text else each.name for each in bars)
     return (
         f'<svg class="chart" viewBox="0 0 {WIDTH} {height + 20}" role="img" aria-labelledby="{key}-title {key}-text">'
         f'<title id="{key}-title">{escape(title)}</title><desc id="{key}-text">{escape(said)}</desc>{"".join(lines)}</svg>'
     )
 
 
-def _row(bar: Bar, y: int, x: Callable[[float], float]) -> str:
-    if bar.heading:
-        return f'<text class="heading" x="{LEFT}" y="{y + 17}">{escape(bar.name)}</text>'
-    strong = " strong" if bar.strong else ""
+def _row(each: Bar, y: int, x: Callable[[float], float]) -> str:
+    if each.heading:
+        return f'<text class="heading" x="{LEFT}" y="{y + 17}">{escape(each.name)}</text>'
+    strong = " strong" if each.strong else ""
     parts = [
-        f'<text class="name{strong}" x="{LEFT}" y="{y + 14}">{escape(bar.name)}</text>',
-        f'<text class="value{strong}" x="{RIGHT}" y="{y + 14}" text-anchor="end">{escape(bar.text)}</text>',
+        f'<text class="name{strong}" x="{LEFT}" y="{y + 14}">{escape(each.name)}</text>',
+        f'<text class="value{strong}" x="{RIGHT}" y="{y + 14}" text-anchor="end">{escape(each.text)}</text>',
     ]
     upper, middle, height = y + 20, y + 26, 12
-    if bar.outline is not None:
+    if each.outline is not None:
         parts.append(
-            f'<rect class="outline" x="{LEFT}" y="{upper - 1}" width="{x(bar.outline) - LEFT:.1f}" height="{height + 2}"/>'
+            f'<rect class="outline" x="{LEFT}" y="{upper - 1}" width="{x(each.outline) - LEFT:.1f}" height="{height + 2}"/>'
         )
-    if bar.value is not None:
+    if each.value is not None:
         parts.append(
-            f'<rect class="bar{strong}" x="{LEFT}" y="{upper}" width="{x(bar.value) - LEFT:.1f}" height="{height}"/>'
+            f'<rect class="bar{strong}" x="{LEFT}" y="{upper}" width="{x(each.value) - LEFT:.1f}" height="{height}"/>'
         )
-    if bar.interval is not None:
-        low, high = map(x, bar.interval)
+    if each.interval is not None:
+        low, high = map(x, each.interval)
         path = f"M{low} {middle}H{high}M{low} {middle - 4}v8M{high} {middle - 4}v8"
         # The line has an edge of its own: it lies half on the bar and half beside it.
         parts += [f'<path class="{kind}" d="{path}"/>' for kind in ("halo", "whisker")]
-    if bar.mark is not None:
-        parts.append(f'<path class="mark" d="M{x(bar.mark)} {middle - 6}l6 6l-6 6l-6 -6z"/>')
+    if each.mark is not None:
+        parts.append(f'<path class="mark" d="M{x(each.mark)} {middle - 6}l6 6l-6 6l-6 -6z"/>')
     return "".join(parts)
 
 
-def _ends(bar: Bar) -> list[float | None]:
-    return [bar.value, bar.outline, bar.mark, *(bar.interval or ())]
+def _ends(each: Bar) -> list[float | None]:
+    return [each.value, each.outline, each.mark, *(each.interval or ())]
 
 
 def _axis(values: Sequence[float | None]) -> tuple[float, float]:

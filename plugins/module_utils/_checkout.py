@@ -66,6 +66,7 @@ def _git(url: str, commit: str, directory: Path, arguments: tuple[str, ...]) -> 
             text=True,
             stdin=subprocess.DEVNULL,
             env={**os.environ, **ENVIRONMENT},
+            check=False,
         )
     except FileNotFoundError:
         raise CheckoutError(

@@ -192,7 +192,7 @@ class DockerContainer:
         except (docker.errors.DockerException, OSError) as error:
             raise EngineError(f"the Docker engine does not answer: {error}") from error
         for entry in data["Config"].get("Env") or []:
-            name, _, value = entry.partition("=")
+            name, _sep, value = entry.partition("=")
             if is_secret(name) and len(value) >= 8 and value not in self._secrets:
                 self._secrets.append(value)
         return _state(data)
@@ -208,7 +208,7 @@ class DockerContainer:
         lines = []
         # Split at newlines alone: the engine stamps those, and a progress bar has carriage returns within a line.
         for line in raw.decode("utf-8", "replace").split("\n"):
-            time, _, text = line.partition(" ")
+            time, _sep, text = line.partition(" ")
             if time:
                 shown = mask(text.rstrip("\r").rpartition("\r")[2], self._secrets)
                 lines.append(LogLine(time, shown[:LONGEST_LINE]))
@@ -227,7 +227,7 @@ class DockerContainer:
     def _archived(self, path: str) -> FileSeen:
         """From the engine: for a process that has ended, or one whose files only root may see. Without age."""
         try:
-            chunks, _ = self._api.get_archive(self._name, path)
+            chunks, _status = self._api.get_archive(self._name, path)
             with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as archive:
                 member = archive.next()
                 stream = archive.extractfile(member) if member else None

@@ -199,6 +199,57 @@ def refusal(plan: Plan, policy: str) -> str | None:
     return f"it would stop {', '.join(plan.stops)}" if plan.stops else None
 
 
+def needed(info: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What the file needs on a host, and what the engine does to follow. Names no value of it: one may hold a password.
+
+    :param info: what `_probes.gather` saw, not `redacted`
+    :param asked: ``registry_mirrors``, ``fleet_registry``, ``toolkit``, ``daemon_config`` and ``restart_docker``
+    :returns: ``error`` (why it cannot be merged, or None), ``keys``, ``action``, ``because`` and ``stops`` as `Plan`
+        has them, ``refused`` (why it may not restart, or None)
+    """
+    nothing: dict[str, Any] = {
+        "error": None,
+        "keys": [],
+        "action": "none",
+        "because": [],
+        "stops": [],
+        "refused": None,
+    }
+    file = info["daemon_config"]
+    if file is None or file["error"]:
+        return {**nothing, "error": file["error"] if file else "cannot be read"}
+    content, docker, toolkit = file["content"] or {}, info["docker"] or {}, info["toolkit"] or {}
+    try:
+        after = wanted(
+            content,
+            asked["registry_mirrors"],
+            asked["toolkit"],
+            asked["daemon_config"],
+            asked["fleet_registry"],
+        )
+    except DaemonConfigError as error:
+        return {**nothing, "error": str(error)}
+    unseen = (
+        asked["toolkit"] and docker.get("running") and (not toolkit.get("installed") or toolkit["unseen"])
+    )
+    planned = plan(
+        content,
+        after,
+        running=bool(docker.get("running")),
+        engine=docker,
+        containers=docker.get("containers") or [],
+        restart_because=[TOOLKIT_UNSEEN] if unseen else [],
+    )
+    return {
+        "error": None,
+        "keys": planned.changed,
+        "action": planned.action,
+        "because": planned.because,
+        "stops": planned.stops,
+        "refused": refusal(planned, asked["restart_docker"]),
+    }
+
+
 def _merge(current: Mapping[str, Any], config: Mapping[str, Any], where: str) -> dict[str, Any]:
     merged = dict(current)
     for key, value in config.items():

@@ -145,7 +145,7 @@ def _entrypoint(seen: Mapping[str, Any], image: Mapping[str, Any] | None) -> Ite
 
 
 def _pairs(entries: Iterable[str] | None) -> dict[str, str]:
-    return {name: value for name, _, value in (entry.partition("=") for entry in entries or [])}
+    return {name: value for name, _sep, value in (entry.partition("=") for entry in entries or [])}
 
 
 def _environment(

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -71,7 +72,7 @@ def _environment(requirements: Iterable[str], info: Mapping[str, Any]) -> list[F
     installed = environment.get("distributions") or {}
     found = []
     for requirement in requirements:
-        name = requirement.split("=")[0].split(">")[0].strip()
+        name = re.split(r"[\s<>=!~]", requirement.strip(), maxsplit=1)[0]
         seen = f"{name} {installed[name]}" if name in installed else "not installed"
         found.append(
             Finding(
@@ -142,8 +143,8 @@ def models(looks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         for path in look["missing"]:
             found.append(_file("model-missing", f"{where}: {path}", "not there"))
         for text in look["damaged"]:
-            path, _, why = text.partition(": ")
-            expected, _, seen = why.removeprefix("expected ").partition(", seen ")
+            path, _sep, why = text.partition(": ")
+            expected, _sep, seen = why.removeprefix("expected ").partition(", seen ")
             found.append(_file("model-changed", f"{where}: {path}, {expected}", seen))
         for path in look["unknown"]:
             expected = f"{where}: {path} as it was when it was hashed"
@@ -162,11 +163,13 @@ def _file(kind: str, expected: str, seen: str, do: str = SITE) -> Finding:
 def patches(result: Mapping[str, Any], wanted: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Subject ``patches``, from what ``patch_pin`` said in check mode.
 
-    :param result: its result; one without ``diff`` is a refusal
+    :param result: its result; one without ``diff`` is a refusal, one without ``patches`` of a module that came to nothing
     :param wanted: the locked patches
     """
     if not wanted:
         return part(("patches",))
+    if "patches" not in result:
+        return part(("patches",), [], {"patches": f"the look failed: {result.get('msg', 'no answer')}"})
     if "diff" not in result:
         do = "correct recipe and lock"
         refused = Finding(

@@ -49,7 +49,7 @@ def files(checked: Sequence[CheckedFile], state: State, patched: bool) -> list[F
     for file in checked:
         name = posixpath.basename(file.wanted.path)
         if not file.ok:
-            if file.host is not None and file.host.md5 == file.seen.md5 is not None:
+            if file.host is not None and file.seen.md5 is not None and file.host.md5 == file.seen.md5:
                 continue
             seen = file.seen.error or f"md5 {file.seen.md5}"
             found.append(

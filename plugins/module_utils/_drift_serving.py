@@ -87,13 +87,14 @@ def judge(wanted: Wanted, seen: Seen, state_path: str) -> dict[str, Any]:
         *_drift_container.life(seen.container, name),
     ]
     unknown: dict[str, str] = {}
-    if seen.container is not None:
-        found += _compare(wanted, seen, wanted.serving)
+    container = seen.container
+    if container is not None:
+        found += _compare(wanted, container, seen, wanted.serving)
     if not wanted.patches_known:
         unknown["patches"] = "which file of the image each patch replaces could not be found out"
-    if _runs(seen):
-        found += _process(wanted, seen)
-        said, reason = _server(wanted, seen)
+    if container is not None and seen.state is not None and seen.state.status == "running":
+        found += _process(wanted, seen.state, seen)
+        said, reason = _server(wanted, container, seen.state, seen)
         found += said
         if reason:
             unknown["server"] = reason
@@ -107,7 +108,7 @@ def judge(wanted: Wanted, seen: Seen, state_path: str) -> dict[str, Any]:
         found += _drift_record.record(
             seen.recorded,
             _plain(wanted.serving),
-            lambda serving: seen.container is not None and not _compare(wanted, seen, serving),
+            lambda serving: container is not None and not _compare(wanted, container, seen, serving),
         )
     return part(SUBJECTS, found, unknown, _known(seen))
 
@@ -117,37 +118,34 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-def _compare(wanted: Wanted, seen: Seen, serving: Mapping[str, Any]) -> list[Finding]:
-    assert seen.container is not None
-    container = dict(serving["container"])
+def _compare(
+    wanted: Wanted, container: Mapping[str, Any], seen: Seen, serving: Mapping[str, Any]
+) -> list[Finding]:
+    expected = dict(serving["container"])
     labelled = wanted.patches_known and wanted.labels is not None and serving is wanted.serving
     if labelled:
-        container["labels"] = wanted.labels
+        expected["labels"] = wanted.labels
     findings = _drift_container.compare(
-        container, seen.container, seen.image, seen.wanted_image, wanted.secrets, wanted.patches_known
+        expected, container, seen.image, seen.wanted_image, wanted.secrets, wanted.patches_known
     )
     return findings if labelled else [finding for finding in findings if finding.kind != "label"]
 
 
-def _runs(seen: Seen) -> bool:
-    return seen.state is not None and seen.state.status == "running"
-
-
-def _process(wanted: Wanted, seen: Seen) -> list[Finding]:
-    assert seen.state is not None
+def _process(wanted: Wanted, state: State, seen: Seen) -> list[Finding]:
     return [
-        *_drift_server.files(seen.files, seen.state, wanted.patches_stored),
+        *_drift_server.files(seen.files, state, wanted.patches_stored),
         *_drift_server.edited(seen.changes, [file.wanted.path for file in seen.files]),
         *_drift_server.stale_mounts(seen.stale),
     ]
 
 
-def _server(wanted: Wanted, seen: Seen) -> tuple[list[Finding], str]:
+def _server(
+    wanted: Wanted, container: Mapping[str, Any], state: State, seen: Seen
+) -> tuple[list[Finding], str]:
     """Findings, and why nothing more can be said."""
-    assert seen.state is not None and seen.container is not None
-    answers, argv = seen.answers, list(seen.container["Config"].get("Cmd") or [])
+    answers, argv = seen.answers, list(container["Config"].get("Cmd") or [])
     if not answers.healthy:
-        age = seen.now - seen.state.started
+        age = seen.now - state.started
         if age < wanted.ready_timeout:
             return [], f"it is starting since {age:.0f} s, and has {wanted.ready_timeout:g} s"
         seconds = f"nothing, {age:.0f} s after its start"

@@ -370,7 +370,7 @@ class Hub:
             def __init__(self, *_: Any, **__: Any) -> None:
                 self.total = self.n = 0
 
-            def __enter__(self) -> Bar:
+            def __enter__(self) -> Any:
                 return self
 
             def __exit__(self, *_: Any) -> None:
@@ -475,6 +475,6 @@ def _retry_after(headers: Any) -> float | None:
     value = str(headers.get("Retry-After", "")).strip()
     if value.isdigit():
         return float(value)
-    parse = importlib.import_module("huggingface_hub.utils._http").parse_ratelimit_headers
+    parse = importlib.import_module("huggingface_hub.utils").parse_ratelimit_headers
     limit = parse(headers)
     return float(limit.reset_in_seconds) if limit is not None and limit.remaining == 0 else None

@@ -57,7 +57,8 @@ class Source(Protocol):
 
 def tagged(root: str, reference: Reference) -> str:
     """The digest that a tag stands for in a storage; empty when it has none."""
-    assert reference.tag
+    if not reference.tag:
+        return ""
     try:
         digest = (Path(root) / _oci.tag_link(reference.repository, reference.tag)).read_text()
     except OSError:
@@ -92,14 +93,14 @@ class ImageStore:
         self,
         root: str,
         reference: Reference,
+        digest: str,
         architecture: str,
         reserve: int = 0,
         retries: int = 5,
         say: Callable[[str], None] = lambda text: None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        assert reference.digest
-        self.root, self.reference, self.digest = Path(root), reference, reference.digest
+        self.root, self.reference, self.digest = Path(root), reference, digest
         self.architecture, self.reserve, self.retries = architecture, reserve, retries
         self.say, self._sleep = say, sleep
         self.partial = self.root / ".partial"
@@ -162,8 +163,14 @@ class ImageStore:
             report.state = "repaired" if report.damaged else "fetched"
 
     def tag(self, tag: str) -> None:
-        """Have the tag stand for the image. It is whole by then, so a tag never names half of one."""
-        assert self.whole()
+        """Have the tag stand for the image.
+
+        :raises ImageStoreError: it is not whole: a tag never names half of one
+        """
+        if not self.whole():
+            raise ImageStoreError(
+                f"{self.root}: expected {self.digest} whole before it is called {tag}, seen parts of it missing; bring it first"
+            )
         self._write(_oci.tag_link(self.reference.repository, tag), self.digest.encode())
 
     # ensure

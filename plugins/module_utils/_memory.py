@@ -15,7 +15,7 @@ def meminfo(proc: Path) -> dict[str, int]:
     """``/proc/meminfo`` in bytes, by name (``MemTotal``, ``MemAvailable``, …)."""
     sizes = {}
     for line in (proc / "meminfo").read_text().splitlines():
-        name, _, rest = line.partition(":")
+        name, _sep, rest = line.partition(":")
         words = rest.split()
         if words:
             sizes[name] = int(words[0]) * (1024 if words[1:] == ["kB"] else 1)

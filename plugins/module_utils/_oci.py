@@ -90,7 +90,7 @@ def checked(digest: Any) -> str:
 
 def _blob(entry: Any) -> Blob:
     digest, size = checked(entry["digest"]), entry["size"]
-    if type(size) is not int or size < 0:
+    if isinstance(size, bool) or not isinstance(size, int) or size < 0:
         raise ImageError(f"{digest}: expected its size in bytes in the image's manifest, seen {size!r:.100}")
     return Blob(digest, size)
 

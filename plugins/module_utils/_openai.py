@@ -62,8 +62,12 @@ class Completion:
 
 
 def time_to_first_token(completion: Completion) -> float:
-    """Seconds from sending the request to the first text of its answer."""
-    assert completion.sent is not None
+    """Seconds from sending the request to the first text of its answer.
+
+    :raises ValueError: somebody else timed it, so nobody knows when it was sent
+    """
+    if completion.sent is None:
+        raise ValueError("expected a completion with the time at which it was asked for, seen none")
     return completion.first - completion.sent
 
 

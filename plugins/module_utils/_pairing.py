@@ -273,7 +273,7 @@ def read_header(where: str, file: WeightFile) -> tuple[Tensors, list[Problem]]:
     else:
         if 8 + length + position != file.size:
             problems.append(Problem(where, f"{8 + length + position} bytes", f"{file.size}", DAMAGED))
-    return {name: (dtype, shape) for _, _, name, dtype, shape in entries}, problems
+    return {name: (dtype, shape) for _start, _end, name, dtype, shape in entries}, problems
 
 
 def _shape(given: Any) -> list[int]:
@@ -283,7 +283,7 @@ def _shape(given: Any) -> list[int]:
 
 
 def _whole(given: Any) -> int:
-    if type(given) is not int or not 0 <= given <= LARGEST:
+    if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given <= LARGEST:
         raise ValueError(f"expected a whole number from 0 to {LARGEST}, seen {given!r:.60}")
     return given
 
@@ -329,7 +329,9 @@ def check_eagle_weights(config: Mapping[str, Any], tensors: Tensors) -> Iterator
     known, every = config.get("draft_vocab_size"), text_config(config).get("vocab_size")
     if not is_eagle(config) or not known or known == every:
         return
-    shape = next((shape for name, (_, shape) in tensors.items() if name.rpartition(".")[2] == "d2t"), None)
+    shape = next(
+        (shape for name, (_dtype, shape) in tensors.items() if name.rpartition(".")[2] == "d2t"), None
+    )
     if shape != [known]:
         seen = "none" if shape is None else f"shape {shape}"
         yield Problem("draft weights", f"d2t, the token of the body for each of its {known}", seen, MISFIT)
@@ -346,12 +348,16 @@ def check_assistant_weights(config: Mapping[str, Any], tensors: Tensors) -> Iter
     hidden, backbone = text.get("hidden_size"), outline(config)["backbone_hidden_size"]
     heads, intermediate = text.get("num_attention_heads"), text.get("intermediate_size")
     kinds = text.get("layer_types") or []
-    if not kinds or not all(isinstance(size, int) for size in (hidden, backbone, heads, intermediate)):
+    if not (
+        kinds
+        and isinstance(hidden, int)
+        and isinstance(backbone, int)
+        and isinstance(heads, int)
+        and isinstance(intermediate, int)
+    ):
         do = "the config does not fit the architecture: fetch it again"
         yield Problem("draft config.json", "sizes and layer types of an assistant", "some missing", do)
         return
-    assert isinstance(hidden, int) and isinstance(backbone, int) and isinstance(heads, int)
-    assert isinstance(intermediate, int)
     if text.get("use_double_wide_mlp"):
         intermediate *= 2
     expected = {"pre_projection.weight": [hidden, 2 * backbone], "post_projection.weight": [backbone, hidden]}
@@ -360,7 +366,7 @@ def check_assistant_weights(config: Mapping[str, Any], tensors: Tensors) -> Iter
             "layer_types": [kind],
             "per_layer_config": {"0": (text.get("per_layer_config") or {}).get(str(index))},
         }
-        ((head_dim, _),) = layer_shapes({**text, "text_config": None, **one})[kind]
+        ((head_dim, _heads),) = layer_shapes({**text, "text_config": None, **one})[kind]
         if not isinstance(head_dim, int):
             continue
         expected |= {
@@ -372,7 +378,7 @@ def check_assistant_weights(config: Mapping[str, Any], tensors: Tensors) -> Iter
         }
     seen = {
         re.sub(r"^.*?(?=layers\.\d|(?:pre|post)_projection\.)", "", name): shape
-        for name, (_, shape) in tensors.items()
+        for name, (_dtype, shape) in tensors.items()
     }
     if missing := [name for name in expected if name not in seen]:
         yield Problem("draft weights", f"{len(expected)} linear weights", _missing(missing), MISFIT)

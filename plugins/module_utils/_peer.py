@@ -134,7 +134,7 @@ def start(store: str, serve: Callable[[Callable[[], None]], None]) -> int:
     os.close(writer)
     os.waitpid(child, 0)
     answer = _read(reader, START_WITHIN)
-    pid, _, problem = answer.partition(" ")
+    pid, _sep, problem = answer.partition(" ")
     if not pid.isdigit():
         raise PeerError(
             f"{home(store)}: expected a peer within {START_WITHIN:.0f} s, seen none; "
@@ -206,7 +206,7 @@ def _serve(store: str, serve: Callable[[Callable[[], None]], None], writer: int)
 
 def _take(file: IO[str]) -> bool:
     """The lock, for as long as the process lives. Whoever looks whether a peer runs holds it for a moment."""
-    for _ in range(40):
+    for _again in range(40):
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True

@@ -58,7 +58,7 @@ def root_of(hashes: Sequence[bytes], padding: bytes) -> bytes:
 def padding_of(piece: int) -> bytes:
     """Hash of a piece that consists of no leaf at all: what fills up the tree above the pieces."""
     hashed = bytes(HASH)
-    for _ in range((piece // LEAF).bit_length() - 1):
+    for _again in range((piece // LEAF).bit_length() - 1):
         hashed = hashlib.sha256(hashed + hashed).digest()
     return hashed
 

@@ -240,7 +240,7 @@ def _disk(request: Request, path: str, held: int) -> dict[str, Any]:
 def _held(directory: Path) -> int:
     """Bytes on disk below a directory of large files; 0 if it is not there."""
     held = 0
-    for where, _, names in os.walk(directory):
+    for where, _folders, names in os.walk(directory):
         for name in names:
             found = (Path(where) / name).lstat()
             held += found.st_blocks * 512 if stat.S_ISREG(found.st_mode) else 0
@@ -417,7 +417,7 @@ def ports(request: Request, containers: Iterable[Mapping[str, Any]]) -> list[dic
     owners = {(entry["port"]): entry["container"] for entry in published}
     listening = []
     sockets = _listening(request)
-    pids = _socket_owners(request, {inode for _, _, inode in sockets})
+    pids = _socket_owners(request, {inode for _port, _address, inode in sockets})
     for port, address, inode in sockets:
         pid = pids.get(inode)
         process = (request.text(f"/proc/{pid}/comm") or "").strip() or None if pid else None
@@ -505,7 +505,10 @@ def remove_ipc(request: Request) -> bool:
     value = "yes"
     for file in files:
         if file.is_file():
-            value = (re.findall(r"^\s*RemoveIPC\s*=\s*(\S+)", file.read_text(errors="replace"), re.MULTILINE) or [value])[-1]
+            value = (
+                re.findall(r"^\s*RemoveIPC\s*=\s*(\S+)", file.read_text(errors="replace"), re.MULTILINE)
+                or [value]
+            )[-1]
     return value.lower() in ("yes", "true", "on", "1")
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -38,6 +38,7 @@ NAME = r"[a-z0-9]+([._-][a-z0-9]+)*"
 REPOSITORY = r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*"
 COMMIT = r"[0-9a-f]{40}"
 REVISION = r"[A-Za-z0-9][A-Za-z0-9._/-]*"
+HIDDEN = r"(TOKEN|API_KEY|PASSWORD|SECRET)$"
 
 _name = matches(NAME, "lower-case letters and digits, with '.', '_' or '-' between them")
 _repository = matches(REPOSITORY, "a repository as owner/name")
@@ -71,7 +72,7 @@ def _environment(values: Mapping[str, Any]) -> str | None:
     for name, value in values.items():
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             return f"expected names of letters, digits and '_', seen '{name}'"
-        if re.search(r"(TOKEN|API_KEY|PASSWORD|SECRET)$", name.upper()):
+        if re.search(HIDDEN, name.upper()):
             return f"{name} is a secret and a recipe is public; set it in the inventory, from a vault"
         if not isinstance(value, str):
             return f"expected text as the value of {name}, seen {seen(value)}; put it in quotes"
@@ -266,7 +267,7 @@ SCHEMA: tuple[Key, ...] = (
             Key("port", "integer", "port of the API", default=8000, check=between(1, 65535)),
             Key("environment", "map", "variables of the container, as text", default={}, check=_environment),
             Key("arguments", "map", "options of `vllm serve`, long names without dashes", required=True),
-            Key("unchecked", "strings", "options newer or older than the list of known ones", default=[]),
+            Key("unchecked", "strings", "options that are unknown here and meant: no warning", default=[]),
         ),
     ),
     Key(
@@ -318,16 +319,22 @@ def _nowhere(name: str) -> tuple[str, str]:
     raise LookupError(f"expected a recipe that is complete in itself, seen one that extends '{name}'")
 
 
-def parse(text: str, source: str, find: Find = _nowhere) -> tuple[dict[str, Any], list[Problem]]:
+def parse(
+    text: str, source: str, find: Find = _nowhere, warn: Callable[[Problem], None] | None = None
+) -> tuple[dict[str, Any], list[Problem]]:
     """Recipe and problems of a file's text. The recipe has its defaults, and is empty if there are problems.
 
     :param find: where the recipes that it extends are looked for
+    :param warn: hears of each option that is unknown here, which is no problem: the image's vLLM may know it
     """
     document = _whole(text, source, find, ())
     problems = list(document.problems)
     if document.data is not None:
         told = {problem.key for problem in problems}
         problems += [p for p in validate(document.data, source, document) if p.key not in told]
+        for path, message in _unknown(document.data):
+            if warn and dotted(path) not in {problem.key for problem in problems}:
+                warn(document.problem(path, message + known.IMAGE_DECIDES))
     elif not problems:
         problems = [Problem(source, "", "the file is empty; docs/recipes.md says what a recipe holds")]
     problems.sort(key=lambda problem: (problem.source != source, problem.source, problem.line or 0))
@@ -377,6 +384,20 @@ def _own_name(data: Mapping[str, Any], source: str, document: Document) -> list[
     return []
 
 
+def _unknown(data: Any) -> list[tuple[Path, str]]:
+    """Names of vLLM's in a recipe that are unknown here, and what to tell of each."""
+    arguments, unchecked = _at(data, "serve", "arguments"), _at(data, "serve", "unchecked") or ()
+    here: Path = ("serve", "arguments")
+    told: list[tuple[Path, str]] = []
+    if isinstance(arguments, Mapping):
+        options = known.unknown_options(arguments)
+        told += [((*here, name), text) for name, text in options.items() if name not in unchecked]
+    if isinstance(config := _at(arguments, "speculative-config"), Mapping):
+        keys = known.unknown_speculation(config)
+        told += [((*here, "speculative-config", name), text) for name, text in keys.items()]
+    return told
+
+
 def complete(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """A valid recipe with its defaults. Without speculation nothing is expected of drafts."""
     filled = fill(recipe, SCHEMA)
@@ -403,7 +424,7 @@ def validate(data: Any, source: str, document: Document | None = None) -> list[P
     problems += [problem for problem in _own_name(data, source, document) if problem.key not in told]
     arguments = _at(data, "serve", "arguments")
     if isinstance(arguments, Mapping):
-        _arguments(arguments, _at(data, "serve", "unchecked"), tell)
+        _arguments(arguments, tell)
     _image_source(data, tell)
     _models(data, tell)
     _patches(data, tell)
@@ -415,17 +436,17 @@ def validate(data: Any, source: str, document: Document | None = None) -> list[P
     return problems
 
 
-def argument_problems(arguments: Mapping[str, Any], unchecked: Sequence[str], source: str) -> list[Problem]:
+def argument_problems(arguments: Mapping[str, Any], source: str) -> list[Problem]:
     """Problems of serve arguments as they will be rendered: the recipe's with an inventory's on top.
 
-    A null takes an option out and is no problem here. ``unchecked`` names options that pass as they are.
+    A null takes an option out and is no problem here.
     """
     problems: list[Problem] = []
 
     def tell(path: Path, message: str, near: str | None = None) -> None:
         problems.append(Problem(source, dotted(path[2:]), message, near))
 
-    _arguments({name: value for name, value in arguments.items() if value is not None}, list(unchecked), tell)
+    _arguments({name: value for name, value in arguments.items() if value is not None}, tell)
     return problems
 
 
@@ -441,42 +462,48 @@ def _at(data: Any, *path: str) -> Any:
     return data
 
 
-def _arguments(arguments: Mapping[str, Any], unchecked: Any, tell: Told) -> None:
-    passed = unchecked if isinstance(unchecked, list) else []
+def _arguments(arguments: Mapping[str, Any], tell: Told) -> None:
+    """What cannot be rendered, or belongs elsewhere. What else vLLM does not take, it says itself."""
     for name, value in arguments.items():
         here: Path = ("serve", "arguments", name)
         if name in known.ELSEWHERE:
             tell(here, f"does not belong in a recipe's arguments: {known.ELSEWHERE[name]}")
         elif value is None:
             tell(here, "expected a value, seen none; write one, true for a switch, or remove the key")
-        elif name in known.KINDS:
-            complaint = _argument(known.KINDS[name], value)
-            if complaint:
-                tell(here, complaint)
         elif name.startswith("no-") and name[3:] in known.SWITCHES:
             tell(here, f"expected the switch by its own name; write {name[3:]}: false", name[3:])
-        elif name not in passed:
-            near = nearest(name, known.KINDS)
-            tell(
-                here,
-                "vllm serve has no such option"
-                + (f"; nearest valid key: {near}" if near else "")
-                + "; if another release has it, name it in serve.unchecked",
-                near,
-            )
+        elif name in known.NAMES:
+            complaint = _argument(name, value)
+            if complaint:
+                tell(here, complaint)
+        elif wrong := _spelling(name):
+            near = nearest(name, known.NAMES | known.ELSEWHERE.keys())
+            tell(here, wrong + (f"; nearest valid key: {near}" if near else ""), near)
     config = arguments.get("speculative-config")
     if isinstance(config, Mapping):
         _speculation(config, tell)
 
 
-def _argument(kind: str, value: Any) -> str | None:
-    if kind == "switch":
+def _spelling(name: str) -> str | None:
+    """Why an option cannot be given by this name, whatever vLLM makes of it: what it stands for would not be seen here."""
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
+        return "expected the long name of an option, in small letters with '-' between them; what is nested goes into a mapping"
+    # vLLM takes the beginning of a name for the whole.
+    if whole := sorted(full for full in known.OWN if full.startswith(name)):
+        return f"expected an option by its whole name, seen the beginning of {' and '.join(whole)}"
+    if re.search(HIDDEN, name.replace("-", "_").upper()):
+        return "is a secret, and what a container is started with is public"
+    return None
+
+
+def _argument(name: str, value: Any) -> str | None:
+    if name in known.SWITCHES:
         return None if isinstance(value, bool) else f"expected true or false, seen {seen(value)}"
-    if kind == "value":
-        if isinstance(value, bool):
-            return f"expected a value, seen {seen(value)}; text such as on or yes goes in quotes"
-        return None
-    return of_kind(value, kind)
+    if name in known.READ_HERE:
+        return of_kind(value, known.READ_HERE[name])
+    if isinstance(value, bool):
+        return f"expected a value, seen {seen(value)}; text such as on or yes goes in quotes"
+    return None
 
 
 def _speculation(config: Mapping[str, Any], tell: Told) -> None:
@@ -484,20 +511,20 @@ def _speculation(config: Mapping[str, Any], tell: Told) -> None:
     for name in ("method", "model"):
         if name in config and (wrong := of_kind(config[name], "string")):
             tell((*here, name), wrong)
-    meant = set()
-    for name in config:
-        if name not in known.SPECULATIVE:
-            near = nearest(name, known.SPECULATIVE - config.keys())
-            meant.add(near)
-            told = f"nearest valid key: {near}" if near else f"keys: {', '.join(sorted(known.SPECULATIVE))}"
-            tell((*here, name), f"vLLM's speculative config has no such key; {told}", near)
-    tokens = config.get("num_speculative_tokens")
-    if "num_speculative_tokens" not in config:
-        if "num_speculative_tokens" in meant:
-            return
-        tell((*here, "num_speculative_tokens"), "required and missing: tokens the draft proposes a step")
-    elif wrong := of_kind(tokens, "integer") or between(1, 64)(tokens or 0):
-        tell((*here, "num_speculative_tokens"), wrong)
+    depth = "num_speculative_tokens"
+    if depth in config:
+        if wrong := of_kind(config[depth], "integer") or between(1, 64)(config[depth] or 0):
+            tell((*here, depth), wrong)
+        return
+    strange = [name for name in config if nearest(name, known.SPECULATIVE - config.keys()) == depth]
+    for name in strange:
+        tell(
+            (*here, name),
+            f"expected the tokens that the draft proposes a step; nearest valid key: {depth}",
+            depth,
+        )
+    if not strange:
+        tell((*here, depth), "required and missing: tokens the draft proposes a step")
 
 
 def _image_release(image: Mapping[str, Any], tell: Told) -> None:

@@ -3,11 +3,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The options `vllm serve` knows, so that a misspelled one is found in a second and not after a start.
 
-Names and kinds as the argument parser of vLLM 0.32.0 reports them. A release may know more or fewer:
-a recipe names such options in `serve.unchecked`, and they pass as they are.
+Names as the argument parser of one release reports them. Another release may know more or fewer, so this list refuses no
+name: it says which known one is near. What vLLM in the image takes, that vLLM is asked before anything is stopped.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._schema import nearest
+
+RELEASE = "0.32.0"
 
 
 def _words(text: str) -> frozenset[str]:
@@ -42,73 +48,62 @@ SWITCHES = _words(
     trust-request-mm-kwargs use-fp64-gumbel use-replayssm use-tqdm-on-load
     """
 )
-INTEGERS = _words(
-    """
-    api-server-count block-size cp-kv-cache-interleave-size data-parallel-rank data-parallel-rpc-port
-    data-parallel-size data-parallel-size-local data-parallel-start-rank data-parallel-supervisor-port
-    dbo-decode-token-threshold dbo-prefill-token-threshold dcp-kv-cache-interleave-size
-    decode-context-parallel-size dp-supervisor-probe-failure-threshold dp-sync-interval
-    elastic-ep-max-dp-size h11-max-header-count h11-max-incomplete-event-size
-    long-prefill-token-threshold mamba-cache-philox-rounds master-port max-cudagraph-capture-size
-    max-logprobs max-lora-rank max-loras max-num-seqs mm-shm-cache-max-object-size-mb nnodes node-rank
-    offload-group-size offload-num-in-group offload-prefetch-step pipeline-parallel-size
-    prefill-context-parallel-size prefill-schedule-interval renderer-num-workers replayssm-buffer-len
-    safetensors-prefetch-num-threads seed shutdown-timeout spec-tokens sse-keep-alive-interval
-    ssl-cert-reqs stream-interval tensor-parallel-size ubatch-size
-    """
-)
-NUMBERS = _words(
-    """
-    cpu-offload-gb device-memory-utilization dp-supervisor-probe-interval-s
-    dp-supervisor-probe-timeout-s gpu-memory-utilization kv-cache-metrics-sample
-    mm-encoder-fp8-scale-save-margin mm-ipc-gpu-memory-gb mm-processor-cache-gb watermark
-    """
-)
-# Text, a number, a list or a mapping, as the option wants it; never a boolean.
+# Every other option: text, a number, a list or a mapping, as it wants it; never a boolean.
 VALUES = _words(
     """
     additional-config all2all-backend allowed-headers allowed-local-media-path allowed-media-domains
-    allowed-methods allowed-origins anthropic-disabled-thinking-effort attention-backend
-    attention-config aux-output-config chat-template chat-template-content-format code-revision
-    cohere-format collect-detailed-traces compilation-config config-format convert
-    cpu-distributed-timeout-seconds cpu-offload-params cudagraph-capture-sizes custom-histogram-buckets
-    data-parallel-address data-parallel-backend dcp-comm-backend default-chat-template-kwargs
-    default-mm-loras device-ids diffusion-config disable-access-log-for-endpoints
-    distributed-executor-backend distributed-timeout-seconds download-dir dtype ec-manager-config
-    ec-transfer-config engram-config eplb-config expert-placement-strategy fault-tolerance-config
-    fingerprint-mode fingerprint-value gdn-prefill-backend generation-config grpc-port hf-config-path
-    hf-overrides host ignore-patterns io-processor-plugin ir-op-priority jit-monitor-mode
-    kda-decode-backend kda-prefill-backend kernel-config kv-cache-dtype kv-cache-dtype-skip-layers
-    kv-cache-memory-bytes kv-events-config kv-offloading-backend kv-offloading-size kv-transfer-config
-    limit-mm-per-prompt linear-backend load-format log-config-file log-level logging-config
-    logits-processors logprobs-mode lora-dtype lora-modules lora-target-modules mamba-backend
-    mamba-block-size mamba-cache-dtype mamba-cache-mode mamba-ssm-cache-dtype mamba-ssu-algorithm
-    master-addr max-cpu-loras max-log-len max-lora-cls-labels max-model-len max-num-active-seqs
+    allowed-methods allowed-origins anthropic-disabled-thinking-effort api-server-count
+    attention-backend attention-config aux-output-config block-size chat-template
+    chat-template-content-format code-revision cohere-format collect-detailed-traces compilation-config
+    config-format convert cp-kv-cache-interleave-size cpu-distributed-timeout-seconds cpu-offload-gb
+    cpu-offload-params cudagraph-capture-sizes custom-histogram-buckets data-parallel-address
+    data-parallel-backend data-parallel-rank data-parallel-rpc-port data-parallel-size
+    data-parallel-size-local data-parallel-start-rank data-parallel-supervisor-port
+    dbo-decode-token-threshold dbo-prefill-token-threshold dcp-comm-backend dcp-kv-cache-interleave-size
+    decode-context-parallel-size default-chat-template-kwargs default-mm-loras device-ids
+    device-memory-utilization diffusion-config disable-access-log-for-endpoints
+    distributed-executor-backend distributed-timeout-seconds download-dir
+    dp-supervisor-probe-failure-threshold dp-supervisor-probe-interval-s dp-supervisor-probe-timeout-s
+    dp-sync-interval dtype ec-manager-config ec-transfer-config elastic-ep-max-dp-size engram-config
+    eplb-config expert-placement-strategy fault-tolerance-config fingerprint-mode fingerprint-value
+    gdn-prefill-backend generation-config gpu-memory-utilization grpc-port h11-max-header-count
+    h11-max-incomplete-event-size hf-config-path hf-overrides host ignore-patterns io-processor-plugin
+    ir-op-priority jit-monitor-mode kda-decode-backend kda-prefill-backend kernel-config kv-cache-dtype
+    kv-cache-dtype-skip-layers kv-cache-memory-bytes kv-cache-metrics-sample kv-events-config
+    kv-offloading-backend kv-offloading-size kv-transfer-config limit-mm-per-prompt linear-backend
+    load-format log-config-file log-level logging-config logits-processors logprobs-mode
+    long-prefill-token-threshold lora-dtype lora-modules lora-target-modules mamba-backend
+    mamba-block-size mamba-cache-dtype mamba-cache-mode mamba-cache-philox-rounds mamba-ssm-cache-dtype
+    mamba-ssu-algorithm master-addr master-port max-cpu-loras max-cudagraph-capture-size max-log-len
+    max-logprobs max-lora-cls-labels max-lora-rank max-loras max-model-len max-num-active-seqs
     max-num-batched-tokens max-num-queued-reqs max-num-queued-tokens max-num-scheduled-tokens
-    max-parallel-loading-workers media-io-kwargs middleware mm-encoder-attn-backend
-    mm-encoder-attn-dtype mm-encoder-fp8-scale-path mm-encoder-fp8-scale-save-path mm-encoder-tp-mode
-    mm-hasher-algorithm mm-processor-cache-type mm-processor-device mm-processor-kwargs mm-tensor-ipc
-    model-class-overrides model-impl model-loader-extra-config moe-backend num-gpu-blocks-override
-    numa-bind-cpus numa-bind-nodes offload-backend offload-params optimization-level
-    otlp-traces-endpoint override-generation-config per-request-spec-decode-metrics performance-mode
-    pooler-config prefix-cache-retention-interval prefix-caching-hash-algo prefix-match-unit
-    profiler-config pt-load-map-location quantization quantization-config reasoning-config
-    reasoning-parser reasoning-parser-plugin response-role revision root-path runner
-    safetensors-load-strategy safetensors-prefetch-block-size scheduler-cls scheduling-policy
-    served-model-name show-hidden-metrics-for-version sleep-preserve-parameter-names
-    sparse-indexer-topk-backend spec-method spec-model ssl-ca-certs ssl-certfile ssl-ciphers ssl-keyfile
-    structured-outputs-config tokenizer tokenizer-mode tokenizer-revision tool-call-parser
-    tool-parser-plugin tool-server tool-strict-level uds uvicorn-log-level video-pruning-method
-    video-pruning-rate watermark-config weight-transfer-config worker-cls worker-extension-cls
+    max-num-seqs max-parallel-loading-workers media-io-kwargs middleware mm-encoder-attn-backend
+    mm-encoder-attn-dtype mm-encoder-fp8-scale-path mm-encoder-fp8-scale-save-margin
+    mm-encoder-fp8-scale-save-path mm-encoder-tp-mode mm-hasher-algorithm mm-ipc-gpu-memory-gb
+    mm-processor-cache-gb mm-processor-cache-type mm-processor-device mm-processor-kwargs
+    mm-shm-cache-max-object-size-mb mm-tensor-ipc model-class-overrides model-impl
+    model-loader-extra-config moe-backend nnodes node-rank num-gpu-blocks-override numa-bind-cpus
+    numa-bind-nodes offload-backend offload-group-size offload-num-in-group offload-params
+    offload-prefetch-step optimization-level otlp-traces-endpoint override-generation-config
+    per-request-spec-decode-metrics performance-mode pipeline-parallel-size pooler-config
+    prefill-context-parallel-size prefill-schedule-interval prefix-cache-retention-interval
+    prefix-caching-hash-algo prefix-match-unit profiler-config pt-load-map-location quantization
+    quantization-config reasoning-config reasoning-parser reasoning-parser-plugin renderer-num-workers
+    replayssm-buffer-len response-role revision root-path runner safetensors-load-strategy
+    safetensors-prefetch-block-size safetensors-prefetch-num-threads scheduler-cls scheduling-policy
+    seed served-model-name show-hidden-metrics-for-version shutdown-timeout
+    sleep-preserve-parameter-names sparse-indexer-topk-backend spec-method spec-model spec-tokens
+    speculative-config sse-keep-alive-interval ssl-ca-certs ssl-cert-reqs ssl-certfile ssl-ciphers
+    ssl-keyfile stream-interval structured-outputs-config tensor-parallel-size tokenizer tokenizer-mode
+    tokenizer-revision tool-call-parser tool-parser-plugin tool-server tool-strict-level ubatch-size uds
+    uvicorn-log-level video-pruning-method video-pruning-rate watermark watermark-config
+    weight-transfer-config worker-cls worker-extension-cls
     """
 )
-KINDS = (
-    dict.fromkeys(SWITCHES, "switch")
-    | dict.fromkeys(INTEGERS, "integer")
-    | dict.fromkeys(NUMBERS, "number")
-    | dict.fromkeys(VALUES, "value")
-    | {"speculative-config": "mapping"}
-)
+NAMES = SWITCHES | VALUES
+
+# Options whose value this collection reads itself: the room on the host, and the gate.
+READ_HERE = {"gpu-memory-utilization": "number", "speculative-config": "mapping"}
 
 # The keys of --speculative-config that a caller may set (SpeculativeConfig of the same release).
 SPECULATIVE = _words(
@@ -145,3 +140,29 @@ ELSEWHERE = {
     "api-key": "a recipe is public; set vllm_serve_api_key in the inventory, from a vault",
     "hf-token": "a recipe is public; set spark_hub_token in the inventory, from a vault",
 }
+
+# What must not get past this collection under another name: it sets the one, and reads the other.
+OWN = ELSEWHERE.keys() | READ_HERE.keys() | {"served-model-name"}
+
+
+IMAGE_DECIDES = "; the vLLM of the image decides, before anything that serves is stopped"
+"""What to add where it is asked."""
+
+
+def unknown_options(arguments: Iterable[str]) -> dict[str, str]:
+    """The options that the list does not know, each with what to tell of it."""
+    return _unknown(arguments, NAMES | ELSEWHERE.keys(), "option")
+
+
+def unknown_speculation(config: Iterable[str]) -> dict[str, str]:
+    """The keys of a speculative config that the list does not know, each with what to tell of it."""
+    return _unknown(config, SPECULATIVE, "key of the speculative config")
+
+
+def _unknown(given: Iterable[str], known: frozenset[str], what: str) -> dict[str, str]:
+    told = {}
+    for name in given:
+        if name not in known:
+            near = nearest(name, known - set(given))
+            told[name] = f"vLLM {RELEASE} has no such {what}" + (f"; nearest: {near}" if near else "")
+    return told

@@ -24,13 +24,22 @@ class BatchError(ValueError):
     """A size of a batch that is none."""
 
 
-def change(info: Mapping[str, Any], serving: Mapping[str, Any], differs: bool) -> dict[str, Any]:
+def change(
+    info: Mapping[str, Any],
+    serving: Mapping[str, Any],
+    differs: bool,
+    unit: str,
+    host: Mapping[str, Any],
+) -> dict[str, Any]:
     """What bringing a host to `serving` means there.
 
     :param info: what ``serve_info`` returned
     :param serving: the record that the host shall serve
     :param differs: whether the container that is there is another one, or does not run
-    :returns: ``{state: one of the four above, back: whether what is recorded as current is something else}``
+    :param unit: text of the unit that shall start it at boot; empty for none
+    :param host: versions of the host, as they are recorded with what passed
+    :returns: ``{state: one of the four above, back: whether what is recorded as current is something else, boots: whether it
+        starts at boot as it shall, on_record: whether there is nothing to start, to write or to record}``
     """
     current = (info["state"] or {}).get("current")
     recorded = current["serving"] if current else None
@@ -38,7 +47,14 @@ def change(info: Mapping[str, Any], serving: Mapping[str, Any], differs: bool) -
         state = REPLACE if (info["container"] or {}).get("status") == "running" else START
     else:
         state = SETTLED if recorded == serving else UNPROVEN
-    return {"state": state, "back": recorded is not None and recorded != serving}
+    boots = unit == info["boot"]["text"] and bool(unit) == info["boot"]["enabled"]
+    known = (current or {}).get("gate", {}).get("host") or {}
+    return {
+        "state": state,
+        "back": recorded is not None and recorded != serving,
+        "boots": boots,
+        "on_record": state == SETTLED and boots and known == host,
+    }
 
 
 def size(value: int | str, total: int) -> int:
@@ -99,6 +115,14 @@ def plan(
         earlier = [host for done in made for host in done["hosts"]]
         made.append({"said": f"{name}: {', '.join(batch)}", "hosts": batch, "earlier": earlier})
     return made
+
+
+def blocking(hostvars: Mapping[str, Mapping[str, Any]], earlier: Sequence[str]) -> list[str]:
+    """The hosts of earlier batches that have not passed, whatever became of them.
+
+    :param hostvars: of each host ``spark_proven``, where it got that far
+    """
+    return [host for host in earlier if not hostvars[host].get("spark_proven")]
 
 
 def changed(

@@ -4,7 +4,8 @@
 """One run at a time on a host: whose the lock is, and what is said of it. Pure.
 
 The lock is a file with a record of the run that holds it. Its time of last change, by the clock of the host itself, is the
-last sign of life of that run. A run on the same controller is judged by its process, any other by its lease.
+last sign of life of that run. A run on the same controller is judged by its process, any other by its lease. Whoever lost it
+learns that before it changes anything more.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from dataclasses import dataclass
 from typing import Any
 
 VERSION = 1
-FILE, GUARD = "run.json", "run.lock"
-"""The lock, and the file that is flocked while it is looked at or changed."""
+FILE, GUARD, WORK = "run.json", "run.lock", "run.work"
+"""The lock, the file that is flocked while it is looked at or changed, and the one that all work under it has flocked."""
 LEASE = 120
 """Seconds without a sign of life after which a lock holds nobody off."""
 
-FREE, OURS, HELD, STALE, DEAD = "free", "ours", "held", "stale", "dead"
+FREE, OURS, HELD, STALE, DEAD, BUSY = "free", "ours", "held", "stale", "dead", "busy"
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,32 @@ def decide(seen: Seen, run: Mapping[str, Any], dead: str = "") -> str:
     if seen.age > seen.record["lease"] and not same_controller(seen.record, run):
         return STALE
     return HELD
+
+
+def names(seen: Seen, run: str) -> bool:
+    """Whether the lock is that of the run of this id."""
+    return seen.record is not None and seen.record["run"] == run
+
+
+def lost(seen: Seen) -> str:
+    """What a run is told that had the lock of a host and no longer has it."""
+    if seen.record:
+        there = f"that of {_who(seen.record)} since {seen.record['since']}"
+    else:
+        there = f"one that cannot be read ({seen.damage})" if seen.damage else "none"
+    return (
+        f"expected the lock of this run on this host, seen {there}: the host was out of reach for longer than the lease, or "
+        "somebody removed the lock; this run changes nothing more here; run again when no other run is at work"
+    )
+
+
+def busy(seen: Seen) -> str:
+    """Why a lock that could be had was not kept: something works on that began under the one before."""
+    whose = f"that of {_who(seen.record)}" if seen.record else "a former run"
+    return (
+        f"expected nothing at work on this host, seen a task of {whose} still running; wait until it has ended "
+        f"(fuser {WORK} in the state directory names its process), or end it; then run again"
+    )
 
 
 def same_controller(held: Mapping[str, Any], run: Mapping[str, Any]) -> bool:

@@ -23,7 +23,7 @@ except ImportError:  # only a module that runs without ansible-core's own Python
 else:
     HAS_YAML = True
 
-Path = tuple[str | int, ...]
+Path = tuple["str | int", ...]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "served_model": {"type": "str", "required": True},
     "api_key": {"type": "str", "no_log": True},
     "speculation": {"type": "dict"},
-    "max_tokens": {"type": "int", "default": 256},
+    "max_tokens": {"type": "int", "default": 256, "no_log": False},
     "ready_timeout": {"type": "int", "default": 1200},
     "idle_timeout": {"type": "int", "default": 300},
     "foreign_traffic": {"type": "str", "choices": ["fail", "warn"], "default": "fail"},

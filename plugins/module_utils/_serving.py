@@ -40,7 +40,10 @@ _PHASES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = tu
         (r"^torch\.compile takes? (\d+(?:\.\d+)?) s", lambda m: f"compiled in {float(m[1]):.0f} s"),
         (r"KV cache size: ([\d,]+) tokens", lambda m: f"KV cache holds {m[1]} tokens"),
         (r"Capturing CUDA graphs?[^%]{0,80}?\b(\d{1,3}%)", lambda m: f"capturing CUDA graphs {m[1]}"),
-        (r"^init engine [^%]{0,80}? took (\d+(?:\.\d+)?) s", lambda m: f"engine warmed up in {float(m[1]):.0f} s"),
+        (
+            r"^init engine [^%]{0,80}? took (\d+(?:\.\d+)?) s",
+            lambda m: f"engine warmed up in {float(m[1]):.0f} s",
+        ),
         (r"^Starting vLLM (?:API )?server", lambda m: "API server starts"),
         (r"Application startup complete", lambda m: "API server started"),
     ]

@@ -282,7 +282,9 @@ class Report:
             "kept_bytes": self.kept_bytes,
             "verified_bytes": self.verified_bytes,
             "damaged": self._damaged(),
-            "missing": [path for path in self.fetched if path not in self.damaged and path not in self.unknown],
+            "missing": [
+                path for path in self.fetched if path not in self.damaged and path not in self.unknown
+            ],
             "unknown": self.unknown,
             "unexpected": self.unexpected,
         }
@@ -508,7 +510,7 @@ class Snapshot:
                 f"{len(seen.missing)} missing, {len(seen.damaged)} damaged, {len(seen.unexpected)} unexpected; run again"
             )
         self._make_readable(self.files, whole)
-        for folder, _, _ in os.walk(self.files):
+        for folder, _folders, _names in os.walk(self.files):
             sync(Path(folder))
         if self.path.exists():
             exchange(self.files, self.path)
@@ -560,7 +562,7 @@ class Snapshot:
         for path, status in files.items():
             if stat.S_IMODE(status.st_mode) != FILE_MODE:
                 (folder / path).chmod(FILE_MODE)
-        for inner, _, _ in os.walk(folder):
+        for inner, _folders, _names in os.walk(folder):
             if stat.S_IMODE(Path(inner).stat().st_mode) != FOLDER_MODE:
                 Path(inner).chmod(FOLDER_MODE)
 
@@ -642,7 +644,7 @@ def ensure(manifests: Sequence[Manifest], options: Options, fetcher: Callable[[]
     """
     snapshots = _snapshots(manifests, options)
     with all_locked(snapshots, options) as locks:
-        incomplete: list[Snapshot] = []
+        incomplete: list[tuple[Snapshot, Fetcher]] = []
         source: Fetcher | None = None
         needed = 0
         for snapshot in snapshots:
@@ -652,13 +654,12 @@ def ensure(manifests: Sequence[Manifest], options: Options, fetcher: Callable[[]
                     continue
                 source = source or fetcher()
                 needed += snapshot.prepare(source.resumes, isinstance(source, StagedFetcher))
-                incomplete.append(snapshot)
-        for snapshot in incomplete:
+                incomplete.append((snapshot, source))
+        for snapshot, _source in incomplete:
             locks.callback(snapshot.tidy)
         check_space(options.store, needed, options.reserve)
-        for snapshot in incomplete:
+        for snapshot, source in incomplete:
             with timed(snapshot.report), disk_errors(snapshot):
-                assert source is not None
                 snapshot.fetch(source)
                 snapshot.promote(source)
             options.say(
@@ -753,7 +754,7 @@ def in_parallel(
     pool = ThreadPoolExecutor(max(1, min(workers, len(items) or 1)))
     try:
         futures = [pool.submit(function, item) for item in items]
-        done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+        done, _pending = wait(futures, return_when=FIRST_EXCEPTION)
         failed = [
             error for future in done if (error := future.exception()) and not isinstance(error, Stopped)
         ]

@@ -93,9 +93,9 @@ def container_spec(
 
     :param inputs: ``name``, ``image`` (by digest), ``models`` (as :func:`mounted_models` gives them),
         ``patches`` (mappings with host_path, target, mount), ``arguments`` and ``extra_arguments``
-        (:func:`merge`), ``unchecked`` (options that pass as they are), ``environment``, ``port``, ``bind``, ``cache``, ``shm_size``, ``security``, ``gpus``
+        (:func:`merge`), ``environment``, ``port``, ``bind``, ``cache``, ``shm_size``, ``security``, ``gpus``
     :raises SpecError: no body, an image that is not pinned, an unknown security profile, an API key where it would
-        be recorded, a port that is not the published one, an argument vLLM does not know
+        be recorded, a port that is not the published one, an argument that cannot be rendered or belongs elsewhere
     """
     models = inputs["models"]
     if "body" not in models:
@@ -115,7 +115,7 @@ def container_spec(
         )
     listen = {"host": "0.0.0.0", "port": inputs["port"]}  # noqa: S104  the published address is what limits access
     arguments = merge(inputs["arguments"], inputs["extra_arguments"])
-    problems = argument_problems(arguments, inputs["unchecked"], "serve arguments")
+    problems = argument_problems(arguments, "serve arguments")
     if problems:
         raise SpecError("\n".join(map(str, problems)))
     return {
@@ -211,8 +211,8 @@ def gate_files(patches: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     ]
 
 
-def gate_evidence(gate: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a gate result is worth keeping beside the spec that passed it."""
+def gate_evidence(gate: Mapping[str, Any], host: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a gate result is worth keeping beside the spec that passed it, and the versions of the host that it passed on."""
     kept = (
         "drafts",
         "accepted_per_position",
@@ -220,4 +220,4 @@ def gate_evidence(gate: Mapping[str, Any]) -> dict[str, Any]:
         "mean_acceptance_length",
         "decode_tokens_per_second",
     )
-    return {name: gate[name] for name in kept if name in gate}
+    return {name: gate[name] for name in kept if name in gate} | {"host": dict(host)}

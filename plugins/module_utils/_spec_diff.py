@@ -88,7 +88,7 @@ def _things(option: str, value: Any) -> dict[str, Thing]:
     if option == "command":
         return {name: _argument(name, text) for name, text in _arguments(value)}
     if option == "env":
-        return {name: _variable(name, text) for name, _, text in (entry.partition("=") for entry in value)}
+        return {name: _variable(name, text) for name, _sep, text in (entry.partition("=") for entry in value)}
     if option == "volume_binds":
         return {bind: _plain(f"mount {bind}") for bind in value}
     if option == "labels":

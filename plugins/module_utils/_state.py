@@ -52,4 +52,6 @@ def parse(text: str | None) -> dict[str, Any] | None:
 
 def unreadable(path: str, error: Exception) -> str:
     """What to say of a file that :func:`parse` refuses."""
-    return f"{path}: expected a state of version {VERSION}, seen: {error}; move the file away and deploy again"
+    return (
+        f"{path}: expected a state of version {VERSION}, seen: {error}; move the file away and deploy again"
+    )

@@ -523,10 +523,10 @@ class Swarm(StagedFetcher):
                 name = self._name(peer.ip[0])
                 connected.add(name)
                 key = (peer.ip, peer.local_endpoint())
-                _, down, up = each.connections.get(key, (name, 0, 0))
+                _name, down, up = each.connections.get(key, (name, 0, 0))
                 current[key] = name, peer.total_download, peer.total_upload
                 shares.append((name, peer.total_download - down, peer.total_upload - up))
-            for _, down, up in shares:
+            for _name, down, up in shares:
                 left = [left[0] - down, left[1] - up]
             # What a connection carried between the last look and its end is in the torrent's total only.
             ended = [last[0] for key, last in each.connections.items() if key not in current]
@@ -558,7 +558,7 @@ class Swarm(StagedFetcher):
             return
         self._dialled = now
         for each in self._torrents.values():
-            here = {name for name, _, _ in each.connections.values()}
+            here = {name for name, _down, _up in each.connections.values()}
             for name, address in self.peers.items():
                 if name < self.name and name not in here and name not in self.corrupt_from:
                     each.handle.connect_peer((address, self.port))

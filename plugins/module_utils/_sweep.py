@@ -15,6 +15,7 @@ from typing import Any
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _tune
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._inputs import listed
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe import argument_problems
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe_arguments import unknown_speculation
 
 VERSION = 1
 DEPTH = "num_speculative_tokens"
@@ -31,6 +32,8 @@ def wanted(
     candidates: Sequence[Mapping[str, Any] | None] = (),
     depths: str | Sequence[int | str] = (),
     methods: Mapping[str, Mapping[str, Any]] | None = None,
+    loads: str | Sequence[int | str] = (1,),
+    decides: int | str = 1,
 ) -> list[dict[str, Any] | None]:
     """The candidates of a host, each once, in the order in which they are measured.
 
@@ -44,8 +47,16 @@ def wanted(
         serves, else the recipe's. None is off
     :param depths: tokens a step to try, 0 for off, of the base and of each of `methods`. In place of `candidates`
     :param methods: further ways to draft, name to further keys of the speculative config
-    :raises SweepError: one that vLLM would not take or that asks for a model which is not there, or a base that is missing
+    :param loads: those that are measured, each a number of streams at a time
+    :param decides: the one of them that decides
+    :raises SweepError: a candidate that vLLM would not take or that asks for a model which is not there, a base that is missing, a
+        load that decides and is not measured
     """
+    if int(decides) not in map(int, listed(loads)):
+        raise SweepError(
+            f"expected one of the loads {', '.join(map(str, listed(loads)))} to decide, seen {decides}; "
+            "correct speculation_sweep_decides or speculation_sweep_concurrency"
+        )
     served = serving["gate"]["speculation"]
     written = recipe.get("serve", {}).get("arguments", {}).get("speculative-config")
     base = served or written or recipe.get("tune", {}).get("own")
@@ -66,7 +77,7 @@ def wanted(
             raise SweepError(f"expected candidates as mappings, or null for off, seen {candidate!r}")
     complete = [_complete(candidate, base) for candidate in asked]
     for candidate in complete:
-        _check(candidate, serving)
+        _check(candidate, serving, base or {})
     unique = [candidate for index, candidate in enumerate(complete) if candidate not in complete[:index]]
     return sorted(unique, key=lambda candidate: candidate != served)
 
@@ -81,10 +92,14 @@ def _complete(candidate: Mapping[str, Any] | None, base: Mapping[str, Any] | Non
     return {**base, **candidate}
 
 
-def _check(candidate: Mapping[str, Any] | None, serving: Mapping[str, Any]) -> None:
+def _check(candidate: Mapping[str, Any] | None, serving: Mapping[str, Any], base: Mapping[str, Any]) -> None:
     if candidate is None:
         return
-    problems = argument_problems({"speculative-config": dict(candidate)}, (), f"candidate {dict(candidate)}")
+    # Here vLLM is asked by starting it, which costs a stop. What serves with a key has shown that it knows it.
+    for name, unknown in unknown_speculation(candidate).items():
+        if name not in base:
+            raise SweepError(f"candidate {dict(candidate)}: {name}: {unknown}")
+    problems = argument_problems({"speculative-config": dict(candidate)}, f"candidate {dict(candidate)}")
     if problems:
         raise SweepError("\n".join(map(str, problems)))
     mounts = [model["mount"] for model in serving["models"].values()]

@@ -29,7 +29,7 @@ def shares(counts: Mapping[str, int]) -> str:
     largest = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     largest = [(host, count) for host, count in largest if 200 * count >= total]
     named = [f"{host} {100 * count / total:.0f} %" for host, count in largest[:NAMED]]
-    if rest := sum(count for _, count in largest[NAMED:]):
+    if rest := sum(count for _host, count in largest[NAMED:]):
         named.append(f"{len(largest) - NAMED} more {100 * rest / total:.0f} %")
     return ", ".join(named)
 

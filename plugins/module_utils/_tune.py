@@ -272,9 +272,9 @@ def _cannot_win(seen: Sequence[Point], left: Sequence[Mapping[str, Any] | None],
 def _cheapest(tried: Sequence[Point]) -> float:
     """Least seconds that one more drafted token took between two depths of a draft; 0 if there are no two."""
     costs = []
-    for one, other in pairwise(tried):
-        step = one.step * other.length / one.length / compare(other, one).high
-        costs.append(max(0.0, step - one.step) / (depth(other.speculation) - depth(one.speculation)))
+    for shallow, deep in pairwise(tried):
+        step = shallow.step * deep.length / shallow.length / compare(deep, shallow).high
+        costs.append(max(0.0, step - shallow.step) / (depth(deep.speculation) - depth(shallow.speculation)))
     return min(costs, default=0.0)
 
 

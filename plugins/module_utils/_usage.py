@@ -21,7 +21,7 @@ class Usage:
     @property
     def size(self) -> int:
         """Bytes, a hard-linked file counted once."""
-        return sum(size for size, _, _ in self.inodes.values())
+        return sum(size for size, _seen, _links in self.inodes.values())
 
     def add(self, other: Usage) -> None:
         for inode, (size, seen, links) in other.inodes.items():

@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Releases of vLLM, and ranges of them such as C(>=0.25,<0.27).
+"""Releases of vLLM, and ranges of them such as C(>=0.25,<0.27), as PEP 440 has them.
 
 A build between two releases counts as the release that it leads up to: of 0.26.1rc1.dev7 nobody can tell from its name
 what is in it yet.
@@ -9,45 +9,51 @@ what is in it yet.
 
 from __future__ import annotations
 
-import operator
 import re
-from collections.abc import Callable
 
-Release = tuple[int, int, int]
+try:
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
+    from packaging.version import InvalidVersion, Version
+except ImportError:  # a host's environment has it through huggingface_hub, a controller through ansible-core
+    HAS_PACKAGING = False
+else:
+    HAS_PACKAGING = True
 
-_RELEASE = re.compile(r"v?(\d+)\.(\d+)(?:\.(\d+))?(?![\d])")
-_BOUND = re.compile(r"(<=|>=|==|<|>)\s*(\d+\.\d+(?:\.\d+)?)")
-_OPERATORS: dict[str, Callable[[Release, Release], bool]] = {
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-    "==": operator.eq,
-}
+# Without ~=, which is often taken for less than it means: ~=0.25 is all of 0.
+_OPERATORS = {"<", "<=", ">", ">=", "==", "!="}
+# What is built of a clone without tags is 0.1.dev1+g…, whatever it holds. No vLLM of that age is served.
+_FIRST_TAGGED = (0, 2)
 
 
-def release(version: str) -> Release | None:
-    """The release that a version belongs to: ``0.20.2rc1.dev49+g9b4e839`` is (0, 20, 2). None: it is no version."""
-    found = _RELEASE.match(version)
-    return (int(found[1]), int(found[2]), int(found[3] or 0)) if found else None
+def release(version: str) -> str | None:
+    """The release that a version belongs to: ``0.20.2rc1.dev49+g9b4e839`` is 0.20.2. None: it does not tell."""
+    try:
+        seen = Version(version)
+    except InvalidVersion:
+        return None
+    untagged = seen.release < _FIRST_TAGGED and (seen.is_devrelease or seen.local)
+    return None if untagged else seen.base_version
 
 
 def tagged(tag: str | None) -> str | None:
     """The version that a tag of a vLLM image names, as ``v0.26.0-cu130`` does; None for any other tag."""
-    return tag[1:] if tag and tag.startswith("v") and release(tag) else None
+    version = re.split("[-_]", tag or "")[0]
+    names_one = version.startswith("v") and "." in version and release(version)
+    return version[1:] if names_one else None
 
 
 def within(version: str, span: str) -> bool:
-    """Whether a version lies in a range. What is no version lies in none, and nothing in what is no range."""
+    """Whether a version lies in a range. What does not tell its release lies in none, and nothing in what is no range."""
     seen = release(version)
-    if seen is None or complaint(span):
-        return False
-    bounds = _BOUND.findall(span)
-    return all(_OPERATORS[sign](seen, release(bound) or seen) for sign, bound in bounds)
+    return seen is not None and not complaint(span) and SpecifierSet(span).contains(seen)
 
 
 def complaint(span: str) -> str | None:
     """What is wrong with a range, or None."""
-    if all(_BOUND.fullmatch(part.strip()) for part in span.split(",")):
+    try:
+        bounds = [bound for part in span.split(",") for bound in SpecifierSet(part) or [None]]
+    except InvalidSpecifier:
+        bounds = [None]
+    if all(bound and bound.operator in _OPERATORS for bound in bounds):
         return None
     return f"expected a range of releases, such as <0.21 or >=0.25,<0.27, seen '{span}'"

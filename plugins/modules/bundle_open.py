@@ -87,6 +87,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _bundle, _snapshot
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import hold
 
 UNIT = "sparkfleet-bundle.service"
 INSIDE = "/run/sparkfleet-bundle"
@@ -238,6 +239,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
 
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    hold(module)
     try:
         module.exit_json(**run(module))
     except _bundle.BundleError as error:

@@ -178,6 +178,8 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
     _manifest,
     _snapshot,
 )
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._background import in_background
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import hold
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._packagers import Packagers
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import Progress
 
@@ -267,7 +269,9 @@ def run(module: AnsibleModule) -> dict[str, Any]:
 
 
 def main() -> None:
+    in_background()
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    hold(module)
     os.umask(0o022)
     try:
         module.exit_json(**run(module))

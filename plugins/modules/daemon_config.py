@@ -91,7 +91,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-keys:
+changed_keys:
   description: Top-level keys of the file that changed.
   returned: success
   type: list
@@ -130,6 +130,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _daemon, _probes
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import hold
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "path": {"type": "path", "default": "/etc/docker/daemon.json"},
@@ -216,6 +217,7 @@ def write(module: AnsibleModule, path: Path, text: str) -> None:
 
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    hold(module)
     asked = module.params
     path = Path(asked["path"])
     try:
@@ -258,7 +260,7 @@ def main() -> None:
     wanted_text = _daemon.render(after, like=text) if plan.changed else text
     result: dict[str, Any] = {
         "changed": bool(plan.changed) or plan.action != "none",
-        "keys": plan.changed,
+        "changed_keys": plan.changed,
         "action": plan.action,
         "because": plan.because,
         "stopped": plan.stops,

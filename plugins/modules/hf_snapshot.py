@@ -279,6 +279,8 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
     _snapshot,
     _snapshot_options,
 )
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._background import in_background
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import hold
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import Progress, scratch
 
 ARGUMENT_SPEC: dict[str, Any] = (
@@ -358,7 +360,9 @@ def outcome(module: AnsibleModule, reports: list[_snapshot.Report]) -> dict[str,
 
 
 def main() -> None:
+    in_background()
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    hold(module)
     os.umask(0o022)
     result: dict[str, Any] = {}
     try:

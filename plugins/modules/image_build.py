@@ -182,6 +182,8 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
     _snapshot,
     _staging,
 )
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._background import in_background
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import hold
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import Progress
 
 ENGINE_ERRORS: tuple[type[Exception], ...] = ()
@@ -290,8 +292,7 @@ def build(module: AnsibleModule, wanted: _build.Source, context: Path, say: Any)
             f"expected the engine's client docker on the host, seen {error.strerror}; install it"
         ) from None
     with process, path.open("w") as file:
-        assert process.stdout
-        for line in process.stdout:
+        for line in process.stdout or ():
             file.write(line)
             log.feed(line)
             now = time.monotonic()
@@ -305,7 +306,7 @@ def build(module: AnsibleModule, wanted: _build.Source, context: Path, say: Any)
 
 def push(client: Any, identity: str, name: str, auth: dict[str, str] | None, say: Any) -> str:
     """The digest under which the registry has it. On this host the name is gone afterwards."""
-    repository, _, tag = name.rpartition(":")
+    repository, _sep, tag = name.rpartition(":")
     progress, last = _push.Push(), time.monotonic()
     client.images.get(identity).tag(repository, tag)
     try:
@@ -380,6 +381,7 @@ def bring(
 
 
 def main() -> None:
+    in_background()
     module = AnsibleModule(
         argument_spec=ARGUMENTS,
         mutually_exclusive=[("storage", "push_to")],
@@ -387,6 +389,7 @@ def main() -> None:
         required_by={"password": "username"},
         supports_check_mode=True,
     )
+    hold(module)
     os.umask(0o022)
     params = module.params
     look = module.check_mode or params["settled_only"]

@@ -139,8 +139,10 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
     _oci,
     _registry,
 )
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._background import in_background
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._image_folder import FolderSource
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._image_source import Source
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import hold
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import Progress
 
 MIB = 1024 * 1024
@@ -187,6 +189,7 @@ def run(module: AnsibleModule) -> _image_store.Report | None:
     store = _image_store.ImageStore(
         params["storage"],
         reference,
+        reference.digest,
         params["architecture"] or _oci.ARCHITECTURES.get(machine, machine),
         reserve=params["disk_reserve"] * MIB,
         retries=params["retries"],
@@ -200,9 +203,11 @@ def run(module: AnsibleModule) -> _image_store.Report | None:
 
 
 def main() -> None:
+    in_background()
     module = AnsibleModule(
         argument_spec=ARGUMENTS, required_by={"password": "username"}, supports_check_mode=True
     )
+    hold(module)
     os.umask(0o022)
     if not _fetch.HAS_REQUESTS and not module.check_mode and not module.params["settled_only"]:
         module.fail_json(msg=missing_required_lib("requests"))

@@ -106,6 +106,8 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
     _pull,
     _registry,
 )
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._background import in_background
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import hold
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import Progress
 
 if not _image.DOCKER_IMPORT_ERROR:
@@ -123,6 +125,17 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "timeout": {"type": "int", "default": 14400},
     "settled_only": {"type": "bool", "default": False},
 }
+
+
+def look(client: Any, reference: _registry.Reference, image: str, state_dir: str | None) -> dict[str, Any]:
+    """Whether the image is here and noted: ``{id, settled, mirrored}``.
+
+    :raises LedgerError: the ledger cannot be read. Before any pull, since what could not be noted could never be pruned
+    """
+    identity = _image.present(client, image, reference.digest or "")
+    new = _image.noted(state_dir, image, write=False)
+    mirrored = reference.registry == _registry.DOCKER_HUB
+    return {"id": identity, "settled": bool(identity) and not new, "mirrored": mirrored}
 
 
 def pull(client: Any, reference: _registry.Reference, retries: int, say: Any) -> int:
@@ -174,11 +187,12 @@ def other_way(registry: str, reference: _registry.Reference) -> str:
 
 
 def main() -> None:
+    in_background()
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    hold(module)
     if _image.DOCKER_IMPORT_ERROR:
         module.fail_json(msg=missing_required_lib("docker"), exception=_image.DOCKER_IMPORT_ERROR)
     params = module.params
-    look = module.check_mode or params["settled_only"]
     try:
         reference = _registry.parse_reference(params["image"])
         digest = reference.digest or ""
@@ -187,9 +201,7 @@ def main() -> None:
                 f"image: expected a digest (name@sha256:…), seen {params['image']}; take that of a lock"
             )
         client = docker.from_env(timeout=300)
-        identity = _image.present(client, params["image"], digest)
-        # Before the pull: what could not be noted could never be pruned.
-        new = _image.noted(params["state_dir"], params["image"], write=False)
+        seen = look(client, reference, params["image"], params["state_dir"])
     except ValueError as error:
         where = f"{_ledger.path(params['state_dir'])}: " if isinstance(error, _ledger.LedgerError) else ""
         module.fail_json(msg=f"{where}{error}" + ("; move the file away and run again" if where else ""))
@@ -197,16 +209,14 @@ def main() -> None:
         module.fail_json(
             msg=f"expected a Docker engine that answers, seen: {error}; run the prerequisites role"
         )
-    result: dict[str, Any] = {"changed": False, "settled": False, "image": params["image"], "id": identity}
-    result |= {"pulled_bytes": 0, "mirrored": reference.registry == _registry.DOCKER_HUB}
-    if identity and not new:
-        module.exit_json(**result | {"settled": True})
-    if params["settled_only"]:
+    identity = seen["id"]
+    result: dict[str, Any] = {"changed": False, "image": params["image"], "pulled_bytes": 0, **seen}
+    if seen["settled"] or params["settled_only"]:
         module.exit_json(**result)
     result |= {"changed": True}
     if not identity:
         result["diff"] = {"before": "", "after": f"{params['image']}\n"}
-    if look:
+    if module.check_mode:
         module.exit_json(**result)
 
     if not identity:

@@ -103,6 +103,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _memory
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import hold
 
 try:
     import docker
@@ -167,6 +168,7 @@ def main() -> None:
         required_one_of=[("fraction", "minimum_bytes")],
         supports_check_mode=True,
     )
+    hold(module)
     params = module.params
     if params["fraction"] is not None and not 0 < params["fraction"] <= 1:
         module.fail_json(msg=f"fraction: expected more than 0 and at most 1, got {params['fraction']}")

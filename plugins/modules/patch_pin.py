@@ -171,6 +171,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _engine_socket, _file, _patch
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import hold
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._store import image_answer_path, patch_path
 
 MODE = 0o444
@@ -301,6 +302,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    hold(module)
     wanted, image = module.params["patches"], module.params["image"]
     result: dict[str, Any] = {"changed": False, "patches": []}
     if not wanted:

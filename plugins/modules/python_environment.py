@@ -21,7 +21,7 @@ options:
     type: path
     default: /opt/sparkfleet/venv
   requirements:
-    description: What it must hold, as C(name), C(name==1.2), C(name==1.*) or C(name>=1.2).
+    description: What it must hold, as C(name), or with versions, as C(name==1.*) or C(name>=1.2,<2).
     type: list
     elements: str
     required: true
@@ -78,11 +78,14 @@ installed:
   sample: ["docker==7.1.0"]
 """
 
+import os
+import re
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _host, _probes
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _probes
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import hold
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "path": {"type": "path", "default": "/opt/sparkfleet/venv"},
@@ -93,6 +96,11 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 
+# A name, and versions that pip reads. Anything else pip takes for an option, a file or an address.
+REQUIREMENT = re.compile(r"\s*([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*([<>=!~][^;@\[\]]*)?")
+PIP = ("-m", "pip", "--disable-pip-version-check", "--no-input")
+
+
 def look(path: str) -> dict[str, Any]:
     """The environment as it is; one whose Python does not run counts as absent."""
     try:
@@ -101,11 +109,45 @@ def look(path: str) -> dict[str, Any]:
         return {"path": path, "python": None, "distributions": {}}
 
 
+def canonical(name: str) -> str:
+    """A distribution's name as it is compared (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def name_of(requirement: str) -> str:
+    """:raises ValueError: it is not a name with versions"""
+    match = REQUIREMENT.fullmatch(requirement)
+    if not match:
+        raise ValueError(
+            f"{requirement!r}: expected a name, and versions after it as in name==1.*, or name>=1.2,<2"
+        )
+    return canonical(match[1])
+
+
 def shown(environment: dict[str, Any], requirements: list[str]) -> str:
     """The distributions in question, one a line, for a diff."""
-    asked = {_host.parse_requirement(requirement)[0] for requirement in requirements}
-    held = {_host.normalized(name): version for name, version in environment["distributions"].items()}
+    asked = {name_of(requirement) for requirement in requirements}
+    held = {canonical(name): version for name, version in environment["distributions"].items()}
     return "".join(f"{name} {held[name]}\n" for name in sorted(asked) if name in held)
+
+
+def missing(module: AnsibleModule, environment: dict[str, Any], requirements: list[str]) -> list[str]:
+    """Requirements that an environment does not meet, by its own pip, which has no index to get anything from."""
+    held = {canonical(name) for name in environment["distributions"]}
+    if not environment["python"] or "pip" not in held:
+        return requirements
+
+    def met(wanted: list[str]) -> bool:
+        argv = [f"{environment['path']}/bin/python", *PIP, "--isolated", "install", "--no-index", "--no-deps"]
+        status, _out, _err = module.run_command(
+            [*argv, "--quiet", *wanted], environ_update={"PIP_CONFIG_FILE": os.devnull}
+        )
+        return bool(status == 0)
+
+    there = [requirement for requirement in requirements if name_of(requirement) in held]
+    if len(there) == len(requirements) and met(requirements):
+        return []
+    return [requirement for requirement in requirements if requirement not in there or not met([requirement])]
 
 
 def run(module: AnsibleModule, doing: str, argv: list[str], **environment: str) -> None:
@@ -121,21 +163,23 @@ def run(module: AnsibleModule, doing: str, argv: list[str], **environment: str) 
 
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    hold(module)
     path, requirements = module.params["path"], module.params["requirements"]
+    before = look(path)
     try:
-        before = look(path)
-        missing = _host.missing_requirements(requirements, before["distributions"])
-        result: dict[str, Any] = {
-            "changed": bool(missing),
-            "created": before["python"] is None and bool(missing),
-            "installed": missing,
-            "python": before["python"],
-            "diff": {"before": shown(before, requirements), "after": shown(before, requirements)},
-        }
-    except _host.RequirementError as error:
+        held = shown(before, requirements)
+    except ValueError as error:
         module.fail_json(msg=f"requirements: {error}")
-    if module.check_mode or not missing:
-        result["diff"]["after"] += "".join(f"{requirement} (to be installed)\n" for requirement in missing)
+    lacking = missing(module, before, requirements)
+    result: dict[str, Any] = {
+        "changed": bool(lacking),
+        "created": before["python"] is None and bool(lacking),
+        "installed": lacking,
+        "python": before["python"],
+        "diff": {"before": held, "after": held},
+    }
+    if module.check_mode or not lacking:
+        result["diff"]["after"] += "".join(f"{requirement} (to be installed)\n" for requirement in lacking)
         module.exit_json(**result)
 
     directory = Path(path)
@@ -144,7 +188,7 @@ def main() -> None:
         module.fail_json(
             msg=f"expected a virtual environment or nothing at {path}, seen: something else; do: choose another path"
         )
-    with_pip = "pip" in {_host.normalized(name) for name in before["distributions"]}
+    with_pip = "pip" in {canonical(name) for name in before["distributions"]}
     if not with_pip:
         argv = [module.params["python"], "-m", "venv", *(["--clear"] if ours else []), path]
         run(module, f"make a virtual environment at {path}", argv)
@@ -154,19 +198,11 @@ def main() -> None:
         if module.params["trusted_hosts"]
         else {}
     )
-    pip = [
-        f"{path}/bin/python",
-        "-m",
-        "pip",
-        "--disable-pip-version-check",
-        "--no-input",
-        "install",
-        "--quiet",
-    ]
-    run(module, f"install {', '.join(missing)}", [*pip, *requirements], **index, **trusted)
+    pip = [f"{path}/bin/python", *PIP, "install", "--quiet"]
+    run(module, f"install {', '.join(lacking)}", [*pip, *requirements], **index, **trusted)
 
     after = look(path)
-    still = _host.missing_requirements(requirements, after["distributions"])
+    still = missing(module, after, requirements)
     if still:
         module.fail_json(
             msg=f"expected {', '.join(still)} in {path}, seen: {after['distributions']}; do: remove {path} and run again"

@@ -254,7 +254,7 @@ def _of_hub(error: HubError) -> UpstreamError:
 
 class Cache:
     def __init__(self, folder: str) -> None:
-        self.folder = str(Path(folder).expanduser().absolute())
+        self.folder = str(Path(folder).absolute())
 
     def find(self, sha256: str, name: str) -> str | None:
         return _raw.cached(self.folder, sha256, name)

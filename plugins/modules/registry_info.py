@@ -89,7 +89,6 @@ problems:
 """
 
 import stat
-import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -129,14 +128,11 @@ def directory_problem(path: Path) -> str:
     return owner_problem(path, status.st_mode, status.st_uid, status.st_gid, 0o755)
 
 
-def shown(unit: str) -> dict[str, str]:
+def shown(module: AnsibleModule, unit: str) -> dict[str, str]:
     """What systemd says of a unit; `ActiveEnterTimestamp` is @Unix time, or empty."""
-    said = subprocess.run(
-        ["systemctl", "show", "--timestamp=unix", f"--property={','.join(SHOWN)}", unit],
-        capture_output=True,
-        text=True,
-    )
-    return dict(line.split("=", 1) for line in said.stdout.splitlines() if "=" in line)
+    argv = ["systemctl", "show", "--timestamp=unix", f"--property={','.join(SHOWN)}", unit]
+    _rc, said, _why = module.run_command(argv)
+    return dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
 
 
 def unit_problems(unit: str, state: Mapping[str, str]) -> Iterator[str]:
@@ -187,7 +183,7 @@ def main() -> None:
     problems = [] if program else [f"{params['program']}: expected a program, seen none"]
     problems += [file_problem(path, content) for path, content in files.items()]
     problems.append(directory_problem(Path(params["storage"])))
-    state = shown(params["unit"])
+    state = shown(module, params["unit"])
     problems += unit_problems(params["unit"], state)
     old = stale(state, max((path.stat().st_mtime for path in files if path.exists()), default=0.0))
     if old:

@@ -19,19 +19,23 @@ description:
   - What nobody could remove is recognised. A run on the same controller is judged by its process. Any other is over when it
     gave no sign of life for its O(lease), by the clock of the host alone.
   - A host that is restarted meanwhile keeps its lock.
-  - A second task of the same run finds the lock its own.
+  - A second task of the same run finds the lock its own. It fails if the run had it and lost it, see O(state).
+  - Each module of this collection that changes a host begins only while the lock is that of its run, and has to have ended
+    before another run gets it. So nothing of two runs is ever at work at the same time, however long one was cut off.
 options:
   state_dir:
-    description: Directory of the lock on the host, made if it is missing.
+    description: Directory of the lock on the host, made if it is missing. Not needed where it is O(state=held).
     type: path
-    required: true
   state:
     description:
       - V(taken) takes the lock.
+      - V(held) fails when the run has lost a lock that it had taken, and gives a sign of life otherwise. It is for the task
+        before one that changes the host and is not of this collection, whose own do it by themselves. A run that has taken
+        no lock passes.
       - V(released) gives it back before the run has ended. Only a controller whose processes all end with the run needs
         it, see RV(lasting), and there is nothing lost without it but the time of a O(lease).
     type: str
-    choices: [taken, released]
+    choices: [taken, held, released]
     default: taken
   lease:
     description: Seconds without a sign of life after which the lock holds nobody off.
@@ -97,6 +101,11 @@ refused:
   type: bool
   returned: always
   sample: false
+lost:
+  description: Whether this run had the lock and no longer has it. The task fails then.
+  type: bool
+  returned: when it is so
+  sample: true
 held:
   description: The lock that was found, when it is not this run's own. Empty for one that could not be read.
   type: dict
@@ -134,112 +143,36 @@ fresh:
   sample: true
 """
 
-import contextlib
-import fcntl
-import json
-import os
-import time
-from collections.abc import Iterator
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _file, _run_lock
-
-PATIENCE = 10.0
-"""Seconds for which whoever else is at the lock may take; a sign of life takes milliseconds."""
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _run_lock
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import LockFile
 
 
-@contextlib.contextmanager
-def guarded(path: Path) -> Iterator[None]:
-    """Nobody else looks at the lock or changes it meanwhile.
-
-    :raises OSError: the file cannot be opened, or stays held (BlockingIOError)
-    """
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    deadline = time.monotonic() + PATIENCE
-    try:
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.05)
-        yield
-    finally:
-        os.close(handle)
-
-
-def look(path: Path) -> _run_lock.Seen:
-    """The lock of the host.
-
-    :raises OSError: it is there and cannot be read
-    """
-    try:
-        with path.open("rb") as file:
-            age = time.time() - os.fstat(file.fileno()).st_mtime
-            content = file.read()
-    except FileNotFoundError:
-        return _run_lock.Seen()
-    try:
-        return _run_lock.Seen(_run_lock.parse(content.decode()), age=age)
-    except ValueError as error:
-        return _run_lock.Seen(damage=str(error), age=age)
-
-
-def take(directory: Path, run: dict[str, Any], lease: int, dead: str) -> tuple[_run_lock.Seen, str]:
-    """Take the lock if it may be had. Returns what was there, and what was made of it.
-
-    :raises OSError: the directory cannot be made, read or written
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    path = directory / _run_lock.FILE
-    with guarded(directory / _run_lock.GUARD):
-        seen = look(path)
-        verdict = _run_lock.decide(seen, run, dead)
-        if verdict == _run_lock.OURS or (verdict == _run_lock.HELD and seen.age < 0):
-            # Ahead of the clock: that was set back. From here on the lease of a dead run runs out; a live one says so anyway.
-            os.utime(path)
-        elif verdict != _run_lock.HELD:
-            since = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-            text = json.dumps(_run_lock.record(run, lease, since), indent=2, sort_keys=True) + "\n"
-            _file.write(path, text.encode())
-    return seen, verdict
-
-
-def release(directory: Path, run: dict[str, Any]) -> None:
-    """Remove the lock if it is that of `run`.
-
-    :raises OSError: the directory cannot be read or written
-    """
-    if not directory.is_dir():
-        return
-    path = directory / _run_lock.FILE
-    with guarded(directory / _run_lock.GUARD):
-        if _run_lock.decide(look(path), run) == _run_lock.OURS:
-            path.unlink()
-
-
-def work(module: AnsibleModule, directory: Path, run: dict[str, Any]) -> dict[str, Any]:
+def work(module: AnsibleModule, lock: LockFile, run: dict[str, Any]) -> dict[str, Any]:
+    nothing = {"changed": False, "refused": False, "fresh": False, "taken_over": ""}
     if module.check_mode:
-        seen = look(directory / _run_lock.FILE)
+        seen = lock.look()
         verdict = _run_lock.decide(seen, run, module.params["dead"])
         if verdict == _run_lock.HELD:
             module.warn(f"what a check says may not last: {_run_lock.refusal(seen, run)}")
     elif module.params["state"] == "released":
-        release(directory, run)
-        return {"changed": False, "refused": False, "fresh": False, "taken_over": ""}
+        lock.release(run)
+        return nothing
+    elif module.params["state"] == "held":
+        found = lock.enter(run["id"], stay=False)
+        return nothing | ({"failed": True, "lost": True, "msg": _run_lock.lost(found)} if found else {})
     else:
-        seen, verdict = take(directory, run, module.params["lease"], module.params["dead"])
-    refused = verdict == _run_lock.HELD and not module.check_mode
+        seen, verdict = lock.take(run, module.params["lease"], module.params["dead"])
+    refused = verdict in (_run_lock.HELD, _run_lock.BUSY) and not module.check_mode
     result: dict[str, Any] = {"changed": False, "refused": refused}
     if verdict not in (_run_lock.FREE, _run_lock.OURS):
         result |= {"held": dict(seen.record or {}), "age": seen.age}
     if refused:
-        return result | {"failed": True, "msg": _run_lock.refusal(seen, run)}
+        text = _run_lock.busy(seen) if verdict == _run_lock.BUSY else _run_lock.refusal(seen, run)
+        return result | {"failed": True, "msg": text}
     taken = not module.check_mode
     return result | {
         "fresh": taken and verdict != _run_lock.OURS,
@@ -251,8 +184,8 @@ def argument_spec() -> dict[str, Any]:
     text, number = {"type": "str", "required": True}, {"type": "int", "required": True}
     run = dict.fromkeys(("id", "holder", "controller", "started", "playbook", "job"), text)
     return {
-        "state_dir": {"type": "path", "required": True},
-        "state": {"type": "str", "choices": ["taken", "released"], "default": "taken"},
+        "state_dir": {"type": "path"},
+        "state": {"type": "str", "choices": ["taken", "held", "released"], "default": "taken"},
         "lease": {"type": "int", "default": _run_lock.LEASE},
         "dead": {"type": "str", "default": ""},
         "run": {"type": "dict", "options": {**run, "pid": number}},
@@ -260,7 +193,11 @@ def argument_spec() -> dict[str, Any]:
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
+    module = AnsibleModule(
+        argument_spec=argument_spec(),
+        required_if=[("state", "taken", ["state_dir"]), ("state", "released", ["state_dir"])],
+        supports_check_mode=True,
+    )
     directory, run = Path(module.params["state_dir"]), module.params["run"]
     if not run:
         module.fail_json(
@@ -269,7 +206,7 @@ def main() -> None:
     if module.params["lease"] < 1:
         module.fail_json(msg=f"lease: expected a second or more, seen {module.params['lease']}")
     try:
-        result = work(module, directory, run)
+        result = work(module, LockFile(directory), run)
     except OSError as error:
         module.fail_json(
             msg=f"expected a lock in {directory}, seen: {error}; run with become, or name a directory that can be written"

@@ -59,7 +59,7 @@ requirements:
 EXAMPLES = r"""
 - name: Hold what serves against what should
   sparkfleet.vllm.serve_drift:
-    serving: "{{ __vllm_serve_wanted }}"
+    serving: "{{ spark_candidate.serving }}"
     state_dir: /var/lib/sparkfleet
   vars:
     ansible_python_interpreter: /opt/sparkfleet/venv/bin/python

@@ -12,8 +12,7 @@ version_added: "0.1.0"
 author:
   - The sparkfleet.vllm authors (@sparkfleet)
 description:
-  - Looks at the container, the recorded state, the image that is to serve and the unit that starts the container at boot,
-    in one execution.
+  - Looks at the container, the recorded state and the unit that starts the container at boot, in one execution.
   - Says of each recorded spec what of it is no longer on the host, so that nothing is stopped for a rollback that cannot be.
 options:
   container:
@@ -21,12 +20,9 @@ options:
     type: str
     required: true
   state_dir:
-    description: Directory of C(state.json) and of the ledger of images.
+    description: Directory of C(state.json).
     type: path
     required: true
-  image:
-    description: Image that is to serve, by digest.
-    type: str
 extends_documentation_fragment:
   - sparkfleet.vllm.attributes.looks
 requirements:
@@ -85,20 +81,6 @@ recorded:
       description: Which files lie at its mounted patches now, by inode and modification time.
       type: list
       elements: str
-image:
-  description: The asked image; null when none was asked for.
-  type: dict
-  returned: success
-  contains:
-    id:
-      description: ID on this host; empty when it is not there.
-      type: str
-    settled:
-      description: Whether it is there and in the ledger.
-      type: bool
-    mirrored:
-      description: Whether engines ask mirrors for it, since it is one of Docker Hub.
-      type: bool
 boot:
   description: The unit that starts the container at boot.
   type: dict
@@ -120,8 +102,6 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
     _file,
     _image,
-    _ledger,
-    _registry,
     _state,
 )
 
@@ -144,14 +124,6 @@ def look_container(client: Any, name: str) -> dict[str, Any] | None:
         "started_at": data["State"]["StartedAt"],
         "restarts": data.get("RestartCount") or 0,
     }
-
-
-def look_image(client: Any, image: str, state_dir: str) -> dict[str, Any]:
-    """:raises ValueError: the image is not named by digest, or the ledger cannot be read"""
-    reference = _registry.parse_reference(image)
-    identity = _image.present(client, image, reference.digest or "")
-    settled = bool(identity) and not _image.noted(state_dir, image, write=False)
-    return {"id": identity, "settled": settled, "mirrored": reference.registry == _registry.DOCKER_HUB}
 
 
 def look_recorded(client: Any, serving: dict[str, Any]) -> dict[str, Any]:
@@ -192,14 +164,13 @@ def main() -> None:
         argument_spec={
             "container": {"type": "str", "required": True},
             "state_dir": {"type": "path", "required": True},
-            "image": {"type": "str"},
         },
         supports_check_mode=True,
     )
     if _image.DOCKER_IMPORT_ERROR:
         module.fail_json(msg=missing_required_lib("docker"), exception=_image.DOCKER_IMPORT_ERROR)
-    name, state_dir, image = (module.params[key] for key in ("container", "state_dir", "image"))
-    path = Path(state_dir) / "state.json"
+    name = module.params["container"]
+    path = Path(module.params["state_dir"]) / "state.json"
     state, problem = None, ""
     try:
         state = _state.parse(path.read_text() if path.exists() else None)
@@ -209,17 +180,12 @@ def main() -> None:
         client = docker.from_env()
         result = {
             "container": look_container(client, name),
-            "image": look_image(client, image, state_dir) if image else None,
             "recorded": {
                 which: look_recorded(client, (state or {})[which]["serving"])
                 for which in _state.KEPT
                 if (state or {}).get(which)
             },
         }
-    except _ledger.LedgerError as error:
-        module.fail_json(msg=f"{_ledger.path(state_dir)}: {error}; move the file away and run again")
-    except ValueError as error:
-        module.fail_json(msg=str(error))
     except docker.errors.DockerException as error:
         module.fail_json(
             msg=f"expected a Docker engine that answers, seen: {error}; run the prerequisites role"

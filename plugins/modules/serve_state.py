@@ -43,7 +43,7 @@ EXAMPLES = r"""
 - name: Record what serves
   sparkfleet.vllm.serve_state:
     path: /var/lib/sparkfleet/state.json
-    serving: "{{ __vllm_serve_wanted }}"
+    serving: "{{ spark_candidate.serving }}"
     evidence: {drafts: 236, acceptance_rate: 0.69}
 """
 
@@ -60,6 +60,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _file, _state
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import hold
 
 
 def main() -> None:
@@ -71,6 +72,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    hold(module)
     path = Path(module.params["path"])
     try:
         before = _state.parse(path.read_text() if path.exists() else None)

@@ -58,6 +58,7 @@ attributes:
     description: Asks as it does otherwise, where image and models are there already. Nothing of it stays on the host.
 requirements:
   - docker (Python package) on the host
+  - packaging (Python package) on the host, which huggingface_hub brings, where O(refused) is given
 seealso:
   - module: sparkfleet.vllm.spec_decode_assert
 """
@@ -122,6 +123,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.sparkfleet.vllm.plugins.module_utils import _guard, _validate, _version
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._container import is_secret, mask
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import hold
 
 try:
     import docker
@@ -174,8 +176,8 @@ def volumes(container: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Path on the host, path in the container, and how it is mounted, of each volume."""
     return [
         (source, target, mode)
-        for source, _, rest in (volume.partition(":") for volume in container.get("volumes") or [])
-        for target, _, mode in [rest.partition(":")]
+        for source, _sep, rest in (volume.partition(":") for volume in container.get("volumes") or [])
+        for target, _sep, mode in [rest.partition(":")]
     ]
 
 
@@ -186,7 +188,12 @@ def not_here_yet(client: Any, container: dict[str, Any]) -> str:
     except docker.errors.ImageNotFound:
         return "it"
     return next(
-        (source for source, _, mode in volumes(container) if mode == "ro" and not Path(source).exists()), ""
+        (
+            source
+            for source, _target, mode in volumes(container)
+            if mode == "ro" and not Path(source).exists()
+        ),
+        "",
     )
 
 
@@ -244,8 +251,11 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    hold(module)
     if LIBRARY_IMPORT_ERROR:
         module.fail_json(msg=missing_required_lib("docker"), exception=LIBRARY_IMPORT_ERROR)
+    if module.params["refused"] and not _version.HAS_PACKAGING:
+        module.fail_json(msg=missing_required_lib("packaging"))
     container, timeout, memory = (module.params[name] for name in ("container", "timeout", "memory"))
     for rule in module.params["refused"]:
         if wrong := _version.complaint(rule["vllm"]):
@@ -279,6 +289,11 @@ def main() -> None:
             changed=False,
             diagnosis="version_refused",
             **result | {"accepted": False, "reason": reason},
+        )
+    if module.params["refused"] and verdict.version and not _version.release(verdict.version):
+        module.warn(
+            f"vLLM in {image} calls itself {verdict.version}, which tells of no release (built from a clone without tags):"
+            " what the recipe refuses could not be held against it"
         )
     if not verdict.accepted:
         module.fail_json(

@@ -203,6 +203,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
     _swarm,
     _torrent,
 )
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import hold
 
 ARGUMENT_SPEC: dict[str, Any] = (
     _snapshot_options.ARGUMENT_SPEC
@@ -296,6 +297,7 @@ def main() -> None:
         required_if=[("state", "started", ["snapshots", "name", "address", "swarm"])],
         supports_check_mode=True,
     )
+    hold(module)
     os.umask(0o022)
     starting = module.params["state"] == "started"
     if starting and not module.check_mode and not _swarm.available():

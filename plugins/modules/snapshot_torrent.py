@@ -67,10 +67,12 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
     _snapshot_options,
     _torrent,
 )
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import hold
 
 
 def main() -> None:
     module = AnsibleModule(argument_spec=_snapshot_options.ARGUMENT_SPEC, supports_check_mode=True)
+    hold(module)
     os.umask(0o022)
     began = time.monotonic()
     torrents: dict[str, str] = {}

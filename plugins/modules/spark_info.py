@@ -13,7 +13,8 @@ author:
 short_description: Everything about a DGX Spark that matters before it serves
 description:
   - Looks at a host in one execution, read-only, with nothing but the standard library of the system's Python.
-  - With O(wanted) it also judges the host, naming every problem at once and everything that is left to install.
+  - With O(wanted) it also judges the host, naming every problem at once and everything that is left to install. That is done
+    on the controller. What daemon.json holds is compared on the host, and its passwords stay there.
   - Every probe stands alone. One that fails or takes too long leaves null, and its reason in RV(unknown).
 options:
   store:
@@ -110,12 +111,16 @@ options:
         elements: path
         default: []
       requirements:
-        description: Distributions the environment must hold, as C(name), C(name==1.2), C(name==1.*) or C(name>=1.2).
+        description: Distributions the environment must hold, as C(name), or with versions, as C(name==1.*) or C(name>=1.2,<2).
         type: list
         elements: str
         default: []
 extends_documentation_fragment:
   - sparkfleet.vllm.attributes.looks
+attributes:
+  async:
+    description: What the module saw is judged on the controller when it comes back.
+    support: none
 seealso:
   - module: sparkfleet.vllm.daemon_config
   - module: sparkfleet.vllm.python_environment
@@ -312,7 +317,7 @@ import traceback
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _daemon, _host, _probes
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _daemon, _probes
 
 WANTED: dict[str, dict[str, Any]] = {
     "architectures": {"type": "list", "elements": "str", "default": ["aarch64"]},
@@ -344,55 +349,38 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 
-def wanted_of(options: dict[str, Any]) -> _host.Wanted:
-    """The options as the judge takes them; lists become tuples."""
-    typed: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in options.items()
-    }
-    return _host.Wanted(**typed)
-
-
-def judge(info: dict[str, Any], wanted: _host.Wanted) -> dict[str, Any]:
-    todo, problems = _host.todo(info, wanted), _host.problems(info, wanted)
-    return {
-        "problems": problems,
-        "report": _host.report(problems),
-        "todo": todo,
-        "changes": _host.changes(todo),
-        "usable": _host.usable(info, wanted),
-    }
+OF_DAEMON_JSON = ("registry_mirrors", "fleet_registry", "daemon_config", "restart_docker")
+"""What is wanted of daemon.json. It is held against the file here: both may hold a password, which stays here."""
 
 
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-    options = module.params["wanted"]
-    try:
-        for requirement in options["requirements"] if options else ():
-            _host.parse_requirement(requirement)
-    except _host.RequirementError as error:
-        module.fail_json(msg=f"wanted.requirements: {error}")
-    wanted = wanted_of(options) if options else _host.Wanted()
+    wanted = module.params["wanted"]
+    asked = wanted or {"directories": [], "daemon_config": {}}
     info = _probes.gather(
         _probes.Request(
             store=module.params["store"],
-            directories=wanted.directories,
+            directories=tuple(asked["directories"]),
             environment=module.params["environment"],
             daemon_config=module.params["daemon_config"],
-            data_root=wanted.daemon_config.get("data-root"),
+            data_root=asked["daemon_config"].get("data-root"),
             socket=module.params["socket"],
             timeout=module.params["timeout"],
         )
     )
-    try:
-        judged = judge(info, wanted) if options else {}
-    except Exception as error:
-        # A host that no judge foresaw: what was seen is worth more than a traceback alone.
-        module.fail_json(
-            msg=f"cannot judge what was seen: {error!r}",
-            exception=traceback.format_exc(),
-            **_daemon.redacted(info),
-        )
-    module.exit_json(changed=False, **_daemon.redacted(info), **judged)
+    seen = _daemon.redacted(info)
+    if wanted:
+        try:
+            daemon = _daemon.needed(info, wanted)
+        except Exception as error:
+            # A file that nobody foresaw: what was seen is worth more than a traceback alone.
+            module.fail_json(
+                msg=f"cannot judge what was seen: {error!r}", exception=traceback.format_exc(), **seen
+            )
+        # For the action plugin, which judges the rest and takes this out of the result.
+        others = {name: value for name, value in wanted.items() if name not in OF_DAEMON_JSON}
+        seen["to_judge"] = {"wanted": others, "daemon": daemon}
+    module.exit_json(changed=False, **seen)
 
 
 if __name__ == "__main__":

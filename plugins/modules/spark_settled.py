@@ -123,6 +123,7 @@ serving:
 """
 
 import json
+import traceback
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
     _run_lock,
     _state,
 )
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import hold
 
 VERSION = 1
 WATCH = ("environment", "files", "urls")
@@ -159,11 +161,11 @@ def current(path: Path) -> dict[str, Any] | None:
 
 
 def see(params: dict[str, Any], serving: dict[str, Any], watch: dict[str, Any]) -> dict[str, str]:
-    """Digests by part; of an engine that does not answer, or a record of another shape, nothing."""
+    """Digests by part; of an engine that does not answer, nothing."""
     ask = partial(_engine_socket.get, params["socket"])
     try:
         return _fingerprint.of_host(params["state_dir"], serving, watch, ask)
-    except (_engine_socket.EngineError, OSError, KeyError, TypeError):
+    except (_engine_socket.EngineError, OSError):
         return {}
 
 
@@ -215,8 +217,17 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    hold(module)
     if module.params["state"] == "looked":
-        module.exit_json(changed=False, **look(module.params))
+        try:
+            looked = look(module.params)
+        except Exception as error:
+            # The run goes on with a full look, so this text is all that anybody sees of the fault.
+            module.fail_json(
+                msg=f"expected records and an engine of a known shape, seen {error!r}; report it with state.json of this host",
+                exception=traceback.format_exc(),
+            )
+        module.exit_json(changed=False, **looked)
     module.exit_json(changed=False, **record(module.params, write=not module.check_mode))
 
 

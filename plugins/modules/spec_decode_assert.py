@@ -279,7 +279,9 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
     _gate,
     _server_module,
 )
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._background import in_background
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._diagnosis import Wanted, WantedFile
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import hold
 
 ARGUMENT_SPEC: dict[str, Any] = _server_module.ARGUMENT_SPEC | {
     "container": {"type": "str", "required": True},
@@ -336,7 +338,9 @@ def wanted(params: dict[str, Any]) -> Wanted:
 
 
 def main() -> None:
+    in_background()
     module = AnsibleModule(ARGUMENT_SPEC, supports_check_mode=True)
+    hold(module)
     _server_module.need_libraries(module)
     params = module.params
     problem = invalid(params)

@@ -230,7 +230,9 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
     _prompts,
     _server_module,
 )
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._background import in_background
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._diagnosis import Wanted
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import hold
 
 ARGUMENT_SPEC: dict[str, Any] = _server_module.ARGUMENT_SPEC | {
     "container": {"type": "str"},
@@ -289,7 +291,9 @@ def plan(params: dict[str, Any]) -> _bench.Plan:
 
 
 def main() -> None:
+    in_background()
     module = AnsibleModule(ARGUMENT_SPEC)
+    hold(module)
     _server_module.need_libraries(module)
     params = module.params
     problem = invalid(params)

@@ -133,6 +133,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils import (
     _prune,
     _prune_store,
 )
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._lock_file import hold
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._prune import PruneError, References, Thing
 
 ANSWER_TIMEOUT = 30.0
@@ -293,6 +294,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    hold(module)
     things: list[Thing] = []
     try:
         host = Host(module.params)

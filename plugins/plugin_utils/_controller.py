@@ -72,13 +72,18 @@ def run_pid() -> int:
     return parent.pid if parent and parent.pid else os.getpid()
 
 
+def run_id() -> str:
+    """The same in all tasks and for all hosts of the run, and no other one's."""
+    pid = run_pid()
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{identity()} {socket.gethostname()} {pid} {started(pid)}"))
+
+
 def this_run(variables: Mapping[str, Any]) -> dict[str, Any]:
     """What the lock of this run says of it; the same in all tasks and for all hosts.
 
     :param variables: of the task; an automation controller names its job and user in them
     """
     pid = run_pid()
-    start = started(pid)
     where, host = identity(), socket.gethostname()
     try:
         user = getpass.getuser()
@@ -88,11 +93,11 @@ def this_run(variables: Mapping[str, Any]) -> dict[str, Any]:
     user = variables.get("awx_user_name") or variables.get("tower_user_name") or user
     playbooks = [Path(str(name)).name for name in context.CLIARGS.get("args") or ()]
     return {
-        "id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{where} {host} {pid} {start}")),
+        "id": run_id(),
         "holder": f"{user}@{host}",
         "controller": where,
         "pid": pid,
-        "started": start,
+        "started": started(pid),
         "playbook": " ".join(playbooks),
         "job": str(job),
     }

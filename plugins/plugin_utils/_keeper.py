@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import multiprocessing
 import os
 import select
 import signal
@@ -96,7 +97,8 @@ def detach() -> None:
             os.dup2(null, int(name))
     sys.stdin = sys.stdout = sys.stderr = open(os.devnull, "r+")  # noqa: PTH123, SIM115  for as long as it lives
     # Otherwise what it has to say goes to the run, under a lock that the run would wait for if the keeper were killed.
-    Display()._final_q = None
+    if multiprocessing.parent_process() is not None:
+        Display().set_queue(None)
     # Collecting garbage would copy pages that it shares with the run.
     gc.disable()
 
@@ -109,7 +111,7 @@ def keep(watch: Watch, renew: Errand, release: Errand, reset: Callable[[], None]
         if answer == LOST:
             return
         wait = every if answer == DONE else min(every, RETRY)
-    for _ in range(FAREWELL):
+    for _again in range(FAREWELL):
         answer = _attempt(release, reset if answer == FAILED else None, None)
         if answer != FAILED:
             return

@@ -13,44 +13,42 @@ An action plugin is then:
             result = super().run(tmp, task_vars)
             return merge_hash(result, run_with_progress(self, "sparkfleet.vllm.x", self._task.args, task_vars, 3600))
 
-and its module calls `Progress.from_environment().say("...")` (plugins/module_utils/_progress.py).
+and its module calls `in_background()` first of all (plugins/module_utils/_background.py), later
+`Progress.from_environment().say("...")` (plugins/module_utils/_progress.py).
 
-Ansible builds the module's command and reads its answer, as ever. What is put between is how the command runs: detached
-from the connection, by a shell that holds a lock for as long as it does. So a poll is a command that waits for that
-lock, the last one brings what the module printed, and a module that is done at once costs one execution, its start.
+The module itself goes to the background and answers for its job, so all is Ansible's own way of running it: its start, and
+once more to bring the result. A module that is done at once brings it with its start. Between them a poll is a short
+command of the shell, which waits on the host.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import multiprocessing
 import secrets
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from ansible.errors import AnsibleConnectionFailure
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import ENVIRONMENT, LEASE
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _background
 
 FIRST_POLL, LAST_POLL, POLL_GROWTH = 2.0, 5.0, 1.25
-WATCH = 10.0
-"""Seconds for which the start of a job, and each poll, waits for its end: lines are shown as late as that."""
 ANSWER = 60.0
 """Seconds that one poll may take. A loaded controller needs up to 20; a host behind a cut link would need for ever."""
 GRACE = 60.0
 """Seconds past the time limit in which a job must have been ended."""
-KILL_AFTER = 10
-"""Seconds between being asked to end and being made to."""
-TIMED_OUT = "Timeout exceeded"
-"""What a result says of a job that was ended at its time limit; Ansible's async_wrapper says the same."""
+PATIENCE = _background.LEASE
+"""Seconds for which a lost connection is waited out: then the job has ended, too."""
+TIMED_OUT = _background.TIMED_OUT
 
-_JOB, _OUTPUT, _ERROR = "sparkfleet-job:", "\nsparkfleet-output:\n", "\nsparkfleet-error:\n"
-_ENDED_AT_LIMIT = (124, 128 + signal.SIGKILL)
-"""What timeout(1) leaves with; the second also tells of a process that the kernel killed."""
+_JOB = "sparkfleet-job:"
+_T = TypeVar("_T")
 
 
 def run_with_progress(
@@ -63,7 +61,8 @@ def run_with_progress(
     """Run `module_name` for at most `timeout` seconds; return its result as a plain run would.
 
     In check mode, and in a task with its own `async`, it is a plain run: the first is short, the second is
-    polled by Ansible itself. A host costs the start, and one command for every WATCH seconds that it takes longer.
+    polled by Ansible itself. A host costs the start; one that takes longer than WATCH seconds costs one command for every
+    further WATCH seconds, and one execution that brings the result.
     """
     # _execute_module adds its internal keys to what it is given.
     args = dict(module_args)
@@ -72,19 +71,7 @@ def run_with_progress(
         return action._execute_module(module_name, args, task_vars=task_vars, wrap_async=True)
     if task.check_mode:
         return action._execute_module(module_name, args, task_vars=task_vars)
-
-    parent = action.get_shell_option("async_dir", default="~/.ansible_async")
-    folder = action._connection._shell.join_path(parent, f"sparkfleet-{secrets.token_hex(8)}")
-    job = Job(action, folder, label(action, task_vars), timeout)
-    environment = {ENVIRONMENT: job.said}
-    task.environment = [*(task.environment or []), environment]
-    # Of this one call: the class's own method is back when the instance's is gone.
-    action._low_level_execute_command = job.execute  # type: ignore[method-assign]
-    try:
-        return action._execute_module(module_name, args, task_vars=task_vars)
-    finally:
-        del action._low_level_execute_command
-        task.environment = [entry for entry in task.environment if entry is not environment]
+    return Job(action, module_name, args, task_vars, timeout).run()
 
 
 def seconds(args: dict[str, Any], name: str, default: int) -> int:
@@ -102,118 +89,122 @@ def label(action: ActionBase, task_vars: dict[str, Any] | None) -> str:
 
 
 class Job:
-    """One module in the background of a host. All that it has there is in `folder`:
+    """One module in the background of a host, seen from the controller; what it has there: _background.Job."""
 
-    in    what the command reads: the module, where it is piped. Removed as soon as it is open, since it holds the arguments
-    out, err, code    what it printed and how it ended
-    said    its progress, and the lease on it
-    lock    held while it runs, so that its end can be waited for; the kernel lets go of it whatever happens
-    """
-
-    def __init__(self, action: ActionBase, folder: str, host: str, timeout: int) -> None:
-        self._run = action._low_level_execute_command
-        self._action, self._host, self._timeout = action, host, timeout
-        self._shell = action._connection._shell
+    def __init__(
+        self,
+        action: ActionBase,
+        module_name: str,
+        module_args: dict[str, Any],
+        task_vars: dict[str, Any] | None,
+        timeout: int,
+    ) -> None:
+        self._action, self._timeout = action, timeout
+        self._module_name, self._module_args, self._task_vars = module_name, module_args, task_vars
+        self._host = label(action, task_vars)
+        self._remote = action._connection._shell
         self._printed = 0
-        self._parent = folder.rpartition("/")[0]
-        self.said = self._shell.join_path(folder, "said")
-        home, _, rest = folder.partition("/")
-        # A tilde that is quoted is none, and one that is not would let the rest be split.
-        self._folder = f'"$HOME"/{self._quote(rest)}' if home == "~" else self._quote(folder)
+        self._parent = str(action.get_shell_option("async_dir", default="~/.ansible_async"))
+        self._folder = str(self._remote.join_path(self._parent, f"sparkfleet-{secrets.token_hex(8)}"))
 
-    def _quote(self, text: str) -> str:
-        return str(self._shell.quote(text))
-
-    def execute(self, cmd: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """What `_low_level_execute_command` does, for the command of the module; all others run as they did."""
-        if self.said not in cmd:
-            return self._run(cmd, *args, **kwargs)
-        began = time.monotonic()
-        answer = Answer()
+    def run(self) -> dict[str, Any]:
+        deadline = time.monotonic() + self._timeout + GRACE
+        state = ""
         try:
-            first = self._run(self._start(cmd, kwargs.get("in_data") is not None), *args, **kwargs)
-            answer = self._show(first["stdout"])
-            if not answer.state:
-                return _refusal(
-                    f"expected room for a background job in {self._parent}, seen "
-                    f"{(first['stderr'] or first['stdout']).strip()[-500:] or 'no answer'}; see that root can write there"
-                )
-            following = polls(self._action, self._poll, began + self._timeout + GRACE, waits=True)
-            while answer.state in ("running", ""):
-                if not answer.state:
-                    time.sleep(1)  # ask again, but not as fast as noise comes
-                answer = self._show(next(following, f"{_JOB}late\n"))
+            state, result = self._execute(start=True)
+            if state == "running":
+                state = self._follow(deadline)
+                if state == "gone":
+                    return _failure(_background.NO_RESULT.format(self._parent))
+                if state == "late":
+                    return _failure(
+                        "expected the background job to have ended within its time limit, seen it at work; see its "
+                        "processes on the host"
+                    )
+                state, result = patiently(self._action, lambda: self._execute(start=False), PATIENCE)
+            return result
         finally:
-            # A module whose progress file is gone ends: this also stops the job when a task timeout got us here.
-            if answer.state != "ended":
+            # Work whose folder is gone ends: this also stops it when a task timeout got us here.
+            if state not in ("ended", "gone"):
                 with contextlib.suppress(AnsibleConnectionFailure):
-                    self._run(f"rm -rf {self._folder}")
-        return self._result(answer, time.monotonic() - began)
+                    self._action._low_level_execute_command(f"rm -rf {self._quoted()}")
 
-    def _start(self, cmd: str, piped: bool) -> str:
-        """Start the job and wait for its end as a poll does. A start that is repeated is a poll."""
-        # Ends with its process group: `timeout` makes one, which the module's lease ends as well.
-        limited = f"timeout -k {KILL_AFTER} {self._timeout} /bin/sh -c {self._quote(cmd)} 9>&-"
-        script = (
-            f'exec <"$1/in" >"$1/out" 2>"$1/err"; rm -f "$1/in"; {limited}; echo $? >"$1/code"; '
-            # Nobody is left to read it.
-            '[ -e "$1/said" ] || rm -rf "$1"'
-        )
-        return (
-            f'd={self._folder}; mkdir -p "${{d%/*}}"; if mkdir -m 700 "$d"; then '
-            f'{"cat" if piped else ":"} >"$d/in"; : >"$d/said"; exec 9>"$d/lock"; flock 9; '
-            f'setsid /bin/sh -c {self._quote(script)} sh "$d" </dev/null >/dev/null 2>&1 & exec 9>&-; fi; '
-            f'[ ! -d "$d" ] || {{ {self._poll()}; }}'
-        )
+    def _execute(self, start: bool) -> tuple[str, dict[str, Any]]:
+        """The module's front: how its job is, and the result of one that has ended."""
+        order = {"folder": self._folder, "limit": self._timeout, "start": start}
+        with environment(self._action, {_background.ENVIRONMENT: json.dumps(order)}):
+            result: dict[str, Any] = self._action._execute_module(
+                self._module_name, dict(self._module_args), task_vars=self._task_vars
+            )
+        own = result.pop(_background.ANSWER, None) or {}
+        self._show((own.get("lines") or [])[self._printed :])
+        return str(own.get("state") or ""), result
+
+    def _follow(self, deadline: float) -> str:
+        """Show what the job says until it is no longer running, and return what it is then."""
+        for stdout in polls(self._action, self._poll, deadline, waits=True):
+            answer = parse_poll(stdout)
+            self._show(answer.lines)
+            if answer.state in ("ended", "gone"):
+                return answer.state
+            if not answer.state:
+                time.sleep(1)  # ask again, but not as fast as noise comes
+        return "late"
 
     def _poll(self) -> str:
-        """The job before its lines: when it has ended, the lines that follow are all there are."""
+        """The state before the lines: when it has ended, the lines that follow are all there are."""
         return (
-            f'd={self._folder}; touch -ac "$d/said" 2>/dev/null; '
-            f'if [ ! -d "$d" ]; then s=gone; elif flock -w {WATCH:g} "$d/lock" true; '
-            'then s="ended $(cat "$d/code" 2>/dev/null)"; else s=running; fi; '
-            f'printf \'{_JOB}%s\\n\' "$s"; tail -n +{self._printed + 1} "$d/said" 2>/dev/null; '
-            f'case $s in ended*) printf {self._quote(_OUTPUT)}; cat "$d/out"; printf {self._quote(_ERROR)}; '
-            'cat "$d/err"; rm -rf "$d";; esac'
+            f'd={self._quoted()}; touch -ac "$d/said" 2>/dev/null; '
+            f'if [ ! -d "$d" ]; then s=gone; elif flock -w {_background.WATCH:g} "$d/lock" true; '
+            f"then s=ended; else s=running; fi; printf '{_JOB}%s\\n' \"$s\"; "
+            f'tail -n +{self._printed + 1} "$d/said" 2>/dev/null || :'
         )
 
-    def _show(self, stdout: str) -> Answer:
-        answer = parse_poll(stdout)
-        for line in answer.lines:
+    def _quoted(self) -> str:
+        """The folder for a shell: a tilde that is quoted is none, and one that is not would let the rest be split."""
+        home, _, rest = self._folder.partition("/")
+        return f'"$HOME"/{self._remote.quote(rest)}' if home == "~" else str(self._remote.quote(self._folder))
+
+    def _show(self, lines: Sequence[str]) -> None:
+        for line in lines:
             Display().display(f"{self._host}: {line}")
-        self._printed += len(answer.lines)
-        return answer
-
-    def _result(self, answer: Answer, seconds: float) -> dict[str, Any]:
-        if answer.state == "late":
-            return _refusal(
-                "expected the background job to have ended within its time limit, seen it at work; see its processes on "
-                "the host"
-            )
-        if answer.code in _ENDED_AT_LIMIT and seconds >= self._timeout:
-            return _refusal(TIMED_OUT)
-        if answer.code is None:
-            return _refusal(
-                f"expected the result of a background job in {self._parent}, seen none; the host was restarted, or "
-                "something removed it or killed its shell: run the task again"
-            )
-        return _answer(answer.code, answer.output, answer.error)
+        self._printed += len(lines)
 
 
-def _answer(code: int, output: str, error: str = "") -> dict[str, Any]:
-    """As `_low_level_execute_command` answers."""
-    return {
-        "rc": code,
-        "stdout": output,
-        "stdout_lines": output.splitlines(),
-        "stderr": error,
-        "stderr_lines": error.splitlines(),
-    }
+def _failure(text: str) -> dict[str, Any]:
+    return {"failed": True, "msg": text}
 
 
-def _refusal(text: str) -> dict[str, Any]:
-    """The answer of a module that failed with `text`."""
-    return _answer(1, json.dumps({"failed": True, "msg": text}))
+@contextlib.contextmanager
+def environment(action: ActionBase, variables: dict[str, str]) -> Iterator[None]:
+    """What the task's modules get in their environment, besides what its author gives them."""
+    task = action._task
+    before = task.environment
+    task.environment = [*(before or []), variables]
+    try:
+        yield
+    finally:
+        task.environment = before
+
+
+def patiently(action: ActionBase, ask: Callable[[], _T], patience: float) -> _T:
+    """The answer of `ask()`, through a connection that may be lost for `patience` seconds.
+
+    :raises AnsibleConnectionFailure: it stayed lost
+    """
+    wait, lost_since = FIRST_POLL, None
+    while True:
+        try:
+            with answered_within(ANSWER):
+                return ask()
+        except AnsibleConnectionFailure:
+            lost_since = lost_since or time.monotonic()
+            if time.monotonic() - lost_since > patience:
+                raise
+            with contextlib.suppress(Exception):
+                action._connection.reset()
+        time.sleep(wait)
+        wait = min(wait * POLL_GROWTH, LAST_POLL)
 
 
 def polls(
@@ -221,7 +212,7 @@ def polls(
     command: Callable[[], str],
     deadline: float,
     longest: float = LAST_POLL,
-    patience: float = LEASE,
+    patience: float = PATIENCE,
     waits: bool = False,
 ) -> Iterator[str]:
     """What `command()` prints on the host, again and again until the deadline (time.monotonic).
@@ -230,24 +221,16 @@ def polls(
     :param patience: seconds for which a lost connection is waited out
     :param waits: the command itself waits on the host, so nothing is waited here before it
     :raises AnsibleConnectionFailure: it stayed lost
+    :raises AnsibleError: the run that this worker belongs to was killed, which ends no worker
     """
-    wait, lost_since = FIRST_POLL, None
+    wait, run = FIRST_POLL, multiprocessing.parent_process()
     while time.monotonic() < deadline:
-        if not waits or lost_since:
+        if run and not run.is_alive():
+            raise AnsibleError("expected the run to be there, seen it killed")
+        if not waits:
             time.sleep(wait)
             wait = min(wait * POLL_GROWTH, longest)
-        try:
-            with answered_within(ANSWER):
-                stdout = action._low_level_execute_command(command())["stdout"]
-        except AnsibleConnectionFailure:
-            lost_since = lost_since or time.monotonic()
-            if time.monotonic() - lost_since > patience:
-                raise
-            with contextlib.suppress(Exception):
-                action._connection.reset()
-            continue
-        lost_since = None
-        yield stdout
+        yield patiently(action, lambda: str(action._low_level_execute_command(command())["stdout"]), patience)
 
 
 @contextlib.contextmanager
@@ -274,30 +257,20 @@ def answered_within(seconds: float) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Answer:
-    """Of one poll. `state` is running, ended or gone, or nothing when the answer does not hold it (noise of a login
-    shell); `late` when no poll is left to make.
-
-    `code`, `output` and `error` are those of a job that has ended; no code: its shell could not write it.
+    """Of one poll. `state` is running, ended or gone, or nothing when the answer does not hold it (noise of a login shell).
+    `lines` are those that were not shown before.
     """
 
     state: str = ""
     lines: tuple[str, ...] = ()
-    code: int | None = None
-    output: str = ""
-    error: str = ""
 
 
 def parse_poll(stdout: str) -> Answer:
     """Only whole lines count. A terminal may sit between (ssh -tt), so lines are counted, not bytes, and a carriage
     return is no part of them.
     """
-    _, found, rest = stdout.replace("\r\n", "\n").partition(_JOB)
-    state, newline, rest = rest.partition("\n")
-    name, _, code = state.strip().partition(" ")
-    text, _, printed = rest.partition(_OUTPUT)
-    output, whole, error = printed.partition(_ERROR)
-    if not found or not newline or (name == "ended" and not whole):
+    _before, found, rest = stdout.replace("\r\n", "\n").partition(_JOB)
+    state, newline, text = rest.partition("\n")
+    if not found or not newline:
         return Answer()
-    said = text.rpartition("\n")[0]
-    lines = tuple(said.split("\n")) if said else ()
-    return Answer(name, lines, int(code) if code.isdigit() else None, output, error)
+    return Answer(state.strip(), tuple(text.split("\n")[:-1]))

@@ -29,7 +29,7 @@ class Report(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
-        _, options = self.validate_argument_spec(argument_spec=self.ARGUMENT_SPEC)
+        _validated, options = self.validate_argument_spec(argument_spec=self.ARGUMENT_SPEC)
         lines, made = self.make(options, task_vars or {})
         for line in ["", *lines, ""]:
             Display().display(line)

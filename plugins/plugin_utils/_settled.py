@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ansible.plugins.action import ActionBase
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._progress import TIMED_OUT, run_with_progress
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._under_lock import UnderLock
 
 
-class LookThenRun(ActionBase):
+class LookThenRun(UnderLock):
     TRANSFERS_FILES = False
     _supports_check_mode = True
     _supports_async = True

@@ -134,7 +134,7 @@ def test_a_model_that_a_bundle_lacks_is_named(bundle, tmp_path):
 
 def image_store(root, bundle):
     reference = _registry.parse_reference(read(bundle).image)
-    return _image_store.ImageStore(str(root), reference, "arm64")
+    return _image_store.ImageStore(str(root), reference, reference.digest or "", "arm64")
 
 
 def test_an_image_comes_from_a_bundle_as_a_registry_would_serve_it(bundle, tmp_path):

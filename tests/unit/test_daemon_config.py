@@ -3,12 +3,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import venv
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _daemon, _host, _probes
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _daemon, _probes
 from ansible_collections.sparkfleet.vllm.plugins.modules import daemon_config, python_environment
 
 SERVING = [{"name": "sparkfleet-vllm"}]
@@ -106,7 +107,7 @@ def merge(capsys, path, **arguments):
 def test_a_mirror_is_reloaded_and_stays(capsys, path, dockerd):
     dockerd.containers = SERVING
     result = merge(capsys, path, registry_mirrors=["http://m"], nvidia_runtime=True)
-    assert (result["changed"], result["keys"], result["action"]) == (
+    assert (result["changed"], result["changed_keys"], result["action"]) == (
         True,
         ["registry-mirrors", "runtimes"],
         "reload",
@@ -154,7 +155,7 @@ def test_a_lost_reload_is_made_up_for_without_touching_the_file(capsys, path, do
     path.parent.mkdir()
     path.write_text('{"registry-mirrors": ["http://m"]}')
     result = merge(capsys, path, registry_mirrors=["http://m"])
-    assert (result["changed"], result["keys"], dockerd.did) == (True, [], ["reload"])
+    assert (result["changed"], result["changed_keys"], dockerd.did) == (True, [], ["reload"])
     assert path.read_text() == '{"registry-mirrors": ["http://m"]}'
 
 
@@ -231,12 +232,16 @@ class Pip:
             return 1, "", self.broken
         if argv[1:3] == ["-m", "venv"]:
             self.python, self.distributions = "3.12.3", {"pip": "24.0"}
-        else:
-            pairs = [
-                _host.parse_requirement(requirement) for requirement in argv[argv.index("--quiet") + 1 :]
-            ]
-            self.distributions |= {name: specifiers[0][1] for name, specifiers in pairs}
+            return 0, "", ""
+        pairs = dict(requirement.split("==") for requirement in argv[argv.index("--quiet") + 1 :])
+        if "--no-index" in argv:
+            return int(not pairs.items() <= self.distributions.items()), "", ""
+        self.distributions |= pairs
         return 0, "", ""
+
+    @property
+    def installing(self) -> list[tuple[list[str], dict[str, str]]]:
+        return [call for call in self.calls if "--no-index" not in call[0]]
 
 
 @pytest.fixture
@@ -259,9 +264,9 @@ def test_an_environment_is_made_once(capsys, tmp_path, pip):
     first = install(capsys, tmp_path / "venv")
     assert (first["changed"], first["created"], first["installed"]) == (True, True, ["docker==7.2.0"])
     assert first["diff"] == {"before": "", "after": "docker 7.2.0\n"}
-    assert len(pip.calls) == 2 and "--clear" not in pip.calls[0][0]
+    assert len(pip.installing) == 2 and "--clear" not in pip.calls[0][0]
     second = install(capsys, tmp_path / "venv")
-    assert (second["changed"], len(pip.calls)) == (False, 2)
+    assert (second["changed"], len(pip.installing)) == (False, 2)
 
 
 def test_an_index_with_a_password_stays_out_of_argv_and_results(capsys, tmp_path, pip):
@@ -271,7 +276,7 @@ def test_an_index_with_a_password_stays_out_of_argv_and_results(capsys, tmp_path
     assert result["failed"] and "secret" not in json.dumps(result)
     pip.broken = ""
     install(capsys, tmp_path / "venv", index_url=url, trusted_hosts=["a", "b"])
-    argv, environment = pip.calls[-1]
+    argv, environment = pip.installing[-1]
     assert url not in argv
     assert environment == {"PIP_INDEX_URL": url, "PIP_TRUSTED_HOST": "a b"}
 
@@ -292,3 +297,47 @@ def test_environment_check_mode(capsys, tmp_path, pip):
     result = install(capsys, tmp_path / "venv", _ansible_check_mode=True)
     assert result["changed"] and pip.calls == []
     assert result["diff"]["after"] == "docker==7.2.0 (to be installed)\n"
+
+
+@pytest.mark.parametrize(
+    "requirement",
+    ["-e x", "docker @ https://x/y.whl", "docker[ssh]", "docker; python_version>'3'", "./docker", "a b"],
+)
+def test_what_pip_would_take_for_something_else_is_refused_before_it_is_asked(
+    capsys, tmp_path, pip, requirement
+):
+    pip.python, pip.distributions = "3.12.3", {"pip": "24.0"}
+    result = install(capsys, tmp_path / "venv", requirements=[requirement])
+    assert result["failed"] and "expected a name, and versions" in result["msg"] and pip.calls == []
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """A real environment with pip, and a distribution in it that no index has to be asked for."""
+    path = tmp_path_factory.mktemp("real") / "venv"
+    venv.create(path, with_pip=True)
+    (library,) = (path / "lib").glob("python*/site-packages")
+    (library / "Some.Thing-7.3.0.dist-info").mkdir()
+    (library / "Some.Thing-7.3.0.dist-info/METADATA").write_text(
+        "Metadata-Version: 2.1\nName: Some.Thing\nVersion: 7.3.0\n"
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("requirement", "met"),
+    [
+        ("some-thing", True),
+        ("Some_Thing==7.3", True),
+        ("some-thing>=7.10", False),
+        ("some-thing >= 7.2, ==7.*", True),
+        ("some-thing~=7.1", True),
+        ("some-thing<7", False),
+        ("other", False),
+        ("pip", True),
+    ],
+)
+def test_an_environment_s_own_pip_says_what_it_lacks(capsys, environment, requirement, met):
+    result = install(capsys, environment, requirements=[requirement, "pip"], _ansible_check_mode=True)
+    assert result["installed"] == ([] if met else [requirement]), result
+    assert result["changed"] is not met

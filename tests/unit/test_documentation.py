@@ -107,14 +107,20 @@ def test_a_front_is_that_of_its_module_and_knows_its_time_limit(name):
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
 def test_a_roles_argument_specs_and_defaults_agree(role):
-    options = yaml.safe_load((role / "meta/argument_specs.yml").read_text())["argument_specs"]["main"]["options"]
+    options = yaml.safe_load((role / "meta/argument_specs.yml").read_text())["argument_specs"]["main"][
+        "options"
+    ]
     defaults = yaml.safe_load((role / "defaults/main.yml").read_text())
-    assert set(options) == set(defaults) | {name for name, option in options.items() if option.get("required")}
+    assert set(options) == set(defaults) | {
+        name for name, option in options.items() if option.get("required")
+    }
     for name, value in defaults.items():
         assert name.startswith(f"{role.name}_")
         templated = isinstance(value, str) and "{{" in value
         assert templated or options[name].get("default") == value, name
-        assert not (templated and "default" in options[name]), f"{name}: the default is computed; describe it instead"
+        assert not (templated and "default" in options[name]), (
+            f"{name}: the default is computed; describe it instead"
+        )
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
@@ -124,7 +130,9 @@ def test_every_entry_point_of_a_role_is_a_task_file(role):
 
 
 def test_every_role_has_argument_specs():
-    assert {role.name for role in ROLES} == {path.name for path in (ROOT / "roles").iterdir() if path.is_dir()}
+    assert {role.name for role in ROLES} == {
+        path.name for path in (ROOT / "roles").iterdir() if path.is_dir()
+    }
 
 
 def test_the_action_group_names_every_module():

@@ -140,5 +140,13 @@ def test_a_patch_that_the_image_does_not_take_and_one_that_could_not_be_asked_ab
     assert (unplaced["findings"], unplaced["unknown"]) == ([], {"patches": "no image yet"})
 
 
+@pytest.mark.parametrize(
+    ("result", "why"), [({"msg": "MODULE FAILURE"}, "MODULE FAILURE"), ({"failed": False}, "no answer")]
+)
+def test_a_look_at_the_patches_that_failed_is_no_refusal_and_is_told(result, why):
+    looked = patches(result, [{"name": "p"}])
+    assert (looked["findings"], looked["unknown"]) == ([], {"patches": f"the look failed: {why}"})
+
+
 def test_a_recipe_without_patches():
     assert patches({"skipped": True}, [])["findings"] == []

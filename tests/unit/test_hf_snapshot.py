@@ -265,7 +265,7 @@ class Front(action.ActionModule):
 def front(monkeypatch):
     def make(look, outcome=None, **options):
         one = Front(look, **options)
-        monkeypatch.setattr(_settled.ActionBase, "run", lambda *_: {})
+        monkeypatch.setattr(_settled.UnderLock, "run", lambda *_: {})
 
         def run_with_progress(me, name, args, task_vars, timeout):
             one.calls.append(("run", args, timeout))

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
+from dataclasses import fields
 from typing import Any
 
 import pytest
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _host
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _daemon
+from ansible_collections.sparkfleet.vllm.plugins.modules import spark_info
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.host import judge
 
-GIB = _host.GIB
-REQUIREMENTS = ("docker==7.2.0", "huggingface_hub==2.4.*")
-WANTED = _host.Wanted(
-    registry_mirrors=("http://m:5000",), directories=("/srv/sparkfleet",), requirements=REQUIREMENTS
-)
+GIB = judge.GIB
+REQUIREMENTS = ["docker==7.2.0", "huggingface_hub==2.4.*"]
+WANTED: dict[str, Any] = {name: option["default"] for name, option in spark_info.WANTED.items()} | {
+    "registry_mirrors": ["http://m:5000"],
+    "directories": ["/srv/sparkfleet"],
+    "requirements": REQUIREMENTS,
+}
 
 
 @pytest.fixture
@@ -75,35 +79,40 @@ def bare(spark) -> dict[str, Any]:
     return spark
 
 
+def judged(info, wanted=WANTED):
+    """As module and action plugin do it together."""
+    return judge.judge(info, wanted, _daemon.needed(info, wanted))
+
+
 def checks(info, wanted=WANTED):
-    return [problem["check"] for problem in _host.problems(info, wanted)]
+    return [problem["check"] for problem in judged(info, wanted)["problems"]]
 
 
 def only(info, wanted=WANTED):
-    found = _host.problems(info, wanted)
+    found = judged(info, wanted)["problems"]
     assert len(found) == 1, found
     return found[0]
 
 
 def test_a_spark_that_serves_is_left_alone(spark):
-    assert _host.problems(spark, WANTED) == []
-    assert _host.changes(_host.todo(spark, WANTED)) == []
-    assert _host.usable(spark, WANTED)
+    assert judged(spark, WANTED)["problems"] == []
+    assert judged(spark, WANTED)["changes"] == []
+    assert judged(spark, WANTED)["usable"]
 
 
 def test_a_bare_spark_has_work_and_no_problem(bare):
-    assert _host.problems(bare, WANTED) == []
-    todo = _host.todo(bare, WANTED)
+    assert judged(bare, WANTED)["problems"] == []
+    todo = judged(bare, WANTED)["todo"]
     assert todo["packages"] == ["nvidia-container-toolkit", "docker.io", "python3-venv"]
     assert todo["docker_repository"] and todo["toolkit_repository"]
     assert not todo["start"], "the package starts it"
-    assert _host.changes(todo) == [
+    assert judged(bare, WANTED)["changes"] == [
         "install nvidia-container-toolkit, docker.io, python3-venv",
         "create /srv/sparkfleet",
         "install into the Python environment: docker==7.2.0, huggingface_hub==2.4.*",
         "merge into daemon.json: registry-mirrors, runtimes",
     ]
-    assert not _host.usable(bare, WANTED)
+    assert not judged(bare, WANTED)["usable"]
 
 
 def break_everything(info):
@@ -123,9 +132,9 @@ def test_all_problems_at_once(spark):
     assert checks(spark) == [
         "privileges", "architecture", "gb10", "driver", "memory", "disk", "port", "packages", "docker", "daemon.json",
     ]  # fmt: skip
-    for problem in _host.problems(spark, WANTED):
+    for problem in judged(spark, WANTED)["problems"]:
         assert all(problem[part] for part in ("expected", "seen", "do")), problem
-    report = _host.report(_host.problems(spark, WANTED))
+    report = judged(spark, WANTED)["report"]
     assert "memory: expected 100 GiB in all\n  seen 24.0 GiB\n  do   use a host" in report
     assert "nginx (pid 4) on 0.0.0.0" in report
     assert "line 1, column 2: oops" in report
@@ -136,7 +145,7 @@ def test_a_host_that_is_no_spark_may_serve_when_it_is_asked_for(spark):
         architecture="x86_64", driver=None, gb10={"present": False, "pci": [], "name": None, "product": None}
     )
     assert checks(spark) == ["architecture", "gb10", "driver"]
-    assert checks(spark, replace(WANTED, gb10=False, architectures=("aarch64", "x86_64"))) == []
+    assert checks(spark, WANTED | {"gb10": False, "architectures": ("aarch64", "x86_64")}) == []
 
 
 @pytest.mark.parametrize(
@@ -145,15 +154,15 @@ def test_a_host_that_is_no_spark_may_serve_when_it_is_asked_for(spark):
 def test_what_could_not_be_read_is_a_problem_with_its_reason(spark, probe):
     spark[probe] = None
     spark["unknown"][probe] = "no answer within 10 s"
-    found = _host.problems(spark, WANTED)
+    found = judged(spark, WANTED)["problems"]
     assert any("unknown: no answer within 10 s" in problem["seen"] for problem in found), found
-    _host.changes(_host.todo(spark, WANTED))
+    judged(spark, WANTED)["changes"]
 
 
 @pytest.mark.parametrize(("seen", "minimum", "bad"), [("580.95.05", "580", False), ("579.99", "580", True), ("580", "580.65.06", True), ("590.1", "580.65", False), ("1000.1", "580", False)])  # fmt: skip
 def test_driver_versions_compare_as_numbers(spark, seen, minimum, bad):
     spark["driver"] = seen
-    assert (checks(spark, replace(WANTED, minimum_driver=minimum)) == ["driver"]) is bad
+    assert (checks(spark, WANTED | {"minimum_driver": minimum}) == ["driver"]) is bad
 
 
 def test_models_and_images_that_are_there_need_no_room(spark):
@@ -189,35 +198,33 @@ def test_without_systemd_nothing_can_be_started(bare):
 def test_an_engine_that_is_stopped_is_started(spark):
     spark["docker"].update(running=False, version=None)
     assert checks(spark) == []
-    assert _host.changes(_host.todo(spark, WANTED)) == ["start Docker"]
+    assert judged(spark, WANTED)["changes"] == ["start Docker"]
 
 
 def test_a_toolkit_installed_after_the_engine_started_needs_a_restart_that_is_refused_while_it_serves(spark):
     spark["toolkit"].update(unseen=True, usable=False)
     assert only(spark)["check"] == "restart"
     assert "it would stop sparkfleet-vllm" in only(spark)["seen"]
-    always = replace(WANTED, restart_docker="always")
+    always = WANTED | {"restart_docker": "always"}
     assert checks(spark, always) == []
-    assert _host.changes(_host.todo(spark, always))[0].endswith(
-        "only when it starts, which stops sparkfleet-vllm"
-    )
+    assert judged(spark, always)["changes"][0].endswith("only when it starts, which stops sparkfleet-vllm")
     spark["docker"]["live_restore"] = True
     assert checks(spark) == []
     spark["docker"].update(live_restore=False, containers=[])
     assert checks(spark) == []
-    assert only(spark, replace(WANTED, restart_docker="never"))["seen"].endswith("restarts are off (never)")
+    assert only(spark, WANTED | {"restart_docker": "never"})["seen"].endswith("restarts are off (never)")
 
 
 def test_a_toolkit_that_the_engine_cannot_find_is_no_reason_to_restart_for_ever(spark):
     spark["toolkit"].update(hook=None, usable=False)
     assert only(spark)["check"] == "toolkit"
-    assert _host.todo(spark, WANTED)["daemon"]["action"] == "none"
+    assert judged(spark, WANTED)["todo"]["daemon"]["action"] == "none"
 
 
 def test_a_mirror_is_added_by_a_reload_while_it_serves(spark):
-    wanted = replace(WANTED, registry_mirrors=("http://other:5000",))
+    wanted = WANTED | {"registry_mirrors": ("http://other:5000",)}
     assert checks(spark, wanted) == []
-    assert _host.changes(_host.todo(spark, wanted)) == [
+    assert judged(spark, wanted)["changes"] == [
         "merge into daemon.json: registry-mirrors", "reload Docker (no container stops)",
     ]  # fmt: skip
 
@@ -225,8 +232,8 @@ def test_a_mirror_is_added_by_a_reload_while_it_serves(spark):
 def test_judging_leaves_what_was_seen_alone(spark):
     break_everything(spark)
     before = copy.deepcopy(spark)
-    _host.problems(spark, WANTED)
-    _host.todo(spark, WANTED)
+    judged(spark, WANTED)["problems"]
+    judged(spark, WANTED)["todo"]
     assert spark == before
 
 
@@ -240,22 +247,55 @@ def test_judging_leaves_what_was_seen_alone(spark):
         ("docker==7.2.*", "7.2.9", True),
         ("docker>=7.10", "7.9", False),
         ("docker >= 7.2, ==7.*", "7.3", True),
+        ("docker>=7.2,<8", "8.0", False),
+        ("docker~=7.1", "7.9", True),
+        ("docker!=7.3", "7.3.0", False),
+        ("docker>=7", "7.3rc1", True),
+        ("docker==7.2.0", "7.2.0+local", True),
+        ("docker==7.2.0", "not a version", False),
         ("docker", "0.1", True),
         ("docker", None, False),
     ],
 )
 def test_satisfied(requirement, version, met):
-    assert _host.satisfied(requirement, {"docker": version} if version else {}) is met
+    assert judge.satisfied(requirement, {"docker": version} if version else {}) is met
 
 
 def test_distribution_names_compare_normalized():
-    assert _host.satisfied("huggingface_hub>=2", {"Huggingface.Hub": "2.4"})
+    assert judge.satisfied("huggingface_hub>=2", {"Huggingface.Hub": "2.4"})
 
 
 @pytest.mark.parametrize(
     "requirement",
-    ["docker<8", "docker~=7.1", "docker==", "-e x", "docker==7.x", "docker>=7.*", "git+https://x", "a b"],
+    [
+        "docker==",
+        "-e x",
+        "docker==7.x",
+        "docker>=7.*",
+        "git+https://x",
+        "a b",
+        "docker @ https://x/docker-7.whl",
+        "docker[ssh]",
+        "docker; python_version > '3'",
+    ],
 )
-def test_other_requirements_are_refused(requirement):
-    with pytest.raises(_host.RequirementError):
-        _host.parse_requirement(requirement)
+def test_what_a_list_of_distributions_cannot_meet_is_refused(spark, requirement):
+    with pytest.raises(judge.RequirementError, match="expected a name, and versions"):
+        judged(spark, WANTED | {"requirements": [requirement]})
+
+
+def test_a_minimum_that_is_no_version_is_told_and_lets_no_host_pass(spark):
+    with pytest.raises(
+        judge.VersionError, match="minimum_driver: expected a version, such as 580.95, seen 'newest'"
+    ):
+        judged(spark, WANTED | {"minimum_driver": "newest"})
+
+
+def test_a_driver_whose_version_cannot_be_read_is_not_late_enough(spark):
+    spark["driver"] = "of our own"
+    assert only(spark)["check"] == "driver"
+
+
+def test_what_is_judged_has_a_default_in_the_module():
+    names = {field.name for field in fields(judge.Wanted)}
+    assert names == set(spark_info.WANTED) - set(spark_info.OF_DAEMON_JSON)

@@ -117,3 +117,21 @@ def test_an_image_that_no_mirror_is_asked_for_is_told():
     said = image_pull.other_way("http://192.0.2.1:5000", parse_reference(f"ghcr.io/o/n@{DIGEST}"))
     assert "images of Docker Hub only" in said
     assert "ghcr.io" in said
+
+
+def test_an_image_is_settled_when_it_is_there_and_noted(tmp_path):
+    def look(*there, image=IMAGE):
+        def get(name):
+            if name not in there:
+                raise docker.errors.ImageNotFound(name)
+            return SimpleNamespace(id="sha256:1", attrs={"RepoDigests": [name]})
+
+        client = SimpleNamespace(images=SimpleNamespace(get=get))
+        return image_pull.look(client, image_pull._registry.parse_reference(image), image, str(tmp_path))
+
+    assert look() == {"id": "", "settled": False, "mirrored": True}
+    assert look(IMAGE) == {"id": "sha256:1", "settled": False, "mirrored": True}
+    image_pull._image.noted(str(tmp_path), IMAGE, write=True)
+    assert look(IMAGE)["settled"] is True
+    assert look()["settled"] is False
+    assert look(image="registry.example.com/vllm@sha256:" + "a" * 64)["mirrored"] is False

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils import _registry_address
 
 ROLE = Path(__file__).resolve().parents[2] / "roles" / "image_registry"
 
@@ -54,32 +55,58 @@ def test_which_host_serves(sparks, given, host):
     assert value("image_registry_host", variables(sparks, **given)) == host
 
 
-FACTS = {"ansible_facts": {"ansible_enp1s0f0np0": {"ipv4": {"address": "198.51.100.1"}}}}
+FACTS = {"ansible_enp1s0f0np0": {"ipv4": {"address": "198.51.100.1"}}}
+
+
+def advertised(known, facts=None):
+    """The address that the role hands on, from what it asks its action for."""
+    task = yaml.safe_load((ROLE / "tasks/advertise.yml").read_text())[0]
+    templar = Templar(loader=DataLoader(), variables=known)
+    asked = templar.template(trusted(task["sparkfleet.vllm.registry_address"]))
+    met_at = known["hostvars"].get(asked["host"], {}).get("ansible_host", asked["host"])
+    return _registry_address.url(**asked, facts=facts or {}, met_at=met_at)
 
 
 @pytest.mark.parametrize(
-    ("more", "given", "authority"),
+    ("more", "given", "facts", "url"),
     [
-        ({}, {}, "192.0.2.1:5000"),
-        ({"spark_address": "198.51.100.7"}, {}, "198.51.100.7:5000"),
-        ({"spark_address": "2001:db8::7"}, {"image_registry_port": 5001}, "[2001:db8::7]:5001"),
-        ({"spark_interface": "enp1s0f0np0"}, {"__image_registry_facts": FACTS}, "198.51.100.1:5000"),
-        # An interface that is not there leads nowhere, rather than to another network.
-        ({"spark_interface": "enp1s0f0np0"}, {"__image_registry_facts": {"ansible_facts": {}}}, ":5000"),
+        ({}, {}, {}, "http://192.0.2.1:5000"),
+        ({"spark_address": "198.51.100.7"}, {}, {}, "http://198.51.100.7:5000"),
+        ({"spark_address": "2001:db8::7"}, {"image_registry_port": 5001}, {}, "http://[2001:db8::7]:5001"),
+        ({"spark_interface": "enp1s0f0np0"}, {}, FACTS, "http://198.51.100.1:5000"),
+        # An interface that is not there leads nowhere, rather than to another network. So does a host that does not answer.
+        ({"spark_interface": "enp1s0f0np0"}, {}, {}, ""),
     ],
 )
-def test_where_it_listens(more, given, authority):
-    assert value("__image_registry_authority", variables(hostvars={"a": more}, **given)) == authority
+def test_where_it_listens(more, given, facts, url):
+    assert advertised(variables(hostvars={"a": more}, **given), facts) == url
 
 
 def test_a_host_without_an_address_is_met_under_its_name():
     known = variables()
     known["hostvars"]["a"] = {}
-    assert value("__image_registry_authority", known) == "a:5000"
+    assert advertised(known) == "http://a:5000"
+
+
+def test_a_fleet_of_one_has_none():
+    assert advertised(variables(["a"])) == ""
+
+
+@pytest.mark.parametrize(
+    ("url", "authority"),
+    [
+        ("http://192.0.2.1:5000", "192.0.2.1:5000"),
+        ("http://[2001:db8::7]:5001", "[2001:db8::7]:5001"),
+        ("", ""),
+    ],
+)
+def test_it_listens_where_the_fleet_was_told(url, authority):
+    assert value("__image_registry_authority", variables(spark_registry=url)) == authority
 
 
 def test_the_registry_only_reads_and_knows_no_upstream():
     given = {"image_registry_username": "me", "image_registry_password": "secret", "spark_store": "/srv/a b"}
+    given |= {"spark_registry": "http://192.0.2.1:5000"}
     text = rendered("registry.yml.j2", variables(**given))
     config = yaml.safe_load(text)
     assert config["storage"]["filesystem"] == {"rootdirectory": "/srv/a b/registry"}
@@ -94,15 +121,6 @@ def test_the_unit_serves_that_configuration_without_rights():
     assert "ExecStart=/usr/bin/docker-registry serve /etc/sparkfleet-registry.yml\n" in unit
     for line in ("DynamicUser=yes", "ProtectSystem=strict", "CapabilityBoundingSet=", "NoNewPrivileges=yes"):
         assert f"\n{line}\n" in unit
-
-
-def test_the_address_that_engines_get():
-    assert value("__image_registry_url", variables()) == "http://192.0.2.1:5000"
-    assert value("__image_registry_url", variables(["a"])) == ""
-    lost = variables(
-        hostvars={"a": {"spark_interface": "eth9"}}, __image_registry_facts={"unreachable": True}
-    )
-    assert value("__image_registry_url", lost) == ""
 
 
 BUILT = {"recipe": {"image": {"build": {"commit": "1"}}}}

@@ -126,9 +126,10 @@ def hasty(monkeypatch):
 @pytest.fixture
 def make(tmp_path):
     def store(body=BODY, **options):
-        reference = parse_reference(f"{NAME}@{digest_of(body)}")
+        digest = digest_of(body)
+        reference = parse_reference(f"{NAME}@{digest}")
         known: dict[str, Any] = {"retries": 2, "sleep": lambda _seconds: None} | options
-        return image_store.ImageStore(str(tmp_path / "registry"), reference, "arm64", **known)
+        return image_store.ImageStore(str(tmp_path / "registry"), reference, digest, "arm64", **known)
 
     return store
 
@@ -483,9 +484,12 @@ def test_the_layout_is_the_registrys():
 
 def test_a_tag_stands_for_an_image_that_is_whole(make, outside):
     store, reference = make(), parse_reference(f"{NAME}:main-1")
-    with pytest.raises(AssertionError):
+    with pytest.raises(
+        image_store.ImageStoreError, match=r"expected sha256:\w+ whole before it is called main-1"
+    ):
         store.tag("main-1")
     assert image_store.tagged(str(store.root), reference) == ""
+    assert image_store.tagged(str(store.root), store.reference) == "", "a reference without a tag"
     store.ensure([source(outside)])
     store.tag("main-1")
     assert image_store.tagged(str(store.root), reference) == digest_of(BODY)

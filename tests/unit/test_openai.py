@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -117,6 +118,8 @@ def test_a_request_knows_when_it_was_sent_and_can_be_kept_from_the_prefix_cache(
     assert one.sent is not None and two.sent is not None
     assert one.sent < one.first < one.last <= two.sent
     assert time_to_first_token(one) == one.first - one.sent
+    with pytest.raises(ValueError, match="the time at which it was asked for"):
+        time_to_first_token(dataclasses.replace(one, sent=None))
     salts = [body.get("cache_salt") for body in bodies]
     assert salts[0] and salts[1] and salts[0] != salts[1]
     assert salts[2] is None

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import pytest
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible.plugins.shell.sh import ShellModule
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _background, _run_lock
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import ENVIRONMENT, Progress, scratch
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils import _progress
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._progress import Answer, parse_poll
@@ -28,6 +30,7 @@ from ansible_collections.sparkfleet.vllm.plugins.plugin_utils._progress import A
 
 def test_lines_are_rate_limited_and_not_repeated(tmp_path: Path) -> None:
     now = [0.0]
+    (tmp_path / "p").touch()
     progress = Progress(str(tmp_path / "p"), clock=lambda: now[0])
     progress.say("loading\n weights")
     progress.say("loading weights")
@@ -44,12 +47,8 @@ def test_without_a_path_it_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_removed_file_is_not_made_again(tmp_path: Path) -> None:
     progress = Progress(str(tmp_path / "p"))
-    (tmp_path / "p").unlink()
     progress.say("too late")
     assert not (tmp_path / "p").exists()
-
-
-ENDED = "sparkfleet-job:ended 3\n{}\nsparkfleet-output:\n{{}}\n\nsparkfleet-error:\noh\n"
 
 
 @pytest.mark.parametrize(
@@ -60,12 +59,7 @@ ENDED = "sparkfleet-job:ended 3\n{}\nsparkfleet-output:\n{{}}\n\nsparkfleet-erro
         ("sparkfleet-job:running\na\nhalf a li", Answer("running", ("a",))),
         ("sparkfleet-job:running\n", Answer("running")),
         ("sparkfleet-job:gone\n", Answer("gone")),
-        (ENDED.format(""), Answer("ended", (), 3, "{}\n", "oh\n")),
-        (ENDED.format("a\nb\n"), Answer("ended", ("a", "b"), 3, "{}\n", "oh\n")),
-        (ENDED.format("a\nb\n").replace("\n", "\r\n"), Answer("ended", ("a", "b"), 3, "{}\n", "oh\n")),
-        (ENDED.format("a\nhalf a li"), Answer("ended", ("a",), 3, "{}\n", "oh\n")),
-        (ENDED.format("").replace("ended 3", "ended "), Answer("ended", (), None, "{}\n", "oh\n")),
-        (ENDED.format("a\n").partition("{}")[0], Answer()),
+        ("sparkfleet-job:ended\na\nhalf a li", Answer("ended", ("a",))),
         ("sparkfleet-job:runn", Answer()),
         ("Welcome!\n", Answer()),
     ],
@@ -84,62 +78,27 @@ def test_what_is_needed_for_a_while_goes_with_the_job(
     assert scratch("/own") == tmp_path / ".ansible_async/sparkfleet-1"
 
 
-JOB = f"""
-import sys, time
-sys.path[:0] = {sys.path!r}
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import Progress
-Progress.from_environment(lease=1.0).say("started")
-time.sleep(30)
-"""
-
-
-@pytest.fixture
-def job(tmp_path: Path) -> tuple[subprocess.Popen[bytes], Path]:
-    path = tmp_path / "p"
-    process = subprocess.Popen(
-        [sys.executable, "-c", JOB], env={**os.environ, ENVIRONMENT: str(path)}, start_new_session=True
-    )
-    deadline = time.monotonic() + 10
-    while not (path.exists() and path.read_text()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return process, path
-
-
-def test_a_job_nobody_polls_ends(job: tuple[subprocess.Popen[bytes], Path]) -> None:
-    process, path = job
-    assert process.wait(timeout=10) == -signal.SIGTERM
-    assert not path.exists()
-
-
-def test_a_polled_job_lives_and_ends_with_its_file(job: tuple[subprocess.Popen[bytes], Path]) -> None:
-    process, path = job
-    for _ in range(6):
-        subprocess.run(["touch", "-ac", str(path)], check=True)
-        time.sleep(0.4)
-    assert process.poll() is None
-    path.unlink()
-    assert process.wait(timeout=10) == -signal.SIGTERM
-
-
 # -- both ends together: a host that is this machine
 
 
 class Host(ActionBase):
-    """Runs what it is told in a shell, as ssh and sudo do, and counts. `module` is the command of the module."""
+    """Runs what it is told in a shell, as ssh and sudo do, and counts. `work` is what its module does in the background."""
 
-    def __init__(self, home: Path, module: str, piped: str | None = None, **task: Any) -> None:
-        self.home, self.module, self.piped = home, module, piped
+    def __init__(self, home: Path, work: str, limit: int = 60, **task: Any) -> None:
+        self.home, self.limit = home, limit
+        self.module = home / "module.py"
+        self.module.write_text(MODULE.format(paths=sys.path, settings=SETTINGS, work=work))
         self.executions: list[str] = []
         self.before: Callable[[str], None] = lambda cmd: None
         self._task = SimpleNamespace(
-            **{"async_val": 0, "check_mode": False, "environment": [], "delegate_to": None, **task}
+            **{"async_val": 0, "check_mode": False, "environment": None, "delegate_to": None, **task}
         )
         self._connection = SimpleNamespace(_shell=ShellModule(), reset=lambda: None)
 
     def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
-        return _progress.run_with_progress(self, "x", {}, {"inventory_hostname": "spark-1"}, self.limit)
-
-    limit = 60
+        return _progress.run_with_progress(
+            self, "x", {"secret": "s3cr3t"}, {"inventory_hostname": "spark-1"}, self.limit
+        )
 
     def get_shell_option(self, option: str, default: Any = None) -> Any:
         return default
@@ -161,13 +120,49 @@ class Host(ActionBase):
     ) -> dict[str, Any]:
         if options.get("wrap_async") or self._task.check_mode:
             return {"plain": options.get("wrap_async", False)}
-        self._low_level_execute_command("echo prepared")
-        said = "".join(f"{name}={value} " for each in self._task.environment for name, value in each.items())
-        return self._low_level_execute_command(said + self.module, in_data=self.piped)
+        said = "".join(
+            f"{name}={shlex.quote(value)} "
+            for each in self._task.environment or []
+            for name, value in each.items()
+        )
+        # Piped, as with pipelining: the arguments are in no file.
+        text = self.module.read_text().replace("ARGUMENTS", repr(module_args))
+        answer = self._low_level_execute_command(f"{said}{sys.executable} -", in_data=text)
+        lines = [line for line in answer["stdout"].splitlines() if line.startswith("{")]
+        return json.loads(lines[0]) if lines else {"failed": True, "msg": answer["stdout"] + answer["stderr"]}
 
     @property
     def left(self) -> list[str]:
-        return sorted(os.listdir(self.home / ".ansible_async"))
+        folder = self.home / ".ansible_async"
+        return sorted(os.listdir(folder)) if folder.exists() else []
+
+
+MODULE = """
+import json, os, signal, subprocess, sys, time
+sys.path[:0] = {paths!r}
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _background
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._progress import Progress
+vars(_background).update({settings!r})
+arguments = ARGUMENTS
+unpacked = __import__("tempfile").mkdtemp(dir=os.environ["HOME"], prefix="unpacked")
+def main():
+    _background.in_background()
+    say = Progress.from_environment().say
+    job = os.path.dirname(os.environ["SPARKFLEET_PROGRESS"])
+    {work}
+    print("noise")
+    print(json.dumps(dict(changed=True, said=arguments["secret"])))
+    print("noise", file=sys.stderr)
+    sys.exit(3)
+try:
+    main()
+finally:
+    import shutil
+    shutil.rmtree(unpacked, ignore_errors=True)
+"""
+"""As Ansible runs one: what it unpacked is removed by whoever leaves in an orderly way."""
+SETTINGS: dict[str, float] = {}
+"""Times of the host's side."""
 
 
 @pytest.fixture
@@ -177,121 +172,255 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
-def speak(between: str = ":") -> str:
-    """A module that says two lines, prints one on each stream, and leaves with 3."""
-    return (
-        "sh -c 'said=$(eval echo $SPARKFLEET_PROGRESS); echo one >>$said; echo out; echo err >&2; "
-        f"{between}; echo two >>$said; exit 3'"
-    )
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fronts and polls answer soon, and the guard looks often."""
+    monkeypatch.setattr(_background, "WATCH", 0.3)
+    monkeypatch.setitem(SETTINGS, "WATCH", 0.1)
+    monkeypatch.setitem(SETTINGS, "LOOK", 0.1)
+    monkeypatch.setattr(_progress, "FIRST_POLL", float("inf"))  # the host waits, not the controller
+
+
+def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.02)
+
+
+def lives(path: Path) -> bool:
+    """Whether the process still runs whose id a job has left in this file."""
+    try:
+        status = Path("/proc", path.read_text().strip(), "status").read_text()
+    except OSError:
+        return False
+    return "State:\tZ" not in status
+
+
+SPEAK = 'say("one"); say("two")'
+RESULT = {"changed": True, "said": "s3cr3t"}
 
 
 def test_a_job_that_is_done_at_once_costs_one_execution(tmp_path: Path, lines: list[str]) -> None:
-    host = Host(tmp_path, speak())
-    done = host.run()
-    assert (done["rc"], done["stdout"], done["stderr"]) == (3, "out\n", "err\n")
+    host = Host(tmp_path, SPEAK)
+    assert host.run() == RESULT
     assert lines == ["spark-1: one", "spark-1: two"]
-    assert len(host.executions) == 2 and host.executions[0] == "echo prepared"
-    assert host.left == [] and host._task.environment == []
-    assert "_low_level_execute_command" not in vars(host)
+    assert len(host.executions) == 1
+    assert host.left == [] and host._task.environment is None
+    until(lambda: not list(tmp_path.glob("unpacked*")))
 
 
-def test_a_longer_one_costs_a_poll_each_time_and_nothing_else(
-    tmp_path: Path, lines: list[str], monkeypatch: pytest.MonkeyPatch
+def test_a_longer_one_costs_a_poll_each_time_and_one_execution_for_its_result(
+    tmp_path: Path, lines: list[str], quick: None
 ) -> None:
-    monkeypatch.setattr(_progress, "WATCH", 0.2)
-    monkeypatch.setattr(_progress, "FIRST_POLL", float("inf"))  # the host waits, not the controller
     go = tmp_path / "go"
-    host = Host(tmp_path, speak(f"while ! [ -e {go} ]; do sleep 0.05; done"))
-    host.before = lambda cmd: go.touch() if len(host.executions) == 3 else None
-    done = host.run()
-    assert (done["rc"], done["stdout"]) == (3, "out\n")
+    host = Host(
+        tmp_path, f'say("one")\n    while not os.path.exists({str(go)!r}): time.sleep(0.02)\n    say("two")'
+    )
+    host.before = lambda cmd: go.touch() if len(host.executions) == 2 else None
+    assert host.run() == RESULT
     assert lines == ["spark-1: one", "spark-1: two"]
-    assert len(host.executions) == 4
+    kinds = ["module" if "SPARKFLEET_JOB" in command else "poll" for command in host.executions]
+    polls = kinds[1:-1]
+    assert (kinds[0], {*polls}, kinds[-1]) == ("module", {"poll"}, "module") and len(polls) > 1
     assert host.left == []
+    until(lambda: not list(tmp_path.glob("unpacked*")))
 
 
 def test_what_a_module_leaves_running_is_not_waited_for(tmp_path: Path, lines: list[str]) -> None:
-    host = Host(tmp_path, f"sh -c 'setsid sleep 60 & echo $! >{tmp_path}/pid; exit 3' >/dev/null 2>&1")
+    pid = tmp_path / "pid"
+    host = Host(tmp_path, f'left = subprocess.Popen(["sleep", "60"], start_new_session=True)\n'
+                f"    open({str(pid)!r}, 'w').write(str(left.pid))")  # fmt: skip
     try:
-        assert host.run()["rc"] == 3
-        assert len(host.executions) == 2
+        assert host.run() == RESULT and lives(pid)
     finally:
-        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+        os.kill(int(pid.read_text()), signal.SIGKILL)
 
 
-def test_what_is_piped_reaches_the_module_and_is_not_kept(tmp_path: Path, lines: list[str]) -> None:
+def test_the_arguments_are_in_no_file_and_in_no_command_line(tmp_path: Path, lines: list[str]) -> None:
     kept = tmp_path / "kept"
-    host = Host(tmp_path, "python3", f"import os\nopen({str(kept)!r}, 'w').write(str(os.listdir(os.path.dirname(os.path"
-                f".expanduser(os.environ['{ENVIRONMENT}'])))))\nprint('ran')\n")  # fmt: skip
-    assert host.run()["stdout"] == "ran\n"
-    assert sorted(ast.literal_eval(kept.read_text())) == ["err", "lock", "out", "said"]
+    host = Host(
+        tmp_path,
+        "found = dict((name, open(os.path.join(job, name)).read()) for name in os.listdir(job))\n"
+        "    found['argv'] = open('/proc/self/cmdline').read()\n"
+        "    found['parent'] = open(f'/proc/{os.getppid()}/cmdline').read()\n"
+        "    found['mode'] = oct(os.stat(job).st_mode)\n"
+        "    found['children'] = str(sorted(name for name in os.environ if 'SPARKFLEET' in name))\n"
+        f"    json.dump(found, open({str(kept)!r}, 'w'))",
+    )
+    assert host.run() == RESULT
+    found = json.loads(kept.read_text())
+    assert {*found} == {"err", "lock", "out", "said", "argv", "parent", "mode", "children"}
+    assert "s3cr3t" not in str(found)
+    assert (found["mode"], found["children"]) == ("0o40700", "['SPARKFLEET_PROGRESS']")
+    assert all("s3cr3t" not in command for command in host.executions)
 
 
-def test_a_job_is_ended_at_its_limit_with_all_that_it_started(tmp_path: Path, lines: list[str]) -> None:
-    host = Host(tmp_path, f"sh -c 'sleep 60 & echo $! >{tmp_path}/pid; wait' x")
-    host.limit = 1
-    assert json.loads(host.run()["stdout"]) == {"failed": True, "msg": "Timeout exceeded"}
-    status = Path("/proc", (tmp_path / "pid").read_text().strip(), "status")
-    assert not status.exists() or "State:\tZ" in status.read_text()
+WAITS = 'child = subprocess.Popen(["sleep", "60"])\n    open({path!r}, "w").write(str(child.pid))\n    {then}'
+
+
+@pytest.mark.parametrize("then", ["child.wait()", "[x for x in iter(int, 1)]"], ids=["waits", "computes"])
+def test_a_job_is_ended_at_its_limit_with_all_that_it_started(
+    tmp_path: Path, lines: list[str], then: str
+) -> None:
+    host = Host(tmp_path, WAITS.format(path=str(tmp_path / "pid"), then=then), limit=1)
+    assert host.run() == {"failed": True, "msg": "Timeout exceeded"}
+    assert not lives(tmp_path / "pid")
     assert host.left == []
+    until(lambda: not list(tmp_path.glob("unpacked*")))
 
 
-def test_a_start_that_is_repeated_starts_nothing(
+def test_one_that_will_not_end_is_made_to(
     tmp_path: Path, lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(SETTINGS, "KILL_AFTER", 0.5)
+    stubborn = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n    while True: time.sleep(0.1)"
+    host = Host(tmp_path, stubborn, limit=1)
+    assert host.run() == {"failed": True, "msg": "Timeout exceeded"}
+
+
+def test_a_start_that_is_repeated_starts_nothing(tmp_path: Path, lines: list[str], quick: None) -> None:
     class Twice(Host):
         def _low_level_execute_command(self, cmd: str, in_data: Any = None, **_: Any) -> dict[str, Any]:
-            if "setsid" in cmd:
-                monkeypatch.setattr(_progress, "WATCH", 0.1)
+            if in_data and not self.executions:
                 super()._low_level_execute_command(cmd, in_data)
             return super()._low_level_execute_command(cmd, in_data)
 
-    monkeypatch.setattr(_progress, "WATCH", 0.1)
-    assert Twice(tmp_path, f"sh -c 'echo ran >>{tmp_path}/count; sleep 1'").run()["rc"] == 0
-    assert (tmp_path / "count").read_text() == "ran\n"
+    host = Twice(tmp_path, f'open({str(tmp_path / "count")!r}, "a").write("ran"); time.sleep(1)')
+    assert host.run() == RESULT
+    assert (tmp_path / "count").read_text() == "ran"
 
 
 @pytest.mark.parametrize(
     "harm",
-    [
-        "import os, shutil; shutil.rmtree(os.path.dirname(os.path.expanduser(os.environ['SPARKFLEET_PROGRESS'])))",
-        "import os; os.kill(os.getsid(0), 9)",
-    ],
-    ids=["its folder is removed", "its shell is killed"],
+    ["__import__('shutil').rmtree(job); time.sleep(60)", "os.kill(os.getppid(), 9); time.sleep(60)"],
+    ids=["its folder is removed", "its guard is killed"],
 )
-def test_a_job_without_a_result_is_told(tmp_path: Path, lines: list[str], harm: str) -> None:
-    host = Host(tmp_path, f"{sys.executable} -", harm)
-    said = json.loads(host.run()["stdout"])
-    assert said["failed"] and "something removed it or killed its shell" in said["msg"]
+def test_a_job_without_a_result_is_told_and_leaves_nothing_at_work(
+    tmp_path: Path, lines: list[str], harm: str
+) -> None:
+    pid = tmp_path / "pid"
+    host = Host(tmp_path, f'open({str(pid)!r}, "w").write(str(os.getpid())); {harm}')
+    said = host.run()
+    assert said["failed"] and "something removed it or killed its guard" in said["msg"]
     assert host.left == []
+    until(lambda: not lives(pid))
+
+
+def test_a_folder_that_is_removed_between_polls_is_told(
+    tmp_path: Path, lines: list[str], quick: None
+) -> None:
+    host = Host(tmp_path, "time.sleep(60)")
+    host.before = lambda cmd: shutil.rmtree(tmp_path / ".ansible_async") if cmd.startswith("d=") else None
+    assert "something removed it" in host.run()["msg"]
+    assert len(host.executions) == 2
+
+
+def test_what_a_module_says_that_ends_in_no_result_is_kept(tmp_path: Path, lines: list[str]) -> None:
+    said = Host(tmp_path, "raise RuntimeError('no idea')").run()
+    assert said["failed"] and "RuntimeError: no idea" in said["msg"]
 
 
 def test_a_host_that_has_no_room_says_why(tmp_path: Path, lines: list[str]) -> None:
     (tmp_path / ".ansible_async").write_text("in the way")
-    said = json.loads(Host(tmp_path, "true").run()["stdout"])
-    assert "~/.ansible_async" in said["msg"] and "mkdir" in said["msg"]
+    said = Host(tmp_path, "pass").run()
+    assert said["failed"] and "/.ansible_async, seen [Errno 17] File exists" in said["msg"]
 
 
 def test_a_controller_that_is_interrupted_takes_the_job_along(
-    tmp_path: Path, lines: list[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, lines: list[str], quick: None
 ) -> None:
-    monkeypatch.setattr(_progress, "WATCH", 0.1)
-    host = Host(tmp_path, f"{sys.executable} -", JOB.replace("lease=1.0", "lease=60"))
+    pid = tmp_path / "pid"
+    host = Host(tmp_path, WAITS.format(path=str(pid), then="child.wait()"))
 
     def interrupt(cmd: str) -> None:
-        if len(host.executions) > 2 and not cmd.startswith("rm "):
+        if len(host.executions) > 1 and not cmd.startswith("rm "):
             raise KeyboardInterrupt
 
     host.before = interrupt
     with pytest.raises(KeyboardInterrupt):
         host.run()
-    assert host.left == []
-    assert "_low_level_execute_command" not in vars(host)
+    until(lambda: not lives(pid) and host.left == [] and not list(tmp_path.glob("unpacked*")))
+
+
+def test_a_job_that_nobody_asks_for_any_more_ends(
+    tmp_path: Path, lines: list[str], quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The controller is killed, or cut off: it removes nothing."""
+    monkeypatch.setitem(SETTINGS, "LEASE", 1.0)
+    pid = tmp_path / "pid"
+    host = Host(tmp_path, WAITS.format(path=str(pid), then="child.wait()"))
+
+    def vanish(cmd: str) -> None:
+        if len(host.executions) > 3:
+            raise SystemExit
+
+    host.before = vanish
+    with pytest.raises(SystemExit):
+        host.run()
+    assert lives(pid), "it was asked for until now"
+    until(lambda: not lives(pid) and host.left == [])
+
+
+def test_a_job_ends_when_the_host_is_no_longer_that_of_its_run(
+    tmp_path: Path, lines: list[str], quick: None
+) -> None:
+    pid, lock = tmp_path / "pid", tmp_path / "run.json"
+    run = {"id": "mine", "holder": "me@here", "controller": "", "pid": 1, "started": "1"}
+    lock.write_text(json.dumps(_run_lock.record(run, 120, "now")))
+    os.utime(lock, (0, 0))
+    asked = {"SPARKFLEET_RUN": json.dumps({"run": "mine", "directory": str(tmp_path)})}
+    host = Host(tmp_path, WAITS.format(path=str(pid), then="child.wait()"), environment=[asked])
+    polled = []
+
+    def take_over(cmd: str) -> None:
+        if cmd.startswith("d=") and len(host.executions) == 3:
+            polled.append(lock.stat().st_mtime)
+            other = {**run, "id": "other", "holder": "you@there"}
+            lock.write_text(json.dumps(_run_lock.record(other, 120, "now")))
+
+    host.before = take_over
+    said = host.run()
+    assert said["failed"] and "seen that of you@there" in said["msg"]
+    assert not lives(pid) and host.left == []
+    assert polled[0] > 0, "each poll was a sign of life of its run"
+
+
+def test_a_result_that_nobody_brings_is_removed(
+    tmp_path: Path, lines: list[str], quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SETTINGS, "LEASE", 0.5)
+    host = Host(tmp_path, "time.sleep(0.3)")
+
+    def vanish(cmd: str) -> None:
+        if host.executions:
+            raise SystemExit
+
+    host.before = vanish
+    with pytest.raises(SystemExit):
+        host.run()
+    until(lambda: host.left == [])
+
+
+def test_a_result_is_brought_through_a_connection_that_is_lost_for_a_while(
+    tmp_path: Path, lines: list[str], quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_progress, "FIRST_POLL", 0.01)
+    host = Host(tmp_path, "time.sleep(0.5)")
+    lost = [True, True]
+
+    def cut(cmd: str) -> None:
+        if "SPARKFLEET_JOB" in cmd and host.executions and lost:
+            lost.pop()
+            raise AnsibleConnectionFailure("cut")
+
+    host.before = cut
+    assert host.run() == RESULT and not lost
 
 
 def test_check_mode_and_a_task_with_its_own_async_are_plain_runs(tmp_path: Path) -> None:
-    assert Host(tmp_path, "true", check_mode=True).run() == {"plain": False}
-    assert Host(tmp_path, "true", async_val=30).run() == {"plain": True}
+    assert Host(tmp_path, "pass", check_mode=True).run() == {"plain": False}
+    assert Host(tmp_path, "pass", async_val=30).run() == {"plain": True}
 
 
 class Action:

@@ -84,7 +84,7 @@ def test_the_shipped_recipe_is_the_recipe():
         (("serve", "argumets"), {}, "arguments"),
         (("expect", "acceptance_flour"), 0.4, "acceptance_floor"),
         (("serve", "arguments", "max_model_len"), 8192, "max-model-len"),
-        (("serve", "arguments", "gpu-memory-utilisation"), 0.5, "gpu-memory-utilization"),
+        (("serve", "arguments", "Max-Model-Len"), 8192, "max-model-len"),
         (("serve", "arguments", "speculative-config", "num_speculative_token"), 1, "num_speculative_tokens"),
     ],
 )
@@ -137,7 +137,17 @@ def test_a_key_like_no_other_names_the_valid_ones(recipe):
         (("serve", "arguments", "kv-cache-dtype"), True, "expected a value"),
         (("serve", "arguments", "enable-prefix-caching"), "yes", "true or false"),
         (("serve", "arguments", "gpu-memory-utilization"), "0.65", "a number"),
-        (("serve", "arguments", "max-num-seqs"), 2.5, "a whole number"),
+        (("serve", "arguments", "max-num-seqs"), True, "expected a value"),
+        (("serve", "arguments", "hf-overrides.rope_theta"), 1, "a mapping"),
+        (("serve", "arguments", "gpu-memory-util"), 0.9, "the beginning of gpu-memory-utilization"),
+        (
+            ("serve", "arguments", "spec"),
+            {},
+            "spec-method and spec-model and spec-tokens and speculative-config",
+        ),
+        (("serve", "arguments", "api-k"), "x", "the beginning of api-key"),
+        (("serve", "arguments", "api_key"), "x", "with '-' between them"),
+        (("serve", "arguments", "proxy-password"), "x", "a secret"),
         (("serve", "arguments", "max-model-len"), None, "seen none"),
         (("serve", "arguments", "speculative-config"), "{}", "a mapping"),
         (("serve", "arguments", "model"), "/x", "models.body.mount"),
@@ -188,14 +198,14 @@ def test_a_key_without_a_value_is_named(recipe, path):
 def test_every_problem_comes_at_once_with_its_line():
     text = (
         TEXT.replace("port: 8000", "prt: 8000")
-        .replace("max-model-len: 8192", "max-model-len: 8192\n    max-model-lenn: 1")
+        .replace("max-model-len: 8192", "max-model-len: 8192\n    max_model_len: 1")
         .replace("acceptance_floor: 0.40", "acceptance_floor: forty")
     )
     _none, problems = parse(text, FILE)
     where = {problem.key: problem.line for problem in problems}
     lines = text.splitlines()
     for key, word in {
-        "serve.prt": "prt:", "serve.arguments.max-model-lenn": "lenn:", "expect.acceptance_floor": "forty",
+        "serve.prt": "prt:", "serve.arguments.max_model_len": "max_model_len:", "expect.acceptance_floor": "forty",
     }.items():  # fmt: skip
         assert word in lines[(where[key] or 0) - 1]
     assert str(problems[0]).startswith(f"{FILE}:{problems[0].line}: ")
@@ -363,7 +373,7 @@ def test_an_image_whose_tag_names_a_refused_release_is_refused_with_the_reason(r
         "refused": [{"vllm": ">=0.25,<0.27", "because": "it dies at the start"}],
     }
     problem = problems_of(recipe)["image.reference"]
-    assert "seen vLLM 0.26.0-cu130 in vllm/vllm-openai:v0.26.0-cu130: it dies at the start" in str(problem)
+    assert "seen vLLM 0.26.0 in vllm/vllm-openai:v0.26.0-cu130: it dies at the start" in str(problem)
     for good in ("v0.27.0", "nightly", "gemma4-0505-arm64-cu130"):
         recipe["image"]["reference"] = f"vllm/vllm-openai:{good}"
         assert validate(recipe, FILE) == []
@@ -384,11 +394,47 @@ def test_defaults_are_filled_in_and_what_is_given_is_not_touched(recipe):
     assert _recipe.complete(recipe)["patches"] == []
 
 
-def test_an_option_of_another_release_passes_when_it_is_named(recipe):
-    recipe["serve"]["arguments"]["swap-space"] = 4
-    assert "serve.unchecked" in str(problems_of(recipe)["serve.arguments.swap-space"])
-    recipe["serve"]["unchecked"] = ["swap-space"]
-    assert validate(recipe, FILE) == []
+def warnings_of(text: str) -> list[str]:
+    heard: list[str] = []
+    recipe, problems = parse(text, FILE, warn=lambda unknown: heard.append(str(unknown)))
+    assert recipe and problems == []
+    return heard
+
+
+def test_an_option_that_is_unknown_here_is_told_and_passes():
+    assert warnings_of(TEXT) == []
+    wrong = TEXT.replace("kv-cache-dtype: fp8", "kv-cache-dtyp: fp8\n    swap-space: 4")
+    row = 1 + wrong.splitlines().index("    kv-cache-dtyp: fp8")
+    near, other = warnings_of(wrong)
+    assert near == (
+        f"{FILE}:{row}: serve.arguments.kv-cache-dtyp: vLLM 0.32.0 has no such option; nearest: kv-cache-dtype;"
+        " the vLLM of the image decides, before anything that serves is stopped"
+    )
+    assert other.startswith(f"{FILE}:{row + 1}: serve.arguments.swap-space: vLLM 0.32.0 has no such option; ")
+
+
+def test_a_key_of_the_speculative_config_that_is_unknown_here_is_told_and_passes():
+    (told,) = warnings_of(TEXT.replace("method: mtp", "method: mtp\n      draft_temprature: 0"))
+    assert "speculative-config.draft_temprature: vLLM 0.32.0 has no such key" in told
+
+
+def test_nothing_is_told_of_an_option_that_is_named_as_meant():
+    meant = TEXT.replace("kv-cache-dtype: fp8", "swap-space: 4").replace(
+        "  port: 8000", "  port: 8000\n  unchecked: [swap-space]"
+    )
+    assert meant.count("swap-space") == 2
+    assert warnings_of(meant) == []
+
+
+def test_what_is_refused_is_not_told_as_unknown_too():
+    heard: list[str] = []
+    _none, problems = parse(
+        TEXT.replace("kv-cache-dtype: fp8", "KV-cache: fp8"),
+        FILE,
+        warn=lambda unknown: heard.append(str(unknown)),
+    )
+    assert [problem.key for problem in problems] == ["serve.arguments.KV-cache"]
+    assert heard == []
 
 
 def test_two_patches_cannot_share_name_or_target(recipe):
@@ -414,8 +460,8 @@ def test_any_data_at_all_is_told_and_not_a_crash(recipe):
 
 
 def test_every_known_option_is_its_own_nearest():
-    for name in _recipe_arguments.KINDS:
-        assert nearest(name.replace("-", "_").upper(), _recipe_arguments.KINDS) == name
+    for name in _recipe_arguments.NAMES:
+        assert nearest(name.replace("-", "_").upper(), _recipe_arguments.NAMES) == name
 
 
 def rows(keys: tuple[Key, ...], prefix: str = "") -> list[str]:
@@ -441,11 +487,10 @@ def test_the_documentation_lists_every_key_as_it_is_declared():
 
 def test_arguments_on_top_of_a_recipe_are_held_to_the_same_rules():
     problems = _recipe.argument_problems(
-        {"max-model-len": 8192, "kv-cache-dtyp": "fp8", "port": 1, "seed": None, "newer": 1},
-        ["newer"],
+        {"max-model-len": 8192, "kv_cache_dtype": "fp8", "port": 1, "seed": None, "newer": 1},
         "vllm_serve",
     )
-    assert {problem.key for problem in problems} == {"kv-cache-dtyp", "port"}
+    assert {problem.key for problem in problems} == {"kv_cache_dtype", "port"}
     assert "kv-cache-dtype" in " ".join(map(str, problems))
 
 

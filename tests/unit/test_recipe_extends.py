@@ -134,10 +134,10 @@ def test_a_problem_is_told_where_the_value_stands():
     ):
         assert old in base
         base = base.replace(old, new)
-    mine = "extends: other\nserve:\n  arguments:\n    max-model-lenn: 1\n    enable-prefix-caching: maybe\n"
+    mine = "extends: other\nserve:\n  arguments:\n    max_model_len: 1\n    enable-prefix-caching: maybe\n"
     assert told(mine, other=base) == [
-        "recipes/mine.yml:5: serve.arguments.max-model-lenn: vllm serve has no such option; nearest valid key:"
-        " max-model-len; if another release has it, name it in serve.unchecked",
+        "recipes/mine.yml:5: serve.arguments.max_model_len: expected the long name of an option, in small letters with '-'"
+        " between them; what is nested goes into a mapping; nearest valid key: max-model-len",
         "recipes/mine.yml:6: serve.arguments.enable-prefix-caching: expected true or false, seen the text 'maybe'",
         f"recipes/other.yml:{line(base, 'port: 80000')}: serve.port: expected 1 to 65535, seen 80000",
         f"recipes/other.yml:{line(base, 'dtype: true')}: serve.arguments.kv-cache-dtype: expected a value, seen the"

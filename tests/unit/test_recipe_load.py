@@ -137,6 +137,32 @@ def test_problems_of_an_extended_recipe_name_its_file_and_stop_before_any_host(s
 DEEPER = {"vllm_serve_extra_arguments": {"speculative-config": {"num_speculative_tokens": 4}}}
 
 
+def test_an_option_that_is_unknown_here_is_a_warning_told_once(site, upstream):
+    """By the recipe and by the inventory of two hosts, and what they do goes on to the hosts."""
+    site.recipe("mine", ("max-model-len: 8192", "max-modle-len: 8192"))
+    site.variables["vllm_serve_extra_arguments"] = {
+        "swap-space": 4,
+        "speculative-config": {"draft_temprature": 0},
+    }
+    _status, told = site.run(ROOT / "playbooks" / "site.yml", "-e", "spark_recipe=mine")
+    flat = " ".join(told.replace("\n", " ").split())
+    for words in (
+        "serve.arguments.max-modle-len: vLLM 0.32.0 has no such option; nearest: max-model-len; the vLLM of the image decides",
+        "vllm_serve_extra_arguments.swap-space: vLLM 0.32.0 has no such option",
+        "vllm_serve_extra_arguments.speculative-config.draft_temprature: vLLM 0.32.0 has no such key",
+    ):
+        assert flat.count(words) == 1, told
+    assert site.connected.exists()
+
+
+def test_what_is_unknown_is_told_beside_what_is_wrong(site):
+    site.recipe("mine", ("max-model-len: 8192", "max-modle-len: 8192"), ("port: 8000", "port: 80000"))
+    status, told = site.run("load.yml", "-e", "spark_recipe=mine")
+    flat = " ".join(told.split())
+    assert status == 2 and "1 problem" in flat and "nearest: max-model-len" in flat
+    assert not site.connected.exists()
+
+
 def test_an_inventory_that_goes_deeper_than_what_paid_stops_before_any_host(site, upstream):
     # On one host of two: the run stops for both.
     site.hosts["spark-b"] = {"ansible_host": "192.0.2.2", **DEEPER}

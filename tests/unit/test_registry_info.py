@@ -46,7 +46,7 @@ def call(tmp_path, url, capsys, monkeypatch):
 
     def run(state=ACTIVE, harm=lambda host: None, **arguments):
         harm(tmp_path)
-        monkeypatch.setattr(registry_info, "shown", lambda unit: dict(state))
+        monkeypatch.setattr(registry_info, "shown", lambda _module, _unit: dict(state))
         given = {
             "program": str(program),
             "storage": str(storage),

@@ -24,7 +24,10 @@ from recipe_lab import BODY, DRAFT, ROOT, depot
 # What git tracks and a user of the collection does not need.
 LEFT_OUT = [
     ".*",
+    "CONTRIBUTING.md",
+    "LICENSES/*",
     "Makefile",
+    "REUSE.toml",
     "ansible.cfg",
     "changelogs/*",
     "collections/*",
@@ -37,6 +40,7 @@ LEFT_OUT = [
     "requirements/newest.*",
     "requirements/tests.in",
     "tests/*",
+    "tools/*",
 ]
 # What lies about in a checkout that is worked in.
 JUNK = [
@@ -143,6 +147,21 @@ def test_the_archive_holds_what_is_tracked_and_of_use_and_nothing_else(archive):
 @pytest.mark.parametrize("pattern", LEFT_OUT)
 def test_what_is_left_out_is_there(pattern):
     assert fnmatch.filter(tracked(), pattern)
+
+
+ADDRESSES = {"repository", "issues", "documentation", "homepage"}
+
+
+def test_its_addresses_are_all_there_or_none_is(archive):
+    with tarfile.open(archive) as opened:
+        manifest = opened.extractfile("MANIFEST.json")
+        assert manifest
+        info = json.load(manifest)["collection_info"]
+    named = {key: info[key] for key in ADDRESSES if info.get(key)}
+    assert set(named) in (set(), ADDRESSES), "docs/releasing.md says what each is"
+    assert all(re.fullmatch(r"https://(?!.*\bexample\b)\S+", address) for address in named.values()), named
+    skipped = yaml.safe_load((ROOT / ".ansible-lint").read_text()).get("skip_list", [])
+    assert ("galaxy[no-repository]" in skipped) is (not named)
 
 
 def test_every_module_filter_and_role_is_documented_where_it_is_installed(user):

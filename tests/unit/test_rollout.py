@@ -6,6 +6,7 @@ import pytest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._rollout import (
     BatchError,
     batches,
+    blocking,
     change,
     changed,
     plan,
@@ -16,10 +17,14 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._rollout import (
 WANTED, OTHER = {"recipe": "new"}, {"recipe": "old"}
 
 
-def info(recorded=None, status=None):
+UNIT, HOST = "[Unit]", {"driver": "580"}
+
+
+def info(recorded=None, status=None, text=UNIT, enabled=True, host=HOST):
     return {
-        "state": {"current": {"serving": recorded}} if recorded else None,
+        "state": {"current": {"serving": recorded, "gate": {"host": host}}} if recorded else None,
         "container": {"status": status} if status else None,
+        "boot": {"text": text, "enabled": enabled},
     }
 
 
@@ -38,7 +43,30 @@ def info(recorded=None, status=None):
     ],
 )
 def test_what_a_turn_means_for_a_host(recorded, status, differs, expected):
-    assert change(info(recorded, status), WANTED, differs) == expected
+    seen = change(info(recorded, status), WANTED, differs, UNIT, HOST)
+    assert {name: seen[name] for name in ("state", "back")} == expected
+    assert seen["boots"] is True
+    assert seen["on_record"] is (expected["state"] == "settled")
+
+
+@pytest.mark.parametrize(
+    ("here", "unit", "boots", "on_record"),
+    [
+        ({}, UNIT, True, True),
+        ({"text": "", "enabled": False}, "", True, True),
+        ({"text": "[Unit] edited"}, UNIT, False, False),
+        ({"enabled": False}, UNIT, False, False),
+        # What shall not start at boot, and does.
+        ({}, "", False, False),
+        ({"text": "", "enabled": True}, "", False, False),
+        # It passed on another driver, or before versions were recorded.
+        ({"host": {"driver": "570"}}, UNIT, True, False),
+        ({"host": None}, UNIT, True, False),
+    ],
+)
+def test_what_runs_and_has_passed_may_still_be_written_or_recorded(here, unit, boots, on_record):
+    seen = change(info(WANTED, "running", **here), WANTED, False, unit, HOST)
+    assert (seen["state"], seen["boots"], seen["on_record"]) == ("settled", boots, on_record)
 
 
 @pytest.mark.parametrize(
@@ -126,3 +154,10 @@ def test_a_rollback_is_for_hosts_that_passed_with_something_else_and_for_no_othe
         "not-prepared": {},
     }
     assert changed(hosts, list(hosts), ["canary"]) == ["canary", "passed"]
+
+
+def test_a_host_that_has_not_passed_holds_those_after_it():
+    """Also one that was lost, of which nothing is known."""
+    known = {"passed": {"spark_proven": True}, "failed": {"spark_proven": False}, "lost": {}}
+    assert blocking(known, ["passed", "failed", "lost"]) == ["failed", "lost"]
+    assert blocking(known, ["passed"]) == blocking(known, []) == []

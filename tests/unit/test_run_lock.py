@@ -5,17 +5,22 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
 import subprocess
+import sys
+import threading
 import time
 
 import pytest
+import yaml
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.sparkfleet.vllm.plugins.action import run_lock as action
 from ansible_collections.sparkfleet.vllm.plugins.filter.run_lock import run_lock_refusals
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _run_lock
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _lock_file, _run_lock
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._run_lock import Seen, decide
 from ansible_collections.sparkfleet.vllm.plugins.modules import run_lock
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils import _controller, _keeper
+from recipe_lab import ROOT
 
 
 def a_run(name, controller="boot-1", **other):
@@ -319,7 +324,7 @@ def test_a_check_takes_nothing_and_warns(host, warned):
 
 
 def test_whoever_is_at_the_lock_is_waited_for_and_not_for_ever(host, monkeypatch):
-    monkeypatch.setattr(run_lock, "PATIENCE", 0.1)
+    monkeypatch.setattr(_lock_file, "PATIENCE", 0.1)
     host.state.mkdir()
     with (host.state / "run.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -341,3 +346,177 @@ def test_what_cannot_be_is_refused(host, arguments, says):
     run = arguments.pop("run", MINE)
     assert says in host.run(run, **arguments)["msg"]
     assert not host.state.exists()
+
+
+# -- what works under the lock
+
+
+WORK = """
+import sys, time
+sys.path[:0] = {paths!r}
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _lock_file
+class Module:
+    check_mode = {check}
+    def fail_json(self, **result):
+        print(result["msg"], flush=True)
+        raise SystemExit(1)
+_lock_file.hold(Module())
+print("works", flush=True)
+time.sleep(60)
+"""
+
+
+class Worker:
+    """A module that changes the host, for the run of this name; `said` is what it says of the lock."""
+
+    def __init__(self, host, run="mine", check=False):
+        asked = {"SPARKFLEET_RUN": json.dumps({"run": run, "directory": str(host.state)})} if run else {}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", WORK.format(paths=sys.path, check=check)],
+            env=os.environ | asked,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.said = self.process.stdout.readline().strip()
+
+    def end(self):
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def worker(host):
+    made = []
+
+    def make(*arguments, **options):
+        made.append(Worker(host, *arguments, **options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.end()
+
+
+@pytest.fixture
+def hurry(monkeypatch):
+    monkeypatch.setattr(_lock_file, "ENDS_WITHIN", 0.3)
+
+
+def test_what_works_under_the_lock_gives_a_sign_of_life_as_it_begins(host, worker):
+    host.run()
+    host.age(100)
+    assert worker().said == "works"
+    assert time.time() - host.path.stat().st_mtime < 50
+
+
+def test_a_run_that_lost_the_lock_begins_nothing_more(host, worker):
+    """It was out of reach for longer than the lease, another took over, and both are back."""
+    host.run()
+    host.age(121)
+    host.run(THERE)
+    said = worker().said
+    assert said.startswith("expected the lock of this run on this host, seen that of other@control (site.yml")
+    host.run(THERE, state="released")
+    assert "seen none" in worker().said, "also when the other one is done: it may have changed anything"
+    host.path.write_text("{half")
+    assert "seen one that cannot be read" in worker().said
+
+
+def test_nothing_is_taken_over_while_something_works_on(host, worker, hurry):
+    host.run()
+    at_work = worker()
+    host.age(121)
+    told = host.run(THERE)
+    assert told["refused"] and told["failed"] and not told["changed"]
+    assert (
+        "seen a task of that of mine@control (site.yml, process 4711)" in told["msg"]
+        and "fuser run.work" in told["msg"]
+    )
+    assert host.holder() is None, "nobody has it: the one before has lost it as well"
+    assert "seen none" in worker().said
+    assert host.run(THERE)["refused"], "nor is a lock taken that nobody has"
+    at_work.end()
+    assert host.run(THERE)["fresh"]
+
+
+def test_what_ends_in_time_is_waited_for(host, worker):
+    host.run()
+    at_work = worker()
+    threading.Timer(1.0, at_work.process.kill).start()
+    assert "that run has ended" in host.run(HERE, dead="mine")["taken_over"]
+    assert at_work.process.wait(5) == -signal.SIGKILL
+
+
+def test_two_of_one_run_work_at_the_same_time_and_it_may_look_at_its_lock(host, worker):
+    host.run()
+    assert [worker().said, worker().said] == ["works", "works"]
+    assert not host.run()["refused"]
+    assert not host.run(state="held").get("failed")
+
+
+def test_without_a_lock_and_in_a_check_nothing_is_asked_for(host, worker):
+    assert worker(run="").said == "works"
+    assert worker(check=True).said == "works"
+    assert not host.state.exists()
+
+
+def test_a_lock_that_cannot_be_read_is_no_lock(host, worker):
+    host.state.write_text("no directory")
+    assert "expected the lock of this run in" in worker().said
+
+
+def test_held_is_said_of_a_lock_that_is_there(host):
+    host.run()
+    host.age(100)
+    assert "failed" not in host.run(state="held")
+    assert time.time() - host.path.stat().st_mtime < 50
+    host.run(THERE, dead="mine")
+    told = host.run(state="held")
+    assert told["failed"] and told["lost"] and not told["refused"] and "other@control" in told["msg"]
+    assert host.holder() == "other"
+
+
+def test_a_sign_of_life_is_as_old_as_what_was_heard(host, monkeypatch):
+    host.run()
+    host.age(100)
+    monkeypatch.setenv("SPARKFLEET_RUN", json.dumps({"run": "mine", "directory": str(host.state)}))
+    tenure = _lock_file.Tenure()
+    for heard, age in ((200, 100), (50, 50), (70, 50)):
+        tenure.renew(time.time() - heard)
+        assert abs(time.time() - host.path.stat().st_mtime - age) < 5
+    assert tenure.lost() == ""
+    host.run(THERE, dead="mine")
+    then = host.path.stat().st_mtime_ns
+    tenure.renew(time.time() + 5)
+    assert host.path.stat().st_mtime_ns == then and "seen that of other@control" in tenure.lost()
+
+
+def test_without_a_lock_there_is_nothing_to_lose(monkeypatch):
+    monkeypatch.delenv("SPARKFLEET_RUN", raising=False)
+    tenure = _lock_file.Tenure()
+    tenure.renew(time.time())
+    assert tenure.lost() == ""
+
+
+READS = {
+    "bundle_info", "model_pair", "registry_info", "serve_drift", "serve_info", "spark_info", "run_lock",
+    # on the controller alone
+    "recipe_lock",
+}  # fmt: skip
+
+
+def test_every_module_that_changes_a_host_does_so_under_the_lock_of_its_run():
+    routed = yaml.safe_load((ROOT / "meta/runtime.yml").read_text())["plugin_routing"]["modules"]
+    for path in sorted((ROOT / "plugins/modules").glob("*.py")):
+        text = path.read_text()
+        if "AnsibleModule(" not in text or path.stem in READS:
+            assert path.stem not in routed and "hold(module)" not in text, path.stem
+            continue
+        assert "    hold(module)\n" in text, path.stem
+        own = ROOT / "plugins/action" / path.name
+        if own.exists():
+            assert path.stem not in routed and (
+                "(UnderLock)" in own.read_text() or "(LookThenRun)" in own.read_text()
+            )
+        else:
+            assert routed[path.stem] == {"action_plugin": "sparkfleet.vllm.under_lock"}

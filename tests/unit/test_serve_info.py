@@ -80,20 +80,6 @@ def test_a_mended_patch_is_another_file(serving, tmp_path):
     assert serve_info.look_recorded(Engine([IMAGE]), serving)["stamps"] != first
 
 
-def test_an_image_is_settled_when_it_is_there_and_noted(tmp_path):
-    assert serve_info.look_image(Engine(), IMAGE, str(tmp_path)) == {
-        "id": "",
-        "settled": False,
-        "mirrored": True,
-    }
-    assert serve_info.look_image(Engine([IMAGE]), IMAGE, str(tmp_path))["settled"] is False
-    serve_info._image.noted(str(tmp_path), IMAGE, write=True)
-    assert serve_info.look_image(Engine([IMAGE]), IMAGE, str(tmp_path))["settled"] is True
-    assert serve_info.look_image(Engine(), IMAGE, str(tmp_path))["settled"] is False
-    other = "registry.example.com/vllm@sha256:" + "a" * 64
-    assert serve_info.look_image(Engine(), other, str(tmp_path))["mirrored"] is False
-
-
 def test_no_container_is_none():
     assert serve_info.look_container(Engine(), "sparkfleet-vllm") is None
 

@@ -140,6 +140,25 @@ def test_a_version_that_is_not_refused_or_not_known_is_not_held_against_it(call)
         assert call(Engine({**ACCEPTED, "version": version}), refused=RULES)["accepted"]
 
 
+def test_a_build_without_tags_is_not_refused_for_the_age_it_shows_and_that_is_told(call):
+    engine = Engine({**ACCEPTED, "version": "0.1.dev15396+g5e35a6f4f"})
+    result = call(engine, refused=RULES)
+    assert result["accepted"]
+    (warned,) = result["warned"]
+    assert "calls itself 0.1.dev15396+g5e35a6f4f, which tells of no release" in warned
+    assert call(Engine({**ACCEPTED, "version": "0.1.dev1+gabc"}))["warned"] == [], (
+        "there is no rule to hold it against"
+    )
+
+
+def test_a_host_that_cannot_compare_versions_is_told_what_it_lacks(call, monkeypatch):
+    monkeypatch.setattr(serve_validate._version, "HAS_PACKAGING", False)
+    engine = Engine()
+    result = call(engine, refused=RULES)
+    assert result["failed"] and "packaging" in result["msg"] and engine.created == []
+    assert call(Engine())["accepted"]
+
+
 def test_refused_by_vllm(call):
     engine = Engine(REFUSED, log="ValueError: the draft is of another body")
     result = call(engine)

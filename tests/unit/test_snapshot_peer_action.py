@@ -39,7 +39,7 @@ class Front(action.ActionModule):
 @pytest.fixture
 def finish(monkeypatch):
     said: list[str] = []
-    monkeypatch.setattr(action.ActionBase, "run", lambda *_: {})
+    monkeypatch.setattr(action.UnderLock, "run", lambda *_: {})
     monkeypatch.setattr(_progress, "FIRST_POLL", 0.0)
     monkeypatch.setattr(action, "Display", lambda: SimpleNamespace(display=said.append))
 

@@ -4,15 +4,19 @@ import json
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.sparkfleet.vllm.plugins.module_utils import _daemon, _engine_socket, _host, _probes
+from ansible_collections.sparkfleet.vllm.plugins.action.spark_info import ActionModule
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _daemon, _engine_socket, _probes
 from ansible_collections.sparkfleet.vllm.plugins.modules import spark_info
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.host.judge import judge
 from server_lab import Handler, UnixServer, served
 
+DEFAULTS: dict[str, Any] = {name: option["default"] for name, option in spark_info.WANTED.items()}
 BOOT = 1_700_000_000
 CONTAINER_ID = "ab" * 32
 
@@ -442,7 +446,7 @@ def test_an_empty_machine_gives_reasons_and_no_traceback(tmp_path):
     info = _probes.gather(request(tmp_path, run=no_command))
     assert set(info["unknown"]) == {"os", "driver", "memory", "ports"}
     assert all("Error" not in reason for reason in info["unknown"].values()), info["unknown"]
-    judged = spark_info.judge(info, _host.Wanted())
+    judged = judge(info, DEFAULTS, _daemon.needed(info, DEFAULTS))
     assert {"gb10", "driver", "memory", "port"} <= {problem["check"] for problem in judged["problems"]}
 
 
@@ -453,7 +457,7 @@ def test_what_will_be_dockers_data_root_is_measured(root):
     assert _probes.gather(request(root, data_root="/asked"))["disks"]["docker"]["path"] == "/asked"
 
 
-# The module
+# The module, and the action plugin that judges
 
 
 def run_module(capsys, arguments):
@@ -462,27 +466,66 @@ def run_module(capsys, arguments):
     return json.loads(capsys.readouterr().out)
 
 
-def test_module_returns_what_it_documents(capsys):
+def run_action(answer: dict[str, Any]) -> dict[str, Any]:
+    """What the action plugin makes of a module's answer."""
+    action = object.__new__(ActionModule)
+    action._task = SimpleNamespace(async_val=0, check_mode=False, args={}, diff=False)
+    action._connection = SimpleNamespace(_shell=SimpleNamespace(tmpdir=None))
+    action._execute_module = lambda name, task_vars=None: dict(answer)
+    return action.run(task_vars={})
+
+
+def look(capsys, arguments):
+    return run_action(run_module(capsys, arguments))
+
+
+def test_it_returns_what_it_documents(capsys):
     documented = yaml.safe_load(spark_info.RETURN)
-    result = run_module(capsys, {"wanted": {"requirements": ["docker==7.2.0"]}})
+    result = look(capsys, {"wanted": {"requirements": ["docker==7.2.0"]}})
     assert set(result) - {"changed", "invocation", "ansible_facts", "warnings", "deprecations"} == set(
         documented
     )
     assert result["changed"] is False
-    bare = run_module(capsys, {})
+    bare = look(capsys, {})
     assert "problems" not in bare and bare["architecture"] == os.uname().machine
 
 
-def test_module_judges_by_the_defaults_it_documents():
-    options = {name: spec["default"] for name, spec in spark_info.WANTED.items()}
-    assert spark_info.wanted_of(options) == _host.Wanted()
+def test_it_judges_by_the_defaults_it_documents():
     documented = yaml.safe_load(spark_info.DOCUMENTATION)["options"]["wanted"]["suboptions"]
-    assert {n: o["default"] for n, o in documented.items()} == options
+    assert {n: o["default"] for n, o in documented.items()} == DEFAULTS
 
 
-def test_module_refuses_a_requirement_it_cannot_check(capsys):
-    result = run_module(capsys, {"wanted": {"requirements": ["docker~=7"]}})
-    assert result["failed"] and "docker~=7" in result["msg"]
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [({"requirements": ["docker[ssh]"]}, "docker[ssh]"), ({"minimum_driver": "newest"}, "newest")],
+)
+def test_it_refuses_what_it_cannot_check(capsys, wanted, words):
+    result = look(capsys, {"wanted": wanted})
+    assert result["failed"] and words in result["msg"]
+
+
+def test_a_host_that_no_judge_foresaw_fails_with_all_that_was_seen(capsys):
+    answer = run_module(capsys, {"wanted": {}})
+    answer["disks"] = {"store": {}}
+    result = run_action(answer)
+    assert result["failed"] and "cannot judge what was seen: KeyError" in result["msg"]
+    assert result["exception"] and result["architecture"] and "to_judge" not in result
+
+
+def test_a_module_that_failed_is_not_judged():
+    result = run_action({"failed": True, "msg": "no Python there"})
+    assert result["msg"] == "no Python there" and "problems" not in result
+
+
+def test_a_password_that_is_wanted_of_daemon_json_does_not_come_back_to_be_judged(capsys, tmp_path):
+    path = tmp_path / "daemon.json"
+    path.write_text(_daemon.render({"proxies": {"http-proxy": "http://me:older@proxy"}}))
+    wanted = {"daemon_config": {"proxies": {"http-proxy": "http://me:secret@proxy"}}}
+    answer = run_module(capsys, {"daemon_config": str(path), "wanted": wanted})
+    del answer["invocation"]  # what the caller writes is shown to the caller
+    assert "secret" not in json.dumps(answer) and "older" not in json.dumps(answer)
+    # It is compared all the same.
+    assert "proxies" in run_action(answer)["todo"]["daemon"]["keys"]
 
 
 def test_module_shows_no_password_of_daemon_json(capsys, tmp_path):

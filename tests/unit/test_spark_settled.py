@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -144,7 +145,7 @@ def test_a_host_where_nothing_is_on_record_is_not_settled(host, text):
     assert not host.look()["settled"]
 
 
-@pytest.mark.parametrize("error", [_engine_socket.EngineError("no answer"), KeyError("Id"), OSError()])
+@pytest.mark.parametrize("error", [_engine_socket.EngineError("no answer"), OSError()])
 def test_what_cannot_be_seen_is_not_settled(host, monkeypatch, error):
     host.run(), host.run()
 
@@ -155,6 +156,20 @@ def test_what_cannot_be_seen_is_not_settled(host, monkeypatch, error):
     assert not host.look()["settled"]
     assert not host.record(host.seen)["settled"]
     assert not host.look()["settled"]
+
+
+@pytest.mark.parametrize("error", [KeyError("Id"), TypeError("no list")])
+def test_a_fault_of_the_look_is_not_taken_for_a_host_that_cannot_be_seen(host, monkeypatch, error):
+    host.run(), host.run()
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(spark_settled._fingerprint, "of_host", fail)
+    with pytest.raises(type(error)):
+        host.look()
+    with pytest.raises(type(error)):
+        host.record(host.seen)
 
 
 def test_the_code_is_told_by_its_bytes_and_not_by_what_python_makes_of_it(tmp_path):
@@ -171,18 +186,9 @@ def test_the_code_is_told_by_its_bytes_and_not_by_what_python_makes_of_it(tmp_pa
     assert action.code(ROOT)
 
 
-def inputs(folder: Path, **variables) -> str:
-    """What the action makes of the variables of a host, in a real run."""
-    (folder / "play.yml").write_text(
-        """
-- hosts: all
-  gather_facts: false
-  tasks:
-    - sparkfleet.vllm.spark_settled: {state_dir: /nowhere}
-      register: seen
-    - debug: {msg: "INPUTS<{{ seen.inputs }}>"}
-"""
-    )
+def play(folder: Path, tasks: str, **variables) -> str:
+    """What a run of these tasks prints."""
+    (folder / "play.yml").write_text(f"- hosts: all\n  gather_facts: false\n  tasks:\n{tasks}")
     hosts = {"all": {"hosts": {"one": {"ansible_connection": "local", **variables}}}}
     (folder / "hosts.yml").write_text(yaml.safe_dump(hosts))
     done = subprocess.run(
@@ -198,7 +204,17 @@ def inputs(folder: Path, **variables) -> str:
         env={**os.environ, "ANSIBLE_PYTHON_INTERPRETER": sys.executable},
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout.partition("INPUTS<")[2].partition(">")[0]
+    return done.stdout
+
+
+def inputs(folder: Path, **variables) -> str:
+    """What the action makes of the variables of a host, in a real run."""
+    tasks = """
+    - sparkfleet.vllm.spark_settled: {state_dir: /nowhere}
+      register: seen
+    - debug: {msg: "INPUTS<{{ seen.inputs }}>"}
+"""
+    return play(folder, tasks, **variables).partition("INPUTS<")[2].partition(">")[0]
 
 
 @pytest.mark.parametrize(
@@ -226,6 +242,25 @@ def test_inputs_are_the_values_that_variables_have(tmp_path):
     assert inputs(tmp_path, spark_recipe="{{ mine }}", mine="b", other="x") != first
     assert inputs(tmp_path, spark_recipe="a", vllm_serve_api_key="k", other="x") != first
     assert (
-        inputs(tmp_path, spark_recipe="a", other="x", spark_look_again=True, settled_trust=False) == first
+        inputs(tmp_path, spark_recipe="a", other="x", spark_look_again=True, unchanged_trust=False) == first
     ), "a manner of looking"
     assert inputs(tmp_path, spark_recipe="{{ nowhere }}") == ""
+
+
+def test_a_look_that_fails_is_said_and_the_run_goes_on(tmp_path):
+    """The role, over a record that no version of the collection has written."""
+    (tmp_path / "state.json").write_text(
+        json.dumps({"version": 1, "current": {"serving": {"container": "c"}, "gate": {}}})
+    )
+    (tmp_path / "settled.json").write_text(
+        json.dumps({"version": spark_settled.VERSION, "watch": {}, "seen": {}, "inputs": "", "proved": True})
+    )
+    tasks = """
+    - import_role: {name: sparkfleet.vllm.settled}
+    - debug: {msg: "SETTLED<{{ spark_settled.settled | default('unknown') }}>"}
+"""
+    said = play(tmp_path, tasks, settled_state_dir=str(tmp_path))
+    assert re.search(
+        r"one: to be looked at in full, because this look failed: .*TypeError.*string indices", said
+    )
+    assert "SETTLED<unknown>" in said

@@ -32,7 +32,6 @@ INPUTS: dict[str, Any] = {
         "speculative-config": {"method": "mtp", "num_speculative_tokens": 1},
     },
     "extra_arguments": {},
-    "unchecked": [],
     "environment": {"A": 1},
     "port": 8000,
     "bind": "127.0.0.1",
@@ -102,7 +101,7 @@ def test_without_a_gpu_none_is_asked_for():
         ({"image": "vllm/vllm-openai:latest"}, "by digest"),
         ({"models": {}}, "models.body"),
         ({"security": "none"}, "least, recipe"),
-        ({"extra_arguments": {"max-model-length": 1}}, "nearest valid key: max-model-len"),
+        ({"extra_arguments": {"max_model_len": 1}}, "nearest valid key: max-model-len"),
         (
             {"extra_arguments": {"speculative-config": {"num_speculative_tokens": 0}}},
             "num_speculative_tokens",
@@ -141,7 +140,8 @@ def test_the_gate_looks_for_every_patch_and_compares_the_host_file_of_a_mounted_
 
 def test_evidence_is_the_measurement_and_nothing_of_the_run():
     gate = {"drafts": 236, "acceptance_rate": 0.69, "changed": False, "container": {"id": "x"}}
-    assert gate_evidence(gate) == {"drafts": 236, "acceptance_rate": 0.69}
+    host = {"driver": "580"}
+    assert gate_evidence(gate, host) == {"drafts": 236, "acceptance_rate": 0.69, "host": host}
 
 
 def test_a_key_in_the_environment_that_is_recorded_is_refused_without_showing_it():

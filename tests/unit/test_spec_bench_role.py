@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The role spec_bench in a play of its own, over a host that is made up: what is started, measured, kept and brought back.
+"""The role speculation_sweep in a play of its own, over a host that is made up: what is started, measured, kept and brought back.
 
 The real role and filters run. The role that serves and the module that measures are stand-ins which write down what they
 were asked for; with an engine and a server the same is shown by the scenario benchmark.
@@ -97,7 +97,7 @@ PLAY = """
   gather_facts: false
   tasks:
     - block:
-        - include_role: {name: sparkfleet.vllm.spec_bench}
+        - include_role: {name: sparkfleet.vllm.speculation_sweep}
       rescue:
         - set_fact: {spark_failure: "{{ ansible_failed_result }}"}
     - copy:
@@ -116,17 +116,18 @@ OFF: dict[str, Any] = {
     },
 }
 CASES: dict[str, dict[str, Any]] = {
-    "plain": {"spec_bench_api_key": "key-12345678"},
+    "plain": {"speculation_sweep_api_key": "key-12345678"},
     "early": {
-        "spec_bench_depths": [0, 1, 2, 3, 4],
-        "spec_bench_stop_early": True,
-        "spec_bench_propose": True,
+        "speculation_sweep_depths": [0, 1, 2, 3, 4],
+        "speculation_sweep_stop_early": True,
+        "speculation_sweep_propose": True,
     },
-    "fails": {"spec_bench_candidates": [None, MTP, DEEPER, DEEPEST], "lab_broken": [2], "lab_no_room": [3]},
+    "fails": {"speculation_sweep_candidates": [None, MTP, DEEPER, DEEPEST], "lab_broken": [2], "lab_no_room": [3]},
     "own-dies": {"lab_broken": [1]},
     "lost": {"lab_lost": True},
     "breaks": OFF
-    | {"spec_bench_candidates": [MTP, DEEPER], "spec_bench_stop_early": True, "lab_without_load": [1]},
+    | {"speculation_sweep_candidates": [MTP, DEEPER], "speculation_sweep_stop_early": True, "lab_without_load": [1]},
+    # By the name that the variable had before.
     "decides": {"spec_bench_decides": 8},
 }
 
@@ -155,8 +156,8 @@ def collection(folder: Path) -> None:
     for name in ("module_utils", "filter"):
         (root / "plugins" / name).symlink_to(ROOT / "plugins" / name)
     (root / "roles/vllm_serve/tasks").mkdir(parents=True)
-    (root / "roles/spec_bench").symlink_to(ROOT / "roles/spec_bench")
-    for name, text in {"recorded": RECORDED, "try": TRY, "restore": RESTORE}.items():
+    (root / "roles/speculation_sweep").symlink_to(ROOT / "roles/speculation_sweep")
+    for name, text in {"load_record": RECORDED, "start_candidate": TRY, "restore": RESTORE}.items():
         (root / f"roles/vllm_serve/tasks/{name}.yml").write_text(text)
     draft = constructed(0.4, lambda tokens: 0.02 * (1 + 0.3 * tokens))
     measurements = [
@@ -178,7 +179,7 @@ def play(folder: Path, names: Sequence[str], *options: str) -> tuple[dict[str, H
             "lab_serving": SERVING,
             "lab_no_room": [],
             "lab_lost": False,
-            "spec_bench_concurrency": [1],
+            "speculation_sweep_concurrency": [1],
             **case,
         }
         for name, case in cases.items()
@@ -190,7 +191,7 @@ def play(folder: Path, names: Sequence[str], *options: str) -> tuple[dict[str, H
     variables = {
         "ansible_connection": "local",
         "ansible_python_interpreter": sys.executable,
-        "spec_bench_python": sys.executable,
+        "speculation_sweep_python": sys.executable,
     }
     (folder / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts, "vars": variables}}))
     (folder / "play.yml").write_text(PLAY)

@@ -158,7 +158,7 @@ def test_the_job_may_take_what_its_limits_say(
 
     action = ActionModule.__new__(ActionModule)
     action._task = SimpleNamespace(args=args, async_val=0, check_mode=False)
-    monkeypatch.setattr("ansible.plugins.action.ActionBase.run", lambda *_: {})
+    monkeypatch.setattr("ansible_collections.sparkfleet.vllm.plugins.plugin_utils._under_lock.UnderLock.run", lambda *_: {})
     monkeypatch.setattr(
         "ansible_collections.sparkfleet.vllm.plugins.action.spec_decode_bench.run_with_progress",
         run_with_progress,

@@ -75,7 +75,7 @@ def test_depths_of_the_draft_and_of_every_method() -> None:
     ("candidate", "words"),
     [
         ({"num_speculative_tokens": 0}, "expected 1 to 64"),
-        ({"num_speculativ_tokens": 2}, "num_speculative_tokens"),
+        ({"num_speculativ_tokens": 2}, "has no such key of the speculative config; nearest: num_speculative_tokens_per"),
         ({"method": "eagle3", "model": "/models/other", "num_speculative_tokens": 2}, "/models/body, /models/draft"),
         ("off", "null for off, seen 'off'"),
     ],

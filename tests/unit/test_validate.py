@@ -79,6 +79,22 @@ def test_the_command_is_vllms_own(ask):
 
 
 @pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (["--kv-cache-dtyp", "fp8"], "unrecognized arguments: --kv-cache-dtyp fp8"),
+        (["--seed", "2.5"], "argument --seed: invalid int value: '2.5'"),
+        (["--seed"], "argument --seed: expected one argument"),
+    ],
+    ids=["a name it does not know", "a value of another kind", "a switch that is none"],
+)
+def test_what_is_not_judged_here_vllm_refuses_in_its_own_words(ask, option, said):
+    verdict = ask(command=["/models/body", *option])
+    assert verdict.asked and not verdict.accepted
+    assert verdict.reason == said
+    assert f"seen: {said}; correct them" in _validate.refusal("an image", verdict)
+
+
+@pytest.mark.parametrize(
     "statement",
     [
         "raise ValueError('no such draft')",

@@ -123,7 +123,7 @@ def test_a_candidate_that_dies_is_told_and_the_host_is_left_as_it_was(
     serving: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:
     candidates = [{"num_speculative_tokens": 9}, None]
-    given: dict[str, Any] = {"spec_bench_concurrency": [1], "benchmark_candidates": candidates}
+    given: dict[str, Any] = {"speculation_sweep_concurrency": [1], "benchmark_candidates": candidates}
     run("benchmark", benchmark_output=str(tmp_path), **given)
     left_as_found(serving)
     for sweep in sweeps(tmp_path, "benchmark").values():
@@ -143,13 +143,13 @@ def test_check_mode_touches_nothing(serving: dict[str, dict[str, Any]], tmp_path
 def test_a_tune_stops_early_and_its_flag_writes_the_lock(
     serving: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:
-    run("tune", tune_output=str(tmp_path), spec_bench_concurrency=[1])
+    run("tune", tune_output=str(tmp_path), speculation_sweep_concurrency=[1])
     left_as_found(serving)
     assert "speculation" not in yaml.safe_load(LOCK.read_text())
     for sweep in sweeps(tmp_path, "tune").values():
         assert states(sweep) == {0: "measured", 1: "measured", 2: "measured", 3: "measured", 4: "skipped"}
         assert sweep["proposal"]["speculation"]["num_speculative_tokens"] == 2
-    given: dict[str, Any] = {"spec_bench_concurrency": [1], "tune_depths": [0, 2], "tune_write": True}
+    given: dict[str, Any] = {"speculation_sweep_concurrency": [1], "tune_depths": [0, 2], "tune_write": True}
     printed = run("tune", "--diff", tune_output=str(tmp_path), **given)
     left_as_found(serving)
     assert "+speculation.num_speculative_tokens: 2" in printed

@@ -56,7 +56,9 @@ def test_the_registry_listens_on_the_fleets_address_only(sudo, service):
 
 
 def test_the_registry_takes_nothing(host, service):
-    pushed = host.run("curl -s -o /dev/null -w '%{http_code}' -X POST http://172.31.250.81:5000/v2/any/blobs/uploads/")
+    pushed = host.run(
+        "curl -s -o /dev/null -w '%{http_code}' -X POST http://172.31.250.81:5000/v2/any/blobs/uploads/"
+    )
     assert pushed.stdout == "405"
 
 

@@ -118,7 +118,7 @@ class Controller:
                 process.send_signal(signal.SIGTERM)
                 break
             time.sleep(0.1)
-        printed = process.communicate(timeout=600)[0]
+        printed = process.communicate(timeout=900)[0]
         # A controller keeps events and artifacts; what held the secrets is gone with the job.
         shutil.rmtree(self.private / "env")
         job = self._left(self.private / "artifacts" / ident, printed)

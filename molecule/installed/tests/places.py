@@ -17,7 +17,7 @@ from typing import Any
 SCENARIO = Path(__file__).parents[1]
 ROOT = SCENARIO.parents[1]
 LAB = ROOT / ".cache/lab"
-HOSTS = ("inst-1", "inst-2")
+HOST = "inst-1"
 BIN, NEWEST = Path(sys.executable).parent, ROOT / ".cache/newest/bin"
 """Of the oldest ansible-core that is supported, and of the newest."""
 AGENT = """
@@ -82,14 +82,14 @@ def release(home: Path) -> Path:
     return home / "collections/ansible_collections/sparkfleet/vllm"
 
 
-def on(name: str, script: str) -> str:
-    """As root on a host."""
-    return call("docker", "exec", f"sparkfleet-lab-{name}", "bash", "-euc", script, within=ROOT)
+def on(script: str) -> str:
+    """As root on the host."""
+    return call("docker", "exec", f"sparkfleet-lab-{HOST}", "bash", "-euc", script, within=ROOT)
 
 
-def look(name: str) -> dict[str, Any]:
+def look() -> dict[str, Any]:
     """What serves and what is recorded, as the host has it."""
     script = (SCENARIO.parent / "rollout/files/look.py").read_text()
-    inside = ["docker", "exec", "--interactive", f"sparkfleet-lab-{name}", "python3", "-", str(time.time())]
+    inside = ["docker", "exec", "--interactive", f"sparkfleet-lab-{HOST}", "python3", "-", str(time.time())]
     done = subprocess.run(inside, input=script, capture_output=True, text=True, check=True)
     return dict(json.loads(done.stdout))

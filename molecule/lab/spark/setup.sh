@@ -3,8 +3,10 @@ install $(packages spark)
 cp -r --no-preserve=ownership /lab/molecule/spark/files/. /
 chmod 440 /etc/sudoers.d/spark
 useradd --create-home --shell /bin/bash --groups sudo spark
-# A host has keys of its own: spark-hostkeys.service makes them at the first boot.
-rm -f /etc/ssh/ssh_host_*
+# A host has keys of its own, which spark-hostkeys.service makes at the first boot, and systemd an id.
+rm -f /etc/ssh/ssh_host_* /var/lib/dbus/machine-id
+: >/etc/machine-id
+ln -s /etc/machine-id /var/lib/dbus/machine-id
 systemctl enable spark-hostkeys.service
 systemctl set-default multi-user.target
 # What a container has no use for, and what would reach for the settings and modules of the machine's own kernel.

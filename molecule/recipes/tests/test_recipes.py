@@ -68,8 +68,8 @@ def test_off_is_measured_against_on_and_the_host_is_left_as_it_was(sudo, tmp_pat
         "benchmark",
         spark_recipe=RELEASE,
         benchmark_output=str(tmp_path),
-        spec_bench_repeats=1,
-        spec_bench_concurrency=[1, 2],
+        speculation_sweep_repeats=1,
+        speculation_sweep_concurrency=[1, 2],
     )
     assert recorded(sudo) == before
     command = json.loads(sudo("docker inspect sparkfleet-vllm"))[0]["Config"]["Cmd"]

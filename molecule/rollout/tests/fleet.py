@@ -19,7 +19,7 @@ from typing import Any
 
 SCENARIO = Path(__file__).parents[1]
 PLAYBOOKS = SCENARIO.parents[1] / "playbooks"
-HOSTS = ["roll-1", "roll-2", "roll-3", "roll-4", "roll-5"]
+HOSTS = ["roll-1", "roll-2", "roll-3"]
 NAME = "sparkfleet-vllm"
 
 # -- hosts
@@ -102,7 +102,7 @@ def digest(names: Sequence[str] = tuple(HOSTS)) -> dict[str, str]:
         return dict(zip(names, pool.map(one, names), strict=True))
 
 
-def until(condition: Callable[[], Any], within: float = 60, every: float = 0.2) -> Any:
+def until(condition: Callable[[], Any], within: float = 300, every: float = 0.2) -> Any:
     """The first value that is true. The limit is for what never comes, not for what is slow."""
     deadline = time.monotonic() + within
     while not (value := condition()):
@@ -178,7 +178,7 @@ class Run:
     def output(self) -> str:
         return "".join(self._lines)
 
-    def says(self, pattern: str, within: float = 180) -> None:
+    def says(self, pattern: str, within: float = 600) -> None:
         """Waits for a line."""
 
         def said() -> bool:
@@ -188,7 +188,7 @@ class Run:
             came = self._more.wait_for(lambda: said() or not self._reader.is_alive(), within)
             assert came and said(), f"never said {pattern!r}:\n{self.output}"
 
-    def when(self, condition: Callable[[], Any], within: float = 180) -> None:
+    def when(self, condition: Callable[[], Any], within: float = 600) -> None:
         def over() -> bool:
             assert self.process.poll() is None, f"over before it came to that:\n{self.output}"
             return bool(condition())
@@ -200,7 +200,7 @@ class Run:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
-    def end(self, within: float = 400) -> Run:
+    def end(self, within: float = 900) -> Run:
         self.process.wait(timeout=within)
         self.ended = time.time()
         self._reader.join(timeout=10)

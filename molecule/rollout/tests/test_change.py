@@ -1,8 +1,8 @@
-"""A fleet that serves is changed: a few hosts first, and no further than what passed."""
+"""A fleet that serves is changed, one host after the other: one goes back, and each can be taken back."""
 
 from __future__ import annotations
 
-from fleet import HOSTS, SCENARIO, another, digest, docker, inventory, look, power_on, until
+from fleet import HOSTS, SCENARIO, another, digest, inventory, look
 
 STUB = SCENARIO.parent / "lab/stub/recipe/stub.yml"
 
@@ -15,62 +15,30 @@ def untouched(before, after, names):
         assert after[name].events == []
 
 
-def test_a_canary_then_a_share_then_all_others_side_by_side(serving, run):
-    """Meanwhile a second run comes, is told who is at it, and leaves."""
-    arguments = another(serving)
-    change = run("site", vllm_serve_extra_arguments=arguments)
-    change.when(lambda: look(["roll-1"])["roll-1"].serves != serving["roll-1"].serves)
-    second = run("site", vllm_serve_extra_arguments=another(serving, 2)).end()
-    during = look()
-    assert change.end().failed is False, change.output
-    after = look(since=change.began)
-
-    assert second.failed
-    assert all(words in second.output for words in (f"process {change.process.pid}", "since 20")), (
-        second.output
-    )
-    assert all(during[name].spec != after[name].spec for name in HOSTS[2:])
-
-    for name in HOSTS:
-        assert after[name].passed(), name
-        assert after[name].spec["argv"][-1] == str(arguments["max-num-seqs"])
-        # The old server was there until its turn, and nothing happened to it twice.
-        assert [
-            event["action"] for event in after[name].events if event["id"] == serving[name].serves[0]
-        ].count("die") == 1
-    ends = {name: after[name].at("die") for name in HOSTS}
-    passes = {name: after[name].recorded_at for name in HOSTS}
-    # [1, '25%', '100%'] of five is one, one, three.
-    assert passes["roll-1"] < ends["roll-2"] < passes["roll-2"] < min(ends[name] for name in HOSTS[2:])
-    assert max(ends[name] for name in HOSTS[2:]) < min(passes[name] for name in HOSTS[2:])
-    # What the table says a host was away is what its engine saw, and little of what the whole change took.
-    for name in HOSTS:
-        assert 0 < change.window(name) <= passes[name] - ends[name] + 1
-        assert change.window(name) < (change.ended - change.began) / 2
-
-
 def test_a_check_run_shows_exactly_the_argument_and_touches_nothing(serving, run):
-    assert len({tuple(host.spec["argv"]) for host in serving.values()}) == 1
-    before = digest()
-    argv, arguments = serving["roll-1"].spec["argv"], another(serving)
-    was, will = (
-        f"argument --max-num-seqs {argv[argv.index('--max-num-seqs') + 1]}",
-        f"argument --max-num-seqs {arguments['max-num-seqs']}",
-    )
-    looked = run("site", "--check", "--diff", vllm_serve_extra_arguments=arguments).end()
+    """Not a file, not a container, not an image of the whole host."""
+    before = digest(["roll-3"])
+    argv = serving["roll-3"].spec["argv"]
+    was = int(argv[argv.index("--max-model-len") + 1])
+    given = {"max-model-len": was // 2}
+    if "--max-num-seqs" in argv:  # of an earlier test
+        given["max-num-seqs"] = int(argv[argv.index("--max-num-seqs") + 1])
+    looked = run("site", "--check", "--diff", "--limit=roll-3", vllm_serve_extra_arguments=given).end()
     assert not looked.failed, looked.output
     lines = [
         line
         for line in looked.output.splitlines()
         if line[:1] in ("+", "-") and line[:4] not in ("+++ ", "--- ")
     ]
-    assert sorted(lines) == [f"+{will}"] * len(HOSTS) + [f"-{was}"] * len(HOSTS), looked.output
-    assert digest() == before
-    untouched(serving, look(since=looked.began), HOSTS)
+    assert lines == [f"-argument --max-model-len {was}", f"+argument --max-model-len {was // 2}"], (
+        looked.output
+    )
+    assert digest(["roll-3"]) == before
+    untouched(serving, look(["roll-3"], since=looked.began), ["roll-3"])
 
 
-def test_a_host_that_does_not_pass_goes_back_and_no_other_is_touched(serving, run, tmp_path):
-    """Another image, in batches of one, two and the rest. The third host gets a draft that never agrees."""
+def test_the_host_that_does_not_pass_goes_back_and_each_can_be_taken_back(serving, run, tmp_path):
+    """Another image. The third host gets a draft that never agrees. Meanwhile a second run comes, is told who is at it, and leaves."""
     recipe = tmp_path / "stub-2.yml"
     recipe.write_text(
         STUB.read_text()
@@ -80,17 +48,29 @@ def test_a_host_that_does_not_pass_goes_back_and_no_other_is_touched(serving, ru
     given = {
         "spark_recipe": str(recipe),
         "recipe_lock_dir": str(tmp_path),
-        "spark_rollout_batches": [1, 2, "100%"],
         "vllm_serve_extra_arguments": another(serving),
     }
     never = {"vllm_serve_extra_environment": {"STUB_READY_AFTER": "0.3", "STUB_ACCEPTANCE": "0"}}
-    change = run("site", inventories=[inventory(tmp_path / "third.yml", {"roll-3": never})], **given).end()
+    change = run("site", inventories=[inventory(tmp_path / "third.yml", {"roll-3": never})], **given)
+    change.when(lambda: look(["roll-1"])["roll-1"].serves != serving["roll-1"].serves)
+    second = run("stop").end()
+    change.end()
     after = look(since=change.began)
-    assert change.failed
+    assert second.failed
+    assert f"process {change.process.pid}" in second.output and "since 20" in second.output
 
+    assert change.failed
     for name in ("roll-1", "roll-2"):
         assert after[name].passed() and after[name].spec["image"] != serving[name].spec["image"]
         assert "pass" in change.row(name)
+        # The old server was there until its turn, and nothing happened to it twice. Nobody stopped another one.
+        assert [event["action"] for event in after[name].events].count("die") == 1
+        # What the table says a host was away is what its engine saw, and little of what the whole change took.
+        away = after[name].recorded_at - after[name].at("die")
+        assert 0 < change.window(name) <= away + 1
+        assert change.window(name) < (change.ended - change.began) / 2
+    assert after["roll-1"].recorded_at < after["roll-2"].at("die")
+    assert after["roll-2"].recorded_at < after["roll-3"].at("die")
     third = after["roll-3"]
     assert [event["action"] for event in third.events].count("start") == 2, "it was changed, and changed back"
     assert third.serves != serving["roll-3"].serves
@@ -99,34 +79,18 @@ def test_a_host_that_does_not_pass_goes_back_and_no_other_is_touched(serving, ru
     assert third.passed(), "it was measured again"
     assert "accept" in change.output and "drafts_never_accepted" in change.output
     assert "olled back" in change.output
-    untouched(serving, after, ["roll-4", "roll-5"])
-    assert all("untouched" in change.row(name) for name in ("roll-4", "roll-5"))
+
+    # By hand, on one host alone.
+    one = run("rollback", "--limit=roll-2").end()
+    back = look(since=one.began)
+    assert not one.failed, one.output
+    assert back["roll-2"].spec == serving["roll-2"].spec and back["roll-2"].passed()
+    untouched(after, back, ["roll-1", "roll-3"])
 
     # With the cause gone the next run goes on where this one ended.
     mended = run("site", **given).end()
-    after_that = look(since=mended.began)
+    then = look(since=mended.began)
     assert not mended.failed, mended.output
-    untouched(after, after_that, ["roll-1", "roll-2"])
-    assert all(after_that[name].passed() for name in HOSTS)
-    assert len({(after_that[name].spec["name"], *after_that[name].spec["argv"]) for name in HOSTS}) == 1
-
-
-def test_a_canary_that_is_lost_ends_the_rollout(serving, run):
-    arguments = another(serving)
-    change = run("site", vllm_serve_extra_arguments=arguments)
-    change.when(
-        lambda: "die" in [event["action"] for event in look(["roll-1"], since=change.began)["roll-1"].events]
-    )
-    docker("kill", "sparkfleet-lab-roll-1")
-    change.end()
-    after = look(HOSTS[1:], since=change.began)
-    assert change.failed
-    untouched(serving, after, HOSTS[1:])
-    assert all("untouched" in change.row(name) for name in HOSTS[1:])
-    assert "pass" not in change.row("roll-1")
-
-    power_on("roll-1")
-    assert look(["roll-1"])["roll-1"].state == serving["roll-1"].state
-    again = run("site", vllm_serve_extra_arguments=arguments).end()
-    assert not again.failed, again.output
-    until(lambda: all(host.passed() for host in look().values()))
+    untouched(after, then, ["roll-1"])
+    assert all(host.passed() for host in then.values())
+    assert len({(then[name].spec["name"], *then[name].spec["argv"]) for name in HOSTS}) == 1

@@ -1,0 +1,146 @@
+#!/usr/bin/env python3
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the parts of a test run take, held against their budgets.
+
+    timed.py run PART COMMAND...     runs a part, says what it took, keeps it in .cache/test, and ends as the command does
+    timed.py table WHOLE PART...     shows what was kept of these parts and of the run that they were parts of; fails where
+                                     one failed, did not run, or took more than half over its budget
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import yaml
+
+HERE = Path(__file__).parent
+KEPT = HERE.parents[1] / ".cache/test"
+BUDGETS = HERE / "budgets.yml"
+TOLERATED = 1.5
+"""Of its budget. Budgets are what a part takes on two cores that do nothing else but the other one."""
+TICK = 0.5
+"""Seconds between two looks at what runs."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """How one ended: exit status, seconds, its runs of ansible-playbook, the seconds in which at least one of them ran."""
+
+    status: int
+    seconds: float
+    playbooks: int = 0
+    in_playbooks: float = 0.0
+
+
+class Playbooks:
+    """Counts the runs of ansible-playbook below a process, from outside: whoever starts or kills them need not know."""
+
+    def __init__(self, top: int, proc: Path = Path("/proc")) -> None:
+        self.runs = 0
+        self._proc = proc
+        self._below = {top}
+        self._parents: dict[int, int] = {}
+        """As first seen: who loses its parent still belongs to it."""
+        self._running: dict[int, bytes] = {}
+
+    def look(self) -> bool:
+        """Looks at what runs now; true where one of them does."""
+        present = {int(path.name) for path in self._proc.iterdir() if path.name.isdigit()}
+        self._below &= present
+        self._parents = {pid: self._parents[pid] if pid in self._parents else self._parent(pid) for pid in present}
+        while found := {pid for pid in present - self._below if self._parents[pid] in self._below}:
+            self._below |= found
+        were = self._running
+        commands = {pid: were.get(pid) or self._command(pid) for pid in self._below}
+        self._running = {pid: command for pid, command in commands.items() if command}
+        for pid in self._running.keys() - were.keys():
+            # It forks for every task and host. A run that another one starts has other arguments.
+            self.runs += self._running.get(self._parents[pid]) != self._running[pid]
+        return bool(self._running)
+
+    def _parent(self, pid: int) -> int:
+        try:
+            return int((self._proc / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            return 0
+
+    def _command(self, pid: int) -> bytes:
+        """Its command line, if it is one of ansible-playbook."""
+        try:
+            command = (self._proc / str(pid) / "cmdline").read_bytes()
+        except OSError:
+            return b""
+        return command if any(word.endswith(b"/ansible-playbook") for word in command.split(b"\0")[:2]) else b""
+
+
+def run(part: str, command: Sequence[str]) -> int:
+    began = last = time.monotonic()
+    in_playbooks = 0.0
+    # With what make hands on to the makes that it starts.
+    process = subprocess.Popen(command, close_fds=False)
+    playbooks = Playbooks(process.pid)
+    while True:
+        try:
+            status = process.wait(TICK)
+            break
+        except subprocess.TimeoutExpired:
+            now = time.monotonic()
+            in_playbooks += playbooks.look() * (now - last)
+            last = now
+        except KeyboardInterrupt:
+            pass  # it has been interrupted, too, and cleans up
+    status = 128 - status if status < 0 else status
+    seen = Part(status, time.monotonic() - began, playbooks.runs, in_playbooks)
+    KEPT.mkdir(parents=True, exist_ok=True)
+    (KEPT / f"{part}.json").write_text(json.dumps(asdict(seen)))
+    print(f"--> {part}: {seen.seconds:.0f} s, {seen.playbooks} playbook runs in {seen.in_playbooks:.0f} s of them", flush=True)
+    return status
+
+
+def verdict(part: Part | None, budget: int) -> str:
+    if part is None:
+        return "DID NOT RUN"
+    if part.status:
+        return f"FAILED with {part.status}"
+    if part.seconds > budget * TOLERATED:
+        return f"TOO SLOW: expected at most {budget * TOLERATED:.0f} s"
+    return "passed"
+
+
+def table(whole: str, names: Sequence[str]) -> int:
+    budgets = yaml.safe_load(BUDGETS.read_text())
+    rows = [("part", "seconds", "budget", "playbook runs", "seconds in them", "verdict")]
+    for name in [*names, whole]:
+        kept = KEPT / f"{name}.json"
+        part = Part(**json.loads(kept.read_text())) if kept.exists() else None
+        seen = (f"{part.seconds:.0f}", part.playbooks, f"{part.in_playbooks:.0f}") if part else ("-", "-", "-")
+        rows.append((name, seen[0], str(budgets[name]), *map(str, seen[1:]), verdict(part, budgets[name])))
+    failed = [row[0] for row in rows[1:] if row[-1] != "passed"]
+    if failed and whole not in failed:
+        rows[-1] = (*rows[-1][:-1], f"FAILED in {', '.join(failed)}")
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:-1], widths[1:-1], strict=True)), row[-1]]))
+    return 1 if failed else 0
+
+
+def main(words: list[str]) -> int:
+    match words:
+        case ["run", part, *command] if command:
+            return run(part, command)
+        case ["table", whole, *parts] if parts:
+            return table(whole, parts)
+    sys.stderr.write(f"expected `run PART COMMAND...` or `table WHOLE PART...`, seen {' '.join(words) or 'nothing'}\n")
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,43 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Controller side of C(spark_info): the module looks at the host, and what it saw is judged here."""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.host.judge import (
+    RequirementError,
+    VersionError,
+    judge,
+)
+
+
+class ActionModule(ActionBase):
+    TRANSFERS_FILES = False
+    _supports_check_mode = True
+    # Nobody would judge what a job brings in later.
+    _supports_async = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result = super().run(tmp, task_vars)
+        seen = self._execute_module("sparkfleet.vllm.spark_info", task_vars=task_vars)
+        asked = seen.pop("to_judge", None)
+        return result | seen | (self._judged(seen, **asked) if asked else {})
+
+    @staticmethod
+    def _judged(seen: dict[str, Any], wanted: dict[str, Any], daemon: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return judge(seen, wanted, daemon)
+        except (RequirementError, VersionError) as error:
+            return {"failed": True, "msg": f"wanted: {error}"}
+        except Exception as error:
+            # A host that no judge foresaw: what was seen is worth more than a traceback alone.
+            return {
+                "failed": True,
+                "msg": f"cannot judge what was seen: {error!r}",
+                "exception": traceback.format_exc(),
+            }

@@ -1,0 +1,206 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The lock of a run on its host: taken, given back, and held by everything that works under it.
+
+    <state>/run.json   whose it is, and by its time of last change the last sign of life
+            run.lock   flocked by whoever looks at run.json or changes it, for milliseconds
+            run.work   flocked, shared, by each module of the run for as long as its process lives
+
+Two runs never work at the same time, however slow or cut off one of them is, since
+
+1. a module begins only if run.json names its run, and holds run.work from the same moment on (both under run.lock);
+2. who takes over writes run.json first, so no module of the other run begins any more,
+3. and has the lock only when nobody holds run.work: then all that had begun has ended. The kernel sees to that, and no clock.
+
+A module in the background (_background.py) is ended within seconds when run.json no longer names its run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _file, _run_lock
+
+ENVIRONMENT = "SPARKFLEET_RUN"
+"""Under which lock a module works: a JSON object of run (its id) and directory. Not set: under none."""
+PATIENCE = 10.0
+"""Seconds for which whoever else is at the lock may take; a sign of life takes milliseconds."""
+ENDS_WITHIN = 20.0
+"""Seconds in which what a former run has left at work must end: a guard looks every 2 s, and kills after 10 more."""
+
+
+@dataclass(frozen=True)
+class LockFile:
+    directory: Path
+
+    @property
+    def path(self) -> Path:
+        return self.directory / _run_lock.FILE
+
+    @contextlib.contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Nobody else looks at the lock or changes it meanwhile.
+
+        :raises OSError: the file cannot be opened, or stays held (BlockingIOError)
+        """
+        handle = _open(self.directory / _run_lock.GUARD)
+        try:
+            if not _flock(handle, fcntl.LOCK_EX, PATIENCE):
+                raise BlockingIOError(f"{self.directory / _run_lock.GUARD} is held by somebody else")
+            yield
+        finally:
+            os.close(handle)
+
+    def look(self) -> _run_lock.Seen:
+        """The lock of the host.
+
+        :raises OSError: it is there and cannot be read
+        """
+        try:
+            with self.path.open("rb") as file:
+                age = time.time() - os.fstat(file.fileno()).st_mtime
+                content = file.read()
+        except FileNotFoundError:
+            return _run_lock.Seen()
+        try:
+            return _run_lock.Seen(_run_lock.parse(content.decode()), age=age)
+        except ValueError as error:
+            return _run_lock.Seen(damage=str(error), age=age)
+
+    def take(self, run: dict[str, Any], lease: int, dead: str) -> tuple[_run_lock.Seen, str]:
+        """Take the lock if it may be had. Returns what was there, and what was made of it.
+
+        :raises OSError: the directory cannot be made, read or written
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with self.guarded():
+            seen = self.look()
+            verdict = _run_lock.decide(seen, run, dead)
+            if verdict == _run_lock.OURS or (verdict == _run_lock.HELD and seen.age < 0):
+                # Ahead of the clock: that was set back. From here on the lease of a dead run runs out; a live one says so anyway.
+                os.utime(self.path)
+            elif verdict != _run_lock.HELD:
+                since = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+                text = json.dumps(_run_lock.record(run, lease, since), indent=2, sort_keys=True) + "\n"
+                _file.write(self.path, text.encode())
+        if verdict in (_run_lock.OURS, _run_lock.HELD) or self._alone():
+            return seen, verdict
+        self.release(run)
+        return seen, _run_lock.BUSY
+
+    def _alone(self) -> bool:
+        """Whether nothing of a run before is at work any more, waited for."""
+        handle = _open(self.directory / _run_lock.WORK)
+        try:
+            return _flock(handle, fcntl.LOCK_EX, ENDS_WITHIN)
+        finally:
+            os.close(handle)
+
+    def release(self, run: dict[str, Any]) -> None:
+        """Remove the lock if it is that of `run`.
+
+        :raises OSError: the directory cannot be read or written
+        """
+        if not self.directory.is_dir():
+            return
+        with self.guarded():
+            if _run_lock.decide(self.look(), run) == _run_lock.OURS:
+                self.path.unlink()
+
+    def enter(self, run: str, stay: bool = True) -> _run_lock.Seen | None:
+        """Give a sign of life of the run, and work under its lock until this process ends. Returns what is there instead when
+        it is not that run's.
+
+        :param stay: false to go again at once
+
+        :raises OSError: the lock cannot be read
+        """
+        with self.guarded():
+            seen = self.look()
+            if not _run_lock.names(seen, run):
+                return seen
+            os.utime(self.path)
+            if not stay:
+                return None
+            # Open for as long as the process lives, and in no program that it starts.
+            work = _open(self.directory / _run_lock.WORK)
+            if not _flock(work, fcntl.LOCK_SH, PATIENCE):
+                raise BlockingIOError(f"{self.directory / _run_lock.WORK} is held by somebody else")
+        return None
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+
+def _flock(handle: int, kind: int, patience: float) -> bool:
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
+
+
+def hold(module: AnsibleModule) -> None:
+    """For a module that changes its host: ends it unless the run that it works for still has the host, and gives a sign of
+    life. What is run without a lock, and a check, go on.
+    """
+    lock, run = _asked()
+    if lock is None or module.check_mode:
+        return
+    try:
+        seen = lock.enter(run)
+    except OSError as error:
+        module.fail_json(
+            msg=f"expected the lock of this run in {lock.directory}, seen: {error}; see who removed or holds it, and run again"
+        )
+    if seen:
+        module.fail_json(msg=_run_lock.lost(seen), lost=True)
+
+
+def _asked() -> tuple[LockFile | None, str]:
+    asked = os.environ.get(ENVIRONMENT)
+    if not asked:
+        return None, ""
+    order = json.loads(asked)
+    return LockFile(Path(order["directory"])), str(order["run"])
+
+
+class Tenure:
+    """Of the run that a background module works for."""
+
+    def __init__(self) -> None:
+        self._lock, self._run = _asked()
+
+    def lost(self) -> str:
+        """Whose the host is by now; empty while it is the run's. What cannot be read says nothing."""
+        if self._lock is None:
+            return ""
+        try:
+            seen = self._lock.look()
+        except OSError:
+            return ""
+        return "" if _run_lock.names(seen, self._run) else _run_lock.lost(seen)
+
+    def renew(self, at: float) -> None:
+        """A sign of life that was seen at that time, in seconds since 1970: the run was heard of, not only its work."""
+        if self._lock is None:
+            return
+        with contextlib.suppress(OSError), self._lock.guarded():
+            if _run_lock.names(self._lock.look(), self._run) and self._lock.path.stat().st_mtime < at:
+                os.utime(self._lock.path, (at, at))

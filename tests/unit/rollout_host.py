@@ -1,0 +1,255 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A Spark that is a directory, and the action plugins that stand in for the modules which touch a real one.
+
+What a run asks of a host becomes steps: ``look``, ``compare``, ``judge``, ``look for room``, ``make room``, ``stopped``, ``start``,
+``gate``, ``record``, ``stop``. Each is written down. A test may hold a host at a step, or lose it there. The server of a host passes
+the gate unless its environment says ``STUB_ACCEPTANCE=0``, as the lab's stub of vLLM has it.
+
+Loaded by ansible-playbook; rollout_lab.py puts it there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleConnectionFailure
+from ansible.plugins.action import ActionBase
+from ansible_collections.sparkfleet.vllm.plugins.module_utils import _state
+
+RUNNING, EXITED = "running", "exited"
+
+
+class Host:
+    """``container.json``: id, status, started_at, spec, drafts; ``events``: what became of servers; ``steps``; ``told.json``: orders."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.state = folder / "state" / "state.json"
+
+    @property
+    def container(self) -> dict[str, Any] | None:
+        path = self.folder / "container.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def _put(self, container: dict[str, Any]) -> None:
+        path = self.folder / "container.json"
+        path.with_suffix(".new").write_text(json.dumps(container))
+        path.with_suffix(".new").rename(path)
+
+    def _add(self, name: str, line: str) -> None:
+        with (self.folder / name).open("a") as file:
+            file.write(line + "\n")
+
+    def _event(self, action: str, identity: str) -> None:
+        self._add("events", json.dumps({"time": time.time(), "action": action, "id": identity}))
+
+    def events(self) -> list[dict[str, Any]]:
+        path = self.folder / "events"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def steps(self) -> list[str]:
+        path = self.folder / "steps"
+        return path.read_text().splitlines() if path.exists() else []
+
+    def tell(self, **orders: Any) -> None:
+        """``hold`` or ``lose``: the step at which that happens; ``time``: which of several, from 1. Steps are counted from now on."""
+        (self.folder / "steps").write_text("")
+        (self.folder / "held").unlink(missing_ok=True)
+        (self.folder / "told.json").write_text(json.dumps(orders))
+
+    def let_go(self) -> None:
+        (self.folder / "told.json").unlink(missing_ok=True)
+
+    @property
+    def held(self) -> bool:
+        return (self.folder / "held").exists()
+
+    def step(self, name: str) -> None:
+        """A run has come to this step.
+
+        :raises AnsibleConnectionFailure: the host is to be lost here, or was before
+        """
+        self._add("steps", name)
+        path = self.folder / "told.json"
+        orders = json.loads(path.read_text()) if path.exists() else {}
+        seen, which = self.steps(), orders.get("time", 1)
+        if orders.get("hold") == name and seen.count(name) == which:
+            run = os.getppid()
+            (self.folder / "held").touch()
+            while path.exists():
+                if os.getppid() != run:
+                    os._exit(1)  # of a controller that is gone
+                time.sleep(0.02)
+        if "lose" in orders and seen.count(orders["lose"]) >= which:
+            raise AnsibleConnectionFailure("the host was switched off")
+
+    def stop(self) -> float | None:
+        """When a server that ran was asked to stop; None where none ran."""
+        if not (container := self.container) or container["status"] != RUNNING:
+            return None
+        asked = time.time()
+        self._put(container | {"status": EXITED})
+        self._event("die", container["id"])
+        return asked
+
+    def start(self, spec: dict[str, Any]) -> None:
+        old = self.container
+        identity = old["id"] if old and old["spec"] == spec else uuid.uuid4().hex
+        started = datetime.now(timezone.utc).isoformat().replace("+00:00", "Z")
+        self._put({"id": identity, "status": RUNNING, "started_at": started, "spec": spec, "drafts": None})
+        self._event("start", identity)
+
+    def measured(self) -> None:
+        container = self.container
+        assert container is not None
+        self._put(container | {"drafts": 236})
+
+    def boot(self) -> None:
+        """Power is back: the server that is there starts again, as its unit has it."""
+        if (container := self.container) is not None:
+            self.start(container["spec"])
+
+
+class StandIn(ActionBase):
+    """Runs on the controller, and the host is a directory."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result = super().run(tmp, task_vars)
+        self.variables = task_vars or {}
+        host = Host(Path(self.variables["lab_host"]))
+        return result | self.on(host, dict(self._task.args), bool(self._task.check_mode))
+
+    def on(self, host: Host, options: dict[str, Any], dry: bool) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+class SparkSettled(StandIn):
+    """Whatever is asked, everything is looked at."""
+
+    def on(self, host: Host, options: dict[str, Any], dry: bool) -> dict[str, Any]:
+        return {"changed": False, "settled": False}
+
+
+class ServeInfo(StandIn):
+    def on(self, host: Host, options: dict[str, Any], dry: bool) -> dict[str, Any]:
+        host.step("look")
+        seen = host.container
+        state = _state.parse(host.state.read_text() if host.state.exists() else None)
+        kept = [which for which in _state.KEPT if (state or {}).get(which)]
+        return {
+            "changed": False,
+            "container": seen
+            and {
+                "id": seen["id"],
+                "status": seen["status"],
+                "image": seen["spec"]["image"],
+                "started_at": seen["started_at"],
+                "restarts": 0,
+            },
+            "state": state,
+            "problem": "",
+            "recorded": {which: {"missing": [], "stamps": []} for which in kept},
+            "image": {"id": "sha256:1", "settled": True, "mirrored": False} if options.get("image") else None,
+            "boot": {"text": "", "enabled": False},
+        }
+
+
+class DockerContainer(StandIn):
+    """``community.docker.docker_container``: its diff names the options that differ, as that module's does."""
+
+    MANNER = ("state", "comparisons", "command_handling", "stop_timeout")
+
+    def on(self, host: Host, options: dict[str, Any], dry: bool) -> dict[str, Any]:
+        if options["state"] == "stopped":
+            host.step("stop")
+            running = (host.container or {}).get("status") == RUNNING
+            if not dry:
+                host.stop()
+            return {"changed": running}
+        host.step("compare" if dry else "start")
+        spec = {name: value for name, value in options.items() if name not in self.MANNER}
+        seen = host.container
+        before, after = self._sides(seen, spec)
+        if after and not dry:
+            host.stop()
+            host.start(spec)
+        return {"changed": bool(after), "diff": {"before": before, "after": after}}
+
+    @staticmethod
+    def _sides(seen: dict[str, Any] | None, spec: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        if seen is None:
+            return {"exists": False}, {"exists": True}
+        before, after = {}, {}
+        for name in {**seen["spec"], **spec}:
+            was, wanted = seen["spec"].get(name), spec.get(name)
+            if was != wanted:
+                shown = {"image": "image_name", "volumes": "volume_binds"}.get(name, name)
+                before[shown], after[shown] = (
+                    [f"{key}={text}" for key, text in (value or {}).items()] if name == "env" else value
+                    for value in (was, wanted)
+                )
+        if seen["status"] != RUNNING:
+            before["running"], after["running"] = False, True
+        return before, after
+
+
+class ServeValidate(StandIn):
+    def on(self, host: Host, options: dict[str, Any], dry: bool) -> dict[str, Any]:
+        host.step("judge")
+        return {"changed": False}
+
+
+class MemoryReclaim(StandIn):
+    def on(self, host: Host, options: dict[str, Any], dry: bool) -> dict[str, Any]:
+        host.step("look for room" if dry else "make room")
+        running = (host.container or {}).get("status") == RUNNING
+        asked = None if dry else host.stop()
+        if not dry:
+            host.step("stopped")
+        return {"changed": running, "made": not dry, "stopped": running, "stopped_at": asked}
+
+
+class SpecDecodeAssert(StandIn):
+    """A server that nobody started is none."""
+
+    def on(self, host: Host, options: dict[str, Any], dry: bool) -> dict[str, Any]:
+        host.step("gate")
+        seen = host.container
+        if seen is None or seen["status"] != RUNNING:
+            return self._refusal("container_not_running", "expected a server that runs, seen none")
+        life = {"container": {"id": seen["id"], "started_at": seen["started_at"], "image": ""}, "files": []}
+        if seen["spec"]["env"].get("STUB_ACCEPTANCE") == "0":
+            told = "expected drafts that the model accepts, seen 0 of 236; do: look at the draft"
+            return self._refusal("drafts_never_accepted", told) | life
+        host.measured()
+        now = time.time()
+        figures = {"drafts": 236, "acceptance_rate": 0.69, "decode_tokens_per_second": 30.0}
+        return {"changed": False, "verdict": "pass", "diagnosis": "ok", **life, **figures,
+                "accepted_per_position": [0.69], "mean_acceptance_length": 1.69, "ready_at": now, "passed_at": now}  # fmt: skip
+
+    @staticmethod
+    def _refusal(diagnosis: str, told: str) -> dict[str, Any]:
+        return {"failed": True, "verdict": "fail", "diagnosis": diagnosis, "msg": told}
+
+
+class ServeState(StandIn):
+    """The real module records; a test may come before it."""
+
+    def on(self, host: Host, options: dict[str, Any], dry: bool) -> dict[str, Any]:
+        host.step("record")
+        done: dict[str, Any] = self._execute_module(
+            "sparkfleet.vllm.serve_state", options, task_vars=self.variables
+        )
+        return done
