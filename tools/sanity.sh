@@ -20,7 +20,7 @@ rm -rf "${work}"
 mkdir -p "${collection}/tests"
 ansible-galaxy collection build --output-path "${work}" >/dev/null
 tar -xf "${work}"/*.tar.gz -C "${collection}"
-cp -r tests/sanity tests/config.yml "${collection}/tests"
+cp tests/config.yml "${collection}/tests"
 # It asks the next repository above for the files.
 git init --quiet "${collection}"
 

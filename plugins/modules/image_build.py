@@ -162,14 +162,13 @@ import os
 import platform
 import re
 import shutil
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
-from ..module_utils._build import buildkit, destination, git
+from ..module_utils._build import buildkit, destination, git, program
 from ..module_utils._build import staging as build_staging
 from ..module_utils._common import http
 from ..module_utils._common.progress import Progress
@@ -270,15 +269,7 @@ def build(module: AnsibleModule, wanted: buildkit.Source, context: Path, say: An
     argv = buildkit.command("docker", wanted, module.params["host_arguments"], str(context), str(answer))
     log, began, last = buildkit.Log(), time.monotonic(), 0.0
     try:
-        process = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            env={**os.environ, **ENVIRONMENT},
-        )
+        process = program.start(argv, ENVIRONMENT)
     except OSError as error:
         raise BuildError(
             f"expected the engine's client docker on the host, seen {error.strerror}; install it"

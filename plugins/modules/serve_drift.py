@@ -102,7 +102,6 @@ drift:
         passed_on: {driver: 580.95.05, toolkit: 1.19.0-1, engine: 29.1.3}
 """
 
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -113,6 +112,7 @@ from ..module_utils._drift import look as drift_look
 from ..module_utils._drift.container import has_gpu
 from ..module_utils._gate import container as gate_container
 from ..module_utils._gate.diagnosis import CheckedFile, WantedFile
+from ..module_utils._host import probes
 from ..module_utils._run import run_lock
 from ..module_utils._serve import state as serve_state
 from ..module_utils._vllm import client, log, metrics
@@ -219,8 +219,8 @@ def look_unit(name: str) -> dict[str, Any]:
     path = UNITS / name
     asked = ["systemctl", "show", "--property=UnitFileState,DropInPaths", name]
     try:
-        shown = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=False).stdout
-    except (OSError, subprocess.SubprocessError):
+        shown = probes.run_command(asked, 30)
+    except probes.ProbeError:
         shown = ""
     values = dict(line.partition("=")[::2] for line in shown.splitlines())
     return {

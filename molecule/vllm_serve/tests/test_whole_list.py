@@ -31,11 +31,11 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
     def run(**variables: Any) -> tuple[int, str]:
         command = [
-            Path(sys.executable).with_name("ansible-playbook"),
+            str(Path(sys.executable).with_name("ansible-playbook")),
             f"--inventory={HERE / 'inventory'}",
             f"--extra-vars=@{ROOT / 'molecule/lab/stub/vars.yml'}",
             f"--extra-vars={json.dumps({'recipe_lock_dir': str(folder), **variables})}",
-            folder / "play.yml",
+            str(folder / "play.yml"),
         ]
         environment = os.environ | {
             "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),

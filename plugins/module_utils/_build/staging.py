@@ -53,7 +53,8 @@ def registry(program: str, directory: Path) -> Iterator[str]:
     log = directory / "log"
     try:
         with log.open("w") as file:
-            process = subprocess.Popen(
+            # It answers while the engine pushes to it, so nobody waits for its end.
+            process = subprocess.Popen(  # pylint: disable=ansible-bad-function
                 [program, "serve", str(config)], stdin=subprocess.DEVNULL, stdout=file, stderr=file
             )
     except OSError as error:

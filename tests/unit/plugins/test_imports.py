@@ -23,7 +23,8 @@ def imported(tree: ast.Module) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and not node.level:
             yield from (f"{node.module}.{name.name}" for name in node.names)
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
-            yield from (argument.value for argument in node.args if isinstance(argument, ast.Constant))
+            given = [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
+            yield from (name for name in given if isinstance(name, str))
 
 
 def private(name: str) -> bool:

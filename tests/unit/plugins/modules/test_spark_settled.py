@@ -231,7 +231,9 @@ def inputs(folder: Path, **variables) -> str:
 def test_a_run_that_is_to_look_closer_trusts_no_record(variables, trusted):
     """As site.yml says it."""
     tasks = yaml.safe_load((ROOT / "playbooks/site.yml").read_text())[0]["tasks"]
-    written = next(task["vars"]["unchanged_trust"] for task in tasks if "unchanged_trust" in task.get("vars", {}))
+    written = next(
+        task["vars"]["unchanged_trust"] for task in tasks if "unchanged_trust" in task.get("vars", {})
+    )
     assert Templar(loader=DataLoader(), variables=variables).template(trust_as_template(written)) is trusted
 
 

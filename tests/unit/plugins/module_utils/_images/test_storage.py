@@ -417,7 +417,7 @@ def test_a_name_that_is_no_digest_becomes_no_path(make, outside, tmp_path, part,
     name = str(victim) if name == "/etc" else name
     if part == "manifest":
         platform = {"os": "linux", "architecture": "arm64"}
-        body: dict = {"manifests": [{"digest": name, "platform": platform}]}
+        body: dict[str, Any] = {"manifests": [{"digest": name, "platform": platform}]}
     else:
         evil = {"digest": name, "size": 1}
         body = (

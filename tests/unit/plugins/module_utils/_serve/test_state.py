@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._serve.state import record
 
 OLD, NEW = {"image": "a"}, {"image": "b"}
@@ -29,3 +31,12 @@ def test_another_spec_keeps_the_one_before_to_go_back_to():
     state = record(record(None, OLD, {"drafts": 1}), NEW, {"drafts": 2})
     assert state["current"] == {"serving": NEW, "gate": {"drafts": 2}}
     assert state["last_good"] == {"serving": OLD, "gate": {"drafts": 1}}
+
+
+def test_of_three_specs_the_oldest_is_on_record_no_more():
+    state = None
+    for number, spec in enumerate(({"image": "a"}, {"image": "b"}, {"image": "c"})):
+        state = record(state, spec, {"drafts": number})
+    assert state["current"]["serving"] == {"image": "c"}
+    assert state["last_good"]["serving"] == {"image": "b"}
+    assert '"a"' not in json.dumps(state)
