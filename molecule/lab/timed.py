@@ -23,7 +23,7 @@ import yaml
 
 HERE = Path(__file__).parent
 KEPT = HERE.parents[1] / ".cache/test"
-BUDGETS = HERE / "budgets.yml"
+BUDGETS = HERE / "vars/budgets.yml"
 TOLERATED = 1.5
 """Of its budget. Budgets are what a part takes on two cores that do nothing else but the other one."""
 TICK = 0.5

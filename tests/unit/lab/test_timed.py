@@ -152,7 +152,7 @@ def test_what_is_neither_is_refused(capsys):
 
 
 def test_every_scenario_has_a_budget_and_nothing_else_but_what_the_makefile_times():
-    budgets = yaml.safe_load((ROOT / "molecule/lab/budgets.yml").read_text())
+    budgets = yaml.safe_load((ROOT / "molecule/lab/vars/budgets.yml").read_text())
     scenarios = {path.parent.name for path in ROOT.glob("molecule/*/molecule.yml")}
     others = {"lint", "unit", "matrix", "ee", "test", "test-long"}
     assert set(budgets) == scenarios | others
