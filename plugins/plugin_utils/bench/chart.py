@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Bars with intervals, outlines and marks, as one piece of SVG inside a page. Pure.
+"""Bars with intervals, outlines and marks, as one piece of SVG inside a page: where what stands. `chart.svg.j2` draws it. Pure.
 
 Bars lie, each under its name and its value in words: on a phone as on a wide screen names stay readable, and nothing has to be
 read off. Colours come from the page's style. Bars begin at 0.
@@ -10,24 +10,18 @@ read off. Colours come from the page's style. Bars begin at 0.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
+from typing import Any
+
+from markupsafe import Markup
+
+from ..report.page import render
 
 WIDTH, ROW, HEADING = 340, 38, 24
 """In the units of the drawing, which are pixels on a phone."""
 LEFT, RIGHT = 6, 334
 TICKS = 5
-STYLE = """
-.chart{display:block;width:100%;max-width:34rem;height:auto}
-.chart text{fill:var(--text);font-size:12px}.chart .tick,.chart .heading{fill:var(--soft);font-size:11px}
-.chart .strong{font-weight:700}.chart .grid{stroke:var(--line)}.chart .level{stroke:var(--soft);stroke-dasharray:3 3}
-.chart .bar{fill:var(--bar)}.chart .bar.strong{fill:var(--bar-strong)}
-.chart .outline{fill:none;stroke:var(--soft);stroke-dasharray:4 2}
-.chart .whisker{stroke:var(--text);stroke-width:1.5;fill:none}
-.chart .halo{stroke:var(--card);stroke-width:4.5;fill:none}
-.chart .mark{fill:var(--card);stroke:var(--text);stroke-width:1.5}
-"""
 
 
 @dataclass(frozen=True)
@@ -49,7 +43,7 @@ class Bar:
 
 def draw(
     key: str, title: str, bars: Sequence[Bar], number: Callable[[float], str], level: float | None = None
-) -> str:
+) -> Markup:
     """A chart.
 
     :param key: unique in the page
@@ -57,62 +51,58 @@ def draw(
     :param number: the text of a value on the axis
     :param level: a value to draw a dashed line at, over all rows
     """
-    top, step = _axis([level, *(end for each in bars for end in _ends(each))])
+    top, step = _axis([level, *(end for bar in bars for end in _ends(bar))])
 
     def x(value: float) -> float:
         return round(LEFT + (RIGHT - LEFT) * value / top, 1)
 
-    height = sum(HEADING if each.heading else ROW for each in bars)
-    lines = []
-    for tick in range(round(top / step) + 1):
-        place = x(tick * step)
-        anchor = "start" if tick == 0 else "end" if place == RIGHT else "middle"
-        lines.append(f'<path class="grid" d="M{place} 0V{height}"/>')
-        lines.append(
-            f'<text class="tick" x="{place}" y="{height + 14}" text-anchor="{anchor}">{escape(number(tick * step))}</text>'
-        )
+    values = {
+        "key": key,
+        "title": title,
+        "width": WIDTH,
+        "left": LEFT,
+        "right": RIGHT,
+        "height": sum(map(_height, bars)),
+        "said": "; ".join(f"{bar.name}: {bar.text}" if bar.text else bar.name for bar in bars),
+        "ticks": [_tick(tick * step, x, number) for tick in range(round(top / step) + 1)],
+        "rows": list(_rows(bars, x)),
+        "level": None if level is None else x(level),
+    }
+    # Every text in it has been escaped by the template.
+    return Markup(render("bench/chart.svg.j2", **values))  # noqa: S704
+
+
+def _tick(value: float, x: Callable[[float], float], number: Callable[[float], str]) -> dict[str, Any]:
+    place = x(value)
+    anchor = "start" if value == 0 else "end" if place == RIGHT else "middle"
+    return {"x": place, "anchor": anchor, "text": number(value)}
+
+
+def _rows(bars: Sequence[Bar], x: Callable[[float], float]) -> Iterator[dict[str, Any]]:
+    """Each bar with its place: y of its upper edge, and x or width of what has a value."""
     y = 0
-    for each in bars:
-        lines.append(_row(each, y, x))
-        y += HEADING if each.heading else ROW
-    if level is not None:
-        lines.append(f'<path class="level" d="M{x(level)} 0V{height}"/>')
-    said = "; ".join(f"{each.name}: {each.text}" if each.text else each.name for each in bars)
-    return (
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {height + 20}" role="img" aria-labelledby="{key}-title {key}-text">'
-        f'<title id="{key}-title">{escape(title)}</title><desc id="{key}-text">{escape(said)}</desc>{"".join(lines)}</svg>'
-    )
+    for bar in bars:
+        yield {
+            "bar": bar,
+            "y": y,
+            "width": _length(bar.value, x),
+            "outline": _length(bar.outline, x),
+            "interval": [x(end) for end in bar.interval or ()],
+            "mark": None if bar.mark is None else x(bar.mark),
+        }
+        y += _height(bar)
 
 
-def _row(each: Bar, y: int, x: Callable[[float], float]) -> str:
-    if each.heading:
-        return f'<text class="heading" x="{LEFT}" y="{y + 17}">{escape(each.name)}</text>'
-    strong = " strong" if each.strong else ""
-    parts = [
-        f'<text class="name{strong}" x="{LEFT}" y="{y + 14}">{escape(each.name)}</text>',
-        f'<text class="value{strong}" x="{RIGHT}" y="{y + 14}" text-anchor="end">{escape(each.text)}</text>',
-    ]
-    upper, middle, height = y + 20, y + 26, 12
-    if each.outline is not None:
-        parts.append(
-            f'<rect class="outline" x="{LEFT}" y="{upper - 1}" width="{x(each.outline) - LEFT:.1f}" height="{height + 2}"/>'
-        )
-    if each.value is not None:
-        parts.append(
-            f'<rect class="bar{strong}" x="{LEFT}" y="{upper}" width="{x(each.value) - LEFT:.1f}" height="{height}"/>'
-        )
-    if each.interval is not None:
-        low, high = map(x, each.interval)
-        path = f"M{low} {middle}H{high}M{low} {middle - 4}v8M{high} {middle - 4}v8"
-        # The line has an edge of its own: it lies half on the bar and half beside it.
-        parts += [f'<path class="{kind}" d="{path}"/>' for kind in ("halo", "whisker")]
-    if each.mark is not None:
-        parts.append(f'<path class="mark" d="M{x(each.mark)} {middle - 6}l6 6l-6 6l-6 -6z"/>')
-    return "".join(parts)
+def _height(bar: Bar) -> int:
+    return HEADING if bar.heading else ROW
 
 
-def _ends(each: Bar) -> list[float | None]:
-    return [each.value, each.outline, each.mark, *(each.interval or ())]
+def _length(value: float | None, x: Callable[[float], float]) -> str | None:
+    return None if value is None else f"{x(value) - LEFT:.1f}"
+
+
+def _ends(bar: Bar) -> list[float | None]:
+    return [bar.value, bar.outline, bar.mark, *(bar.interval or ())]
 
 
 def _axis(values: Sequence[float | None]) -> tuple[float, float]:

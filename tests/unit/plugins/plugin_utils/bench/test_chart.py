@@ -11,7 +11,7 @@ from helpers.page import parsed
 
 
 def drawn(*bars, level=None):
-    svg = draw("k", "title", bars, "{:g}".format, level)
+    svg = str(draw("k", "title", bars, "{:g}".format, level))
     return svg, parsed(svg)
 
 
