@@ -20,7 +20,7 @@ rm -rf "${work}"
 mkdir -p "${collection}/tests"
 ansible-galaxy collection build --output-path "${work}" >/dev/null
 tar -xf "${work}"/*.tar.gz -C "${collection}"
-cp tests/config.yml "${collection}/tests"
+cp -r tests/config.yml tests/sanity "${collection}/tests"
 # It asks the next repository above for the files.
 git init --quiet "${collection}"
 

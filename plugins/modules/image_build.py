@@ -170,7 +170,7 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 from ..module_utils._build import buildkit, destination, git, program
 from ..module_utils._build import staging as build_staging
-from ..module_utils._common import http
+from ..module_utils._common import upstream
 from ..module_utils._common.progress import Progress
 from ..module_utils._images import image, oci, registry, storage
 from ..module_utils._images import push as image_push
@@ -378,7 +378,7 @@ def main() -> None:
     os.umask(0o022)
     params = module.params
     look = module.check_mode or params["settled_only"]
-    if params["push_to"] and not http.HAS_REQUESTS:
+    if params["push_to"] and not upstream.HAS_REQUESTS:
         module.fail_json(msg=missing_required_lib("requests"))
     if image.DOCKER_IMPORT_ERROR and not look:
         module.fail_json(msg=missing_required_lib("docker"), exception=image.DOCKER_IMPORT_ERROR)
@@ -398,7 +398,7 @@ def main() -> None:
         build_staging.StagingError,
     ) as error:
         module.fail_json(msg=str(error))
-    except (http.UpstreamError, storage.ImageStoreError, snapshot.SnapshotError) as error:
+    except (upstream.UpstreamError, storage.ImageStoreError, snapshot.SnapshotError) as error:
         module.fail_json(msg=str(error))
     except ENGINE_ERRORS as error:
         module.fail_json(

@@ -134,7 +134,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
-from ..module_utils._common import http
+from ..module_utils._common import upstream
 from ..module_utils._common.progress import Progress
 from ..module_utils._images import oci, registry, storage
 from ..module_utils._images.folder import FolderSource
@@ -206,11 +206,11 @@ def main() -> None:
     )
     hold(module)
     os.umask(0o022)
-    if not http.HAS_REQUESTS and not module.check_mode and not module.params["settled_only"]:
+    if not upstream.HAS_REQUESTS and not module.check_mode and not module.params["settled_only"]:
         module.fail_json(msg=missing_required_lib("requests"))
     try:
         report = run(module)
-    except (ValueError, http.UpstreamError, storage.ImageStoreError) as error:
+    except (ValueError, upstream.UpstreamError, storage.ImageStoreError) as error:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(

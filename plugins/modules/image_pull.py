@@ -100,7 +100,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
-from ..module_utils._common import http
+from ..module_utils._common import upstream
 from ..module_utils._common.progress import Progress
 from ..module_utils._images import engine, ledger
 from ..module_utils._images import image as images
@@ -174,8 +174,8 @@ def other_way(registry: str, reference: registries.Reference) -> str:
             "each host pulls it from there"
         )
     try:
-        answer = http.ask("GET", f"{registry.rstrip('/')}/v2/", attempts=1)
-    except http.UpstreamError as error:
+        answer = upstream.ask("GET", f"{registry.rstrip('/')}/v2/", attempts=1)
+    except upstream.UpstreamError as error:
         seen = str(error)
     else:
         if answer.status in (200, 401):

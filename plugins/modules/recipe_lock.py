@@ -185,7 +185,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule, env_fallback, missing_required_lib
 
 from ..module_utils._common import files
-from ..module_utils._common.http import HAS_REQUESTS, NotFound, Unreachable, UpstreamError
+from ..module_utils._common.upstream import HAS_REQUESTS, NotFound, Unreachable, UpstreamError
 from ..module_utils._images import registry
 from ..module_utils._models.hub import Hub, HubError
 from ..module_utils._recipe import lock as locks

@@ -163,7 +163,7 @@ class Job:
 
     def _quoted(self) -> str:
         """The folder for a shell: a tilde that is quoted is none, and one that is not would let the rest be split."""
-        home, _, rest = self._folder.partition("/")
+        home, _slash, rest = self._folder.partition("/")
         return f'"$HOME"/{self._remote.quote(rest)}' if home == "~" else str(self._remote.quote(self._folder))
 
     def _show(self, lines: Sequence[str]) -> None:

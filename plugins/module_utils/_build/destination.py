@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from .._common import http
+from .._common import upstream
 from .._images import oci, registry
 from .._images import storage as image_storage
 from .._images.folder import FolderSource
@@ -66,7 +66,7 @@ class Registry:
             digest = registry.tag_digest(self.home, self.reference, self._credentials)
             source = Source(self.home, self.reference, self._credentials)
             return digest if _label(source, digest, self._architecture) == fingerprint else ""
-        except http.NotFound:
+        except upstream.NotFound:
             return ""
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 
-from .._common import http
+from .._common import upstream
 from . import oci
 
 BLOCK = 4 * 1024 * 1024
@@ -32,7 +32,7 @@ class FolderSource:
             raise self._missing(path, digest, error) from error
         seen = "sha256:" + hashlib.sha256(content).hexdigest()
         if seen != digest:
-            raise http.Unusable(
+            raise upstream.Unusable(
                 f"{path}: expected the manifest {digest}, seen {seen}: it is damaged; copy it again"
             )
         return content
@@ -65,7 +65,7 @@ class FolderSource:
     def _path(self, digest: str) -> Path:
         return Path(self.home) / oci.blob_path(digest)
 
-    def _missing(self, path: Path, digest: str, error: OSError) -> http.NotFound:
-        return http.NotFound(
+    def _missing(self, path: Path, digest: str, error: OSError) -> upstream.NotFound:
+        return upstream.NotFound(
             f"{path}: expected {digest}, seen {error.strerror}; copy the directory again, or name another source"
         )

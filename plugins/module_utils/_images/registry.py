@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from .._common.http import Answer, Ask, NotFound, Unauthorized, Unreachable, Unusable, UpstreamError, ask
+from .._common.upstream import Answer, Ask, NotFound, Unauthorized, Unreachable, Unusable, UpstreamError, ask
 from .oci import DIGEST
 
 DOCKER_HUB = "docker.io"

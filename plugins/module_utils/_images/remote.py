@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from .._common import http
+from .._common import upstream
 from .registry import ACCEPT, Credentials, Reference, authorize
 
 with suppress(ImportError):  # the module says so, with missing_required_lib
@@ -35,14 +35,14 @@ class Source:
     def manifest(self, digest: str) -> bytes:
         """:raises UpstreamError: it cannot be had, or other bytes come"""
         url = f"{self.home}/v2/{self._reference.repository}/manifests/{digest}"
-        answer = http.ask("GET", url, headers={"Accept": ACCEPT}, authorization=self._authorization)
+        answer = upstream.ask("GET", url, headers={"Accept": ACCEPT}, authorization=self._authorization)
         if answer.status == 401:
             self._renew(answer)
-            answer = http.ask("GET", url, headers={"Accept": ACCEPT}, authorization=self._authorization)
+            answer = upstream.ask("GET", url, headers={"Accept": ACCEPT}, authorization=self._authorization)
         self._refuse(answer.status, url)
         seen = "sha256:" + hashlib.sha256(answer.body).hexdigest()
         if seen != digest:
-            raise http.Unusable(
+            raise upstream.Unusable(
                 f"{url}: expected the manifest {digest}, seen one of {seen}; do not use this registry"
             )
         return answer.body
@@ -58,8 +58,8 @@ class Source:
             with self._open(url, offset) as answer:
                 yield (offset if answer.status_code == 206 else 0), answer.iter_content(BLOCK)
         except requests.exceptions.RequestException as error:
-            raise http.Unreachable(
-                f"{url}: expected the blob, seen {http.reason(error)}; check the network and the address"
+            raise upstream.Unreachable(
+                f"{url}: expected the blob, seen {upstream.reason(error)}; check the network and the address"
             ) from error
 
     def _open(self, url: str, offset: int) -> Any:
@@ -73,20 +73,20 @@ class Source:
         answer = get()
         if answer.status_code == 401:
             answer.close()
-            self._renew(http.Answer(401, answer.headers))
+            self._renew(upstream.Answer(401, answer.headers))
             answer = get()
         try:
             self._refuse(answer.status_code, url)
-        except http.UpstreamError:
+        except upstream.UpstreamError:
             answer.close()
             raise
         return answer
 
-    def _renew(self, answer: http.Answer) -> None:
+    def _renew(self, answer: upstream.Answer) -> None:
         """Tokens end after minutes, while others of our threads still read with theirs."""
         with self._lock:
             self._authorization = authorize(
-                answer, self.home, self._reference.repository, self._credentials, http.ask
+                answer, self.home, self._reference.repository, self._credentials, upstream.ask
             )
 
     def _refuse(self, status: int, url: str) -> None:
@@ -94,12 +94,12 @@ class Source:
             return
         problem = f"{url}: expected HTTP 200, seen {status}"
         if status == 404:
-            raise http.NotFound(f"{problem}: not there; check the lock and the address")
+            raise upstream.NotFound(f"{problem}: not there; check the lock and the address")
         if status in (401, 403):
-            raise http.Unauthorized(f"{problem}; set the registry's user name and password")
+            raise upstream.Unauthorized(f"{problem}; set the registry's user name and password")
         if status == 429 or status >= 500:
-            raise http.Unreachable(f"{problem}; wait, or name a mirror")
-        raise http.Unusable(f"{problem}; check that the address is a registry")
+            raise upstream.Unreachable(f"{problem}; wait, or name a mirror")
+        raise upstream.Unusable(f"{problem}; check that the address is a registry")
 
 
 def _no_netrc(request: Any) -> Any:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from .._common import files, http
+from .._common import files, upstream
 from .._models.snapshot import Meter, Stopped, in_parallel, locked, sha256_of, sync, volume
 from . import oci
 from .registry import Reference
@@ -272,11 +272,11 @@ class ImageStore:
                 f"{self.root}: expected all of {self.reference.name}@{self.digest}, seen it missing or wrong in part, and nobody "
                 "outside has it, since it is built here; build it again: ansible-playbook sparkfleet.vllm.build"
             )
-        problems: list[http.UpstreamError] = []
+        problems: list[upstream.UpstreamError] = []
         for source in sources:
             try:
                 answer = ask(source)
-            except http.UpstreamError as error:
+            except upstream.UpstreamError as error:
                 problems.append(error)
                 continue
             if source.home not in self.report.sources:
@@ -291,7 +291,7 @@ class ImageStore:
             before = target.stat().st_size if target.exists() else 0
             try:
                 seen = self._append(source, blob, target, received)
-            except http.Unreachable as error:
+            except upstream.Unreachable as error:
                 have = target.stat().st_size if target.exists() else 0
                 failures = 1 if have > before else failures + 1
                 if failures > self.retries:
@@ -306,7 +306,7 @@ class ImageStore:
             target.unlink()
             wrong += 1
             if wrong == FETCHES:
-                raise http.Unusable(
+                raise upstream.Unusable(
                     f"{source.home}: expected {blob.digest}, seen {seen}, fetched {FETCHES} times; it, or something between, "
                     "gives other bytes than were locked: do not use them"
                 )
@@ -337,7 +337,7 @@ class ImageStore:
         # Read back: what counts is what is on the disk, earlier runs' bytes included.
         seen, status = sha256_of(target)
         if status.st_size < blob.size:
-            raise http.Unreachable(
+            raise upstream.Unreachable(
                 f"{source.home}: expected {blob.size} bytes of {blob.digest}, seen {status.st_size}"
             )
         return f"sha256:{seen}"

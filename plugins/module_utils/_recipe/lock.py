@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-from .._common.http import NotFound, UpstreamError
+from .._common.upstream import NotFound, UpstreamError
 from .._images import oci
 from .._images.registry import parse_reference
 from . import measured as measurements

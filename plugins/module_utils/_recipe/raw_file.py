@@ -11,8 +11,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from .._common import files
-from .._common.http import Ask, NotFound, Unauthorized, Unusable, ask
 from .._common.paths import patch_path
+from .._common.upstream import Ask, NotFound, Unauthorized, Unusable, ask
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import docker
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._build import staging
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import http
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import upstream
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._images import storage
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._images.registry import parse_reference
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._prune import store
@@ -63,7 +63,7 @@ class Host:
 def host(tmp_path, capsys, monkeypatch):
     made = Host(tmp_path, capsys)
     monkeypatch.setattr(docker, "from_env", lambda **_options: made.engine)
-    monkeypatch.setattr(http.time, "sleep", lambda _seconds: None)
+    monkeypatch.setattr(upstream.time, "sleep", lambda _seconds: None)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     return made
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import docker.errors
 import pytest
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import http
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import upstream
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._images import image as images
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._images.engine import PullError
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._images.ledger import LedgerError
@@ -96,9 +96,9 @@ def answers(monkeypatch, answer):
         assert url == "http://192.0.2.1:5000/v2/"
         if isinstance(answer, Exception):
             raise answer
-        return http.Answer(answer)
+        return upstream.Answer(answer)
 
-    monkeypatch.setattr(image_pull.http, "ask", ask)
+    monkeypatch.setattr(image_pull.upstream, "ask", ask)
 
 
 def test_a_registry_that_answers_needs_no_warning(monkeypatch):
@@ -106,7 +106,7 @@ def test_a_registry_that_answers_needs_no_warning(monkeypatch):
     assert image_pull.other_way("http://192.0.2.1:5000/", HUB) == ""
 
 
-@pytest.mark.parametrize("answer", [http.Unreachable("refused"), 502])
+@pytest.mark.parametrize("answer", [upstream.Unreachable("refused"), 502])
 def test_one_that_does_not_is_told_with_what_happens_instead(monkeypatch, answer):
     answers(monkeypatch, answer)
     said = image_pull.other_way("http://192.0.2.1:5000", HUB)

@@ -11,7 +11,7 @@ import yaml
 from ansible.module_utils import _internal
 from ansible.module_utils.common import warnings as of_process
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import http
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import upstream
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._images import registry
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._models.hub import Hub
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe import recipe
@@ -56,7 +56,7 @@ class Lab:
 
 @pytest.fixture
 def lab(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(http.time, "sleep", lambda _s: None)
+    monkeypatch.setattr(upstream.time, "sleep", lambda _s: None)
     monkeypatch.setattr(recipe_lock, "Hub", partial(Hub, sleep=lambda _s: None))
     with lab_hub(tmp_path / "hub") as hub, depot() as server:
         monkeypatch.setattr(registry, "DOCKER_HUB_API", server.url)

@@ -3,8 +3,8 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import http
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._common.http import (
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import upstream
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._common.upstream import (
     Answer,
     NotFound,
     Unauthorized,
@@ -35,7 +35,7 @@ def registry():
 def home(registry, monkeypatch):
     """The test registry in Docker Hub's place."""
     monkeypatch.setattr(registries, "DOCKER_HUB_API", registry.url)
-    monkeypatch.setattr(http.time, "sleep", lambda _s: None)
+    monkeypatch.setattr(upstream.time, "sleep", lambda _s: None)
     return registry
 
 
@@ -185,7 +185,7 @@ def test_mirrors_of_docker_hub_are_not_asked_for_other_registries(registry):
 
 def test_nobody_answering_names_everyone_asked(monkeypatch):
     monkeypatch.setattr(registries, "DOCKER_HUB_API", CLOSED)
-    monkeypatch.setattr(http.time, "sleep", lambda _s: None)
+    monkeypatch.setattr(upstream.time, "sleep", lambda _s: None)
     with pytest.raises(Unreachable, match=r"127\.0\.0\.1:9.*; mirror http://127\.0\.0\.1:1/"):
         resolve(HUB, ["http://127.0.0.1:1"])
 
@@ -214,10 +214,10 @@ def test_a_server_that_wants_a_long_wait_is_not_waited_for(monkeypatch):
         def __exit__(self, *_):
             return None
 
-    monkeypatch.setattr(http.requests, "request", lambda *_a, **_k: Response())
-    monkeypatch.setattr(http.time, "sleep", lambda _s: pytest.fail("waited"))
+    monkeypatch.setattr(upstream.requests, "request", lambda *_a, **_k: Response())
+    monkeypatch.setattr(upstream.time, "sleep", lambda _s: pytest.fail("waited"))
     with pytest.raises(Unreachable, match="asks to wait 3600 s"):
-        http.ask("GET", "http://x")
+        upstream.ask("GET", "http://x")
 
 
 @pytest.mark.parametrize(
@@ -235,18 +235,18 @@ def test_an_answer_no_registry_gives_is_told(answer, says):
 
 def test_a_mirror_that_is_no_address_is_told():
     with pytest.raises(Unusable, match="an http or https address"):
-        http.ask("GET", "depot:5000/v2/")
+        upstream.ask("GET", "depot:5000/v2/")
 
 
 def test_a_body_beyond_the_limit_is_refused(registry):
     registry.raw["x"] = b"x" * 2000
     with pytest.raises(Unusable, match="at most 1000 bytes"):
-        http.ask("GET", f"{registry.url}/raw/x", limit=1000)
+        upstream.ask("GET", f"{registry.url}/raw/x", limit=1000)
 
 
 def test_netrc_does_not_replace_the_token(registry, monkeypatch, tmp_path):
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login a password b\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    http.ask("GET", f"{registry.url}/raw/x", authorization="Bearer t")
-    http.ask("GET", f"{registry.url}/raw/x")
+    upstream.ask("GET", f"{registry.url}/raw/x", authorization="Bearer t")
+    upstream.ask("GET", f"{registry.url}/raw/x")
     assert [auth for _method, _path, auth in registry.requests] == ["Bearer t", ""]

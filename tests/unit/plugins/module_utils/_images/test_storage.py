@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import http
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import upstream
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._images import oci, storage
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._images.registry import (
     Credentials,
@@ -124,7 +124,7 @@ def other():
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch):
-    monkeypatch.setattr(http.time, "sleep", lambda _seconds: None)
+    monkeypatch.setattr(upstream.time, "sleep", lambda _seconds: None)
 
 
 @pytest.fixture
@@ -201,7 +201,7 @@ def test_of_an_index_the_hosts_platform_is_taken(make, outside):
 def test_the_manifest_is_linked_last(make, outside):
     outside.status = {LARGE: [404]}
     store = make()
-    with pytest.raises(http.NotFound):
+    with pytest.raises(upstream.NotFound):
         store.ensure([source(outside)])
     assert not (store.root / oci.manifest_link(NAME, digest_of(BODY))).exists()
     assert not make().whole()
@@ -209,7 +209,7 @@ def test_the_manifest_is_linked_last(make, outside):
 
 def test_what_was_fetched_before_a_failure_is_not_fetched_again(make, outside):
     outside.status = {LARGE: [404]}
-    with pytest.raises(http.NotFound):
+    with pytest.raises(upstream.NotFound):
         make().ensure([source(outside)])
     before = set(stored(make()))
     outside.requests.clear()
@@ -283,7 +283,7 @@ def test_wrong_bytes_are_never_stored(make, outside):
     outside.content[LARGE] = b"y" * len(LAYERS[3])
     store = make()
     with pytest.raises(
-        http.Unusable, match=r"expected sha256:.*, seen sha256:.*other bytes than were locked"
+        upstream.Unusable, match=r"expected sha256:.*, seen sha256:.*other bytes than were locked"
     ):
         store.ensure([source(outside)])
     assert LARGE not in stored(store)
@@ -292,14 +292,14 @@ def test_wrong_bytes_are_never_stored(make, outside):
 
 def test_a_longer_blob_is_never_stored(make, outside):
     outside.content[LARGE] = LAYERS[3] + b"more"
-    with pytest.raises(http.UpstreamError):
+    with pytest.raises(upstream.UpstreamError):
         make().ensure([source(outside)])
     assert LARGE not in stored(make())
 
 
 def test_another_manifest_is_never_stored(make, outside):
     outside.content[digest_of(BODY)] = BODY + b" "
-    with pytest.raises(http.Unusable, match="expected the manifest"):
+    with pytest.raises(upstream.Unusable, match="expected the manifest"):
         make().ensure([source(outside)])
 
 
@@ -315,7 +315,7 @@ def test_of_a_source_that_is_down_the_next_is_asked_and_of_all_each_is_named(mak
     down = Source("http://127.0.0.1:9", parse_reference(f"{NAME}@{digest_of(BODY)}"))
     make().ensure([down, source(other)])
     other.content.clear()
-    with pytest.raises(http.UpstreamError) as raised:
+    with pytest.raises(upstream.UpstreamError) as raised:
         make(INDEX).ensure([down, source(other, INDEX)])
     assert "127.0.0.1:9" in str(raised.value)
     assert other.url in str(raised.value)
@@ -324,7 +324,7 @@ def test_of_a_source_that_is_down_the_next_is_asked_and_of_all_each_is_named(mak
 def test_busy_is_waited_for_and_in_the_end_told(make, outside):
     outside.status = {LARGE: [429, 500, 503, 502]}
     waits: list[float] = []
-    with pytest.raises(http.Unreachable, match="seen 503"):
+    with pytest.raises(upstream.Unreachable, match="seen 503"):
         make(sleep=waits.append).ensure([source(outside)])
     assert waits == [1.0, 2.0]
     make().ensure([source(outside)])
@@ -350,7 +350,7 @@ def test_a_rotten_blob_is_taken_out_before_a_new_one_is_there(make, outside):
     store.ensure([source(outside)])
     (store.root / oci.blob_path(LARGE)).write_bytes(b"z" * len(LAYERS[3]))
     outside.content.pop(LARGE)
-    with pytest.raises(http.NotFound):
+    with pytest.raises(upstream.NotFound):
         make().ensure([source(outside)])
     assert LARGE not in stored(store)
 

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import yaml
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._common.http import (
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._common.upstream import (
     NotFound,
     Unreachable,
     Unusable,
