@@ -3,7 +3,7 @@
 # make lab-down   removes the lab and nothing else
 # make bench-sync how long a snapshot takes to 1, 2, 4 and 8 hosts, and what it costs to look again (LINK=40mbit SIZE=80)
 # make bench-noop what site.yml costs where nothing is to be done, beside a plain playbook, on 1, 2, 4 and 8 hosts (RUNS=3)
-# make test       lint, unit tests, molecule scenarios but for the long ones; ends with a table of what each took (molecule/lab/vars/budgets.yml)
+# make test       lint, unit tests, molecule scenarios but for the long ones; ends with a table of what each took (molecule/lab/budgets.yml)
 # make test-long  the long ones, likewise
 # make lint       what can be told without running anything: Python, YAML, spelling, licences, Ansible (-j2: two at a time)
 # make unit       the unit tests
@@ -143,7 +143,7 @@ long := recipes build benchmark
 alone := airgap
 checks := unit matrix ee
 # Those that take longest come first.
-by_budget := $(shell sed -n 's/^\([a-z_]*\): *\([0-9]*\)$$/\2 \1/p' $(lab)/vars/budgets.yml | sort -rn | cut -d' ' -f2)
+by_budget := $(shell sed -n 's/^\([a-z_]*\): *\([0-9]*\)$$/\2 \1/p' $(lab)/budgets.yml | sort -rn | cut -d' ' -f2)
 scenarios := $(filter-out $(long) $(alone),$(filter $(patsubst molecule/%/molecule.yml,%,$(wildcard molecule/*/molecule.yml)),$(by_budget)))
 
 test: parts := lint $(alone) $(checks) $(scenarios)

@@ -23,7 +23,7 @@ import yaml
 
 HERE = Path(__file__).parent
 KEPT = HERE.parents[1] / ".cache/test"
-BUDGETS = HERE / "vars/budgets.yml"
+BUDGETS = HERE / "budgets.yml"
 TOLERATED = 1.5
 """Of its budget. Budgets are what a part takes on two cores that do nothing else but the other one."""
 TICK = 0.5
@@ -124,7 +124,9 @@ def verdict(part: Part | None, budget: int) -> str:
 
 def table(whole: str, names: Sequence[str]) -> int:
     budgets = yaml.safe_load(BUDGETS.read_text())
-    rows = [("part", "seconds", "budget", "playbook runs", "seconds in them", "verdict")]
+    rows: list[tuple[str, ...]] = [
+        ("part", "seconds", "budget", "playbook runs", "seconds in them", "verdict")
+    ]
     for name in [*names, whole]:
         kept = KEPT / f"{name}.json"
         part = Part(**json.loads(kept.read_text())) if kept.exists() else None

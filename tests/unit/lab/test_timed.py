@@ -44,7 +44,6 @@ def process(tmp_path):
     process_root = tmp_path / "proc"
     process_root.mkdir()
     (process_root / "meminfo").write_text("")
-    write.root = process_root
     return write
 
 
@@ -57,9 +56,9 @@ def keep(kept, **parts):
         (kept / f"{name}.json").write_text(json.dumps(part))
 
 
-def test_a_playbook_counts_once_however_often_it_forks(process):
+def test_a_playbook_counts_once_however_often_it_forks(process, tmp_path):
     process(10, 1, ["molecule"])
-    playbooks = timed.Playbooks(10, process.root)
+    playbooks = timed.Playbooks(10, tmp_path / "proc")
     assert not playbooks.look() and playbooks.runs == 0
     process(12, 10, PLAYBOOK)
     process(11, 12, PLAYBOOK)  # its worker, with a lower number
@@ -72,9 +71,9 @@ def test_a_playbook_counts_once_however_often_it_forks(process):
     assert not playbooks.look() and playbooks.runs == 1
 
 
-def test_one_that_another_one_starts_counts_and_so_does_the_next(process):
+def test_one_that_another_one_starts_counts_and_so_does_the_next(process, tmp_path):
     process(10, 1, ["molecule"])
-    playbooks = timed.Playbooks(10, process.root)
+    playbooks = timed.Playbooks(10, tmp_path / "proc")
     process(11, 10, PLAYBOOK)
     process(12, 11, PLAYBOOK)
     process(13, 12, [*PLAYBOOK, "--check"])
@@ -86,9 +85,9 @@ def test_one_that_another_one_starts_counts_and_so_does_the_next(process):
     assert playbooks.look() and playbooks.runs == 3
 
 
-def test_one_is_seen_that_was_something_else_when_it_was_first_looked_at(process):
+def test_one_is_seen_that_was_something_else_when_it_was_first_looked_at(process, tmp_path):
     process(10, 1, ["molecule"])
-    playbooks = timed.Playbooks(10, process.root)
+    playbooks = timed.Playbooks(10, tmp_path / "proc")
     process(11, 10, ["python", "-m", "pytest"])
     assert not playbooks.look()
     process(11, 10, PLAYBOOK)
@@ -152,7 +151,7 @@ def test_what_is_neither_is_refused(capsys):
 
 
 def test_every_scenario_has_a_budget_and_nothing_else_but_what_the_makefile_times():
-    budgets = yaml.safe_load((ROOT / "molecule/lab/vars/budgets.yml").read_text())
+    budgets = yaml.safe_load((ROOT / "molecule/lab/budgets.yml").read_text())
     scenarios = {path.parent.name for path in ROOT.glob("molecule/*/molecule.yml")}
     others = {"lint", "unit", "matrix", "ee", "test", "test-long"}
     assert set(budgets) == scenarios | others

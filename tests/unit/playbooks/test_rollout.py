@@ -84,14 +84,14 @@ def test_a_canary_then_a_share_then_all_others_and_a_second_run_is_sent_away(
     assert f"process {change.process.pid}" in second.output and "since 20" in second.output
     untouched(before, during, ["spark-2", "spark-3", "spark-4"])
     assert not change.failed, change.output
-    for name, host in after.items():
-        assert host.passed() and host.spec["command"][-2:] == ["--max-num-seqs", "2"]
+    for name, seen in after.items():
+        assert seen.passed() and seen.spec["command"][-2:] == ["--max-num-seqs", "2"]
         # The old server was there until its turn, and nothing happened twice.
-        assert [event["action"] for event in host.events] == ["die", "start"]
+        assert [event["action"] for event in seen.events] == ["die", "start"]
         assert sparks.hosts[name].steps()[-5:] == CHANGE
         assert sparks.hosts[name].steps().count("make room") == 1
         away = float(change.row(name).split()[-3])
-        assert 0 <= away <= host.recorded_at - host.at("die") + 1
+        assert 0 <= away <= seen.recorded_at - seen.at("die") + 1
     ends = {name: host.at("die") for name, host in after.items()}
     passes = {name: host.recorded_at for name, host in after.items()}
     # [1, '25%', '100%'] of four is one, one, two.

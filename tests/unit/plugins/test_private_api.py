@@ -59,7 +59,7 @@ def problems(text: str, own: set[str]) -> list[str]:
         elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("getattr", "setattr", "delattr"):
             named = node.args[1]
             used = [str(named.value)] if isinstance(named, ast.Constant) and named.value not in own else []
-        found += [f"{node.lineno}: {name}" for name in used if private(name)]
+        found += [f"{getattr(node, 'lineno', 0)}: {name}" for name in used if private(name)]
     return found
 
 

@@ -376,6 +376,7 @@ class Worker:
             stdout=subprocess.PIPE,
             text=True,
         )
+        assert self.process.stdout is not None
         self.said = self.process.stdout.readline().strip()
 
     def end(self):

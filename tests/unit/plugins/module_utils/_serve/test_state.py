@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._serve.state import record
 
@@ -34,9 +35,9 @@ def test_another_spec_keeps_the_one_before_to_go_back_to():
 
 
 def test_of_three_specs_the_oldest_is_on_record_no_more():
-    state = None
+    state: dict[str, Any] = {}
     for number, spec in enumerate(({"image": "a"}, {"image": "b"}, {"image": "c"})):
-        state = record(state, spec, {"drafts": number})
+        state = record(state or None, spec, {"drafts": number})
     assert state["current"]["serving"] == {"image": "c"}
     assert state["last_good"]["serving"] == {"image": "b"}
     assert '"a"' not in json.dumps(state)
