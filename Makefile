@@ -137,17 +137,18 @@ matrix: .matrix-newest .matrix-next
 
 # Two cores, two at a time: with a third each is slower, and what waits for something with a limit comes too late.
 jobs := 2
-# Half an hour more, for what seldom changes: recipes with real vLLM one after the other, images that are built, sweeps.
+# For what seldom changes: recipes with real vLLM one after the other, images that are built, sweeps, and other Ansibles.
 long := recipes build benchmark
+long_checks := matrix
 # Takes the depot away from all others, so it runs beside what needs none.
 alone := airgap
-checks := unit matrix ee
+checks := unit ee
 # Those that take longest come first.
 by_budget := $(shell sed -n 's/^\([a-z_]*\): *\([0-9]*\)$$/\2 \1/p' $(lab)/budgets.yml | sort -rn | cut -d' ' -f2)
 scenarios := $(filter-out $(long) $(alone),$(filter $(patsubst molecule/%/molecule.yml,%,$(wildcard molecule/*/molecule.yml)),$(by_budget)))
 
 test: parts := lint $(alone) $(checks) $(scenarios)
-test-long: parts := $(long)
+test-long: parts := $(long_checks) $(long)
 
 # Whatever fails, all else that can run does. The table names what failed, and fails.
 timed := python $(lab)/timed.py
@@ -157,8 +158,8 @@ test test-long: venv
 	$(timed) table $@ $(parts)
 
 part = $(timed) run $(@:.part-%=%)
-.PHONY: $(patsubst %,.part-%,lint $(checks) $(alone) $(scenarios) $(long))
-$(patsubst %,.part-%,lint $(checks)): .part-%:
+.PHONY: $(patsubst %,.part-%,lint $(checks) $(long_checks) $(alone) $(scenarios) $(long))
+$(patsubst %,.part-%,lint $(checks) $(long_checks)): .part-%:
 	@$(part) $(MAKE) --no-print-directory $* || true
 
 $(patsubst %,.part-%,$(alone) $(scenarios) $(long)): .part-%:
