@@ -51,7 +51,7 @@ def draw(
     :param number: the text of a value on the axis
     :param level: a value to draw a dashed line at, over all rows
     """
-    top, step = _axis([level, *(end for bar in bars for end in _ends(bar))])
+    top, step = _axis([level, *(end for one in bars for end in _ends(one))])
 
     def x(value: float) -> float:
         return round(LEFT + (RIGHT - LEFT) * value / top, 1)
@@ -63,7 +63,7 @@ def draw(
         "left": LEFT,
         "right": RIGHT,
         "height": sum(map(_height, bars)),
-        "said": "; ".join(f"{bar.name}: {bar.text}" if bar.text else bar.name for bar in bars),
+        "said": "; ".join(f"{one.name}: {one.text}" if one.text else one.name for one in bars),
         "ticks": [_tick(tick * step, x, number) for tick in range(round(top / step) + 1)],
         "rows": list(_rows(bars, x)),
         "level": None if level is None else x(level),
@@ -81,28 +81,28 @@ def _tick(value: float, x: Callable[[float], float], number: Callable[[float], s
 def _rows(bars: Sequence[Bar], x: Callable[[float], float]) -> Iterator[dict[str, Any]]:
     """Each bar with its place: y of its upper edge, and x or width of what has a value."""
     y = 0
-    for bar in bars:
+    for one in bars:
         yield {
-            "bar": bar,
+            "bar": one,
             "y": y,
-            "width": _length(bar.value, x),
-            "outline": _length(bar.outline, x),
-            "interval": [x(end) for end in bar.interval or ()],
-            "mark": None if bar.mark is None else x(bar.mark),
+            "width": _length(one.value, x),
+            "outline": _length(one.outline, x),
+            "interval": [x(end) for end in one.interval or ()],
+            "mark": None if one.mark is None else x(one.mark),
         }
-        y += _height(bar)
+        y += _height(one)
 
 
-def _height(bar: Bar) -> int:
-    return HEADING if bar.heading else ROW
+def _height(one: Bar) -> int:
+    return HEADING if one.heading else ROW
 
 
 def _length(value: float | None, x: Callable[[float], float]) -> str | None:
     return None if value is None else f"{x(value) - LEFT:.1f}"
 
 
-def _ends(bar: Bar) -> list[float | None]:
-    return [bar.value, bar.outline, bar.mark, *(bar.interval or ())]
+def _ends(one: Bar) -> list[float | None]:
+    return [one.value, one.outline, one.mark, *(one.interval or ())]
 
 
 def _axis(values: Sequence[float | None]) -> tuple[float, float]:

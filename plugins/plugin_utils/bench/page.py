@@ -165,7 +165,7 @@ def _ceilings(rows: Sequence[Mapping[str, Any]], streams: str, key: str) -> dict
                 strong=row["proposed"],
             )
         )
-    if not any(bar.value for bar in bars):
+    if not any(one.value for one in bars):
         return None
     drawing = chart.draw(
         f"{key}-ratio", f"Ratio to off beside its ceiling, {streams}", bars, "{:g}".format, level=1.0
