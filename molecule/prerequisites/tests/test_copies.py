@@ -14,7 +14,7 @@ OWN = {
     "engine": "docker info --format '{{ .ID }}'",
     "network of the engine": "docker network inspect --format '{{ .Id }}' bridge",
     "name": "hostname",
-    "address": "hostname -I | cut -d' ' -f1",
+    "address": "ip -4 -o address show dev eth0 | awk '{ print $4 }' | cut -d/ -f1",
     "link": "cat /sys/class/net/eth0/address",
     "boot": "cat /proc/sys/kernel/hostname; ls /var/log/journal",
 }
