@@ -157,7 +157,7 @@ test test-long: venv
 	+@$(timed) run $@ $(MAKE) --no-print-directory --keep-going --output-sync=target --jobs=$(jobs) $(parts:%=.part-%); \
 	$(timed) table $@ $(parts)
 
-part = $(timed) run $(@:.part-%=%)
+part = $(timed) part $(@:.part-%=%)
 .PHONY: $(patsubst %,.part-%,lint $(checks) $(long_checks) $(alone) $(scenarios) $(long))
 $(patsubst %,.part-%,lint $(checks) $(long_checks)): .part-%:
 	@$(part) $(MAKE) --no-print-directory $* || true
@@ -166,13 +166,16 @@ $(patsubst %,.part-%,$(alone) $(scenarios) $(long)): .part-%:
 	@$(part) molecule test -s $* || true
 
 lab_depot := .spark .publish .wheels .snapshot .stub
-.part-matrix: .newest
-.part-ee: .base
+# Beside the depot, or in place of it.
+needs_installed := .newest
+needs_matrix := .newest
+needs_ee := .base
+$(foreach part,installed matrix ee,$(eval .part-$(part): $(needs_$(part))))
 $(patsubst %,.part-%,$(alone) $(long)): $(lab_depot)
 $(scenarios:%=.part-%): $(lab_depot) .part-$(alone)
 
 scenario:
-	+@$(parallel) $(lab_depot)
+	+@$(parallel) $(lab_depot) $(needs_$(NAME))
 	molecule $(or $(STEP),test) -s $(NAME)
 
 lab-depot:

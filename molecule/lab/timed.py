@@ -4,20 +4,25 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What the parts of a test run take, held against their budgets.
 
-timed.py run PART COMMAND...     runs a part, says what it took, keeps it in .cache/test, and ends as the command does
-timed.py table WHOLE PART...     shows what was kept of these parts and of the run that they were parts of; fails where
-                                 one failed, did not run, or took more than half over its budget
+timed.py run WHOLE COMMAND...    runs it, says what it took, keeps that in .cache/test, and ends as the command does
+timed.py part PART COMMAND...    the same for a part: its output goes to .cache/test/PART.log, and is shown when it ends
+timed.py table WHOLE PART...     shows what was kept of these parts and of the run that they were parts of, and the lines
+                                 that say why a part failed; fails where one failed, did not run, or took more than half
+                                 over its budget
 """
 
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import yaml
 
@@ -28,6 +33,12 @@ TOLERATED = 1.5
 """Of its budget. Budgets are what a part takes on two cores that do nothing else but the other one."""
 TICK = 0.5
 """Seconds between two looks at what runs."""
+WHY = re.compile(r"^\W*(FAILED|ERROR|fatal:)|rror: |^make: \*\*\*|^E   ")
+"""A line that says why a part failed, as pytest, Ansible, make and the linters word it."""
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+SHOWN = 8
+"""Of these lines, the last ones of each part, below the table: of a long output, many places show the end alone."""
+WIDEST = 240
 
 
 @dataclass(frozen=True)
@@ -85,11 +96,12 @@ class Playbooks:
         )
 
 
-def run(part: str, command: Sequence[str]) -> int:
+def run(part: str, command: Sequence[str], output: BinaryIO | None = None) -> int:
+    """Output as it comes, or to a file."""
     began = last = time.monotonic()
     in_playbooks = 0.0
     # With what make hands on to the makes that it starts.
-    process = subprocess.Popen(command, close_fds=False)
+    process = subprocess.Popen(command, stdout=output, stderr=output and subprocess.STDOUT, close_fds=False)
     playbooks = Playbooks(process.pid)
     while True:
         try:
@@ -110,6 +122,30 @@ def run(part: str, command: Sequence[str]) -> int:
         flush=True,
     )
     return status
+
+
+def run_part(part: str, command: Sequence[str]) -> int:
+    """Its output in one piece, beside that of others that run, and as a file that can be followed."""
+    KEPT.mkdir(parents=True, exist_ok=True)
+    log = KEPT / f"{part}.log"
+    print(f"--> {part}: output in {log}", flush=True)
+    try:
+        with log.open("wb") as output:
+            return run(part, command, output)
+    finally:
+        with log.open("rb") as output:
+            shutil.copyfileobj(output, sys.stdout.buffer)
+        sys.stdout.flush()
+
+
+def why(part: str) -> list[str]:
+    log = KEPT / f"{part}.log"
+    if not log.exists():
+        return []
+    lines = [
+        line for raw in log.read_text(errors="replace").splitlines() if (line := COLOURS.sub("", raw).strip())
+    ]
+    return [line[:WIDEST] for line in ([line for line in lines if WHY.search(line)] or lines)[-SHOWN:]]
 
 
 def verdict(part: Part | None, budget: int) -> str:
@@ -148,6 +184,9 @@ def table(whole: str, names: Sequence[str]) -> int:
                 ]
             )
         )
+    for name in failed:
+        for line in why(name):
+            print(f"{name}: {line}")
     return 1 if failed else 0
 
 
@@ -155,10 +194,12 @@ def main(words: list[str]) -> int:
     match words:
         case ["run", part, *command] if command:
             return run(part, command)
+        case ["part", part, *command] if command:
+            return run_part(part, command)
         case ["table", whole, *parts] if parts:
             return table(whole, parts)
     sys.stderr.write(
-        f"expected `run PART COMMAND...` or `table WHOLE PART...`, seen {' '.join(words) or 'nothing'}\n"
+        f"expected `run WHOLE COMMAND...`, `part PART COMMAND...` or `table WHOLE PART...`, seen {' '.join(words) or 'nothing'}\n"
     )
     return 2
 

@@ -112,6 +112,41 @@ def test_a_run_that_is_killed_failed(kept):
     assert json.loads((kept / "quick.json").read_text())["status"] == 137
 
 
+def test_a_part_shows_its_output_when_it_ends_and_keeps_it(kept, capfdbinary):
+    assert timed.main(["part", "quick", "/bin/sh", "-c", "echo of it; echo wrong >&2; exit 3"]) == 3
+    assert (kept / "quick.log").read_bytes() == b"of it\nwrong\n"
+    sys.stdout.flush()
+    assert b"of it\nwrong\n" in capfdbinary.readouterr().out
+    assert json.loads((kept / "quick.json").read_text())["status"] == 3
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        (
+            "a\n\x1b[31mFAILED\x1b[0m test_x.py::test_y\nb\nfatal: [a]: no\n",
+            ["FAILED test_x.py::test_y", "fatal: [a]: no"],
+        ),
+        ("  │ ERROR test_z.py\n1 passed\n", ["│ ERROR test_z.py"]),
+        ("plugins/x.py:1: error: no\n", ["plugins/x.py:1: error: no"]),
+        ("one\n\ntwo\n", ["one", "two"]),
+        ("".join(f"ERROR {n}\n" for n in range(20)), [f"ERROR {n}" for n in range(12, 20)]),
+        ("ERROR " + "x" * 1000, ["ERROR " + "x" * 234]),
+    ],
+)
+def test_why_a_part_failed_stands_below_the_table(kept, capsys, output, expected):
+    keep(
+        kept,
+        broken={"status": 2, "seconds": 1.0},
+        quick={"status": 0, "seconds": 1.0},
+        all={"status": 0, "seconds": 2.0},
+    )
+    (kept / "broken.log").write_text(output)
+    (kept / "quick.log").write_text("ERROR of one that passed\n")
+    assert timed.main(["table", "all", "quick", "broken"]) == 1
+    assert capsys.readouterr().out.splitlines()[4:] == [f"broken: {line}" for line in expected]
+
+
 def test_the_table_names_what_failed_what_is_slow_and_what_never_ran(kept, capsys):
     keep(
         kept,
@@ -147,7 +182,7 @@ def test_the_table_passes_where_every_part_did(kept, parts, status):
 
 def test_what_is_neither_is_refused(capsys):
     assert timed.main(["run", "quick"]) == 2
-    assert "expected `run PART COMMAND...`" in capsys.readouterr().err
+    assert "expected `run WHOLE COMMAND...`, `part PART COMMAND...`" in capsys.readouterr().err
 
 
 def test_every_scenario_has_a_budget_and_nothing_else_but_what_the_makefile_times():
