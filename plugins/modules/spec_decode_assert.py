@@ -271,7 +271,6 @@ log_tail:
 """
 
 import re
-from functools import partial
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -345,7 +344,7 @@ def main() -> None:
     problem = invalid(params)
     if problem:
         module.fail_json(problem)
-    gate_module.observe(module, partial(gate.Gate, wanted(params)), verdict="fail")
+    gate_module.observe(module, wanted(params), gate.Gate, verdict="fail")
 
 
 if __name__ == "__main__":

@@ -298,7 +298,7 @@ def main() -> None:
     problem = invalid(params)
     if problem:
         module.fail_json(problem)
-    gate_module.observe(module, partial(bench.Bench, wanted(params), plan=plan(params)))
+    gate_module.observe(module, wanted(params), partial(bench.Bench, plan=plan(params)))
 
 
 if __name__ == "__main__":

@@ -19,11 +19,11 @@ from datetime import datetime, timezone
 from functools import partial
 from typing import Any
 
-from .._vllm import client, metrics
+from .._vllm import client, log, metrics
 from .._vllm.prompts import KINDS, prompt, prompt_of
 from . import diagnosis
 from .diagnosis import Traffic
-from .observed import Failed, Life, Server
+from .observed import Failed, Life, Observer, Server, stop_at
 
 SAMPLE_EVERY = 0.5
 """Seconds between two looks at the use of the KV cache."""
@@ -66,9 +66,10 @@ class Phase:
 
 
 @dataclass
-class Bench(Life):
-    """One run. `result["measurement"]` is what it is for."""
+class Bench:
+    """One run. `result["measurement"]` of the observer is what it is for."""
 
+    observer: Observer
     plan: Plan = field(default_factory=Plan)
 
     def run(self) -> None:
@@ -76,22 +77,24 @@ class Bench(Life):
 
         :raises Failed: the server is not what it should be, or did not stay what it was
         """
-        state = self._bind()
-        if not diagnosis.running(state):
-            self._ended(state)
-        counters = self._come_up()
-        began, self._began, self._done = self.now(), self.clock(), 0
+        observer = self.observer
+        life = observer.bind()
+        if not diagnosis.running(life.state):
+            life.ended(life.state)
+        counters, evidence = life.come_up()
+        began = observer.now()
+        streams = Streams(observer, life, self.plan, observer.clock())
         loads = []
         for concurrency in self.plan.concurrency:
-            counters = self._warm_up(concurrency, counters)
-            counters, load = self._load(concurrency, counters)
+            counters = self._warm_up(streams, concurrency, counters)
+            counters, load = self._load(streams, concurrency, counters, evidence)
             loads.append(load)
-        self._still_there()
-        self.result["measurement"] = {
-            "served_model": self.wanted.served_model,
-            "version": self.server.version(),
-            "container": self.result["container"],
-            "speculation": self.wanted.speculation and dict(self.wanted.speculation),
+        life.still_there()
+        observer.result["measurement"] = {
+            "served_model": observer.wanted.served_model,
+            "version": observer.server.version(),
+            "container": observer.result["container"],
+            "speculation": observer.wanted.speculation and dict(observer.wanted.speculation),
             "measured_at": datetime.fromtimestamp(began, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "plan": {
                 name: list(value) if isinstance(value, tuple) else value
@@ -100,50 +103,65 @@ class Bench(Life):
             "loads": loads,
         }
 
-    def _stream(self, texts: Sequence[str], concurrency: int) -> list[client.Completion]:
-        if self.clock() - self._began > self.wanted.measure_timeout:
-            raise Failed(diagnosis.too_slow(self.wanted, f"{self._done} of {self.plan.requests} requests"))
-        ask = partial(self.server.stream_all, self.wanted.served_model, texts, self.plan.max_tokens)
-        completions: list[client.Completion] = self._asked(
-            partial(ask, concurrency, uncached=True),
-            lambda error: diagnosis.completion_failed(self.wanted, str(error)),
-        )
-        if any(completion.decode_rate is None for completion in completions):
-            raise Failed(diagnosis.not_streamed(self.plan.max_tokens))
-        return completions
-
-    def _warm_up(self, concurrency: int, before: metrics.Counters) -> metrics.Counters:
+    def _warm_up(self, streams: Streams, concurrency: int, before: metrics.Counters) -> metrics.Counters:
         """Let the server compile and capture what this many streams need, on text of all kinds."""
         texts = [prompt(number) for number in range(self.plan.warmup * concurrency)]
         if not texts:
             return before
-        self.say(f"concurrency {concurrency}: warming up")
-        return self._settled(before, len(self._stream(texts, concurrency)))
+        self.observer.say(f"concurrency {concurrency}: warming up")
+        return streams.life.settled(before, len(streams.complete(texts, concurrency)))
 
-    def _load(self, concurrency: int, before: metrics.Counters) -> tuple[metrics.Counters, dict[str, Any]]:
+    def _load(
+        self, streams: Streams, concurrency: int, before: metrics.Counters, evidence: log.Speculation
+    ) -> tuple[metrics.Counters, dict[str, Any]]:
         phases: dict[str, Phase] = {}
         counters = before
-        with kv_cache_peak(self.server) as peak:
+        with kv_cache_peak(self.observer.server) as peak:
             for kind in self.plan.kinds:
                 texts = [prompt_of(kind, number) for number in range(self.plan.repeats * concurrency)]
-                completions = self._stream(texts, concurrency)
-                after = self._settled(counters, len(completions))
+                completions = streams.complete(texts, concurrency)
+                after = streams.life.settled(counters, len(completions))
                 phase = phases[kind] = Phase(completions, metrics.delta(counters, after))
-                self._done += len(completions)
-                self.say(f"concurrency {concurrency}, {kind}: {_said(phase)}")
+                streams.measured += len(completions)
+                self.observer.say(f"concurrency {concurrency}, {kind}: {_said(phase)}")
                 counters = after
         gained = metrics.delta(before, counters)
-        self._judge(gained, traffic(phases))
+        self._judge(gained, traffic(phases), evidence)
         return counters, load(concurrency, phases, gained, peak())
 
-    def _judge(self, gained: metrics.Delta, ours: Traffic) -> None:
-        if self.wanted.speculation is not None and not gained.drafts:
-            raise Failed(diagnosis.no_drafts(self.wanted, ours, self._evidence))
+    def _judge(self, gained: metrics.Delta, ours: Traffic, evidence: log.Speculation) -> None:
+        wanted = self.observer.wanted
+        if wanted.speculation is not None and not gained.drafts:
+            raise Failed(diagnosis.no_drafts(wanted, ours, evidence))
         other = diagnosis.foreign(gained, ours, diagnosis.foreign_share(gained, ours))
-        if other is not None and self.wanted.foreign_traffic == "fail":
-            raise Failed(other)
+        if wanted.foreign_traffic == "fail":
+            stop_at(other)
         if other is not None:
-            self.warnings.append(f"{other.summary}: the figures are of a server that was in use")
+            self.observer.warnings.append(f"{other.summary}: the figures are of a server that was in use")
+
+
+@dataclass
+class Streams:
+    """Requests to one life, within the time that a benchmark may take from `began` on. `measured` of them count."""
+
+    observer: Observer
+    life: Life
+    plan: Plan
+    began: float
+    measured: int = 0
+
+    def complete(self, texts: Sequence[str], concurrency: int) -> list[client.Completion]:
+        observer, wanted = self.observer, self.observer.wanted
+        if observer.clock() - self.began > wanted.measure_timeout:
+            raise Failed(diagnosis.too_slow(wanted, f"{self.measured} of {self.plan.requests} requests"))
+        ask = partial(observer.server.stream_all, wanted.served_model, texts, self.plan.max_tokens)
+        completions: list[client.Completion] = self.life.asked(
+            partial(ask, concurrency, uncached=True),
+            lambda error: diagnosis.completion_failed(wanted, str(error)),
+        )
+        if any(completion.decode_rate is None for completion in completions):
+            raise Failed(diagnosis.not_streamed(self.plan.max_tokens))
+        return completions
 
 
 @contextmanager

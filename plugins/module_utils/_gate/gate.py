@@ -9,89 +9,103 @@ speculation before a measurement. Judging is in module_utils/_gate/diagnosis.py;
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from .._vllm import client, metrics
+from .._vllm import client, log, metrics
 from .._vllm.prompts import KINDS, prompt
 from . import diagnosis
 from .diagnosis import CheckedFile, Traffic
-from .observed import Life
+from .observed import Life, Observer, stop_at
 
 
 @dataclass
-class Gate(Life):
+class Gate:
     """One run, to a verdict."""
+
+    observer: Observer
 
     def run(self) -> None:
         """Observe and judge. Returns when the server passes.
 
         :raises Failed: it does not, with the finding
         """
-        state = self._bind()
-        self._check_files()
-        if not diagnosis.running(state):
-            self._ended(state)
-        for file in self._files:
-            self.say(f"in the container: {file.wanted.path}, the locked one")
-        before = self._come_up()
-        if self.wanted.speculation is not None:
-            self._measure(before)
-        self._still_there()
+        observer = self.observer
+        life = observer.bind()
+        files = self._check_files(life)
+        if not diagnosis.running(life.state):
+            life.ended(life.state)
+        for file in files:
+            observer.say(f"in the container: {file.wanted.path}, the locked one")
+        before, evidence = life.come_up()
+        if observer.wanted.speculation is not None:
+            self._measure(life, before, evidence, files)
+        life.still_there()
         # A file can be replaced while all this went on; it costs nothing to look again.
-        self._check_files()
-        self.result |= {"verdict": "pass", "diagnosis": "ok", "passed_at": self.now()}
+        self._check_files(life)
+        observer.result |= {"verdict": "pass", "diagnosis": "ok", "passed_at": observer.now()}
 
     # -- files
 
-    def _check_files(self) -> None:
-        files = []
-        for wanted in self.wanted.files:
-            seen = self.container.file(self._bound, wanted.path)
-            host = self.container.host_file(wanted.host_path) if wanted.host_path else None
-            files.append(CheckedFile(wanted, seen, host, self._bound.mounts.get(wanted.path)))
-        self._files = files
-        self.result["files"] = [_file_result(file) for file in files]
-        self._stop_at(diagnosis.file_contents(files))
-        self._stop_at(diagnosis.file_ages(files, self._bound))
+    def _check_files(self, life: Life) -> Sequence[CheckedFile]:
+        observer, files = self.observer, []
+        for wanted in observer.wanted.files:
+            seen = observer.container.file(life.state, wanted.path)
+            host = observer.container.host_file(wanted.host_path) if wanted.host_path else None
+            files.append(CheckedFile(wanted, seen, host, life.state.mounts.get(wanted.path)))
+        observer.result["files"] = [_file_result(file) for file in files]
+        stop_at(diagnosis.file_contents(files))
+        stop_at(diagnosis.file_ages(files, life.state))
         for file in files:
             if file.seen.changed is None:
                 text = f"{file.wanted.path}: whether it changed after vLLM started is unknown; run as root to see"
-                if text not in self.warnings:
-                    self.warnings.append(text)
+                if text not in observer.warnings:
+                    observer.warnings.append(text)
+        return files
 
     # -- the measurement
 
-    def _measure(self, before: metrics.Counters) -> None:
-        wanted = self.wanted
+    def _measure(
+        self,
+        life: Life,
+        before: metrics.Counters,
+        evidence: log.Speculation,
+        files: Sequence[CheckedFile],
+    ) -> None:
+        observer, wanted = self.observer, self.observer.wanted
         completions: list[client.Completion] = []
-        started = self.clock()
+        started = observer.clock()
         while True:
             number = len(completions)
             texts = [prompt(number + index) for index in range(len(KINDS))]
-            completions += self._asked(
+            completions += life.asked(
                 partial(
-                    self.server.stream_all, wanted.served_model, texts, wanted.max_tokens, wanted.concurrency
+                    observer.server.stream_all,
+                    wanted.served_model,
+                    texts,
+                    wanted.max_tokens,
+                    wanted.concurrency,
                 ),
                 lambda error: diagnosis.completion_failed(wanted, str(error)),
             )
             ours = Traffic(len(completions), sum(completion.completion_tokens for completion in completions))
-            measured = metrics.delta(before, self._settled(before, ours.requests))
+            measured = metrics.delta(before, life.settled(before, ours.requests))
             speed = client.decode_tokens_per_second(completions)
             self._record(measured, ours, speed)
-            self.say(
+            observer.say(
                 f"{measured.drafts} drafts, {measured.acceptance_rate:.1%} accepted at position 0"
                 + (f", {speed:.1f} tok/s" if speed else "")
             )
             if not measured.drafts or diagnosis.enough(wanted, measured):
                 break
-            if self.clock() - started > wanted.measure_timeout:
+            if observer.clock() - started > wanted.measure_timeout:
                 break
-        self._judge(measured, ours)
+        self._judge(measured, ours, evidence, files)
 
     def _record(self, measured: metrics.Delta, ours: Traffic, speed: float | None) -> None:
-        self.result |= {
+        self.observer.result |= {
             "drafts": measured.drafts,
             "draft_tokens": measured.draft_tokens,
             "accepted": measured.accepted,
@@ -105,11 +119,17 @@ class Gate(Life):
             "foreign_share": round(diagnosis.foreign_share(measured, ours), 4),
         }
 
-    def _judge(self, measured: metrics.Delta, ours: Traffic) -> None:
-        self._stop_at(diagnosis.speculation_works(self.wanted, measured, ours, self._files, self._evidence))
+    def _judge(
+        self,
+        measured: metrics.Delta,
+        ours: Traffic,
+        evidence: log.Speculation,
+        files: Sequence[CheckedFile],
+    ) -> None:
+        stop_at(diagnosis.speculation_works(self.observer.wanted, measured, ours, files, evidence))
         other = diagnosis.foreign(measured, ours, diagnosis.foreign_share(measured, ours))
         if other is not None:
-            self.warnings.append(
+            self.observer.warnings.append(
                 f"{other.summary}: rates and counts are of all traffic, not of this check alone"
             )
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 from .._common.progress import Progress
 from .._vllm import client, metrics
 from . import container as gate_container
-from . import observed
+from . import diagnosis, observed
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "base_url": {"type": "str", "default": "http://127.0.0.1:8000"},
@@ -77,10 +77,20 @@ def speculation(params: Mapping[str, Any]) -> dict[str, Any] | None:
     return given
 
 
-def observe(module: AnsibleModule, make: Callable[..., observed.Life], **failed: Any) -> None:
+class Run(Protocol):
+    """What observes a server: the gate, the benchmark."""
+
+    def run(self) -> None: ...
+
+
+def observe(
+    module: AnsibleModule,
+    wanted: diagnosis.Wanted,
+    make: Callable[[observed.Observer], Run],
+    **failed: Any,
+) -> None:
     """Run what observes the server, and end the module with what it found.
 
-    :param make: of the container, the server and where to say how far it is
     :param failed: what a failure is returned with besides its diagnosis
     """
     params = module.params
@@ -89,15 +99,15 @@ def observe(module: AnsibleModule, make: Callable[..., observed.Life], **failed:
         if params["container"]:
             container = gate_container.DockerContainer(params["container"], [params["api_key"] or ""])
         server = client.Server(params["base_url"], params["api_key"])
-        life = make(container, server, Progress.from_environment().say)
+        observer = observed.Observer(wanted, container, server, Progress.from_environment().say)
         try:
-            life.run()
+            make(observer).run()
         finally:
-            for warning in life.warnings:
+            for warning in observer.warnings:
                 module.warn(warning)
     except observed.Failed as failure:
         code = failure.finding.code
-        module.fail_json(str(failure), changed=False, diagnosis=code, **failed, **life.result)
+        module.fail_json(str(failure), changed=False, diagnosis=code, **failed, **observer.result)
     except gate_container.EngineError as error:
         module.fail_json(str(error), changed=False, diagnosis="engine_unreachable", **failed)
-    module.exit_json(changed=False, **life.result)
+    module.exit_json(changed=False, **observer.result)

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """One life of one vLLM server, observed: what the gate judges and the benchmark measures.
 
-Whatever is asked of a server is asked of the very process that was bound at the beginning. That it went away explains
-any other failure better, so it is looked for first.
+`Observer.bind` chooses a process, and `Life` is that one. Everything is asked of that very process. That it went away
+explains any other failure better, so that is looked for first.
 """
 
 from __future__ import annotations
@@ -47,15 +47,20 @@ class Server(Protocol):
 
 
 class Failed(Exception):
-    """The server is not what it should be. What was seen until then is in `Life.result`."""
+    """The server is not what it should be. What was seen until then is in `Observer.result`."""
 
     def __init__(self, finding: Finding) -> None:
         super().__init__(str(finding))
         self.finding = finding
 
 
+def stop_at(finding: Finding | None) -> None:
+    if finding is not None:
+        raise Failed(finding)
+
+
 @dataclass
-class Life:
+class Observer:
     """One run. `result` grows as things become known; `warnings` are for a person."""
 
     wanted: Wanted
@@ -68,89 +73,86 @@ class Life:
     result: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
-    def run(self) -> None:
-        """What is asked of it, in order.
+    def bind(self) -> Life:
+        """Choose the process that all that follows is about, running or not.
 
-        :raises Failed: the server is not what it should be
+        :raises Failed: there is no container
         """
-        raise NotImplementedError
-
-    def _bind(self) -> State:
-        """Choose the process that all that follows is about, running or not."""
-        self._log: deque[str] = deque(maxlen=KEPT_LINES)
-        self._log_time = ""
-        self._phase: str | None = None
         state = self.container.inspect()
         if state is None:
             raise Failed(diagnosis.missing(self.wanted))
-        self._bound = state
         self.result["container"] = (
             {"id": state.id, "started_at": state.started_at, "image": state.image} if state.id else None
         )
-        return state
+        return Life(self, state)
 
-    def _stop_at(self, finding: Finding | None) -> None:
-        if finding is not None:
-            raise Failed(finding)
 
-    def _still_there(self) -> None:
-        now = self.container.inspect()
-        if not diagnosis.same_life(self._bound, now):
-            self._ended(now)
+class Life:
+    """One process, from its start to its end. Each method raises Failed when the server is not what it should be."""
 
-    def _ended(self, now: State | None) -> NoReturn:
+    def __init__(self, observer: Observer, state: State) -> None:
+        self.state = state
+        self._observer, self._wanted = observer, observer.wanted
+        self._log: deque[str] = deque(maxlen=KEPT_LINES)
+        self._log_time = ""
+        self._phase: str | None = None
+
+    def still_there(self) -> None:
+        now = self._observer.container.inspect()
+        if not diagnosis.same_life(self.state, now):
+            self.ended(now)
+
+    def ended(self, now: State | None) -> NoReturn:
         """Say why the bound process is gone. What its log said is still in the engine, unless it was removed."""
-        until = now.started if now is not None and now.started_at != self._bound.started_at else None
-        lines = [line.text for line in self.container.log(self._bound.started, until, KEPT_LINES)]
+        until = now.started if now is not None and now.started_at != self.state.started_at else None
+        lines = [line.text for line in self._observer.container.log(self.state.started, until, KEPT_LINES)]
         lines = lines or list(self._log)
         reason = log.death_reason(lines)
-        finding = diagnosis.ended(self.wanted, self._bound, now, reason)
-        self.result["log_tail"] = log.tail(lines, reason)
+        finding = diagnosis.ended(self._wanted, self.state, now, reason)
+        self._observer.result["log_tail"] = log.tail(lines, reason)
         raise Failed(finding)
 
     # -- readiness
 
-    def _come_up(self) -> metrics.Counters:
+    def come_up(self) -> tuple[metrics.Counters, log.Speculation]:
         """Wait until the server answers a chat, and see that it serves and speculates as wanted.
 
-        :returns: its counters, that first answer counted
+        :returns: its counters, that first answer counted, and what its log says of the speculation
         """
         self._wait_until_ready()
         self._check_model()
         before = self._scrape()
-        self._evidence = self._read_evidence()
-        self._stop_at(
-            diagnosis.speculation_set_up(self.wanted.speculation, before, self._evidence, self._bound.argv)
-        )
-        return self._first_answer(before)
+        evidence = self._read_evidence()
+        stop_at(diagnosis.speculation_set_up(self._wanted.speculation, before, evidence, self.state.argv))
+        return self._first_answer(before), evidence
 
     def _wait_until_ready(self) -> None:
-        started = progress = self.clock()
+        started = progress = self._observer.clock()
         while True:
-            self._still_there()
-            if self.server.healthy():
+            self.still_there()
+            if self._observer.server.healthy():
                 break
             if self._read_log():
-                progress = self.clock()
-            now = self.clock()
+                progress = self._observer.clock()
+            now = self._observer.clock()
             waited, idle = now - started, now - progress
-            if waited > self.wanted.ready_timeout:
+            if waited > self._wanted.ready_timeout:
                 self._not_ready(f"still not after {waited:.0f} s")
-            if idle > self.wanted.idle_timeout:
+            if idle > self._wanted.idle_timeout:
                 self._not_ready(f"no sign of progress for {idle:.0f} s")
-            self.say(f"waiting for vLLM, {waited:.0f} s: {self._phase or 'starting'}", every=15)
-            self.sleep(POLL)
+            self._observer.say(f"waiting for vLLM, {waited:.0f} s: {self._phase or 'starting'}", every=15)
+            self._observer.sleep(POLL)
         # Another server may have the port while ours is still starting or already gone.
-        self._still_there()
-        waited = self.clock() - started
-        self.result |= {"ready_seconds": round(waited, 1), "ready_at": self.now()}
-        self.say(f"vLLM is ready after {waited:.0f} s" if waited > POLL else "vLLM is ready")
+        self.still_there()
+        waited = self._observer.clock() - started
+        self._observer.result |= {"ready_seconds": round(waited, 1), "ready_at": self._observer.now()}
+        self._observer.say(f"vLLM is ready after {waited:.0f} s" if waited > POLL else "vLLM is ready")
 
     def _read_log(self) -> bool:
         """Take the new lines; say new phases. True when one of them shows progress."""
-        since = parse_time(self._log_time) if self._log_time else self._bound.started
+        since = parse_time(self._log_time) if self._log_time else self.state.started
         moved, phase = False, self._phase
-        for line in self.container.log(since, None, None if self._log_time else KEPT_LINES):
+        for line in self._observer.container.log(since, None, None if self._log_time else KEPT_LINES):
             if line.time <= self._log_time:
                 continue
             self._log_time = line.time
@@ -159,17 +161,17 @@ class Life:
             phase = log.phase(line.text) or phase
         if phase != self._phase:
             self._phase = phase
-            self.say(f"vLLM: {phase}")
+            self._observer.say(f"vLLM: {phase}")
         return moved
 
     def _not_ready(self, why: str) -> NoReturn:
         tail = log.tail(list(self._log))
-        self.result["log_tail"] = tail
-        raise Failed(diagnosis.not_ready(self.wanted, why, self._phase, tail))
+        self._observer.result["log_tail"] = tail
+        raise Failed(diagnosis.not_ready(self._wanted, why, self._phase, tail))
 
     # -- what is served
 
-    def _asked(self, ask: Callable[[], Any], otherwise: Callable[[client.ServerError], Finding]) -> Any:
+    def asked(self, ask: Callable[[], Any], otherwise: Callable[[client.ServerError], Finding]) -> Any:
         """An answer of the server; when there is none, the finding, or the death that explains it."""
         try:
             return ask()
@@ -177,58 +179,60 @@ class Life:
             if error.status in (401, 403):
                 raise Failed(diagnosis.unauthorized(error.status)) from error
             # 4xx is an answer. Anything else may be the last word of a dying engine.
-            deadline = self.clock() + DEATH_WATCH
+            deadline = self._observer.clock() + DEATH_WATCH
             while error.status is None or error.status >= 500:
-                self._still_there()
-                if self.clock() >= deadline:
+                self.still_there()
+                if self._observer.clock() >= deadline:
                     break
-                self.sleep(POLL)
+                self._observer.sleep(POLL)
             raise Failed(otherwise(error)) from error
 
     def _check_model(self) -> None:
-        names = self._asked(
-            self.server.models, lambda error: diagnosis.completion_failed(self.wanted, str(error))
+        names = self.asked(
+            self._observer.server.models, lambda error: diagnosis.completion_failed(self._wanted, str(error))
         )
-        self._stop_at(diagnosis.model(self.wanted, names))
-        self.result["served_model"] = self.wanted.served_model
+        stop_at(diagnosis.model(self._wanted, names))
+        self._observer.result["served_model"] = self._wanted.served_model
 
     def _read_evidence(self) -> log.Speculation:
-        start = self._bound.started
-        return log.speculation(line.text for line in self.container.log(start, start + START_WINDOW))
+        start = self.state.started
+        return log.speculation(
+            line.text for line in self._observer.container.log(start, start + START_WINDOW)
+        )
 
     def _first_answer(self, before: metrics.Counters) -> metrics.Counters:
         """One completion as a user would ask for it. It also pays for what a first request compiles."""
-        answer = self._asked(
-            lambda: self.server.complete(self.wanted.served_model, prompt(0), FIRST_ANSWER_TOKENS),
-            lambda error: diagnosis.completion_failed(self.wanted, str(error)),
+        answer = self.asked(
+            lambda: self._observer.server.complete(self._wanted.served_model, prompt(0), FIRST_ANSWER_TOKENS),
+            lambda error: diagnosis.completion_failed(self._wanted, str(error)),
         )
         if not answer.text.strip():
             problem = f"{answer.completion_tokens} tokens without any text"
-            self._stop_at(diagnosis.completion_failed(self.wanted, problem))
-        self.say("a chat completion is answered")
-        return self._settled(before, 1)
+            stop_at(diagnosis.completion_failed(self._wanted, problem))
+        self._observer.say("a chat completion is answered")
+        return self.settled(before, 1)
 
     # -- its counters
 
     def _scrape(self) -> metrics.Counters:
-        text = self._asked(self.server.metrics, lambda error: diagnosis.no_metrics(str(error)))
+        text = self.asked(self._observer.server.metrics, lambda error: diagnosis.no_metrics(str(error)))
         try:
             return metrics.parse(text)
         except metrics.MetricsError as error:
             raise Failed(diagnosis.no_metrics(str(error))) from error
 
-    def _settled(self, before: metrics.Counters, requests: int) -> metrics.Counters:
+    def settled(self, before: metrics.Counters, requests: int) -> metrics.Counters:
         """A scrape that accounts for our finished requests, or the last one when it never does."""
-        deadline = self.clock() + SETTLE
+        deadline = self._observer.clock() + SETTLE
         while True:
             counters = self._scrape()
             self._check_reset(before, counters)
             done = counters.finished is None or counters.finished - (before.finished or 0) >= requests
-            if done or self.clock() >= deadline:
+            if done or self._observer.clock() >= deadline:
                 return counters
-            self.sleep(0.2)
+            self._observer.sleep(0.2)
 
     def _check_reset(self, before: metrics.Counters, after: metrics.Counters) -> None:
         if metrics.was_reset(before, after):
-            self._still_there()  # a restart explains it better
-            raise Failed(diagnosis.reset(self._bound))
+            self.still_there()  # a restart explains it better
+            raise Failed(diagnosis.reset(self.state))

@@ -23,7 +23,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate.bench import
 )
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate.container import NoContainer
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate.diagnosis import Wanted
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate.observed import Failed
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate.observed import Failed, Observer
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._vllm.client import (
     Completion,
     Server,
@@ -62,27 +62,27 @@ def bench(
     options: dict[str, Any] = {"speculation": MTP, "minimum_drafts": 1} | (wanted or {})
     clock = Clock()
     with serving(**({"name": "huihui-gemma4"} | settings)) as (_, url):
-        yield Bench(
+        observer = Observer(
             Wanted("vllm", "huihui-gemma4", **options),
             container or FakeContainer(),
             Recorder(url),
             clock=clock,
             now=lambda: 1764026195.1,
             sleep=clock.sleep,
-            plan=plan,
         )
+        yield Bench(observer, plan)
 
 
 def measured(run: Bench) -> dict[str, Any]:
     run.run()
-    measurement: dict[str, Any] = run.result["measurement"]
+    measurement: dict[str, Any] = run.observer.result["measurement"]
     return measurement
 
 
 def fails(run: Bench) -> str:
     with pytest.raises(Failed) as failure:
         run.run()
-    assert "measurement" not in run.result
+    assert "measurement" not in run.observer.result
     return failure.value.finding.code
 
 
@@ -123,7 +123,7 @@ def test_without_speculation_there_are_no_drafts_and_the_same_is_asked() -> None
         measured(on)
     with bench(wanted={"speculation": None}, speculation=None) as off:
         result = measured(off)
-    assert off.server.asked == on.server.asked
+    assert off.observer.server.asked == on.observer.server.asked
     assert result["speculation"] is None
     (load,) = result["loads"]
     assert (load["drafts"], load["draft_tokens"], load["accepted"]) == (0, 0, 0)
@@ -136,7 +136,7 @@ def test_streams_never_share_a_prompt_and_ask_one_kind_after_the_other() -> None
     plan = Plan(KINDS, 200, warmup=1, repeats=2, concurrency=(3, 1))
     with bench(plan) as run:
         result = measured(run)
-        asked = run.server.asked
+        asked = run.observer.server.asked
     assert [(len(texts), streams) for texts, _, streams, _ in asked] == [
         (3, 3), *[(6, 3)] * 4,
         (1, 1), *[(2, 1)] * 4,
@@ -196,7 +196,7 @@ def test_what_is_refused(settings: dict[str, Any], wanted: dict[str, Any], expec
 def test_foreign_traffic_can_be_a_warning() -> None:
     with bench(wanted={"foreign_traffic": "warn"}, foreign=100) as run:
         assert measured(run)["loads"][0]["foreign_share"] == pytest.approx(1 / 3, abs=0.01)
-        assert len(run.warnings) == 1
+        assert len(run.observer.warnings) == 1
 
 
 def test_positions_have_rates_of_their_own() -> None:
@@ -218,16 +218,16 @@ def test_the_time_limit_says_how_far_it_got() -> None:
 
         def say(text: str, every: float = 0.0) -> None:
             if "code" in text:
-                run.clock.now += 11
+                run.observer.clock.now += 11
 
-        run.say = say
+        run.observer.say = say
         with pytest.raises(Failed, match="only 2 of 4 requests by then"):
             run.run()
 
 
 def test_an_answer_in_one_piece_has_no_rate() -> None:
     with bench() as run:
-        run.server.stream_all = lambda *_, **__: [Completion(200, "all", 5.0, 5.0, 1.0)]
+        run.observer.server.stream_all = lambda *_, **__: [Completion(200, "all", 5.0, 5.0, 1.0)]
         assert fails(run) == "not_streamed"
 
 
@@ -239,7 +239,7 @@ def test_a_replacement_meanwhile_is_noticed() -> None:
             if "prose" in text:
                 container.states = lambda look: replace(STATE, id="b" * 64)
 
-        run.say = say
+        run.observer.say = say
         assert fails(run) == "server_replaced"
 
 

@@ -16,7 +16,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate import obser
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate.container import FileSeen, LogLine
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate.diagnosis import Wanted, WantedFile
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate.gate import Gate
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate.observed import Failed
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate.observed import Failed, Observer
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._vllm.client import Server, ServerError
 from helpers.gate import GOOD_LOG, MTP, STATE, Clock, FakeContainer
 from helpers.stub_server import serving
@@ -32,27 +32,28 @@ def gate(
     options: dict[str, Any] = {"speculation": MTP, "acceptance_floor": 0.4} | (wanted or {})
     clock = Clock()
     with serving(**({"name": "huihui-gemma4"} | settings)) as (_, url):
-        run = Gate(
-            Wanted("vllm", "huihui-gemma4", **options),
-            container or FakeContainer(),
-            Server(url),
-            clock=clock,
-            sleep=clock.sleep,
+        yield Gate(
+            Observer(
+                Wanted("vllm", "huihui-gemma4", **options),
+                container or FakeContainer(),
+                Server(url),
+                clock=clock,
+                sleep=clock.sleep,
+            )
         )
-        yield run
 
 
 def fails(run: Gate) -> str:
     with pytest.raises(Failed) as failure:
         run.run()
-    assert run.result.get("verdict") != "pass"
+    assert run.observer.result.get("verdict") != "pass"
     return failure.value.finding.code
 
 
 def test_pass() -> None:
     with gate() as run:
         run.run()
-        result = run.result
+        result = run.observer.result
     assert (result["verdict"], result["diagnosis"]) == ("pass", "ok")
     assert result["acceptance_rate"] == pytest.approx(0.69, abs=0.005)
     assert result["drafts"] == result["draft_tokens"] >= 200
@@ -63,22 +64,22 @@ def test_pass() -> None:
     assert result["foreign_share"] == 0.0
     assert result["decode_tokens_per_second"] > 0
     assert result["ready_seconds"] == 0.0
-    assert run.warnings == []
+    assert run.observer.warnings == []
 
 
 def test_pass_with_several_engines_and_positions() -> None:
     speculation = MTP | {"num_speculative_tokens": 3}
     with gate(wanted={"speculation": speculation}, speculation=speculation, engines=2) as run:
         run.run()
-        rates = run.result["rates"]
+        rates = run.observer.result["rates"]
     assert rates == pytest.approx([0.69, 0.69**2, 0.69**3], abs=0.02)
 
 
 def test_pass_without_speculation_asks_for_nothing_more_than_an_answer() -> None:
     with gate(wanted={"speculation": None}, speculation=None) as run:
         run.run()
-        assert "drafts" not in run.result
-        assert run.result["verdict"] == "pass"
+        assert "drafts" not in run.observer.result
+        assert run.observer.result["verdict"] == "pass"
 
 
 @pytest.mark.parametrize(
@@ -108,24 +109,24 @@ def test_failures_of_the_server(settings: dict[str, Any], wanted: dict[str, Any]
 def test_foreign_traffic_can_be_a_warning() -> None:
     with gate(wanted={"foreign_traffic": "warn"}, foreign=100) as run:
         run.run()
-        assert run.result["foreign_share"] == pytest.approx(400 / 1424, abs=1e-3)
-        assert len(run.warnings) == 1
+        assert run.observer.result["foreign_share"] == pytest.approx(400 / 1424, abs=1e-3)
+        assert len(run.observer.warnings) == 1
 
 
 def test_what_was_measured_comes_with_the_failure() -> None:
     with gate(acceptance=0.2) as run:
         fails(run)
-        assert run.result["acceptance_rate"] == 0.2
-        assert run.result["served_model"] == "huihui-gemma4"
+        assert run.observer.result["acceptance_rate"] == 0.2
+        assert run.observer.result["served_model"] == "huihui-gemma4"
 
 
 def test_an_undecided_rate_is_measured_longer() -> None:
     with gate(acceptance=0.41) as run:
         run.run()
-        undecided = run.result["drafts"]
+        undecided = run.observer.result["drafts"]
     with gate(acceptance=0.69) as run:
         run.run()
-        decided = run.result["drafts"]
+        decided = run.observer.result["drafts"]
     assert undecided >= 800 > decided
 
 
@@ -144,8 +145,8 @@ def test_a_container_that_has_ended_is_not_waited_for() -> None:
     container.states = lambda look: replace(STATE, status="exited", exit_code=1)
     with gate(container) as run:
         assert fails(run) == "server_died"
-        assert run.clock.now == 0
-        assert run.result["log_tail"][-1] == DEATH
+        assert run.observer.clock.now == 0
+        assert run.observer.result["log_tail"][-1] == DEATH
 
 
 def test_a_death_after_a_failed_request_is_told_by_its_cause() -> None:
@@ -186,8 +187,8 @@ def test_the_locked_file_is_reported() -> None:
     container.files = {"/opt/p.py": LOCKED, "host:/srv/p.py": LOCKED}
     with gate(container, wanted={"files": (WANTED_FILE,)}) as run:
         run.run()
-        assert run.result["files"][0]["ok"] is True
-        assert run.result["files"][0]["host_md5"] == "1" * 32
+        assert run.observer.result["files"][0]["ok"] is True
+        assert run.observer.result["files"][0]["host_md5"] == "1" * 32
 
 
 def test_a_wrong_file_fails_before_anything_is_waited_for() -> None:
@@ -196,7 +197,7 @@ def test_a_wrong_file_fails_before_anything_is_waited_for() -> None:
     with gate(container, wanted={"files": (WANTED_FILE,)}, acceptance=0.0) as run:
         assert fails(run) == "patch_not_applied"
         assert container.looks == 1
-        assert "drafts" not in run.result
+        assert "drafts" not in run.observer.result
 
 
 def test_a_file_that_changes_meanwhile_is_noticed() -> None:
@@ -208,7 +209,7 @@ def test_a_file_that_changes_meanwhile_is_noticed() -> None:
             if "drafts" in text:
                 container.files["/opt/p.py"] = replace(LOCKED, changed=STATE.started + 500)
 
-        run.say = say
+        run.observer.say = say
         assert fails(run) == "file_newer_than_process"
 
 
@@ -217,7 +218,7 @@ def test_an_unknown_age_is_a_warning() -> None:
     container.files = {"/opt/p.py": replace(LOCKED, changed=None), "host:/srv/p.py": LOCKED}
     with gate(container, wanted={"files": (WANTED_FILE,)}) as run:
         run.run()
-        assert run.warnings == [
+        assert run.observer.warnings == [
             "/opt/p.py: whether it changed after vLLM started is unknown; run as root to see"
         ]
 
@@ -243,9 +244,9 @@ class Unready:
 def test_waiting_says_what_vllm_does() -> None:
     said: list[str] = []
     with gate() as run:
-        run.say = lambda text, every=0.0: said.append(text)
-        run.server = Unready(run.server, 20)
-        run.container.lines += [
+        run.observer.say = lambda text, every=0.0: said.append(text)
+        run.observer.server = Unready(run.observer.server, 20)
+        run.observer.container.lines += [
             LogLine(
                 "2026-11-23T21:00:10.000000000Z",
                 "Loading safetensors checkpoint shards:  50% Completed | 3/6",
@@ -253,15 +254,15 @@ def test_waiting_says_what_vllm_does() -> None:
         ]
         run.run()
         assert "vLLM: loading weights 3/6" in said
-        assert run.result["ready_seconds"] == 20.0
+        assert run.observer.result["ready_seconds"] == 20.0
 
 
 def test_a_stuck_server_is_given_up_by_the_idle_limit() -> None:
     with gate(wanted={"idle_timeout": 30, "ready_timeout": 1000}) as run:
-        run.server = Unready(run.server, 10**6)
+        run.observer.server = Unready(run.observer.server, 10**6)
         assert fails(run) == "not_ready"
-        assert 30 < run.clock.now < 40
-        assert run.result["log_tail"][-1].endswith("num_spec_tokens=1)")
+        assert 30 < run.observer.clock.now < 40
+        assert run.observer.result["log_tail"][-1].endswith("num_spec_tokens=1)")
 
 
 class Talking(FakeContainer):
@@ -289,10 +290,10 @@ def test_progress_and_only_progress_postpones_the_idle_limit(text: str, waited: 
     container = Talking()
     container.text = text
     with gate(container, wanted={"idle_timeout": 30, "ready_timeout": 200}) as run:
-        container.clock = run.clock
-        run.server = Unready(run.server, 10**6)
+        container.clock = run.observer.clock
+        run.observer.server = Unready(run.observer.server, 10**6)
         assert fails(run) == "not_ready"
-        assert waited < run.clock.now < waited + 5
+        assert waited < run.observer.clock.now < waited + 5
 
 
 def test_a_server_that_stops_answering_in_the_middle() -> None:
@@ -301,6 +302,6 @@ def test_a_server_that_stops_answering_in_the_middle() -> None:
         def break_off(*args: Any) -> Any:
             raise ServerError("/v1/chat/completions: ConnectionResetError: reset")
 
-        run.server.stream_all = break_off
+        run.observer.server.stream_all = break_off
         assert fails(run) == "completion_failed"
-        assert run.clock.now >= observed.DEATH_WATCH
+        assert run.observer.clock.now >= observed.DEATH_WATCH
