@@ -125,6 +125,7 @@ import os
 import signal
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -206,24 +207,66 @@ class Engine:
         return (reasons or [(err or out).strip() or "systemctl restart docker failed"])[-1]
 
 
-def write(module: AnsibleModule, path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-    handle, name = tempfile.mkstemp(dir=module.tmpdir)
-    with os.fdopen(handle, "w") as file:
-        file.write(text)
-    if not path.exists():
-        Path(name).chmod(0o644)
-    module.atomic_move(name, str(path))
+class File:
+    """daemon.json as it was found, and how it is replaced and put back."""
+
+    def __init__(self, module: AnsibleModule, path: Path) -> None:
+        self.module, self.path = module, path
+        self.existed = path.exists()
+        self.text = path.read_text() if self.existed else ""
+
+    def replace(self, text: str) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        handle, name = tempfile.mkstemp(dir=self.module.tmpdir)
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+        if not self.path.exists():
+            Path(name).chmod(0o644)
+        self.module.atomic_move(name, str(self.path))
+
+    def restore(self) -> None:
+        if self.existed:
+            self.replace(self.text)
+        else:
+            self.path.unlink()
 
 
-def main() -> None:
-    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-    hold(module)
+@dataclass(frozen=True)
+class Change:
+    """From `before` to `after`, as contents of the file, and what of the engine follows."""
+
+    before: dict[str, Any]
+    after: dict[str, Any]
+    plan: daemon_json.Plan
+    text: str
+    """The file as it is to be."""
+
+    @property
+    def changed(self) -> bool:
+        return bool(self.plan.changed) or self.plan.action != "none"
+
+    def result(self, file: File) -> dict[str, Any]:
+        action = self.plan.action
+        return {
+            "changed": self.changed,
+            "changed_keys": self.plan.changed,
+            "action": action,
+            "because": self.plan.because,
+            "stopped": self.plan.stops,
+            "diff": {
+                "before": daemon_json.redacted(file.text),
+                "after": daemon_json.redacted(self.text),
+                "before_header": str(file.path),
+                "after_header": f"{file.path} ({action})" if action != "none" else str(file.path),
+            },
+        }
+
+
+def plan(module: AnsibleModule, file: File, engine: Engine) -> Change:
+    """What is to be done. Fails the module where it cannot or may not be, before anything is written."""
     asked = module.params
-    path = Path(asked["path"])
     try:
-        text = path.read_text() if path.exists() else ""
-        before = daemon_json.parse(text)
+        before = daemon_json.parse(file.text)
         after = daemon_json.wanted(
             before,
             asked["registry_mirrors"],
@@ -231,72 +274,73 @@ def main() -> None:
             asked["config"],
             asked["fleet_registry"],
         )
-    except (daemon_json.DaemonConfigError, OSError) as error:
-        module.fail_json(
-            msg=f"expected {path} that can be merged, seen: {error}; do: mend it by hand and run again"
-        )
-
-    engine = Engine(module, probes.Request(daemon_config=str(path), socket=asked["socket"]), str(path))
+    except daemon_json.DaemonConfigError as error:
+        module.fail_json(msg=cannot_merge(file.path, error))
     if engine.seen["running"] and not engine.seen["version"]:
         module.fail_json(
             msg=f"expected an engine that answers, seen: {engine.seen['silent']}; do: systemctl status docker"
         )
-    plan = daemon_json.plan(
+    unseen = asked["nvidia_runtime"] and engine.toolkit["unseen"]
+    made = daemon_json.plan(
         before,
         after,
         running=engine.seen["running"],
         engine=engine.seen,
         containers=engine.seen["containers"] or [],
-        restart_because=[daemon_json.TOOLKIT_UNSEEN]
-        if asked["nvidia_runtime"] and engine.toolkit["unseen"]
-        else [],
+        restart_because=[daemon_json.TOOLKIT_UNSEEN] if unseen else [],
     )
-    refused = daemon_json.refusal(plan, asked["restart"])
-    if refused:
+    if refused := daemon_json.refusal(made, asked["restart"]):
         module.fail_json(
-            msg=f"expected no restart of Docker, or one that stops no container, seen: {'; '.join(plan.because)}: {refused}; "
+            msg=f"expected no restart of Docker, or one that stops no container, seen: {'; '.join(made.because)}: {refused}; "
             "do: stop the containers, set live-restore, or allow it with restart: always. Nothing was changed"
         )
+    return Change(
+        before, after, made, daemon_json.render(after, like=file.text) if made.changed else file.text
+    )
 
-    wanted_text = daemon_json.render(after, like=text) if plan.changed else text
-    result: dict[str, Any] = {
-        "changed": bool(plan.changed) or plan.action != "none",
-        "changed_keys": plan.changed,
-        "action": plan.action,
-        "because": plan.because,
-        "stopped": plan.stops,
-        "diff": {
-            "before": daemon_json.redacted(text),
-            "after": daemon_json.redacted(wanted_text),
-            "before_header": str(path),
-            "after_header": f"{path} ({plan.action})" if plan.action != "none" else str(path),
-        },
-    }
-    if module.check_mode or not result["changed"]:
-        module.exit_json(**result)
 
-    if plan.changed:
-        engine.validate(wanted_text)
-        if asked["backup"] and path.exists():
-            result["backup_file"] = module.backup_local(str(path))
-        existed = path.exists()
-        write(module, path, wanted_text)
-    if plan.action != "none":
-        wrong = engine.follow(plan.action, after)
-        if wrong:
-            undone = ""
-            if plan.changed:
-                if existed:
-                    write(module, path, text)
-                else:
-                    path.unlink()
-                again = engine.follow(plan.action, before)
-                undone = f" {path} is as it was, and the engine " + (
-                    f"needs care: {again}" if again else "runs with it"
-                )
-            module.fail_json(
-                msg=f"expected the engine to {plan.action}, seen: {wrong}; do: journalctl -u docker.{undone}"
-            )
+def cannot_merge(path: Path, error: Exception) -> str:
+    return f"expected {path} that can be merged, seen: {error}; do: mend it by hand and run again"
+
+
+def apply(module: AnsibleModule, file: File, engine: Engine, change: Change) -> dict[str, Any]:
+    """Write and follow; when the engine does not follow, put everything back and fail. Returns more of the result."""
+    more: dict[str, Any] = {}
+    if change.plan.changed:
+        engine.validate(change.text)
+        if module.params["backup"] and file.existed:
+            more["backup_file"] = module.backup_local(str(file.path))
+        file.replace(change.text)
+    if change.plan.action == "none":
+        return more
+    if wrong := engine.follow(change.plan.action, change.after):
+        undone = ""
+        if change.plan.changed:
+            file.restore()
+            again = engine.follow(change.plan.action, change.before)
+            outcome = f"needs care: {again}" if again else "runs with it"
+            undone = f" {file.path} is as it was, and the engine {outcome}"
+        module.fail_json(
+            msg=f"expected the engine to {change.plan.action}, seen: {wrong}; do: journalctl -u docker.{undone}"
+        )
+    return more
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    hold(module)
+    path = Path(module.params["path"])
+    try:
+        file = File(module, path)
+    except (OSError, UnicodeDecodeError) as error:
+        module.fail_json(msg=cannot_merge(path, error))
+    engine = Engine(
+        module, probes.Request(daemon_config=str(path), socket=module.params["socket"]), str(path)
+    )
+    change = plan(module, file, engine)
+    result = change.result(file)
+    if change.changed and not module.check_mode:
+        result |= apply(module, file, engine, change)
     module.exit_json(**result)
 
 

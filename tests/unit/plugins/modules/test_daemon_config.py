@@ -204,11 +204,16 @@ def test_an_engine_that_is_silent_is_not_guessed_about(capsys, path, dockerd):
     assert "timed out" in result["msg"] and not path.exists()
 
 
-def test_broken_json_is_left_for_a_person(capsys, path, dockerd):
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [(b"{,}", "line 1, column 2"), (b'{"debug": "\xff"}', "can't decode byte 0xff"), (b"[]", "object")],
+)
+def test_broken_json_is_left_for_a_person(capsys, path, dockerd, content, expected):
     path.parent.mkdir()
-    path.write_text("{,}")
+    path.write_bytes(content)
     result = merge(capsys, path, config={"debug": True})
-    assert "line 1, column 2" in result["msg"] and path.read_text() == "{,}"
+    assert "that can be merged" in result["msg"] and expected in result["msg"]
+    assert path.read_bytes() == content
 
 
 # python_environment
