@@ -81,7 +81,8 @@ class Playbooks:
 
     def _parent(self, pid: int) -> int:
         try:
-            return int((self._proc / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
+            # The name of a process is any bytes.
+            return int((self._proc / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()[1])
         except OSError:
             return 0
 

@@ -38,7 +38,7 @@ def process(tmp_path):
             (at / "cmdline").unlink()
             return at.rmdir()
         at.mkdir(parents=True, exist_ok=True)
-        (at / "stat").write_text(f"{pid} (a (b) c) S {parent} 1 1")
+        (at / "stat").write_bytes(b"%d (a (b) \xff) S %d 1 1" % (pid, parent))
         return (at / "cmdline").write_bytes(b"".join(word.encode() + b"\0" for word in command))
 
     process_root = tmp_path / "proc"
