@@ -2,7 +2,7 @@
 # make lab-hosts  the same without the deployment: depot and lab Sparks, ready for any playbook
 # make lab-down   removes the lab and nothing else
 # make bench-sync how long a snapshot takes to 1, 2, 4 and 8 hosts, and what it costs to look again (LINK=40mbit SIZE=80)
-# make bench-noop what site.yml costs where nothing is to be done, beside a plain playbook, on 1, 2, 4 and 8 hosts (RUNS=3)
+# make bench-noop what site.yml costs where nothing is to be done, as it is, with a whole look, and beside a plain playbook (HOSTS="1 2 4 8" RUNS=3)
 # make test       lint, unit tests, molecule scenarios but for the long ones; ends with a table of what each took (molecule/lab/budgets.yml)
 # make test-long  the long ones, likewise
 # make lint       what can be told without running anything: Python, YAML, spelling, licences, Ansible (-j2: two at a time)

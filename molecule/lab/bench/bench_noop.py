@@ -2,11 +2,12 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""make bench-noop: what site.yml costs on hosts where nothing is to be done, beside a plain playbook that looks at the
-same things with a task for each (noop_plain.yml), in turns, on 1, 2, 4 and 8 hosts that serve the stub.
+"""make bench-noop: what site.yml costs on hosts where nothing is to be done, in turns: as it is, with a look at everything
+(spark_look_again), and beside a plain playbook that looks at the same things with a task for each (noop_plain.yml).
 
 Settings are in the environment: HOSTS ("1 2 4 8"), RUNS (3), KEEP (1: leave the hosts). The hosts noop-1 to noop-8 are
-made, and removed afterwards.
+made, serve the stub, and are removed afterwards. Further hosts, up to 100, are further names of noop-2 to noop-8, each
+with a state directory to itself: to the controller they are hosts as any other. The plain playbook runs on at most 8.
 """
 
 from __future__ import annotations
@@ -28,11 +29,14 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+import yaml
 from bench_lab import HERE, ROOT, SUBNET, BenchError
 
 INVENTORY = HERE / "noop"
 OURS, PLAIN = ROOT / "playbooks/site.yml", HERE / "noop_plain.yml"
 GOAL_HOSTS, GOAL_RATIO, GOAL_EXECUTIONS = 8, 5.0, 12
+MADE, MOST = 8, 100
+STATE = "/var/lib/sparkfleet"
 
 
 @dataclass(frozen=True)
@@ -41,11 +45,21 @@ class Run:
     controller: float
     """Seconds of CPU that the controller took, with all its processes."""
     executions: Mapping[str, int]
-    """Calls of ssh and sftp, by address. A connection that is kept open is a call each time all the same."""
+    """Calls of ssh and sftp, by address, for each name that it has. A connection that is kept open is a call each time
+    all the same."""
 
 
 def names(count: int) -> list[str]:
     return [f"noop-{number}" for number in range(1, count + 1)]
+
+
+def made(number: int) -> int:
+    """The host that a name stands for. noop-1 has the registry, and so no second name."""
+    return number if number <= MADE else 2 + (number - MADE - 1) % (MADE - 1)
+
+
+def address(number: int) -> str:
+    return f"{SUBNET}.{150 + made(number)}"
 
 
 @functools.cache
@@ -53,12 +67,31 @@ def counting() -> Path:
     """Where ssh and sftp are that count. They outlive a run, which gives its locks back through them after its end."""
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    further = {
+        name: {
+            "ansible_host": address(number),
+            "spark_state_dir": f"{STATE}-{name}",
+        }
+        for number, name in enumerate(names(MOST), 1)
+        if number > MADE
+    }
+    (folder / "further.yml").write_text(yaml.safe_dump({"sparks": {"hosts": further}}))
     for name in ("ssh", "sftp"):
         (folder / name).symlink_to(HERE / "noop_count")
     return folder
 
 
-def play(path: Path, count: int, *, noop: bool = True) -> Run:
+def give_further_names(count: int) -> None:
+    """What a run knows of a host, known under its further names too."""
+    for number, name in enumerate(names(count), 1):
+        if number > MADE:
+            there = f"rm -rf {STATE}-{name} && cp -a {STATE} {STATE}-{name}"
+            subprocess.run(
+                ["docker", "exec", f"sparkfleet-lab-noop-{made(number)}", "sh", "-c", there], check=True
+            )
+
+
+def play(path: Path, count: int, *options: str, noop: bool = True) -> Run:
     """One run over the first `count` hosts.
 
     :param noop: nothing may change
@@ -76,14 +109,20 @@ def play(path: Path, count: int, *, noop: bool = True) -> Run:
     }
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     done = subprocess.run(
-        ["ansible-playbook", "-i", str(INVENTORY), "--limit", ",".join(names(count)), str(path)],
+        [
+            "ansible-playbook",
+            *("-i", str(INVENTORY), "-i", str(folder / "further.yml")),
+            *("--limit", ",".join(names(count)), *options, str(path)),
+        ],
         cwd=ROOT,
         env=environment,
         capture_output=True,
         text=True,
     )
     seconds, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
-    executions = Counter(line.strip("[]") for line in calls.read_text().split())
+    called = Counter(line.strip("[]") for line in calls.read_text().split())
+    named = Counter(address(number) for number in range(1, count + 1))
+    executions = {host: -(-calls // named[host]) for host, calls in called.items()}
     changed = re.findall(r"changed=([1-9]\d*)", done.stdout) if noop else []
     if done.returncode or changed:
         raise BenchError(
@@ -113,41 +152,47 @@ def verdict(good: bool) -> str:
 
 
 def compare(counts: Sequence[int], runs: int) -> None:
-    results: dict[tuple[Path, int], list[Run]] = {
-        (path, count): [] for path in (OURS, PLAIN) for count in counts
+    ways: dict[str, tuple[Path, Sequence[str], int]] = {
+        "as it is": (OURS, (), MOST),
+        "look": (OURS, ("-e", "spark_look_again=true"), MOST),
+        "plain": (PLAIN, (), MADE),
+    }
+    results: dict[tuple[str, int], list[Run]] = {
+        (way, count): []
+        for count in counts
+        for way, (_, _, most_hosts) in ways.items()
+        if count <= most_hosts
     }
     for _ in range(runs):
-        for (path, count), found in sorted(results.items(), key=lambda item: item[0][1]):
-            found.append(play(path, count))
+        for (way, count), found in results.items():
+            path, options, _ = ways[way]
+            found.append(play(path, count, *options))
     print(
-        "hosts  site.yml s (min-max)    plain s (min-max)       ratio (median of pairs)  executions a host  controller CPU s",
+        "hosts  site.yml  s (min-max)             of it  executions a host  CPU of the controller s",
         flush=True,
     )
-    for count in counts:
-        ours, plain = results[OURS, count], results[PLAIN, count]
-        ratios = [other.seconds / one.seconds for one, other in zip(ours, plain, strict=True)]
-
-        def text(found: Sequence[Run]) -> str:
-            times = [run.seconds for run in found]
-            return f"{median(found):.1f} ({min(times):.1f}-{max(times):.1f})"
-
-        cpu = [statistics.median(run.controller for run in found) for found in (ours, plain)]
+    for (way, count), found in results.items():
+        times = [run.seconds for run in found]
+        share = statistics.median(
+            one.seconds / other.seconds for one, other in zip(found, results["as it is", count], strict=True)
+        )
         print(
-            f"{count:<6} {text(ours):<23} {text(plain):<23} {statistics.median(ratios):<24.1f} "
-            f"{f'{most(ours)} / {most(plain)}':<18} {cpu[0]:.1f} / {cpu[1]:.1f}",
+            f"{count:<6} {way:<9} {f'{median(found):.1f} ({min(times):.1f}-{max(times):.1f})':<23} {share:<6.1f} "
+            f"{most(found):<18} {statistics.median(run.controller for run in found):.1f}",
             flush=True,
         )
-        if count == GOAL_HOSTS:
-            ratio, executions = statistics.median(ratios), most(ours)
-    slopes = [marginal({count: median(results[path, count]) for count in counts}) for path in (OURS, PLAIN)]
-    print(f"one more host: site.yml {slopes[0]:.1f} s, plain {slopes[1]:.1f} s")
-    if GOAL_HOSTS in counts:
-        print(
-            f"at most {GOAL_EXECUTIONS} executions a host: {verdict(executions <= GOAL_EXECUTIONS)} ({executions})"
-        )
-        print(
-            f"{GOAL_RATIO:g} times as fast at {GOAL_HOSTS} hosts: {verdict(ratio >= GOAL_RATIO)} ({ratio:.1f})"
-        )
+        if (way, count) == ("plain", GOAL_HOSTS):
+            goals(share, most(results["as it is", count]))
+    for way in ways:
+        of = {count: median(found) for (name, count), found in results.items() if name == way}
+        print(f"one more host, {way}: {marginal(of):.1f} s")
+
+
+def goals(ratio: float, executions: int) -> None:
+    print(
+        f"at most {GOAL_EXECUTIONS} executions a host: {verdict(executions <= GOAL_EXECUTIONS)} ({executions})"
+    )
+    print(f"{GOAL_RATIO:g} times as fast at {GOAL_HOSTS} hosts: {verdict(ratio >= GOAL_RATIO)} ({ratio:.1f})")
 
 
 def lab(playbook: str) -> None:
@@ -163,6 +208,9 @@ def lab(playbook: str) -> None:
 
 def main() -> int:
     counts = sorted({int(count) for count in os.environ.get("HOSTS", "1 2 4 8").split()})
+    if not counts or counts[0] < 1 or counts[-1] > MOST:
+        print(f"FAILED: HOSTS: expected numbers from 1 to {MOST}, seen {counts}", file=sys.stderr)
+        return 1
     try:
         lab("create.yml")
         try:
@@ -171,7 +219,11 @@ def main() -> int:
             )
             # The first makes it so, the second looks at it once more, and the third is what is measured.
             for path in (OURS, OURS, PLAIN):
-                play(path, max(counts), noop=False)
+                play(path, min(MADE, max(counts)), noop=False)
+            if max(counts) > MADE:
+                give_further_names(max(counts))
+                for _ in range(2):
+                    play(OURS, max(counts), noop=False)
             compare(counts, int(os.environ.get("RUNS", "3")))
         finally:
             if not os.environ.get("KEEP"):
