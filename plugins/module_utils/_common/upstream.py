@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from . import bounded
+
 try:
     import requests
 except ImportError:  # the module says so, with missing_required_lib
@@ -19,6 +21,7 @@ else:
 
 ATTEMPTS = 3
 LONGEST_WAIT = 10.0  # s; a server that wants more is told to the user, not waited for
+LONGEST_ANSWER = 120.0  # s
 LIMIT = 8 * 1024 * 1024  # bytes of an answer; patches, manifests and tokens are far smaller
 
 
@@ -61,12 +64,14 @@ def ask(
     authorization: str | None = None,
     limit: int = LIMIT,
     attempts: int = ATTEMPTS,
+    seconds: float = LONGEST_ANSWER,
 ) -> Answer:
     """The answer to one request, whatever its status; 429 and 5xx are asked again first.
 
     :param authorization: value of the header of that name; never replaced by a netrc entry
     :param limit: bytes of the body that are read at most
     :param attempts: how often an address that does not answer is asked
+    :param seconds: for all of one answer
     :raises Unreachable: no connection, a broken one, or 429 or 5xx to the last
     :raises Unusable: a longer body than ``limit``, a URL that is none
     """
@@ -80,22 +85,27 @@ def ask(
     for attempt in range(1, attempts + 1):
         wait = 0.5 * attempt
         try:
-            with requests.request(
-                method,
-                url,
-                headers=dict(headers or {}),
-                params=params,
-                auth=authorize,
-                timeout=(5, 30),
-                stream=True,
-            ) as response:
+            with (
+                bounded.Session(seconds) as session,
+                session.request(
+                    method,
+                    url,
+                    headers=dict(headers or {}),
+                    params=params,
+                    auth=authorize,
+                    timeout=(5, 30),
+                ) as response,
+            ):
                 if response.status_code != 429 and response.status_code < 500:
-                    return Answer(response.status_code, response.headers, _body(response, url, limit))
+                    body = session.read(response, limit)
+                    return Answer(response.status_code, response.headers, body)
                 said = f"HTTP {response.status_code}"
                 wait = _retry_after(response.headers.get("Retry-After"), wait)
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema,
                 requests.exceptions.MissingSchema) as error:  # fmt: skip
             raise Unusable(f"{url}: expected an http or https address ({error})") from error
+        except bounded.TooLongError as error:
+            raise Unusable(f"{url}: {error}; check the address") from error
         except requests.exceptions.RequestException as error:
             said = reason(error)
         if wait > LONGEST_WAIT:
@@ -104,15 +114,6 @@ def ask(
         if attempt < attempts:
             time.sleep(wait)
     raise Unreachable(f"{url}: expected an answer, seen {said}; check the network, the proxy and the address")
-
-
-def _body(response: Any, url: str, limit: int) -> bytes:
-    body = bytearray()
-    for chunk in response.iter_content(65536):
-        body += chunk
-        if len(body) > limit:
-            raise Unusable(f"{url}: expected at most {limit} bytes, seen more; check the address")
-    return bytes(body)
 
 
 def _retry_after(value: str | None, otherwise: float) -> float:

@@ -10,13 +10,17 @@ import secrets
 import statistics
 import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
+
+from .._common import bounded
 
 try:
     import requests
+    import urllib3
 
     REQUESTS_IMPORT_ERROR: str | None = None
 except ImportError:
@@ -24,8 +28,14 @@ except ImportError:
 
 CONNECT_TIMEOUT = 5.0
 SHORT_TIMEOUT = 10.0
+"""For all of an answer that takes no work."""
 CHUNK_TIMEOUT = 180.0
 """Longest wait for the next piece of an answer: a first request may compile kernels for minutes."""
+ANSWER_TIMEOUT = 3600.0
+"""For all of an answer that is generated."""
+LIMIT = 16 * 1024 * 1024
+"""Bytes of an answer, and of one that is streamed. The counters of a server with many series take less than one MiB."""
+LONGEST_LINE = 1024 * 1024
 
 
 class ServerError(Exception):
@@ -77,9 +87,48 @@ def decode_tokens_per_second(completions: Sequence[Completion]) -> float | None:
     return statistics.median(rates) if rates else None
 
 
-def _text(delta: dict[str, Any]) -> str:
-    """What a message or its delta says; a reasoning parser moves text out of `content`."""
-    return "".join(delta.get(key) or "" for key in ("reasoning_content", "reasoning", "content"))
+def _text(message: Any) -> str:
+    """What a message or its delta says; a reasoning parser moves text out of `content`, and some servers give parts."""
+    if not isinstance(message, dict):
+        return ""
+    return "".join(_words(message.get(key)) for key in ("reasoning_content", "reasoning", "content"))
+
+
+def _words(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else []
+    texts = [part.get("text") for part in parts if isinstance(part, dict)]
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def _tokens(usage: Any) -> int:
+    """:raises ServerError: it counts none"""
+    count = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+        raise ServerError(f"expected usage with a number of completion_tokens, seen {str(usage)[:200]}")
+    return count
+
+
+def _loads(text: str | bytes) -> Any:
+    """:raises ValueError: no JSON, or nested beyond what Python reads"""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+
+
+def _event(data: str) -> dict[str, Any]:
+    """:raises ServerError: it is none, or one that says what went wrong"""
+    try:
+        event = _loads(data)
+    except ValueError as error:
+        raise ServerError(f"the stream holds something else than JSON: {data[:200]}") from error
+    if not isinstance(event, dict):
+        raise ServerError(f"the stream holds something else than events: {data[:200]}")
+    if event.get("error"):
+        raise ServerError(_error_message(event))
+    return event
 
 
 def read_stream(lines: Iterable[str], clock: Callable[[], float] = time.monotonic) -> Completion:
@@ -97,22 +146,19 @@ def read_stream(lines: Iterable[str], clock: Callable[[], float] = time.monotoni
         data = line[5:].strip()
         if data == "[DONE]":
             break
-        try:
-            event = json.loads(data)
-        except ValueError as error:
-            raise ServerError(f"the stream holds something else than JSON: {data[:200]}") from error
-        if "error" in event:
-            raise ServerError(_error_message(event))
-        if event.get("choices"):
+        event = _event(data)
+        choices = event.get("choices")
+        if choices:
             now = clock()
             opened = opened or now
-            piece = _text(event["choices"][0].get("delta") or {})
+            choice = choices[0] if isinstance(choices, list) else None
+            piece = _text(choice.get("delta")) if isinstance(choice, dict) else ""
             if piece:
                 text.append(piece)
                 first = first or now
             last = now
         if event.get("usage"):
-            tokens = event["usage"]["completion_tokens"]
+            tokens = _tokens(event["usage"])
     else:
         raise ServerError("the stream ended before [DONE]: the server went away in the middle of an answer")
     if tokens is None:
@@ -130,8 +176,27 @@ def _error_message(answer: Any) -> str:
     return str(answer)
 
 
+@dataclass(frozen=True)
+class _Answer:
+    path: str
+    status: int
+    body: bytes
+
+    def json(self) -> Any:
+        """:raises ServerError: another status than 200, or no JSON"""
+        try:
+            data = _loads(self.body)
+        except ValueError:
+            data = self.body.decode("utf-8", "replace").strip()[:500]
+        if self.status != 200:
+            raise ServerError(f"{self.path} answers {self.status}: {_error_message(data)}", self.status)
+        if isinstance(data, str):
+            raise ServerError(f"{self.path} answers no JSON: {data[:200]!r}", self.status)
+        return data
+
+
 class Server:
-    """A vLLM server. Every method raises ServerError and nothing else."""
+    """A vLLM server. Every method raises ServerError and nothing else, and ends: answers are bounded in bytes and time."""
 
     def __init__(self, base_url: str, api_key: str | None = None) -> None:
         self._base = base_url.rstrip("/")
@@ -140,43 +205,47 @@ class Server:
     def healthy(self) -> bool:
         """Whether /health answers 200. Not answering is a plain no: that is what a starting server does."""
         try:
-            return self._request("GET", "/health").status_code == 200
+            return self._ask("GET", "/health").status == 200
         except ServerError:
             return False
 
     def version(self) -> str:
         """The version that the server says it is; empty for one that does not say."""
         try:
-            return str(self._json(self._request("GET", "/version"))["version"])
-        except (ServerError, KeyError, TypeError):
+            said = self._ask("GET", "/version").json()
+        except ServerError:
             return ""
+        version = said.get("version") if isinstance(said, dict) else None
+        return version[:200] if isinstance(version, str) else ""
 
     def models(self) -> list[str]:
         """The names under which models are served, aliases and adapters among them."""
-        answer = self._json(self._request("GET", "/v1/models"))
+        answer = self._ask("GET", "/v1/models").json()
         try:
-            return [model["id"] for model in answer["data"]]
+            names = [model["id"] for model in answer["data"]]
         except (KeyError, TypeError) as error:
             raise ServerError(f"/v1/models is not a list of models: {str(answer)[:200]}") from error
+        if not all(isinstance(name, str) for name in names):
+            raise ServerError(f"/v1/models has names that are no text: {str(names)[:200]}")
+        return names
 
     def metrics(self) -> str:
-        answer = self._request("GET", "/metrics")
-        if answer.status_code != 200:
-            raise ServerError(f"/metrics answers {answer.status_code}", answer.status_code)
-        answer.encoding = "utf-8"
-        return answer.text
+        answer = self._ask("GET", "/metrics")
+        if answer.status != 200:
+            raise ServerError(f"/metrics answers {answer.status}", answer.status)
+        return answer.body.decode("utf-8", "replace")
 
     def complete(self, model: str, text: str, max_tokens: int) -> Completion:
         """One chat completion as a user would ask for it: not streamed, ending where the model ends it."""
-        body = self._body(model, text, max_tokens)
         started = time.monotonic()
-        answer = self._json(self._request("POST", "/v1/chat/completions", json=body, timeout=CHUNK_TIMEOUT))
+        asked = self._body(model, text, max_tokens)
+        answer = self._ask("POST", "/v1/chat/completions", asked).json()
         try:
             said = _text(answer["choices"][0]["message"])
-            tokens = answer["usage"]["completion_tokens"]
+            usage = answer["usage"]
         except (KeyError, IndexError, TypeError) as error:
             raise ServerError(f"/v1/chat/completions is no completion: {str(answer)[:200]}") from error
-        return Completion(tokens, said, started, time.monotonic())
+        return Completion(_tokens(usage), said, started, time.monotonic())
 
     def stream(self, model: str, text: str, max_tokens: int, uncached: bool = False) -> Completion:
         """One streamed chat completion of exactly `max_tokens` tokens.
@@ -184,6 +253,7 @@ class Server:
         :param uncached: let nothing of it come from the prefix cache, whatever was asked before. vLLM salts the cache
             with a string of the request; a server that does not know it computes what it would anyway
         """
+        path = "/v1/chat/completions"
         body = self._body(model, text, max_tokens) | {
             "ignore_eos": True,
             "stream": True,
@@ -192,16 +262,16 @@ class Server:
         if uncached:
             body["cache_salt"] = secrets.token_hex(16)
         sent = time.monotonic()
-        answer = self._request("POST", "/v1/chat/completions", json=body, timeout=CHUNK_TIMEOUT, stream=True)
         try:
-            if answer.status_code != 200:
-                self._json(answer)
-            lines = (line.decode("utf-8", "replace") for line in answer.iter_lines(chunk_size=None))
-            return replace(read_stream(lines), sent=sent)
-        except requests.RequestException as error:
-            raise ServerError(f"/v1/chat/completions: {_plain(error)}") from error
-        finally:
-            answer.close()
+            with (
+                bounded.Session(ANSWER_TIMEOUT) as session,
+                self._open(session, "POST", path, body, CHUNK_TIMEOUT) as response,
+            ):
+                if response.status_code != 200:
+                    _Answer(path, response.status_code, session.read(response, LIMIT)).json()
+                return replace(read_stream(_lines(response)), sent=sent)
+        except (requests.RequestException, urllib3.exceptions.HTTPError, bounded.TooLongError) as error:
+            raise ServerError(f"{path}: {_plain(error)}") from error
 
     def stream_all(
         self, model: str, texts: Sequence[str], max_tokens: int, concurrency: int, uncached: bool = False
@@ -219,41 +289,53 @@ class Server:
             "temperature": 0,
         }
 
-    def _request(
-        self, method: str, path: str, timeout: float = SHORT_TIMEOUT, **options: Any
-    ) -> requests.Response:
-        # A session of its own for each request: none is shared between threads, and none keeps a connection
-        # that the server closes just when the next request goes out.
+    def _ask(self, method: str, path: str, body: Any = None) -> _Answer:
+        """The whole answer; one to a body is generated, and may take its time."""
+        piece, whole = (CHUNK_TIMEOUT, ANSWER_TIMEOUT) if body else (SHORT_TIMEOUT, SHORT_TIMEOUT)
         try:
-            with requests.Session() as session:
-                session.trust_env = False  # a proxy of the host has no business in front of its own server
-                return session.request(
-                    method,
-                    self._base + path,
-                    headers=self._headers,
-                    timeout=(CONNECT_TIMEOUT, timeout),
-                    allow_redirects=False,
-                    **options,
-                )
-        except requests.RequestException as error:
+            with (
+                bounded.Session(whole) as session,
+                self._open(session, method, path, body, piece) as response,
+            ):
+                return _Answer(path, response.status_code, session.read(response, LIMIT))
+        except (requests.RequestException, bounded.TooLongError) as error:
             raise ServerError(f"{path}: {_plain(error)}") from error
 
-    @staticmethod
-    def _json(answer: requests.Response) -> Any:
-        try:
-            data = answer.json()
-        except ValueError:
-            data = answer.text.strip()[:500]
-        if answer.status_code != 200:
-            raise ServerError(
-                f"{answer.request.path_url} answers {answer.status_code}: {_error_message(data)}",
-                answer.status_code,
+    def _open(
+        self, session: bounded.Session, method: str, path: str, body: Any, timeout: float
+    ) -> requests.Response:
+        session.use_no_proxy()
+        return session.request(
+            method,
+            self._base + path,
+            json=body,
+            headers=self._headers,
+            timeout=(CONNECT_TIMEOUT, timeout),
+            allow_redirects=False,
+        )
+
+
+def _lines(response: requests.Response) -> Iterator[str]:
+    """Lines of an answer, each as soon as it is there.
+
+    :raises TooLongError: there is no end of a line, or of all
+    """
+    if getattr(response.raw, "chunked", False):
+        blocks = response.iter_content(bounded.BLOCK)
+    else:  # what has come, instead of a whole block
+        blocks = iter(partial(response.raw.read1, bounded.BLOCK), b"")
+    rest, total = b"", 0
+    for block in blocks:
+        *lines, rest = (rest + block).split(b"\n")
+        total += len(block)
+        if len(rest) > LONGEST_LINE or total > LIMIT:
+            raise bounded.TooLongError(
+                f"expected lines of at most {LONGEST_LINE} bytes, {LIMIT} in all, seen more"
             )
-        if isinstance(data, str):
-            raise ServerError(
-                f"{answer.request.path_url} answers no JSON: {data[:200]!r}", answer.status_code
-            )
-        return data
+        for line in lines:
+            yield line.decode("utf-8", "replace").rstrip("\r")
+    if rest:
+        yield rest.decode("utf-8", "replace").rstrip("\r")
 
 
 def _plain(error: Exception) -> str:

@@ -13,6 +13,7 @@ import math
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 try:
     from prometheus_client.parser import text_string_to_metric_families
@@ -31,6 +32,10 @@ _RUNNING = "vllm:num_requests_running"
 _WAITING = "vllm:num_requests_waiting"
 _KV_USAGE = "vllm:kv_cache_usage_perc"
 _STARTED = "process_start_time_seconds"
+_SUMMED = frozenset({_DRAFTS, _DRAFT_TOKENS, _ACCEPTED, _GENERATED, _FINISHED, _RUNNING, _WAITING})
+
+DEEPEST = 1024
+"""Draft positions. No draft comes near it, and a table of all positions is made of it."""
 
 
 class MetricsError(ValueError):
@@ -93,7 +98,8 @@ class Delta:
     @property
     def standard_errors(self) -> tuple[float, ...]:
         """Of each rate, in the same unit, drafts taken as independent: sqrt(p (1 - p) / drafts)."""
-        return tuple(math.sqrt(rate * (1 - rate) / self.drafts) for rate in self.rates)
+        # Between two scrapes a draft can be accepted that was counted before the first: a share above 1 has no deviation.
+        return tuple(math.sqrt(max(0.0, rate * (1 - rate)) / self.drafts) for rate in self.rates)
 
 
 def parse(text: str) -> Counters:
@@ -105,19 +111,20 @@ def parse(text: str) -> Counters:
     """
     totals: dict[str, float] = {}
     positions: dict[int, int] = {}
+    usage: list[float] = []
     try:
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 if sample.name == _PER_POSITION:
-                    position = int(sample.labels["position"])
-                    positions[position] = positions.get(position, 0) + int(sample.value)
+                    position = _position(sample.labels["position"])
+                    positions[position] = positions.get(position, 0) + int(_count(sample))
+                elif sample.name in _SUMMED:
+                    totals[sample.name] = totals.get(sample.name, 0.0) + _count(sample)
                 elif sample.name == _STARTED:
-                    totals[_STARTED] = sample.value
-                elif sample.name == _KV_USAGE:
-                    totals[_KV_USAGE] = max(totals.get(_KV_USAGE, 0.0), sample.value)
-                else:
-                    totals[sample.name] = totals.get(sample.name, 0.0) + sample.value
-    except (ValueError, KeyError) as error:
+                    totals[_STARTED] = _count(sample)
+                elif sample.name == _KV_USAGE and math.isfinite(sample.value):
+                    usage.append(sample.value)
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
         raise MetricsError(f"not the Prometheus text format: {error}") from error
 
     def count(name: str) -> int | None:
@@ -132,8 +139,23 @@ def parse(text: str) -> Counters:
         finished=count(_FINISHED),
         active=(count(_RUNNING) or 0) + (count(_WAITING) or 0),
         process_start=totals.get(_STARTED),
-        kv_cache_usage=totals.get(_KV_USAGE),
+        kv_cache_usage=max(usage, default=None),
     )
+
+
+def _count(sample: Any) -> float:
+    """:raises ValueError: what counts things is no number of things"""
+    value = sample.value
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{sample.name}: expected a number from 0 on, seen {value}")
+    return float(value)
+
+
+def _position(text: str) -> int:
+    """:raises ValueError: no draft has it"""
+    if not (text.isdecimal() and len(text) <= len(str(DEEPEST)) and int(text) < DEEPEST):
+        raise ValueError(f"{_PER_POSITION}: expected a position below {DEEPEST}, seen {text[:40]!r}")
+    return int(text)
 
 
 def labels(text: str, name: str) -> dict[str, str]:
@@ -146,7 +168,7 @@ def labels(text: str, name: str) -> dict[str, str]:
             for sample in family.samples:
                 if sample.name == name:
                     return dict(sample.labels)
-    except ValueError as error:
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
         raise MetricsError(f"not the Prometheus text format: {error}") from error
     return {}
 

@@ -204,22 +204,6 @@ def test_what_may_pass_is_asked_again_and_then_unreachable(home, status):
         resolve(HUB)
 
 
-def test_a_server_that_wants_a_long_wait_is_not_waited_for(monkeypatch):
-    class Response:
-        status_code, headers = 429, {"Retry-After": "3600"}
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            return None
-
-    monkeypatch.setattr(upstream.requests, "request", lambda *_a, **_k: Response())
-    monkeypatch.setattr(upstream.time, "sleep", lambda _s: pytest.fail("waited"))
-    with pytest.raises(Unreachable, match="asks to wait 3600 s"):
-        upstream.ask("GET", "http://x")
-
-
 @pytest.mark.parametrize(
     ("answer", "says"),
     [

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import bounded
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._vllm import client
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._vllm.client import (
     Completion,
     Server,
@@ -19,6 +22,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._vllm.client impor
     read_stream,
     time_to_first_token,
 )
+from helpers.hostile_server import dribbling
 from helpers.stub_server import serving
 
 
@@ -66,11 +70,49 @@ def test_a_stream_without_text_is_timed_by_its_chunks() -> None:
         (events(ROLE, said("a"), "[DONE]"), "without usage"),
         (events({"error": {"message": "EngineCore encountered an issue"}}), "EngineCore encountered"),
         (["data: <html>"], "something else than JSON"),
+        (["data: " + "[" * 100_000], "something else than JSON"),
+        (["data: 1"], "something else than events"),
+        (events([]), "something else than events"),
+        (events(said("a"), {"usage": {}}, "[DONE]"), "without usage"),
+        (events(said("a"), {"usage": [7]}), "number of completion_tokens"),
+        (events(said("a"), {"usage": {"completion_tokens": "7"}}), "number of completion_tokens"),
+        (events(said("a"), {"usage": {"completion_tokens": -1}}), "number of completion_tokens"),
+        (events(said("a"), {"usage": {"completion_tokens": True}}), "number of completion_tokens"),
     ],
 )
 def test_broken_streams(lines: list[str], problem: str) -> None:
     with pytest.raises(ServerError, match=problem):
         read_stream(lines)
+
+
+@pytest.mark.parametrize(
+    ("items", "text"),
+    [
+        ([{**said("a"), "error": None}, {**USAGE, "error": None}], "a"),
+        (
+            [said([{"type": "text", "text": "a"}, {"type": "image"}, 5, {"text": 5}, {"text": "b"}]), USAGE],
+            "ab",
+        ),
+        ([{"choices": [{"delta": None}]}, {**said("a"), "usage": None}, USAGE], "a"),
+        (
+            [
+                {"choices": 5},
+                {"choices": [5]},
+                {"choices": {"a": 1}},
+                {"choices": [{"delta": 5}]},
+                said(5),
+                USAGE,
+            ],
+            "",
+        ),
+        ([": ping", "event: message", said("a"), USAGE], "a"),
+    ],
+    ids=["error null", "parts", "nulls", "other shapes", "comments"],
+)
+def test_forms_that_other_servers_give(items: list[Any], text: str) -> None:
+    lines = [line for item in items for line in ([item] if isinstance(item, str) else events(item))]
+    completion = read_stream([*lines, "data: [DONE]"])
+    assert (completion.text, completion.completion_tokens) == (text, 5)
 
 
 @pytest.mark.parametrize(("tokens", "span"), [(1, 1.0), (0, 1.0), (5, 0.0)])
@@ -105,13 +147,13 @@ def test_a_request_knows_when_it_was_sent_and_can_be_kept_from_the_prefix_cache(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bodies: list[dict[str, Any]] = []
-    request = Server._request
+    request = bounded.Session.request
 
-    def recorded(self: Server, method: str, path: str, **options: Any) -> Any:
+    def recorded(self: bounded.Session, method: str, url: str, **options: Any) -> Any:
         bodies.append(options["json"])
-        return request(self, method, path, **options)
+        return request(self, method, url, **options)
 
-    monkeypatch.setattr(Server, "_request", recorded)
+    monkeypatch.setattr(bounded.Session, "request", recorded)
     with serving(name="m", step=0.002) as (_, url):
         one, two = Server(url).stream_all("m", ["a", "a"], 200, 1, uncached=True)
         Server(url).stream_all("m", ["a"], 200, 1)
@@ -123,6 +165,82 @@ def test_a_request_knows_when_it_was_sent_and_can_be_kept_from_the_prefix_cache(
     salts = [body.get("cache_salt") for body in bodies]
     assert salts[0] and salts[1] and salts[0] != salts[1]
     assert salts[2] is None
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+TEXT = OK + b"Content-Type: text/plain\r\n\r\n"
+
+
+@pytest.mark.parametrize("ask", ["healthy", "models", "metrics", "version", "complete", "stream"])
+@pytest.mark.parametrize(
+    ("begin", "piece"),
+    [(OK, b"X-A: b\r\n"), (TEXT, b" "), (OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n")],
+    ids=["headers", "body", "chunks"],
+)
+def test_an_answer_that_dribbles_without_end_is_none(
+    monkeypatch: pytest.MonkeyPatch, ask: str, begin: bytes, piece: bytes
+) -> None:
+    monkeypatch.setattr(client, "SHORT_TIMEOUT", 0.4)
+    monkeypatch.setattr(client, "ANSWER_TIMEOUT", 0.4)
+    began = time.monotonic()
+    with dribbling(begin, piece, every=0.05) as url:
+        assert_none(Server(url), ask)
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("ask", ["models", "metrics", "version", "complete", "stream"])
+@pytest.mark.parametrize("piece", [b"x" * 65536, b"x\n" * 32768], ids=["one line", "lines"])
+@pytest.mark.parametrize(
+    "begin", [TEXT, OK + b"Content-Length: 999999999999\r\n\r\n"], ids=["to the end", "a length"]
+)
+def test_an_answer_without_end_is_not_read_to_the_end(
+    monkeypatch: pytest.MonkeyPatch, ask: str, begin: bytes, piece: bytes
+) -> None:
+    monkeypatch.setattr(client, "LIMIT", 1_000_000)
+    monkeypatch.setattr(client, "LONGEST_LINE", 300_000)
+    with dribbling(begin, piece, every=0) as url:
+        assert_none(Server(url), ask)
+
+
+def test_one_chunk_without_end_is_not_read_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "LONGEST_LINE", 300_000)
+    begin = OK + b"Transfer-Encoding: chunked\r\n\r\nfffffffff\r\n"
+    with (
+        dribbling(begin, b"x" * 65536, every=0) as url,
+        pytest.raises(ServerError, match="lines of at most"),
+    ):
+        Server(url).stream("m", "a", 10)
+
+
+def assert_none(server: Server, ask: str) -> None:
+    """Neither an answer nor another exception."""
+    if ask == "healthy":
+        assert not server.healthy()
+    elif ask == "version":
+        assert server.version() == ""
+    else:
+        arguments = ("m", "a", 10) if ask in ("complete", "stream") else ()
+        with pytest.raises(ServerError):
+            getattr(server, ask)(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("path", "answer"),
+    [
+        ("models", b'{"data": [{"id": 5}]}'),
+        ("models", b'{"data": 5}'),
+        ("models", b"[" * 100_000),
+        ("complete", b'{"choices": 5}'),
+        ("complete", b'{"choices": [{"message": 5}], "usage": 5}'),
+        ("complete", b'{"choices": [], "usage": {}}'),
+        ("version", b'{"version": {"a": 1}}'),
+        ("version", b"[]"),
+    ],
+)
+def test_answers_of_another_shape(path: str, answer: bytes) -> None:
+    begin = OK + b"Content-Length: %d\r\n\r\n" % len(answer)
+    with dribbling(begin + answer, b"", every=0.05) as url:
+        assert_none(Server(url), path)
 
 
 def test_the_version() -> None:

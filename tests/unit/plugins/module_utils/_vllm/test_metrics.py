@@ -139,3 +139,40 @@ def test_delta_keeps_a_position_that_was_never_accepted() -> None:
 )
 def test_reset(after: Counters, expected: bool) -> None:
     assert was_reset(BEFORE, after) is expected
+
+
+DRAFTS = "vllm:spec_decode_num_drafts_total"
+POSITION = "vllm:spec_decode_num_accepted_tokens_per_pos_total"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"{DRAFTS} NaN",
+        f"{DRAFTS} +Inf",
+        f"{DRAFTS} -1",
+        "vllm:num_requests_running NaN",
+        "process_start_time_seconds NaN",
+        f'{POSITION}{{position="0"}} +Inf',
+        f'{POSITION}{{position="30000000"}} 1',
+        f'{POSITION}{{position="1e11"}} 1',
+        f'{POSITION}{{position="-1"}} 1',
+        f'{POSITION}{{position="{"9" * 5000}"}} 1',
+        f"{POSITION} 1",
+        "<html>login</html>",
+        f"{DRAFTS}{{a=" + '"b' * 3,
+    ],
+)
+def test_what_counts_nothing_is_refused(line: str) -> None:
+    with pytest.raises(MetricsError):
+        parse(line + "\n")
+
+
+def test_what_is_no_count_may_be_no_number() -> None:
+    seen = parse(f'vllm:kv_cache_usage_perc NaN\nother_total NaN\nother{{quantile="0.5"}} NaN\n{DRAFTS} 7\n')
+    assert (seen.kv_cache_usage, seen.drafts) == (None, 7)
+
+
+def test_a_share_above_one_has_no_deviation() -> None:
+    between = delta(Counters(drafts=4, per_position={0: 3}), Counters(drafts=5, per_position={0: 5}))
+    assert between.rates == (2.0,) and between.standard_error == 0.0

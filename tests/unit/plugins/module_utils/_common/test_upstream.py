@@ -1,0 +1,62 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One question to a server of somebody else: bounded in bytes and time, whatever it does."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import upstream
+from helpers.hostile_server import dribbling
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.fixture(autouse=True)
+def waits(monkeypatch):
+    waited = []
+    monkeypatch.setattr(upstream.time, "sleep", waited.append)
+    return waited
+
+
+@pytest.mark.parametrize(
+    ("begin", "piece"),
+    [(OK, b"X-A: b\r\n"), (OK + b"\r\n", b" "), (OK + b"Content-Length: 999999\r\n\r\n", b" ")],
+    ids=["headers", "body", "a length"],
+)
+def test_an_answer_that_dribbles_is_none(begin, piece):
+    began = time.monotonic()
+    with (
+        dribbling(begin, piece, every=0.05) as url,
+        pytest.raises(upstream.Unreachable, match=r"expected an answer, seen .*(no end|IncompleteRead)"),
+    ):
+        upstream.ask("GET", url, seconds=0.3)
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("begin", [OK + b"\r\n", OK + b"Content-Length: 99999999999\r\n\r\n"])
+def test_an_answer_without_end_is_not_read_to_the_end(begin):
+    with (
+        dribbling(begin, b"x" * 65536, every=0) as url,
+        pytest.raises(upstream.Unusable, match="at most 100000"),
+    ):
+        upstream.ask("GET", url, limit=100_000)
+
+
+def test_a_server_that_wants_a_long_wait_is_not_waited_for(waits):
+    begin = b"HTTP/1.1 429 Busy\r\nRetry-After: 3600\r\nContent-Length: 0\r\n\r\n"
+    with (
+        dribbling(begin, b"", every=0.05) as url,
+        pytest.raises(upstream.Unreachable, match="asks to wait 3600 s"),
+    ):
+        upstream.ask("GET", url)
+    assert waits == []
+
+
+def test_a_proxy_is_bounded_too(monkeypatch):
+    with dribbling(OK, b"X-A: b\r\n", every=0.05) as url:
+        monkeypatch.setenv("http_proxy", url)
+        with pytest.raises(upstream.Unreachable, match="no end"):
+            upstream.ask("GET", "http://registry.example/v2/", seconds=0.3)
