@@ -8,7 +8,9 @@ The gate (module_utils/_gate/gate.py) observes; nothing here does.
 
 from __future__ import annotations
 
+import math
 import posixpath
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +25,10 @@ UNDECIDED = 2.0
 """Standard errors: a rate nearer to the floor than this could lie on the other side of it (95 %)."""
 EXTEND = 4
 """An undecided measurement goes on up to this many times the minimum of drafts; then the estimate decides."""
+REACHED = 50
+"""Drafts that were right up to a position, before anything is said of the next one."""
+ALIVE = 1 / 3
+"""Of these, the share of a position that is of use. The drafts in docs/recipes.md that people measured keep more than half."""
 
 
 @dataclass(frozen=True)
@@ -153,18 +159,44 @@ def ended(wanted: Wanted, bound: State, now: State | None, reason: str | None) -
     return Finding("server_died", f"vLLM died: {reason or how}", expected, seen, do)
 
 
+_CURES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), cure)
+    for pattern, cure in [
+        # From the particular to the general, whole messages: a word that stands in many of them says nothing.
+        (
+            r"speculativeconfig|--speculative-config",
+            "correct speculative-config in the recipe's serve arguments",
+        ),
+        (r"unrecognized arguments|argument -|validationerror", "correct the recipe's serve arguments"),
+        (
+            r"kv cache is needed|larger than the available kv cache memory|no available memory for the cache blocks",
+            "raise gpu-memory-utilization, or lower max-model-len",
+        ),
+        (
+            r"out of memory|free memory on device|outofmemory",
+            "free memory on the host, or lower gpu-memory-utilization or max-model-len",
+        ),
+        (r"exec format error", "use the image of this host's architecture"),
+        (
+            r"size mismatch|shapes cannot be multiplied|loaded_weight",
+            "weights and configuration do not fit: check that the draft was made for this body and both are whole",
+        ),
+        (
+            r"is not defined for option 'gpu-name'|no kernel image is available|unsupported gpu architecture",
+            "use an image whose CUDA toolkit knows this GPU",
+        ),
+        (
+            r"nvidia driver on your system is too old",
+            "update the host's driver, or use an image for an older CUDA",
+        ),
+        (r"address already in use", "see what else listens on the port of the recipe"),
+    ]
+)
+
+
 def _cure(text: str, log: str) -> str:
-    if "speculativeconfig" in text or "--speculative-config" in text:
-        return "correct speculative-config in the recipe's serve arguments"
-    if "argument" in text or "validationerror" in text:
-        return "correct the recipe's serve arguments"
-    if "out of memory" in text or "free memory on device" in text or "kv cache" in text:
-        return "free memory on the host, or lower gpu-memory-utilization or max-model-len"
-    if "exec format error" in text:
-        return "use the image of this host's architecture"
-    if "size mismatch" in text or "shapes cannot be multiplied" in text or "loaded_weight" in text:
-        return "weights and configuration do not fit: check that the draft was made for this body and both are whole"
-    return f"see what happened before: {log}"
+    found = (cure for pattern, cure in _CURES if pattern.search(text))
+    return next(found, f"see what happened before: {log}")
 
 
 def not_ready(wanted: Wanted, why: str, phase: str | None, tail: Sequence[str]) -> Finding:
@@ -427,6 +459,26 @@ def speculation_works(
         )
     if measured.acceptance_rate < wanted.acceptance_floor:
         return _below(wanted, measured, sample, files, log)
+    return None
+
+
+def dead_positions(measured: Delta) -> str | None:
+    """From where on a draft is hardly ever right although it was until then, as a warning; None when it is not so.
+
+    Position 0 does not show it: a draft that is asked for more than it was made for is right at the beginning. What it
+    is worth is the mean length.
+    """
+    for position in range(1, len(measured.per_position)):
+        so_far = measured.per_position[position - 1]
+        if so_far < REACHED:
+            return None
+        share = measured.per_position[position] / so_far
+        if share + UNDECIDED * math.sqrt(max(0.0, share * (1 - share)) / so_far) < ALIVE:
+            return (
+                f"draft position {position} was right in {share:.0%} of the {so_far} drafts that were right until then "
+                f"(by position {_percent(measured.rates)}; {measured.mean_acceptance_length:.2f} tokens a step): "
+                f"set num_speculative_tokens to {position}, or see whether this draft was made for more"
+            )
     return None
 
 

@@ -127,6 +127,8 @@ class Gate:
         files: Sequence[CheckedFile],
     ) -> None:
         stop_at(diagnosis.speculation_works(self.observer.wanted, measured, ours, files, evidence))
+        if dead := diagnosis.dead_positions(measured):
+            self.observer.warnings.append(dead)
         other = diagnosis.foreign(measured, ours, diagnosis.foreign_share(measured, ours))
         if other is not None:
             self.observer.warnings.append(

@@ -11,11 +11,13 @@ may repeat is bounded, or ends at a character that it does not hold.
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_PROCESS = re.compile(r"^\([\w.-]+ pid=\d+\) ?")
+# One for each process that a line went through, as Ray's workers have it.
+_PROCESS = re.compile(r"^(?:\([\w.-]{1,80} pid=\d{1,10}(?:, ip=[\w.:]{1,40})?\) ?){1,4}")
 _HEADER = re.compile(
     r"^(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)? \[[^\]]+:\d+\] ?"
 )
@@ -59,6 +61,19 @@ _CONSEQUENCE = re.compile(
     r"|WorkerProc initialization failed|See root cause above|See stack trace|CancelledError|BrokenPipeError"
     r"|KeyboardInterrupt|SystemExit|failed proc names"
 )
+# The engine's processes by name, and how they ended; below 0 it was a signal, and then nobody could say why.
+_ENDED = re.compile(r"Failed core proc\(s\): \{([^}]{1,500})\}")
+_BY_SIGNAL = re.compile(r"'([^']{1,80})': -(\d{1,2})\b")
+# The last words of libc, of C++ and of the shell.
+_CRASH = re.compile(
+    r"^(?:Bus error|Segmentation fault|Illegal instruction|Floating point exception|Aborted|Killed"
+    r"|terminate called|double free|corrupted |(?:malloc|realloc|free|munmap_chunk)\(\): )"
+)
+# An exception that has the words of another program below it, and in these the line that counts.
+_QUOTES = re.compile(r"(?:std(?:err|out)|[Oo]utput|codegen error|[Ff]ailed with)\b[^:]{0,40}:?$|:$")
+_QUOTED = re.compile(r"\b(?:fatal|error|FAILED)\b")
+_QUOTED_LINES = 20
+_UVICORN = re.compile(r"^(?:ERROR|CRITICAL): +(.+)$")
 _REASON_WIDTH = 500
 ASKED_TO_STOP = "it was asked to stop (SIGTERM)"
 _ASKED_TO_STOP = re.compile(r"\[shutdown\] API server: shutdown triggered|received SIGTERM|^Shutting down$")
@@ -88,10 +103,14 @@ def phase(line: str) -> str | None:
 def death_reason(lines: Sequence[str]) -> str | None:
     """The line that says why vLLM ended, with its continuation; None when the log holds no reason.
 
-    The last exception that is not the echo of another process's death, an argument error, or else the last
+    The last exception that is not the echo of another process's death, an argument error, or else a crash or the last
     line logged as an error.
     """
     texts = [message(line) for line in lines]
+    return _exception(texts) or _crash(texts) or _stop(texts) or _last_error(lines, texts)
+
+
+def _exception(texts: Sequence[str]) -> str | None:
     for index in range(len(texts) - 1, -1, -1):
         text = texts[index].strip()
         usage = _USAGE.match(text)
@@ -101,10 +120,34 @@ def death_reason(lines: Sequence[str]) -> str | None:
             return _with_continuation(texts, index)
         if _NOT_STARTED.match(text):
             return text
-    if any(_ASKED_TO_STOP.search(text.strip().removeprefix("INFO:").strip()) for text in texts):
-        return ASKED_TO_STOP
+    return None
+
+
+def _crash(texts: Sequence[str]) -> str | None:
+    """What was ended by a signal, with the last words of it, where there are any."""
+    words = next(
+        (text.strip()[:_REASON_WIDTH] for text in reversed(texts) if _CRASH.match(text.strip())), None
+    )
+    ended = next((found[1] for text in reversed(texts) if (found := _ENDED.search(text))), "")
+    by_signal = _BY_SIGNAL.search(ended)
+    if not by_signal:
+        return words
+    number = int(by_signal[2])
+    name = next((one.name for one in signal.Signals if one == number), "unknown")
+    crash = f"{by_signal[1]} was ended by signal {number} ({name})"
+    return f"{crash}: {words}" if words else crash
+
+
+def _stop(texts: Sequence[str]) -> str | None:
+    stops = (_ASKED_TO_STOP.search(text.strip().removeprefix("INFO:").strip()) for text in texts)
+    return ASKED_TO_STOP if any(stops) else None
+
+
+def _last_error(lines: Sequence[str], texts: Sequence[str]) -> str | None:
     for line, text in zip(reversed(lines), reversed(texts), strict=True):
         header = _PROCESS.sub("", _COLOUR.sub("", line))
+        if uvicorn := _UVICORN.match(header):
+            return uvicorn[1].strip()
         if _LEVEL.match(header) and text.strip() and not _CONSEQUENCE.search(text) and text[:1].isalpha():
             if text.startswith("Traceback"):
                 continue
@@ -115,7 +158,8 @@ def death_reason(lines: Sequence[str]) -> str | None:
 def _with_continuation(texts: Sequence[str], index: int) -> str:
     """The exception's line, with what it takes to understand it.
 
-    pydantic says what is wrong below it, as pairs of a field and an indented text.
+    pydantic says what is wrong below it, as pairs of a field and an indented text; a compiler's words stand below the
+    exception of who called it.
     """
     parts = [texts[index].strip()]
     if ":" not in parts[0]:
@@ -128,6 +172,9 @@ def _with_continuation(texts: Sequence[str], index: int) -> str:
             if "further information" in text:
                 break
             parts.append(re.sub(r" \[type=\w+, input_value=.*", "", text.strip()))
+    elif _QUOTES.search(parts[0]):
+        below = (text.strip() for text in texts[index + 1 : index + 1 + _QUOTED_LINES])
+        parts += next(([f"({text})"] for text in below if _QUOTED.search(text)), [])
     reason = " ".join(parts)
     return reason if len(reason) <= _REASON_WIDTH else reason[:_REASON_WIDTH] + " …"
 

@@ -105,10 +105,49 @@ def test_ended(now: State | None, reason: str | None, expected: str, said: str) 
         ("RuntimeError: mat1 and mat2 shapes cannot be multiplied", "do not fit"),
         ("AssertionError: assert self.data.shape == loaded_weight.shape", "do not fit"),
         ("KeyError: 'x'", "docker logs vllm"),
+        (
+            "ValueError: 24.0 GiB KV cache is needed, which is larger than the available",
+            "raise gpu-memory-utilization",
+        ),
+        ("ValueError: No available memory for the cache blocks. Try", "raise gpu-memory-utilization"),
+        ("ValueError: Free memory on device cuda:0 (50/119 GiB)", "lower gpu-memory-utilization"),
+        ("TypeError: A.__init__() got an unexpected keyword argument 'sinks'", "docker logs vllm"),
+        ("torch.AcceleratorError: CUDA error: invalid argument", "docker logs vllm"),
+        ("argument --port: invalid int value: 'x'", "correct the recipe's serve arguments"),
+        (
+            "PTXASError: no (ptxas fatal: Value 'sm_999a' is not defined for option 'gpu-name')",
+            "an image whose CUDA",
+        ),
+        ("[Errno 98] bind: address already in use", "what else listens"),
+        (
+            "RuntimeError: The NVIDIA driver on your system is too old (found version 1)",
+            "update the host's driver",
+        ),
     ],
 )
 def test_a_death_says_what_to_do(reason: str, do: str) -> None:
     assert do in d.ended(WANTED, STATE, replace(STATE, status="exited", exit_code=1), reason).do
+
+
+@pytest.mark.parametrize(
+    ("per_position", "position"),
+    [
+        ((600, 385, 215, 108, 62, 0, 0, 0), 5),
+        ((580, 140, 30, 8, 0), 1),
+        ((740, 500, 370, 250), None),
+        ((500,), None),
+        ((600, 420, 300, 60, 49, 0), 3),
+        ((100, 49, 0), None),  # too few were right so far to say it
+        ((60, 16), None),  # 27 %, and by chance it may be a third
+        ((60, 61), None),  # of two scrapes that were not of one moment
+        ((0, 0, 0), None),
+    ],
+)
+def test_positions_that_are_of_no_use_are_told(per_position: tuple[int, ...], position: int | None) -> None:
+    said = d.dead_positions(Delta(1000, 1000 * len(per_position), sum(per_position), per_position, 2000, 4))
+    assert (said is None) == (position is None)
+    if position is not None:
+        assert f"position {position} was" in said and f"num_speculative_tokens to {position}," in said
 
 
 def test_not_ready_shows_the_end_of_the_log() -> None:

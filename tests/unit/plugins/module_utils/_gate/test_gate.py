@@ -75,6 +75,15 @@ def test_pass_with_several_engines_and_positions() -> None:
     assert rates == pytest.approx([0.69, 0.69**2, 0.69**3], abs=0.02)
 
 
+def test_positions_that_are_of_no_use_are_a_warning() -> None:
+    speculation = MTP | {"num_speculative_tokens": 3}
+    wanted = {"speculation": speculation, "acceptance_floor": 0.1, "minimum_drafts": 400}
+    with gate(wanted=wanted, speculation=speculation, acceptance=0.2) as run:
+        run.run()
+    (warning,) = run.observer.warnings
+    assert "draft position 1 was right in" in warning and "num_speculative_tokens to 1" in warning
+
+
 def test_pass_without_speculation_asks_for_nothing_more_than_an_answer() -> None:
     with gate(wanted={"speculation": None}, speculation=None) as run:
         run.run()

@@ -121,6 +121,25 @@ STOPPED = [
 ]
 
 
+ENGINE_FAILED = "(APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}"
+ASSEMBLER = [
+    ERROR + "Traceback (most recent call last):",
+    ERROR + "triton.runtime.errors.PTXASError: PTXAS error: Internal Triton PTX codegen error",
+    ERROR + "`ptxas` stderr:",
+    ERROR + "ptxas fatal   : Value 'sm_999a' is not defined for option 'gpu-name'",
+    ERROR,
+    ERROR + "Repro command: ptxas -v --gpu-name=sm_999a k.ptx -o k.o",
+    ENGINE_FAILED.format("{'EngineCore': 1}"),
+]
+SEGFAULT = [
+    CORE + "Starting to load model /models/b...",
+    "free(): invalid pointer",
+    "!!!!!!! Segfault encountered !!!!!!!",
+    "(APIServer pid=1) Traceback (most recent call last):",
+    ENGINE_FAILED.format("{'EngineCore_DP0': -11}"),
+]
+
+
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [
@@ -137,6 +156,29 @@ STOPPED = [
         ),
         (["vllm: error: unrecognized arguments: --frobnicate 3"], "unrecognized arguments: --frobnicate 3"),
         (["exec /usr/bin/vllm: exec format error"], "exec /usr/bin/vllm: exec format error"),
+        (
+            ASSEMBLER,
+            "triton.runtime.errors.PTXASError: PTXAS error: Internal Triton PTX codegen error "
+            "(ptxas fatal   : Value 'sm_999a' is not defined for option 'gpu-name')",
+        ),
+        (SEGFAULT, "EngineCore_DP0 was ended by signal 11 (SIGSEGV): free(): invalid pointer"),
+        ([ENGINE_FAILED.format("{'EngineCore_DP0': -9}")], "EngineCore_DP0 was ended by signal 9 (SIGKILL)"),
+        ([ENGINE_FAILED.format("{'a': 1, 'b': -99}")], "b was ended by signal 99 (unknown)"),
+        ([ENGINE_FAILED.format("{'EngineCore_DP0': 1}")], None),
+        ([ERROR + "ValueError: no", *SEGFAULT], "ValueError: no"),
+        ([API + "Starting vLLM server", "Bus error (core dumped)"], "Bus error (core dumped)"),
+        (
+            ["INFO:     Started server process [1]", "ERROR:    [Errno 98] bind: address already in use"],
+            "[Errno 98] bind: address already in use",
+        ),
+        (
+            [
+                "(EngineCore pid=1) (RayWorkerWrapper pid=400, ip=192.0.2.2) "
+                + ERROR.partition(") ")[2]
+                + "torch.OutOfMemoryError: no"
+            ],
+            "torch.OutOfMemoryError: no",
+        ),
         ([ERROR + "No available memory for the cache blocks."], "No available memory for the cache blocks."),
         (
             [
@@ -218,6 +260,13 @@ HOSTILE = [
     "Engine 1",
     '"GET /',
     "(a pid=1",
+    "(a pid=1, ip=1:",
+    "(a pid=1, ip=1) ",
+    "Failed core proc(s): {'a': -",
+    "AError: stderr",
+    "ERROR: ",
+    "fatal",
+    "Killed",
     "INFO 11-23 21:16:05 [a:1",
     "\x1b[1;",
     "a.A.Error",
