@@ -467,8 +467,8 @@ def _arguments(arguments: Mapping[str, Any], tell: Told) -> None:
     """What cannot be rendered, or belongs elsewhere. What else vLLM does not take, it says itself."""
     for name, value in arguments.items():
         here: Path = ("serve", "arguments", name)
-        if name in known.ELSEWHERE:
-            tell(here, f"does not belong in a recipe's arguments: {known.ELSEWHERE[name]}")
+        if reason := known.elsewhere(name, value):
+            tell(here, f"does not belong in a recipe's arguments: {reason}")
         elif value is None:
             tell(here, "expected a value, seen none; write one, true for a switch, or remove the key")
         elif name.startswith("no-") and name[3:] in known.SWITCHES:

@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from . import options as known
+
 _OPTION = re.compile(r"--?[A-Za-z]")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
@@ -30,11 +32,23 @@ def _value(name: str, value: Any) -> str:
     )
 
 
+def _list(name: str, values: Sequence[Any]) -> list[str]:
+    words = [_value(name, value) for value in values]
+    if name in known.JSON_LISTS:
+        return [f"--{name}", json.dumps(values, separators=(",", ":"), ensure_ascii=False)]
+    if name in known.REPEATED:
+        return [word for value in words for word in (f"--{name}", value)]
+    if name in known.COMMA_LISTS:
+        return [f"--{name}", ",".join(words)]
+    return [f"--{name}", *words]
+
+
 def render(arguments: Mapping[str, Any]) -> list[str]:
     """The argv of a mapping of long option names, in the mapping's order.
 
     ``true`` gives ``--name``, ``false`` gives ``--no-name`` (vLLM's switches take both), ``null`` leaves
-    the option out, a mapping becomes JSON, a list becomes several values of one option.
+    the option out, a mapping becomes JSON. A list becomes several values of one option, or what vLLM takes for a list of
+    that option: JSON, the option again for each, or one text with commas.
 
     :raises ArgumentsError: a name that is no long option, a value that has no text form, an API key
         (argv is readable by every process of the host).
@@ -55,14 +69,15 @@ def render(arguments: Mapping[str, Any]) -> list[str]:
         if value is True or value is False:
             argv.append(f"--{name}" if value else f"--no-{name}")
         elif isinstance(value, (list, tuple)):
-            argv.extend([f"--{name}", *(_value(name, item) for item in value)])
+            argv.extend(_list(name, value))
         else:
             argv.extend([f"--{name}", _value(name, value)])
     return argv
 
 
 def options(argv: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """The inverse of :func:`render`, for any argv: option name -> its values; of an option given twice the last, as argparse.
+    """The inverse of :func:`render`, for any argv: option name -> its values; of an option given twice the last, as argparse,
+    unless each of them counts.
 
     ``""`` holds what stands before the first option. A switch has no value, and the ``false`` that is written
     ``--no-name`` the value ``false``.
@@ -78,7 +93,8 @@ def options(argv: Sequence[str]) -> dict[str, tuple[str, ...]]:
             continue
         plain, given, value = word.lstrip("-").partition("=")
         name = plain.replace("_", "-")
-        found[name] = (value,) if given else ()
+        before = found.get(name, ()) if name in known.REPEATED else ()
+        found[name] = (*before, value) if given else before
         if name.startswith("no-") and not given:
             del found[name]
             name = name[3:]

@@ -10,6 +10,7 @@ name: it says which known one is near. What vLLM in the image takes, that vLLM i
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from .._common.spelling import nearest
 
@@ -139,10 +140,33 @@ ELSEWHERE = {
     "config": "write the arguments into serve.arguments",
     "api-key": "a recipe is public; set vllm_serve_api_key in the inventory, from a vault",
     "hf-token": "a recipe is public; set spark_hub_token in the inventory, from a vault",
+    # After these, nothing answers where the server is asked: plain HTTP at its port.
+    "uds": "the server is asked over HTTP, at serve.port",
+    "grpc": "the server is asked over HTTP, at serve.port",
+    "grpc-port": "the server is asked over HTTP, at serve.port",
+    "headless": "a server without an API cannot be asked whether it serves",
+    **dict.fromkeys(
+        ["ssl-ca-certs", "ssl-cert-reqs", "ssl-certfile", "ssl-ciphers", "ssl-keyfile", "enable-ssl-refresh"],
+        "the server is asked over plain HTTP; put TLS in front of it",
+    ),
 }
 
+# How vLLM reads a list, where it is not several words after the option.
+JSON_LISTS = _words("allowed-headers allowed-methods allowed-origins")
+REPEATED = _words("middleware")
+COMMA_LISTS = _words("disable-access-log-for-endpoints")
+
 # What must not get past this collection under another name: it sets the one, and reads the other.
-OWN = ELSEWHERE.keys() | READ_HERE.keys() | {"served-model-name"}
+OWN = ELSEWHERE.keys() | READ_HERE.keys() | {"host", "served-model-name"}
+
+_EVERY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 (of the container)
+
+
+def elsewhere(name: str, value: Any) -> str | None:
+    """Why a recipe does not carry the option, or not with this value; None where it may."""
+    if name == "host" and value not in _EVERY_ADDRESS:
+        return "vLLM listens on every address of its container (0.0.0.0); vllm_serve_bind says on which one of the host"
+    return ELSEWHERE.get(name)
 
 
 IMAGE_DECIDES = "; the vLLM of the image decides, before anything that serves is stopped"

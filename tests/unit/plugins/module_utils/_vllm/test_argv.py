@@ -41,6 +41,26 @@ def test_lists_are_several_values_of_one_option():
     assert render({"served-model-name": ["a", "b"]}) == ["--served-model-name", "a", "b"]
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "argv"),
+    [
+        (
+            "allowed-origins",
+            ["https://a.example", "https://b.example"],
+            ["--allowed-origins", '["https://a.example","https://b.example"]'],
+        ),
+        ("middleware", ["a.One", "a.Two"], ["--middleware", "a.One", "--middleware", "a.Two"]),
+        ("disable-access-log-for-endpoints", ["/a", "/b"], ["--disable-access-log-for-endpoints", "/a,/b"]),
+    ],
+)
+def test_lists_are_written_as_vllm_reads_them(name, values, argv):
+    assert render({name: values}) == argv
+    assert options([*argv, "--seed", "1"]) == {
+        name: ("a.One", "a.Two") if name == "middleware" else tuple(argv[1:]),
+        "seed": ("1",),
+    }
+
+
 @pytest.mark.parametrize("name", ["--port", "max_model_len!", "-p", "", "Port", 8000])
 def test_a_name_that_is_no_long_option_is_refused_with_the_right_one(name):
     with pytest.raises(ArgumentsError, match="long option name"):
