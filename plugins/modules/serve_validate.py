@@ -94,7 +94,9 @@ reason:
 diagnosis:
   description:
     - Stable name of what is wrong, as M(sparkfleet.vllm.spec_decode_assert) gives one.
-    - V(version_refused) where the image holds a vLLM of O(refused), V(arguments_refused) where vLLM refuses the arguments.
+    - V(version_refused) where the image holds a vLLM of O(refused), V(arguments_refused) where vLLM refuses the arguments,
+      V(devices_refused) where the engine gives no container the devices that the server asks for, V(entrypoint_refused) where the
+      image does not start C(vllm serve).
   type: str
   returned: when it is not to be served
   sample: arguments_refused
@@ -125,6 +127,7 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ..module_utils._gate.container import is_secret, mask
 from ..module_utils._recipe import rules
 from ..module_utils._run.lock_file import hold
+from ..module_utils._serve import device_request
 from ..module_utils._vllm import ask_image, versions
 
 try:
@@ -205,18 +208,39 @@ def remove_leftovers(client: Any, name: str) -> None:
         left.remove(force=True)
 
 
+class RefusedError(Exception):
+    """The server would end as the probe did, whatever its arguments. `code` is the diagnosis."""
+
+    def __init__(self, code: str, expected: str, seen: str, do: str) -> None:
+        super().__init__(f"expected {expected}, seen: {seen}; do: {do}. Nothing was touched")
+        self.code, self.seen = code, seen
+
+
 def ask(client: Any, container: dict[str, Any], timeout: int, memory: str) -> ask_image.Verdict:
     """Run the probe to its end, or to that of its time.
 
-    :raises DockerException: the engine does not run it
+    :raises RefusedError: the image does not start vLLM, or the engine has no GPU for it
+    :raises DockerException: the engine does not run it, for another reason
     """
-    entrypoint = client.images.get(container["image"]).attrs["Config"].get("Entrypoint")
+    entrypoint = (client.images.get(container["image"]).attrs.get("Config") or {}).get("Entrypoint")
     if not ask_image.starts_vllm(entrypoint):
-        return ask_image.Verdict(False, True, f"its entrypoint is {entrypoint}, and not vllm serve")
+        raise RefusedError(
+            "entrypoint_refused",
+            f"{container['image']} to start vllm serve, which the command is for",
+            f"the entrypoint {entrypoint or 'none'}",
+            "serve an image whose entrypoint is vllm serve, or build one from it",
+        )
     remove_leftovers(client, container.get("name", ""))
     probe = client.containers.create(**options(container, timeout, memory))
     try:
-        probe.start()
+        try:
+            probe.start()
+        except docker.errors.APIError as error:
+            said = str(error.explanation or error)
+            if cure := device_request.cure(said):
+                what = "the engine to start a container with the devices that the server asks for"
+                raise RefusedError("devices_refused", what, said, cure) from error
+            raise
         try:
             code = probe.wait(timeout=timeout + STARTING)["StatusCode"]
         except requests.exceptions.RequestException:
@@ -276,6 +300,10 @@ def main() -> None:
             ask_image.Verdict(False, True, f"{missing} is not on this host yet")
             if missing
             else ask(client, container, timeout, memory)
+        )
+    except RefusedError as error:
+        module.fail_json(
+            msg=str(error), changed=False, diagnosis=error.code, asked=True, accepted=False, reason=error.seen
         )
     except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
         said = getattr(error, "explanation", None) or error

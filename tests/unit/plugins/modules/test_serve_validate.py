@@ -177,14 +177,15 @@ def test_refused_by_vllm(call):
 @pytest.mark.parametrize(
     ("engine", "words"),
     [
-        (lambda: Engine(entrypoint=["/run.sh"]), "/run.sh"),
         (lambda: Engine(None, log="python3: not found"), "exit code 0"),
         (lambda: Engine(None, wait=requests.exceptions.ReadTimeout("read timed out")), "too long"),
         (
             lambda: Engine(
-                start=docker.errors.APIError("500 Server Error", explanation="could not select device driver")
+                start=docker.errors.APIError(
+                    "500 Server Error", explanation="write /var/lib/docker/x: no space left"
+                )
             ),
-            "device driver",
+            "no space left",
         ),
     ],
 )
@@ -195,6 +196,43 @@ def test_what_cannot_be_asked_is_told_and_refuses_nothing(call, engine, words):
     assert words in result["reason"] and "Server Error" not in result["reason"]
     assert any(words in warning for warning in result["warned"])
     assert len(engine.removed) == len(engine.created)
+
+
+@pytest.mark.parametrize(
+    ("said", "do"),
+    [
+        ('could not select device driver "nvidia" with capabilities: [[gpu]]', "restart Docker"),
+        (
+            "OCI runtime create failed: nvml error: driver/library version mismatch: unknown",
+            "reboot the host",
+        ),
+        ("error running prestart hook #0: Using requested mode 'cdi'", "nvidia-container-runtime.mode"),
+        ("CDI device injection failed: unresolvable CDI devices nvidia.com/gpu=all", "nvidia-ctk cdi list"),
+        ("nvidia-container-cli: initialization error: load library failed", "nvidia-smi answers"),
+        ("unknown or invalid runtime name: nvidia", "daemon.json"),
+        ("runc create failed: error running hook #1: exit status 1", "journalctl"),
+    ],
+)
+def test_a_gpu_that_the_probe_does_not_get_the_server_would_not_get(call, said, do):
+    engine = Engine(start=docker.errors.APIError("500 Server Error", explanation=said))
+    result = call(engine)
+    assert result["failed"] and not result["accepted"] and result["diagnosis"] == "devices_refused"
+    assert said in result["msg"] and do in result["msg"] and "Nothing was touched" in result["msg"]
+    assert engine.removed == [engine.probe]
+
+
+@pytest.mark.parametrize("entrypoint", [["/run.sh"], [], ["/bin/sh", "-c", "exec $0"], ["python3", "serve"]])
+def test_an_image_that_does_not_start_vllm_is_refused(call, entrypoint):
+    engine = Engine(entrypoint=entrypoint)
+    result = call(engine)
+    assert result["failed"] and result["diagnosis"] == "entrypoint_refused"
+    assert str(entrypoint or "none") in result["msg"] and engine.created == []
+
+
+def test_an_image_without_a_configuration_starts_nothing(call):
+    engine = Engine()
+    engine.images.get("x").attrs["Config"] = None
+    assert call(engine)["diagnosis"] == "entrypoint_refused"
 
 
 @pytest.mark.parametrize("check", [False, True])
