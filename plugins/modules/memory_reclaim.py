@@ -173,11 +173,12 @@ def main() -> None:
     params = module.params
     if params["fraction"] is not None and not 0 < params["fraction"] <= 1:
         module.fail_json(msg=f"fraction: expected more than 0 and at most 1, got {params['fraction']}")
-    total = memory.meminfo(PROC)["MemTotal"]
+    sizes = memory.meminfo(PROC)
+    total = sizes["MemTotal"]
     needed = memory.required(total, fraction=params["fraction"], minimum=params["minimum_bytes"])
     container = find(module, params["container"]) if params["container"] else None
     leaving = container.attrs["State"]["Pid"] if container else None
-    reachable = memory.ceiling(total, memory.holders(PROC), leaving)
+    reachable = memory.ceiling(memory.usable(sizes), memory.holders(PROC), leaving)
     problem = memory.out_of_reach(reachable, needed, memory.largest(PROC))
     if problem:
         module.fail_json(msg=problem, changed=False, total_bytes=total, required_bytes=needed)

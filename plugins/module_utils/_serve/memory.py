@@ -55,6 +55,11 @@ def holders(proc: Path) -> dict[int, tuple[str, int]]:
     return held
 
 
+def usable(sizes: Mapping[str, int]) -> int:
+    """What of the memory a server can have, of all that there is. Huge pages that somebody reserved are no server's."""
+    return sizes["MemTotal"] - sizes.get("Hugetlb", 0)
+
+
 def ceiling(total: int, held: Mapping[int, tuple[str, int]], leaving: int | None) -> int:
     """The most that can be available once the container with the main process `leaving` is gone.
 

@@ -40,14 +40,39 @@ def record(
 def parse(text: str | None) -> dict[str, Any] | None:
     """The state that a file holds; None for no file.
 
-    :raises ValueError: it is no state of a version that is known here
+    :raises ValueError: it is no state of a version that is known here, or not made as one
     """
     if text is None:
         return None
-    state = json.loads(text)
+    try:
+        state = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
     if not isinstance(state, dict) or state.get("version") != VERSION:
         raise ValueError(f"version {state.get('version') if isinstance(state, dict) else None!r}")
+    for which in KEPT:
+        if state.get(which) is not None and (wrong := _wrong(state[which])):
+            raise ValueError(f"{which}: {wrong}")
     return state
+
+
+def _wrong(entry: Any) -> str | None:
+    """What of a record is not as whoever reads it takes for granted; None for a good one."""
+    serving = entry.get("serving") if isinstance(entry, dict) else None
+    if not isinstance(serving, dict) or not isinstance(entry.get("gate"), dict):
+        return "expected serving and gate"
+    container, models, files = (serving.get(name) for name in ("container", "models", "files"))
+    if not isinstance(container, dict) or not isinstance(container.get("image"), str):
+        return "serving.container: expected an image"
+    if not isinstance(models, dict) or not all(_has(model, "path") for model in models.values()):
+        return "serving.models: expected a path of each"
+    if not isinstance(files, list) or not all(_has(file, "path", "sha256") for file in files):
+        return "serving.files: expected path and sha256 of each"
+    return None
+
+
+def _has(entry: Any, *names: str) -> bool:
+    return isinstance(entry, dict) and all(isinstance(entry.get(name), str) for name in names)
 
 
 def unreadable(path: str, error: Exception) -> str:

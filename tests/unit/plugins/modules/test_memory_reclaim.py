@@ -69,6 +69,15 @@ def test_a_hopeless_start_is_refused_before_the_old_server_is_stopped(call, proc
     assert (proc / "sys/vm/drop_caches").read_text() == "untouched"
 
 
+def test_what_huge_pages_hold_is_no_room(call, proc):
+    with (proc / "meminfo").open("a") as file:
+        file.write("Hugetlb: 300 kB\n")
+    container = Container(proc)
+    result = call(container, minimum_bytes=501 * KIB)
+    assert result["failed"] and "nothing was stopped" in result["msg"] and container.calls == []
+    assert not call(container, minimum_bytes=500 * KIB).get("failed")
+
+
 def test_room_is_made_by_stopping_the_old_server(call, proc):
     container = Container(proc)
     result = call(container, fraction=0.7)

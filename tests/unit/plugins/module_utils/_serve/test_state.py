@@ -3,7 +3,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._serve.state import record
+import pytest
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._serve.state import parse, record
 
 OLD, NEW = {"image": "a"}, {"image": "b"}
 
@@ -41,3 +42,58 @@ def test_of_three_specs_the_oldest_is_on_record_no_more():
     assert state["current"]["serving"] == {"image": "c"}
     assert state["last_good"]["serving"] == {"image": "b"}
     assert '"a"' not in json.dumps(state)
+
+
+SERVING = {
+    "container": {"name": "vllm", "image": "a"},
+    "models": {"body": {"path": "/srv/a", "mount": "/models/a"}},
+    "files": [{"path": "/x", "md5": "1", "sha256": "2"}],
+}
+GOOD = {"version": 1, "current": {"serving": SERVING, "gate": {}}, "last_good": None}
+
+
+def test_a_state_is_read_as_it_was_written():
+    assert parse(json.dumps(GOOD)) == GOOD
+    assert parse(json.dumps({"version": 1, "current": None})) == {"version": 1, "current": None}
+    assert parse(None) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[",
+        "[]",
+        "5",
+        "[" * 100_000,
+        '{"version": 2}',
+        *(
+            json.dumps(GOOD | {which: entry})
+            for which in ("current", "last_good")
+            for entry in (
+                {},
+                5,
+                {"serving": SERVING},
+                {"serving": SERVING, "gate": 5},
+                *(
+                    {"serving": SERVING | {name: wrong}, "gate": {}}
+                    for name, wrong in [
+                        ("container", 5),
+                        ("container", {}),
+                        ("container", {"image": 5}),
+                        ("models", []),
+                        ("models", {"body": 5}),
+                        ("models", {"body": {"path": 5}}),
+                        ("files", {}),
+                        ("files", [5]),
+                        ("files", [{"path": "/x"}]),
+                        ("files", [{"path": "/x", "sha256": 5}]),
+                    ]
+                ),
+            )
+        ),
+    ],
+)
+def test_what_is_no_state_is_refused_by_name(text):
+    with pytest.raises(ValueError):
+        parse(text)
