@@ -49,6 +49,5 @@ class FilterModule:
             "gate_evidence": _front(record.gate_evidence),
             "serving_change": _front(rollout.change),
             "serving_window": _front(rollout.window),
-            "rollout_changed": _front(rollout.changed),
             "snapshot_path": _front(paths.snapshot_path),
         }
