@@ -94,14 +94,14 @@ def plan(hosts: Mapping[str, Mapping[str, Any]], sizes: str | Sequence[int | str
     """The batches of a run.
 
     :param hosts: those of the play, in its order, each with ``spark_change`` (as :func:`change` gives it) and, where preparing
-        failed, ``spark_failure``. A host without the first or with the second has no turn
+        failed, ``spark_failure``. A host without a state or with a failure has no turn
     :returns: per batch ``{said: text for a person, hosts, earlier: [hosts that must have passed before]}``
     :raises BatchError: as :func:`batches`
     """
     states = {
-        host: known["spark_change"]["state"]
+        host: state
         for host, known in hosts.items()
-        if known.get("spark_change") and not known.get("spark_failure")
+        if (state := (known.get("spark_change") or {}).get("state")) and not known.get("spark_failure")
     }
     first = [host for host, state in states.items() if state != REPLACE]
     cut = batches([host for host, state in states.items() if state == REPLACE], sizes)
@@ -137,6 +137,17 @@ def changed(hosts: Mapping[str, Mapping[str, Any]], before: str | Sequence[str] 
         if known.get("spark_proven") and (known.get("spark_change") or {}).get("back")
     ]
     return sorted({*listed(before), *now})
+
+
+def away(facts: Mapping[str, Any]) -> dict[str, float] | None:
+    """:func:`window` of a host, from the facts of its run; None where nothing was changed or nothing has passed.
+
+    :param facts: ``spark_change``, ``spark_started`` and ``spark_gate``, where the host has them
+    """
+    change, started, gate = (
+        facts.get(name) or {} for name in ("spark_change", "spark_started", "spark_gate")
+    )
+    return window(gate, started.get("stopped_at")) if change.get("state") in (REPLACE, START) else None
 
 
 def window(gate: Mapping[str, Any], stopped: float | None) -> dict[str, float] | None:

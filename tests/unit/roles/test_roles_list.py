@@ -25,6 +25,8 @@ ROLES = ["recipe", "prerequisites", "model_sync", "image_sync", "patch_pin", "vl
 ACTIONS = (
     "recipe_load",
     "sync_plan",
+    "serving_change",
+    "gate_evidence",
     "image_plan",
     "registry_address",
     "under_lock",

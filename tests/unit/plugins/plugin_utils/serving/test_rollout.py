@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.serving.rollout import (
     BatchError,
+    away,
     batches,
     blocking,
     change,
@@ -115,9 +116,11 @@ def test_who_has_nothing_to_lose_comes_first_and_all_at_once():
 
 
 def test_a_host_that_was_not_prepared_has_no_turn_and_holds_nobody():
-    known = hosts(a="replace", b="replace", c="replace")
+    known = hosts(a="replace", b="replace", c="replace", d="replace")
     known["a"]["spark_failure"] = {"msg": "disk full"}
-    del known["b"]["spark_change"]
+    # Its task was skipped, as on a host that is not set up yet.
+    known["b"]["spark_change"] = {"changed": False, "skipped": True}
+    del known["d"]["spark_change"]
     assert [batch["hosts"] for batch in plan(known, [1])] == [["c"]]
 
 
@@ -137,6 +140,26 @@ def test_the_window_is_counted_from_the_stop():
     assert window(gate, None) is None
     del gate["passed_at"]
     assert window(gate, stopped) is None
+
+
+def test_how_long_a_host_was_away_follows_from_the_facts_of_its_run():
+    gate = {
+        "container": {"started_at": "2026-01-01T00:00:10Z"},
+        "ready_at": 1767225668.0,
+        "passed_at": 1767225680.0,
+    }
+    facts = {
+        "spark_change": {"state": "replace"},
+        "spark_started": {"made": True, "stopped_at": 1767225608.0},
+        "spark_gate": gate,
+    }
+    assert away(facts) == {"start": 2.0, "ready": 60.0, "gate": 72.0}
+    assert away(facts | {"spark_change": {"state": "settled"}}) is None, "it was only measured"
+    assert away(facts | {"spark_started": {"made": True, "stopped_at": None}}) is None, "nothing had served"
+    assert away({name: facts[name] for name in ("spark_change", "spark_started")}) is None, (
+        "nothing has passed"
+    )
+    assert away({}) is None
 
 
 def test_sizes_and_hosts_may_come_as_a_text_with_commas():
