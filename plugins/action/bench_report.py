@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from ansible.errors import AnsibleActionFail
 
-from ..plugin_utils.bench import page, report
+from ..plugin_utils.bench import page, report, sweep
 from ..plugin_utils.bench.statistics import MEASURED
 from ..plugin_utils.report import table as tables
 from ..plugin_utils.report.base import Report, hosts, now, said, write
@@ -31,7 +31,7 @@ class ActionModule(Report):
                 "do: write letters, digits, dots, dashes and underscores"
             )
         looks = {
-            host: {"sweep": known.get("spark_sweep"), "failure": said(failure)}
+            host: {"sweep": sweep.handed_on(known.get("spark_sweep")), "failure": said(failure)}
             for host, known, failure in hosts(variables)
         }
         made = report.report(looks, made=now())

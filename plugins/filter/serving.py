@@ -30,6 +30,5 @@ class FilterModule:
         return {
             "vllm_args": _front(argv.render),
             "vllm_serving": _front(record.serving_record),
-            "serving_variant": _front(record.variant),
             "snapshot_path": _front(paths.snapshot_path),
         }

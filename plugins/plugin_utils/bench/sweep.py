@@ -18,6 +18,8 @@ from ..inputs import listed
 from . import statistics
 
 VERSION = 1
+PARTS = ("version", "recipe", "host", "hardware", "settings", "candidates", "proposal", "published")
+"""What a whole sweep consists of."""
 DEPTH = "num_speculative_tokens"
 
 
@@ -111,7 +113,7 @@ def _check(candidate: Mapping[str, Any] | None, serving: Mapping[str, Any], base
         )
 
 
-def said(
+def describe(
     wanted: Sequence[Mapping[str, Any] | None], serving: Mapping[str, Any], concurrency: Sequence[int]
 ) -> list[str]:
     """What is going to be measured, for a person, a line each."""
@@ -218,6 +220,11 @@ def made(
         "proposal": proposal,
         "published": recipe.get("published") if recipe.get("name") == serving["recipe"] else None,
     }
+
+
+def handed_on(registered: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The sweep in what a task registered, without what Ansible adds to it; None where there is no whole one."""
+    return {name: registered[name] for name in PARTS} if registered and "candidates" in registered else None
 
 
 def choice(sweeps: Mapping[str, Mapping[str, Any]], recipe: str) -> dict[str, Any]:
