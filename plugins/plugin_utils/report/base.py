@@ -41,7 +41,7 @@ def hosts(variables: Mapping[str, Any]) -> Iterator[tuple[str, Any, Mapping[str,
         yield host, known, known.get("spark_failure") if host in reached else {"task": UNREACHABLE}
 
 
-def said(failure: Mapping[str, Any] | None) -> str:
+def format_failure(failure: Mapping[str, Any] | None) -> str:
     """A failure in one text; empty for none."""
     return ": ".join(str(failure[part]) for part in ("task", "msg") if failure.get(part)) if failure else ""
 

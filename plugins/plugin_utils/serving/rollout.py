@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...module_utils._gate.container import parse_time
-from ..inputs import listed
+from ..inputs import as_list
 
 SETTLED, UNPROVEN, REPLACE, START = "settled", "unproven", "replace", "start"
 """It runs and has passed; it runs and is not on record; another one serves; nothing serves."""
@@ -76,7 +76,7 @@ def batches(hosts: Sequence[str], sizes: str | Sequence[int | str]) -> list[list
 
     :raises BatchError: a size is none, or there is none
     """
-    sizes = listed(sizes)
+    sizes = as_list(sizes)
     if not sizes:
         raise BatchError("spark_rollout_batches: expected at least one size, got none")
     counts = [size(value, len(hosts)) for value in sizes]
@@ -136,7 +136,7 @@ def changed(hosts: Mapping[str, Mapping[str, Any]], before: str | Sequence[str] 
         for host, known in hosts.items()
         if known.get("spark_proven") and (known.get("spark_change") or {}).get("back")
     ]
-    return sorted({*listed(before), *now})
+    return sorted({*as_list(before), *now})
 
 
 def away(facts: Mapping[str, Any]) -> dict[str, float] | None:
