@@ -97,7 +97,7 @@ attributes:
 requirements:
   - pip, of the Python that runs this module
 seealso:
-  - module: sparkfleet.vllm.bundle_open
+  - module: sparkfleet.vllm.bundle_serve
 """
 
 EXAMPLES = r"""

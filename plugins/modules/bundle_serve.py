@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: bundle_open
+module: bundle_serve
 version_added: "0.1.0"
 author:
   - The sparkfleet.vllm authors (@sparkfleet)
@@ -56,12 +56,12 @@ requirements:
 
 EXAMPLES = r"""
 - name: Serve the wheels while the fleet is installed
-  sparkfleet.vllm.bundle_open:
+  sparkfleet.vllm.bundle_serve:
     path: /mnt/usb/sparkfleet-bundle
     address: 192.168.100.11
 
 - name: End it
-  sparkfleet.vllm.bundle_open:
+  sparkfleet.vllm.bundle_serve:
     path: /mnt/usb/sparkfleet-bundle
     state: closed
 """

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: bundle_take
+module: bundle_import
 version_added: "0.1.0"
 author:
   - The sparkfleet.vllm authors (@sparkfleet)
@@ -58,7 +58,7 @@ seealso:
 
 EXAMPLES = r"""
 - name: Take recipe, lock and patches from the bundle
-  sparkfleet.vllm.bundle_take:
+  sparkfleet.vllm.bundle_import:
     path: /mnt/usb/sparkfleet-bundle
     looks: bundle
     lock_dir: "{{ recipe_lock_dir | default('') }}"

@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""C(bundle_take), on the controller alone. What it writes decides what every host gets, so it replaces nothing."""
+"""C(bundle_import), on the controller alone. What it writes decides what every host gets, so it replaces nothing."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from ansible.errors import AnsibleActionFail
-from ansible_collections.sparkfleet.vllm.plugins.action import bundle_take, bundle_write, recipe_load
+from ansible_collections.sparkfleet.vllm.plugins.action import bundle_import, bundle_write, recipe_load
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe import lock as locks
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe import recipe as recipes
 from helpers.recipe import SHIPPED
@@ -31,32 +31,32 @@ NONE = {**LOOK, "found": False}
 
 
 def test_the_first_host_that_has_one_is_chosen():
-    assert bundle_take.choose("/b", {"one": NONE, "two": look(), "three": look()}) == "two"
+    assert bundle_import.choose("/b", {"one": NONE, "two": look(), "three": look()}) == "two"
 
 
 def test_a_damaged_bundle_is_passed_over_and_named_when_there_is_no_other():
     damaged = {**NONE, "problem": "/b: seen 1 damaged: lock.yml"}
-    assert bundle_take.choose("/b", {"one": damaged, "two": look()}) == "two"
+    assert bundle_import.choose("/b", {"one": damaged, "two": look()}) == "two"
     with pytest.raises(AnsibleActionFail, match=r"one: /b: seen 1 damaged: lock.yml"):
-        bundle_take.choose("/b", {"one": damaged, "two": NONE})
+        bundle_import.choose("/b", {"one": damaged, "two": NONE})
 
 
 def test_nobody_has_one():
     with pytest.raises(
         AnsibleActionFail, match=r"expected a bundle at /b on a host of this run, seen none on one, two"
     ):
-        bundle_take.choose("/b", {"one": NONE, "two": NONE})
+        bundle_import.choose("/b", {"one": NONE, "two": NONE})
 
 
 @pytest.mark.parametrize("other", [{"machine": "x86_64"}, {"python": "3.11"}])
 def test_a_host_that_cannot_use_its_wheels_is_named(other):
     with pytest.raises(AnsibleActionFail, match=r"its kind \(aarch64, Python 3.12\), seen two \("):
-        bundle_take.choose("/b", {"one": look(), "two": {**NONE, **other}})
+        bundle_import.choose("/b", {"one": look(), "two": {**NONE, **other}})
 
 
 def test_a_host_with_several_addresses_must_be_told_which():
     with pytest.raises(AnsibleActionFail, match="set spark_interface"):
-        bundle_take.choose("/b", {"one": look(address="")})
+        bundle_import.choose("/b", {"one": look(address="")})
 
 
 # -- what is in it
@@ -101,7 +101,7 @@ def encoded(texts):
 
 
 def test_what_fits_together_is_taken(held):
-    contents = bundle_take.check(encoded(held.texts), "mine", "one")
+    contents = bundle_import.check(encoded(held.texts), "mine", "one")
     assert contents.recipe == held.recipe and contents.lock == held.lock
     assert set(contents.patches.values()) == {PATCH}
 
@@ -111,13 +111,13 @@ def test_a_patch_with_other_bytes_than_locked_is_refused(held):
     for content in (b"exec\n", None):
         texts = {key: value for key, value in {**held.texts, path: content}.items() if value is not None}
         with pytest.raises(AnsibleActionFail, match="with the locked sha256, seen"):
-            bundle_take.check(encoded(texts), "mine", "one")
+            bundle_import.check(encoded(texts), "mine", "one")
 
 
 def test_a_lock_of_another_recipe_is_refused(held):
     text = locks.render({**held.lock, "image": {**held.lock["image"], "reference": "another:1"}}).encode()
     with pytest.raises(AnsibleActionFail, match="another:1"):
-        bundle_take.check(encoded({**held.texts, "lock.yml": text}), "mine", "one")
+        bundle_import.check(encoded({**held.texts, "lock.yml": text}), "mine", "one")
 
 
 # -- what the controller does with it
@@ -132,8 +132,8 @@ class Controller:
         self.recipe, self.lock = root / "recipes/mine.yml", root / "locks/mine.lock.yml"
 
     def take(self, check_mode: bool = False, **arguments: Any) -> dict[str, Any]:
-        contents = bundle_take.check(encoded(self.texts), "mine", "one")
-        action = object.__new__(bundle_take.ActionModule)
+        contents = bundle_import.check(encoded(self.texts), "mine", "one")
+        action = object.__new__(bundle_import.ActionModule)
         action._task = SimpleNamespace(check_mode=check_mode)
         action._loader = SimpleNamespace(get_basedir=lambda: str(self.inventory))
         given = {"name": "", "lock_dir": str(self.lock.parent), "cache_dir": str(self.cache), **arguments}

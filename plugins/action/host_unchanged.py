@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Controller side of C(spark_settled): a digest of all that is asked for, and a word on what has changed."""
+"""Controller side of C(host_unchanged): a digest of all that is asked for, and a word on what has changed."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class ActionModule(UnderLock):
         if arguments.get("state", "looked") == "looked":
             arguments["inputs"] = self._inputs(task_vars or {})
         answer = self._execute_module(
-            "sparkfleet.vllm.spark_settled", module_args=arguments, task_vars=task_vars
+            "sparkfleet.vllm.host_unchanged", module_args=arguments, task_vars=task_vars
         )
         if answer.get("failed"):
             self._say(

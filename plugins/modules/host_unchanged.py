@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: spark_settled
+module: host_unchanged
 short_description: Whether anything has changed since a run in which nothing was to be done
 version_added: "0.1.0"
 author:
@@ -79,13 +79,13 @@ seealso:
 
 EXAMPLES = r"""
 - name: See whether anything has changed
-  sparkfleet.vllm.spark_settled:
+  sparkfleet.vllm.host_unchanged:
     state_dir: /var/lib/sparkfleet
   register: spark_settled
   become: true
 
 - name: Remember how it looked
-  sparkfleet.vllm.spark_settled:
+  sparkfleet.vllm.host_unchanged:
     state: recorded
     state_dir: /var/lib/sparkfleet
     before: "{{ spark_settled.seen }}"

@@ -13,9 +13,9 @@ import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
-from ansible_collections.sparkfleet.vllm.plugins.action import spark_settled as action
+from ansible_collections.sparkfleet.vllm.plugins.action import host_unchanged as action
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import engine_socket
-from ansible_collections.sparkfleet.vllm.plugins.modules import spark_settled
+from ansible_collections.sparkfleet.vllm.plugins.modules import host_unchanged
 from helpers.recipe import ROOT
 
 SERVING = {"recipe": "r", "container": {"name": "c", "image": "i"}, "models": {}, "files": []}
@@ -29,13 +29,13 @@ class Host:
         (folder / "state.json").write_text(
             json.dumps({"version": 1, "current": {"serving": SERVING, "gate": {}}})
         )
-        monkeypatch.setattr(spark_settled.unchanged, "of_host", lambda *_: dict(self.seen))
+        monkeypatch.setattr(host_unchanged.unchanged, "of_host", lambda *_: dict(self.seen))
 
     def look(self, inputs="asked", trust=True):
-        return spark_settled.look(self.params(inputs=inputs, trust=trust))
+        return host_unchanged.look(self.params(inputs=inputs, trust=trust))
 
     def record(self, before, inputs="asked", write=True, **watch):
-        return spark_settled.record(self.params(inputs=inputs, before=before, **watch), write=write)
+        return host_unchanged.record(self.params(inputs=inputs, before=before, **watch), write=write)
 
     def run(self, inputs="asked", while_it_looks=lambda: None):
         """A whole run; whether it was spared the full look."""
@@ -117,7 +117,7 @@ def test_asked_to_look_again_it_looks_and_still_knows(host):
 
 def test_another_watch_is_proved_only_by_another_run(host, monkeypatch):
     monkeypatch.setattr(
-        spark_settled.unchanged, "of_host", lambda _, serving, watch, ask: {"watch": str(watch)}
+        host_unchanged.unchanged, "of_host", lambda _, serving, watch, ask: {"watch": str(watch)}
     )
     host.run(), host.run()
     assert host.look()["settled"]
@@ -152,7 +152,7 @@ def test_what_cannot_be_seen_is_not_settled(host, monkeypatch, error):
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(spark_settled.unchanged, "of_host", fail)
+    monkeypatch.setattr(host_unchanged.unchanged, "of_host", fail)
     assert not host.look()["settled"]
     assert not host.record(host.seen)["settled"]
     assert not host.look()["settled"]
@@ -165,7 +165,7 @@ def test_a_fault_of_the_look_is_not_taken_for_a_host_that_cannot_be_seen(host, m
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(spark_settled.unchanged, "of_host", fail)
+    monkeypatch.setattr(host_unchanged.unchanged, "of_host", fail)
     with pytest.raises(type(error)):
         host.look()
     with pytest.raises(type(error)):
@@ -210,7 +210,7 @@ def play(folder: Path, tasks: str, **variables) -> str:
 def inputs(folder: Path, **variables) -> str:
     """What the action makes of the variables of a host, in a real run."""
     tasks = """
-    - sparkfleet.vllm.spark_settled: {state_dir: /nowhere}
+    - sparkfleet.vllm.host_unchanged: {state_dir: /nowhere}
       register: seen
     - debug: {msg: "INPUTS<{{ seen.inputs }}>"}
 """
@@ -255,7 +255,7 @@ def test_a_look_that_fails_is_said_and_the_run_goes_on(tmp_path):
         json.dumps({"version": 1, "current": {"serving": {"container": "c"}, "gate": {}}})
     )
     (tmp_path / "settled.json").write_text(
-        json.dumps({"version": spark_settled.VERSION, "watch": {}, "seen": {}, "inputs": "", "proved": True})
+        json.dumps({"version": host_unchanged.VERSION, "watch": {}, "seen": {}, "inputs": "", "proved": True})
     )
     tasks = """
     - import_role: {name: sparkfleet.vllm.unchanged}
