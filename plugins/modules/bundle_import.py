@@ -40,6 +40,8 @@ options:
     description: Where the controller keeps patches.
     type: path
     default: ~/.cache/sparkfleet
+extends_documentation_fragment:
+  - sparkfleet.vllm.internal
 attributes:
   check_mode:
     description:

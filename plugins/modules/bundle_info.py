@@ -27,6 +27,7 @@ options:
     description: IPv4 address to return, in place of O(interface)'s. Refused when it is not the host's.
     type: str
 extends_documentation_fragment:
+  - sparkfleet.vllm.internal
   - sparkfleet.vllm.attributes.looks
 seealso:
   - module: sparkfleet.vllm.bundle_import

@@ -40,6 +40,8 @@ options:
     description: Verify, and return what is missing, without a server. Used with O(state=open).
     type: bool
     default: false
+extends_documentation_fragment:
+  - sparkfleet.vllm.internal
 attributes:
   check_mode:
     description: Verifies, and starts and ends nothing.

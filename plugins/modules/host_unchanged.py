@@ -62,6 +62,8 @@ options:
     description: Socket of the Docker engine.
     type: path
     default: /var/run/docker.sock
+extends_documentation_fragment:
+  - sparkfleet.vllm.internal
 attributes:
   check_mode:
     description: Compares as otherwise, and records nothing.

@@ -53,6 +53,8 @@ options:
     description: Socket of the Docker engine.
     type: path
     default: /var/run/docker.sock
+extends_documentation_fragment:
+  - sparkfleet.vllm.internal
 attributes:
   check_mode:
     description: Lists everything with its size and verdict, and removes nothing.

@@ -22,6 +22,7 @@ options:
     type: dict
     required: true
 extends_documentation_fragment:
+  - sparkfleet.vllm.internal
   - sparkfleet.vllm.attributes.looks
 attributes:
   check_mode:
