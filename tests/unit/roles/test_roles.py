@@ -136,6 +136,21 @@ def test_facts_and_what_describes_a_fleet_enter_a_role_by_its_defaults(role: str
         assert handed == set(), path
 
 
+@pytest.mark.parametrize("role", ROLES)
+def test_an_input_of_a_playbook_enters_a_role_by_its_options(role: str) -> None:
+    """What describes a fleet begins with spark_ and enters by the defaults; all else, the playbook gives to the role."""
+    inputs = {
+        name
+        for path in (ROOT / "playbooks").glob("*.meta.yml")
+        for spec in yaml.safe_load(path.read_text())["argument_specs"].values()
+        for name in spec["options"]
+        if not name.startswith("spark_")
+    }
+    assert len(inputs) > 5
+    for path in files(role, "tasks", "defaults", "vars", "templates", "handlers"):
+        assert read(path) & inputs == set(), path
+
+
 @pytest.mark.parametrize("role", [*ROLES, "playbooks"])
 def test_a_task_computes_nothing(role: str) -> None:
     paths = files(role, "tasks") if role != "playbooks" else sorted((ROOT / "playbooks").rglob("*.yml"))
