@@ -520,7 +520,7 @@ def test_a_module_that_failed_is_not_judged():
 def test_a_password_that_is_wanted_of_daemon_json_does_not_come_back_to_be_judged(capsys, tmp_path):
     path = tmp_path / "daemon.json"
     path.write_text(daemon_json.render({"proxies": {"http-proxy": "http://me:older@proxy"}}))
-    wanted = {"daemon_config": {"proxies": {"http-proxy": "http://me:secret@proxy"}}}
+    wanted = {"daemon_config": {"proxies": {"http-proxy": "http://me:secret@newer"}}}
     answer = run_module(capsys, {"daemon_config": str(path), "wanted": wanted})
     del answer["invocation"]  # what the caller writes is shown to the caller
     assert "secret" not in json.dumps(answer) and "older" not in json.dumps(answer)
@@ -528,7 +528,7 @@ def test_a_password_that_is_wanted_of_daemon_json_does_not_come_back_to_be_judge
     result = run_action(answer, wanted=wanted)
     assert "proxies" in result["todo"]["daemon"]["keys"]
     (finding,) = [one for one in result["drift"]["findings"] if "proxies" in one["expected"]]
-    assert "http://***@proxy" in finding["expected"] and "http://***@proxy" in finding["seen"]
+    assert "http://***@newer" in finding["expected"] and "http://***@proxy" in finding["seen"]
 
 
 def test_module_shows_no_password_of_daemon_json(capsys, tmp_path):
