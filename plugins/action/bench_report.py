@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 
 from ansible.errors import AnsibleActionFail
 
-from ..plugin_utils.bench import page, report
+from ..plugin_utils.bench import page, report, sweep
 from ..plugin_utils.bench.statistics import MEASURED
 from ..plugin_utils.report import table as tables
-from ..plugin_utils.report.base import Report, hosts, now, said, write
+from ..plugin_utils.report.base import Report, format_failure, hosts, now, write
 
 
 class ActionModule(Report):
@@ -31,7 +31,7 @@ class ActionModule(Report):
                 "do: write letters, digits, dots, dashes and underscores"
             )
         looks = {
-            host: {"sweep": known.get("spark_sweep"), "failure": said(failure)}
+            host: {"sweep": sweep.handed_on(known.get("spark_sweep")), "failure": format_failure(failure)}
             for host, known, failure in hosts(variables)
         }
         made = report.report(looks, made=now())

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from ..plugin_utils.drift import page, report
 from ..plugin_utils.report import table as tables
-from ..plugin_utils.report.base import UNREACHABLE, Report, handed_on, hosts, now, said, write
+from ..plugin_utils.report.base import UNREACHABLE, Report, format_failure, handed_on, hosts, now, write
 
 
 class ActionModule(Report):
@@ -44,7 +44,7 @@ def _look(known: Any, failure: Mapping[str, Any] | None) -> dict[str, Any]:
     if unreachable := parts.pop("unreachable", ""):
         return {"parts": {}, "failure": f"{UNREACHABLE}: {unreachable}"}
     lost = failure is not None and failure["task"] == UNREACHABLE
-    return {"parts": {} if lost else parts, "failure": said(failure)}
+    return {"parts": {} if lost else parts, "failure": format_failure(failure)}
 
 
 def _lines(made: dict[str, Any], files: list[str]) -> list[str]:

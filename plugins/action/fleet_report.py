@@ -9,12 +9,13 @@ from typing import Any
 
 from ..plugin_utils.report import table
 from ..plugin_utils.report.base import Report, handed_on, hosts
+from ..plugin_utils.serving import rollout
 
 
 class ActionModule(Report):
     def make(self, options: dict[str, Any], variables: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
         rows = [
-            table.row(host, **table.known(known) | {"failure": failure})
+            table.row(host, **table.known(known) | {"failure": failure, "window": rollout.away(known)})
             for host, known, failure in hosts(variables)
         ]
         passed = [row["host"] for row in rows if row["verdict"] == table.PASS]

@@ -7,20 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible.plugins.action import ActionBase
+from ..plugin_utils.compute import ComputeOnce, of_hosts
 
 
-class ActionModule(ActionBase):
-    BYPASS_HOST_LOOP = True
-    TRANSFERS_FILES = False
-    _requires_connection = False
-    _supports_check_mode = True
-
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result = super().run(tmp, task_vars)
-        self.validate_argument_spec(argument_spec={})
-        variables = task_vars or {}
-        looks = [
-            variables["hostvars"][host].get("spark_settled") or {} for host in variables["ansible_play_hosts"]
-        ]
-        return result | {"settled": all(look.get("settled") for look in looks)}
+class ActionModule(ComputeOnce):
+    def compute(self, options: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
+        known = of_hosts(variables, variables["ansible_play_hosts"], ["spark_settled"])
+        looks = [host.get("spark_settled") or {} for host in known.values()]
+        return {"settled": all(look.get("settled") for look in looks)}

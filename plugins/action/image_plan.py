@@ -8,26 +8,16 @@ Option C(looks): name of the variable in which each host keeps what C(image_pull
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
-from ansible.plugins.action import ActionBase
-
+from ..plugin_utils.compute import ComputeOnce, of_hosts
 from ..plugin_utils.image_plan import plan
 
 
-class ActionModule(ActionBase):
-    BYPASS_HOST_LOOP = True
-    TRANSFERS_FILES = False
-    _requires_connection = False
-    _supports_check_mode = True
+class ActionModule(ComputeOnce):
+    ARGUMENT_SPEC: ClassVar[dict[str, Any]] = {"looks": {"type": "str", "required": True}}
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result = super().run(tmp, task_vars)
-        _spec, options = self.validate_argument_spec(
-            argument_spec={"looks": {"type": "str", "required": True}}
-        )
-        variables = task_vars or {}
-        hostvars = variables["hostvars"]
-        return result | plan(
-            hostvars[host].get(options["looks"]) or {} for host in variables["ansible_play_hosts"]
-        )
+    def compute(self, options: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
+        looks = options["looks"]
+        known = of_hosts(variables, variables["ansible_play_hosts"], [looks])
+        return dict(plan(host.get(looks) or {} for host in known.values()))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..module_utils._serve.patch import PatchError, check_content
+from ..plugin_utils.drift import host as findings
 from ..plugin_utils.under_lock import UnderLock
 
 
@@ -19,14 +20,26 @@ class ActionModule(UnderLock):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
         arguments = dict(self._task.args)
+        patches = arguments.get("patches") or []
+        answer = self._pinned(arguments, patches, task_vars)
+        if self._task.check_mode:
+            answer["drift"] = findings.patches(answer, patches)
+        return result | answer
+
+    def _pinned(
+        self, arguments: dict[str, Any], patches: list[dict[str, Any]], task_vars: dict[str, Any] | None
+    ) -> dict[str, Any]:
+        if arguments.get("patches") == []:
+            return {"changed": False, "patches": []}
         try:
-            arguments["patches"] = [self._with_content(patch) for patch in arguments.get("patches") or []]
+            arguments["patches"] = [self._with_content(patch) for patch in patches]
         except (OSError, KeyError, PatchError) as error:
             reason = f"missing key {error}" if isinstance(error, KeyError) else str(error)
-            return result | {"failed": True, "msg": f"patches: {reason}"}
-        return result | self._execute_module(
+            return {"failed": True, "msg": f"patches: {reason}"}
+        answer: dict[str, Any] = self._execute_module(
             "sparkfleet.vllm.patch_pin", module_args=arguments, task_vars=task_vars
         )
+        return answer
 
     @staticmethod
     def _with_content(patch: dict[str, Any]) -> dict[str, Any]:

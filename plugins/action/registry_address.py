@@ -7,29 +7,24 @@ where one is named and no address is, so the task is delegated to that host.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from ansible.errors import AnsibleConnectionFailure
-from ansible.plugins.action import ActionBase
 
 from ..plugin_utils import registry_address
+from ..plugin_utils.compute import Compute
 
 
-class ActionModule(ActionBase):
-    TRANSFERS_FILES = False
-    _supports_check_mode = True
+class ActionModule(Compute):
+    _requires_connection = True
+    ARGUMENT_SPEC: ClassVar[dict[str, Any]] = {
+        "host": {"type": "str", "required": True},
+        "address": {"type": "str", "required": True},
+        "interface": {"type": "str", "required": True},
+        "port": {"type": "int", "required": True},
+    }
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result = super().run(tmp, task_vars)
-        _spec, options = self.validate_argument_spec(
-            argument_spec={
-                "host": {"type": "str", "required": True},
-                "address": {"type": "str", "required": True},
-                "interface": {"type": "str", "required": True},
-                "port": {"type": "int", "required": True},
-            }
-        )
-        variables = task_vars or {}
+    def compute(self, options: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
         host = options["host"]
         facts: dict[str, Any] = {}
         if host and options["interface"] and not options["address"]:
@@ -38,7 +33,7 @@ class ActionModule(ActionBase):
         met_at = (
             variables["hostvars"][host].get("ansible_host", host) if host in variables["hostvars"] else host
         )
-        return result | {"url": registry_address.url(**options, facts=facts, met_at=met_at)}
+        return {"url": registry_address.url(**options, facts=facts, met_at=met_at)}
 
     def _facts(self, interface: str, variables: dict[str, Any]) -> dict[str, Any]:
         """None of a host that does not answer: the fleet then does without its registry."""

@@ -5,23 +5,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
-from ansible.plugins.action import ActionBase
-
+from ..plugin_utils.compute import ComputeOnce, of_hosts
 from ..plugin_utils.serving import rollout
 
 
-class ActionModule(ActionBase):
-    BYPASS_HOST_LOOP = True
-    TRANSFERS_FILES = False
-    _requires_connection = False
-    _supports_check_mode = True
+class ActionModule(ComputeOnce):
+    ARGUMENT_SPEC: ClassVar[dict[str, Any]] = {
+        "earlier": {"type": "list", "elements": "str", "required": True}
+    }
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result = super().run(tmp, task_vars)
-        _spec, options = self.validate_argument_spec(
-            argument_spec={"earlier": {"type": "list", "elements": "str", "required": True}}
-        )
-        variables = task_vars or {}
-        return result | {"blocking": rollout.blocking(variables["hostvars"], options["earlier"])}
+    def compute(self, options: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
+        earlier = of_hosts(variables, options["earlier"], ["spark_proven"])
+        return {"blocking": rollout.blocking(earlier)}

@@ -5,28 +5,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
-from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
-
+from ..plugin_utils.compute import ComputeOnce, of_hosts
 from ..plugin_utils.serving import rollout
 
 
-class ActionModule(ActionBase):
-    BYPASS_HOST_LOOP = True
-    TRANSFERS_FILES = False
-    _requires_connection = False
-    _supports_check_mode = True
+class ActionModule(ComputeOnce):
+    ARGUMENT_SPEC: ClassVar[dict[str, Any]] = {"sizes": {"type": "raw", "required": True}}
+    REFUSALS = (rollout.BatchError,)
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result = super().run(tmp, task_vars)
-        _spec, options = self.validate_argument_spec(
-            argument_spec={"sizes": {"type": "raw", "required": True}}
-        )
-        variables = task_vars or {}
-        try:
-            batches = rollout.plan(variables["hostvars"], variables["ansible_play_hosts"], options["sizes"])
-        except rollout.BatchError as error:
-            raise AnsibleActionFail(str(error)) from error
-        return result | {"batches": batches, "said": [batch["said"] for batch in batches]}
+    def compute(self, options: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
+        known = of_hosts(variables, variables["ansible_play_hosts"], ["spark_change", "spark_failure"])
+        batches = rollout.plan(known, options["sizes"])
+        return {"batches": batches, "said": [batch["said"] for batch in batches]}

@@ -5,40 +5,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
-from ansible.plugins.action import ActionBase
+from ansible.errors import AnsibleActionFail
 
+from ..plugin_utils.compute import Compute
 from ..plugin_utils.serving import diff
 
 
-class ActionModule(ActionBase):
-    TRANSFERS_FILES = False
-    _requires_connection = False
-    _supports_check_mode = True
+class ActionModule(Compute):
+    ARGUMENT_SPEC: ClassVar[dict[str, Any]] = {
+        "compared": {"type": "dict", "required": True},
+        "container": {"type": "dict"},
+        "name": {"type": "str", "default": "container"},
+    }
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result = super().run(tmp, task_vars)
-        _validated, options = self.validate_argument_spec(
-            {
-                "compared": {"type": "dict", "required": True},
-                "container": {"type": "dict"},
-                "name": {"type": "str", "default": "container"},
-            }
-        )
+    def compute(self, options: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
         if "diff" not in options["compared"]:
-            return result | {
-                "failed": True,
-                "msg": "compared: expected a result of community.docker.docker_container with its diff, seen none; run "
-                "that task with diff: true (and no_log: true, for what it shows by itself)",
-            }
+            raise AnsibleActionFail(
+                "compared: expected a result of community.docker.docker_container with its diff, seen none; run "
+                "that task with diff: true (and no_log: true, for what it shows by itself)"
+            )
         sides = options["compared"]["diff"]
         was, wanted = sides.get("before") or {}, sides.get("after") or {}
         if was.get("exists") is False and options["container"]:
             was, wanted = {}, diff.whole(options["container"])
         before, after = diff.lines(was, wanted)
-        host = (task_vars or {}).get("inventory_hostname", "")
-        return result | {
+        host = variables.get("inventory_hostname", "")
+        return {
             "changed": bool(before or after),
             "before": before,
             "after": after,

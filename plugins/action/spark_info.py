@@ -10,7 +10,11 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
+from ..plugin_utils.drift import host as findings
 from ..plugin_utils.host.judge import RequirementError, VersionError, judge
+
+DAEMON_JSON: dict[str, Any] = {"registry_mirrors": [], "fleet_registry": "", "daemon_config": {}}
+"""What is wanted of daemon.json where the task says nothing."""
 
 
 class ActionModule(ActionBase):
@@ -25,10 +29,12 @@ class ActionModule(ActionBase):
         asked = seen.pop("to_judge", None)
         return result | seen | (self._judged(seen, **asked) if asked else {})
 
-    @staticmethod
-    def _judged(seen: dict[str, Any], wanted: dict[str, Any], daemon: dict[str, Any]) -> dict[str, Any]:
+    def _judged(self, seen: dict[str, Any], wanted: dict[str, Any], daemon: dict[str, Any]) -> dict[str, Any]:
+        # What is wanted of daemon.json may hold a password, so it does not come back from the host.
+        everything = DAEMON_JSON | dict(self._task.args.get("wanted") or {}) | wanted
         try:
-            return judge(seen, wanted, daemon)
+            judged = judge(seen, wanted, daemon)
+            return judged | {"drift": findings.host(seen | judged, everything)}
         except (RequirementError, VersionError) as error:
             return {"failed": True, "msg": f"wanted: {error}"}
         except Exception as error:

@@ -22,6 +22,7 @@ options:
     type: str
     default: benchmark
 extends_documentation_fragment:
+  - sparkfleet.vllm.internal
   - sparkfleet.vllm.attributes.reports
 """
 

@@ -13,7 +13,7 @@ author:
 short_description: Look whether a host has a bundle, and what is in it
 description:
   - Reads C(bundle.json), holds all files against it by size, and recipe, lock and patches by their SHA-256.
-  - Models and image are hashed when they are taken from it, wheels and packages by M(sparkfleet.vllm.bundle_open).
+  - Models and image are hashed when they are taken from it, wheels and packages by M(sparkfleet.vllm.bundle_serve).
   - A host without that directory is no failure, nor is one whose bundle is damaged. Who calls decides.
 options:
   path:
@@ -27,9 +27,10 @@ options:
     description: IPv4 address to return, in place of O(interface)'s. Refused when it is not the host's.
     type: str
 extends_documentation_fragment:
+  - sparkfleet.vllm.internal
   - sparkfleet.vllm.attributes.looks
 seealso:
-  - module: sparkfleet.vllm.bundle_take
+  - module: sparkfleet.vllm.bundle_import
 """
 
 EXAMPLES = r"""

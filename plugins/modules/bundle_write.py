@@ -84,6 +84,8 @@ options:
     description: Seconds the task may take. What was written by then is kept for the next run.
     type: int
     default: 14400
+extends_documentation_fragment:
+  - sparkfleet.vllm.internal
 attributes:
   check_mode:
     description: Says what would be written and how much. Writes nothing, asks nobody. Fails when the disk is too small.
@@ -97,7 +99,7 @@ attributes:
 requirements:
   - pip, of the Python that runs this module
 seealso:
-  - module: sparkfleet.vllm.bundle_open
+  - module: sparkfleet.vllm.bundle_serve
 """
 
 EXAMPLES = r"""

@@ -24,6 +24,7 @@ options:
     choices: [stat, full]
     default: stat
 extends_documentation_fragment:
+  - sparkfleet.vllm.internal
   - sparkfleet.vllm.attributes.reports
 """
 

@@ -18,6 +18,7 @@ description:
     keeps them as artifacts of the job. A host whose turn never came has not passed.
   - Runs once for all hosts of the play, on the controller, and connects to nothing.
 extends_documentation_fragment:
+  - sparkfleet.vllm.internal
   - sparkfleet.vllm.attributes.looks
 """
 

@@ -260,6 +260,10 @@ address:
   type: str
   returned: with O(settled_only=true) or O(fetch=false), and in check mode
   sample: 192.168.100.11
+drift:
+  description: What differs, as M(sparkfleet.vllm.drift_report) takes it. M(sparkfleet.vllm.serve_drift) has an example.
+  type: dict
+  returned: with O(settled_only=true) or O(fetch=false), in check mode
 """
 
 import os

@@ -96,6 +96,8 @@ options:
       - The controller asks this first, so that an image that is there costs one short execution.
     type: bool
     default: false
+extends_documentation_fragment:
+  - sparkfleet.vllm.internal
 attributes:
   check_mode:
     description: Says whether the image would be built. Fetches nothing and writes nothing.

@@ -68,6 +68,8 @@ options:
       - The controller asks this first with O(verify=stat), so that a storage that has the image costs one short execution.
     type: bool
     default: false
+extends_documentation_fragment:
+  - sparkfleet.vllm.internal
 attributes:
   check_mode:
     description: Says whether the image would be fetched. Asks no registry and writes nothing.

@@ -160,6 +160,10 @@ image:
       description: Directory of the package.
       type: str
       sample: /usr/local/lib/python3.12/dist-packages/vllm
+drift:
+  description: What differs, as M(sparkfleet.vllm.drift_report) takes it. M(sparkfleet.vllm.serve_drift) has an example.
+  type: dict
+  returned: in check mode
 """
 
 import base64

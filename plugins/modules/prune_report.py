@@ -16,6 +16,7 @@ description:
     and C(spark_failure).
   - Runs once for all hosts of the play, on the controller, and connects to nothing.
 extends_documentation_fragment:
+  - sparkfleet.vllm.internal
   - sparkfleet.vllm.attributes.looks
 seealso:
   - module: sparkfleet.vllm.store_prune

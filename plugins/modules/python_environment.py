@@ -38,6 +38,8 @@ options:
     type: list
     elements: str
     default: []
+extends_documentation_fragment:
+  - sparkfleet.vllm.internal
 attributes:
   check_mode:
     description: Tells what would be installed.

@@ -40,7 +40,7 @@ options:
   speculation:
     description:
       - What was measured to be best, with C(num_speculative_tokens), C(method), C(options) and C(measured), as
-        P(sparkfleet.vllm.sweep_choice#filter) gives it. It takes the place of the recipe's speculative config.
+        C(tune.yml) proposes it. It takes the place of the recipe's speculative config.
       - Used with O(state=tuned), and required then.
     type: dict
   image_digest:
@@ -125,7 +125,7 @@ EXAMPLES = r"""
     recipe: "{{ loaded.recipe }}"
     lock_path: "{{ loaded.lock_path }}"
     state: tuned
-    speculation: "{{ ansible_play_hosts | sparkfleet.vllm.sweep_choice(hostvars, loaded.recipe.name) }}"
+    speculation: "{{ lookup('ansible.builtin.file', 'measured.yml') | from_yaml }}"
   delegate_to: localhost
   run_once: true
 """

@@ -48,6 +48,7 @@ options:
     type: str
     required: true
 extends_documentation_fragment:
+  - sparkfleet.vllm.internal
   - sparkfleet.vllm.attributes.looks
 """
 

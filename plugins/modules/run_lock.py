@@ -77,6 +77,8 @@ options:
         description: Job of an automation controller. Empty without one.
         type: str
         required: true
+extends_documentation_fragment:
+  - sparkfleet.vllm.internal
 attributes:
   check_mode:
     description: A check changes nothing and needs no lock. It takes none, and warns when a run is at work.

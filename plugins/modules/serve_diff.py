@@ -33,6 +33,8 @@ options:
     description: What to call the container in the diff.
     type: str
     default: container
+extends_documentation_fragment:
+  - sparkfleet.vllm.internal
 attributes:
   check_mode:
     description: Only shows.

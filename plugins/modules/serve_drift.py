@@ -48,6 +48,7 @@ options:
     type: int
     default: 1200
 extends_documentation_fragment:
+  - sparkfleet.vllm.internal
   - sparkfleet.vllm.attributes.looks
 attributes:
   diff_mode:

@@ -27,6 +27,8 @@ options:
     description: What the gate measured, kept with the spec.
     type: dict
     default: {}
+extends_documentation_fragment:
+  - sparkfleet.vllm.internal
 attributes:
   check_mode:
     description: Says whether the file would change.

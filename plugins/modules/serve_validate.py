@@ -52,6 +52,7 @@ options:
     type: str
     default: 4g
 extends_documentation_fragment:
+  - sparkfleet.vllm.internal
   - sparkfleet.vllm.attributes.looks
 attributes:
   check_mode:

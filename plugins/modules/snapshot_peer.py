@@ -69,6 +69,7 @@ options:
     type: int
     default: 14400
 extends_documentation_fragment:
+  - sparkfleet.vllm.internal
   - sparkfleet.vllm.snapshots
   - sparkfleet.vllm.snapshots.storing
 attributes:

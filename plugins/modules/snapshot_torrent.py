@@ -22,6 +22,7 @@ options:
     description: What to describe, as the lock holds it. All of it must be in the store.
     required: true
 extends_documentation_fragment:
+  - sparkfleet.vllm.internal
   - sparkfleet.vllm.snapshots
   - sparkfleet.vllm.attributes.looks
 attributes:

@@ -311,6 +311,10 @@ usable:
   returned: when O(wanted) is given
   type: bool
   sample: true
+drift:
+  description: What differs, as M(sparkfleet.vllm.drift_report) takes it. M(sparkfleet.vllm.serve_drift) has an example.
+  type: dict
+  returned: when O(wanted) is given
 """
 
 import traceback

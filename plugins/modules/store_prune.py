@@ -53,6 +53,8 @@ options:
     description: Socket of the Docker engine.
     type: path
     default: /var/run/docker.sock
+extends_documentation_fragment:
+  - sparkfleet.vllm.internal
 attributes:
   check_mode:
     description: Lists everything with its size and verdict, and removes nothing.
@@ -232,7 +234,7 @@ def prune_store(host: Host, write: bool) -> list[Thing]:
     result = [thing for thing in things if thing.guard not in folders]
     if write:
         for thing in result:
-            take_away(thing)
+            delete(thing)
     for folder in sorted(folders):
         with store.at_work(Path(folder), keep_out=write) as owner:
             # Once more: another run may have worked there until now.
@@ -240,16 +242,16 @@ def prune_store(host: Host, write: bool) -> list[Thing]:
                 if owner and thing.verdict == references.REMOVED:
                     thing.judged(references.KEPT, f"{owner} works in {folder}")
                 if write:
-                    take_away(thing)
+                    delete(thing)
                 result.append(thing)
     return sorted(result, key=lambda thing: thing.path)
 
 
-def take_away(thing: Thing) -> None:
+def delete(thing: Thing) -> None:
     if thing.verdict != references.REMOVED:
         return
     try:
-        store.take_away(thing)
+        store.delete(thing)
     except OSError as error:
         thing.judged(references.FAILED, f"{error}; correct that and prune again")
 

@@ -18,10 +18,11 @@ description:
     nothing.
 options:
   plan:
-    description: The last plan of the filter P(sparkfleet.vllm.sync_plan#filter).
+    description: The last plan of the role P(sparkfleet.vllm.model_sync#role).
     type: dict
     required: true
 extends_documentation_fragment:
+  - sparkfleet.vllm.internal
   - sparkfleet.vllm.attributes.looks
 attributes:
   check_mode:

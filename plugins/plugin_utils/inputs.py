@@ -9,6 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def listed(value: str | Sequence[Any]) -> list[Any]:
+def as_list(value: str | Sequence[Any]) -> list[Any]:
     """A list, also where it came as a text with commas, which Ansible's argument specs let pass for one."""
     return value.split(",") if isinstance(value, str) else list(value)

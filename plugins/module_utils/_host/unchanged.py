@@ -116,7 +116,7 @@ def of_host(
     """Digests by part.
 
     :param serving: the record of what serves (docs/architecture.md)
-    :param watch: ``{environment, files, urls}``, options of spark_settled
+    :param watch: ``{environment, files, urls}``, options of host_unchanged
     :param ask: what the engine returns for a path of its interface
     :raises EngineError: the engine does not answer
     """

@@ -169,7 +169,7 @@ def _left(root: Path, stored: Sequence[Image]) -> list[Path]:
     return [*on_the_way, *(path for path in blobs if path not in wanted)]
 
 
-def take_away(thing: Thing) -> None:
+def delete(thing: Thing) -> None:
     """Remove an image, or what belongs to none.
 
     :raises OSError: something of it is left; nobody is offered half

@@ -184,14 +184,14 @@ def at_work(folder: Path, keep_out: bool) -> Iterator[str]:
 # -- how it goes
 
 
-def take_away(thing: Thing) -> None:
+def delete(thing: Thing) -> None:
     """Delete a thing with what stands beside it.
 
     :raises OSError: something of it is left; never under its own name
     """
     path = Path(thing.path)
     if thing.kind in ("registry", registry.LEFT):
-        registry.take_away(thing)
+        registry.delete(thing)
         return
     if thing.kind == "leftover":
         remove(path)

@@ -14,10 +14,12 @@ from typing import Any
 
 from ...module_utils._recipe.recipe import argument_problems
 from ...module_utils._vllm.options import unknown_speculation
-from ..inputs import listed
+from ..inputs import as_list
 from . import statistics
 
 VERSION = 1
+PARTS = ("version", "recipe", "host", "hardware", "settings", "candidates", "proposal", "published")
+"""What a whole sweep consists of."""
 DEPTH = "num_speculative_tokens"
 
 
@@ -52,15 +54,15 @@ def wanted(
     :raises SweepError: a candidate that vLLM would not take or that asks for a model which is not there, a base that is missing, a
         load that decides and is not measured
     """
-    if int(decides) not in map(int, listed(loads)):
+    if int(decides) not in map(int, as_list(loads)):
         raise SweepError(
-            f"expected one of the loads {', '.join(map(str, listed(loads)))} to decide, seen {decides}; "
+            f"expected one of the loads {', '.join(map(str, as_list(loads)))} to decide, seen {decides}; "
             "correct speculation_sweep_decides or speculation_sweep_concurrency"
         )
     served = serving["gate"]["speculation"]
     written = recipe.get("serve", {}).get("arguments", {}).get("speculative-config")
     base = served or written or recipe.get("tune", {}).get("own")
-    tokens = sorted({int(depth) for depth in listed(depths)}) if depths else []
+    tokens = sorted({int(depth) for depth in as_list(depths)}) if depths else []
     if tokens:
         drafts = [base] if base else []
         drafts += [{"method": name, **options} for name, options in (methods or {}).items()]
@@ -111,7 +113,7 @@ def _check(candidate: Mapping[str, Any] | None, serving: Mapping[str, Any], base
         )
 
 
-def said(
+def describe(
     wanted: Sequence[Mapping[str, Any] | None], serving: Mapping[str, Any], concurrency: Sequence[int]
 ) -> list[str]:
     """What is going to be measured, for a person, a line each."""
@@ -218,6 +220,11 @@ def made(
         "proposal": proposal,
         "published": recipe.get("published") if recipe.get("name") == serving["recipe"] else None,
     }
+
+
+def handed_on(registered: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The sweep in what a task registered, without what Ansible adds to it; None where there is no whole one."""
+    return {name: registered[name] for name in PARTS} if registered and "candidates" in registered else None
 
 
 def choice(sweeps: Mapping[str, Mapping[str, Any]], recipe: str) -> dict[str, Any]:

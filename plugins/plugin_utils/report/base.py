@@ -8,33 +8,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ...module_utils._common import files
+from ..compute import ComputeOnce
 
 UNREACHABLE = "the host did not answer"
 ARTIFACT = "sparkfleet_"
 """Of names that no role takes as an input: an extra variable of a later job must not change what that job is asked for."""
 
 
-class Report(ActionBase):
-    BYPASS_HOST_LOOP = True
-    TRANSFERS_FILES = False
-    _requires_connection = False
-    _supports_check_mode = True
-    ARGUMENT_SPEC: ClassVar[dict[str, Any]] = {}
-
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result = super().run(tmp, task_vars)
-        _validated, options = self.validate_argument_spec(argument_spec=self.ARGUMENT_SPEC)
-        lines, made = self.make(options, task_vars or {})
+class Report(ComputeOnce):
+    def compute(self, options: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
+        lines, made = self.make(options, variables)
         for line in ["", *lines, ""]:
             Display().display(line)
-        return result | {"changed": False} | made
+        return made
 
     def make(self, options: dict[str, Any], variables: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
         """The lines to show, and what the task returns."""
@@ -49,7 +41,7 @@ def hosts(variables: Mapping[str, Any]) -> Iterator[tuple[str, Any, Mapping[str,
         yield host, known, known.get("spark_failure") if host in reached else {"task": UNREACHABLE}
 
 
-def said(failure: Mapping[str, Any] | None) -> str:
+def format_failure(failure: Mapping[str, Any] | None) -> str:
     """A failure in one text; empty for none."""
     return ": ".join(str(failure[part]) for part in ("task", "msg") if failure.get(part)) if failure else ""
 

@@ -42,7 +42,7 @@ def _md5(files: Sequence[Mapping[str, Any]]) -> str:
 
 def known(variables: Mapping[str, Any]) -> dict[str, Any]:
     """What :func:`row` shows of a host, from the facts of the run."""
-    names = {"lock": "recipe_lock", "gate": "spark_gate", "served": "spark_served", "window": "spark_window"}
+    names = {"lock": "recipe_lock", "gate": "spark_gate", "served": "spark_served"}
     found = {key: variables.get(name) or {} for key, name in names.items()}
     return found | {
         "failure": variables.get("spark_failure"),
@@ -65,7 +65,7 @@ def row(
     :param failure: the failed result with the name of its task, if the host failed; a refusal of the gate holds
         its diagnosis and what was measured until then
     :param served: the record that passed the gate; without one, the lock tells what was to be served
-    :param window: for how long nothing served, as ``serving_window`` gives it
+    :param window: for how long nothing served, as ``plugin_utils/serving/rollout.py`` counts it
     :param rollback: ``{passed, outcome}`` of a host that was brought back
     """
     models = (served or {}).get("models") or {}

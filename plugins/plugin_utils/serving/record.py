@@ -36,21 +36,24 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def mounted_models(
-    recipe: Mapping[str, Any], lock: Mapping[str, Any], store: str
+    models: Mapping[str, Mapping[str, Any]], locked: Mapping[str, Mapping[str, Any]], store: str
 ) -> dict[str, dict[str, str]]:
-    """Where each model of a recipe lies on the host and where the container sees it.
+    """Where each model lies on the host and where the container sees it.
 
+    :param models: by role, each with its ``mount``; one without a ``path`` lies where its commit does in the store
+    :param locked: those of the lock
     :returns: ``{role: {path: snapshot directory on the host, mount: directory in the container}}``
-    :raises SpecError: a model of the recipe is not in the lock
+    :raises SpecError: a model without a path is not in the lock
     """
-    models = {}
-    for role, model in (recipe.get("models") or {}).items():
-        locked = (lock.get("models") or {}).get(role)
-        if locked is None:
-            raise SpecError(f"models.{role}: in the recipe, not in the lock; run playbooks/lock.yml")
-        path = snapshot_path(store, locked["repository"], locked["commit"])
-        models[role] = {"path": path, "mount": model["mount"]}
-    return models
+    mounted = {}
+    for role, model in models.items():
+        path = model.get("path")
+        if path is None:
+            if role not in locked:
+                raise SpecError(f"models.{role}: in the recipe, not in the lock; run playbooks/lock.yml")
+            path = snapshot_path(store, locked[role]["repository"], locked[role]["commit"])
+        mounted[role] = {"path": path, "mount": model["mount"]}
+    return mounted
 
 
 def _volumes(
@@ -140,19 +143,21 @@ def serving_record(inputs: Mapping[str, Any]) -> dict[str, Any]:
     The container is made of it, ``state.json`` records it after the gate, and a rollback starts what is recorded.
 
     :param inputs: those of :func:`container_spec` and of :func:`serving_refusals`, and ``recipe`` (its name),
-        ``acceptance_floor``, ``minimum_drafts``, ``memory_fraction``, ``memory_minimum_bytes`` (or None)
+        ``acceptance_floor``, ``minimum_drafts``, ``memory_fraction``, ``memory_minimum_bytes`` (or None). Where ``models`` have no
+        path, ``locked_models`` and ``store``, too: see :func:`mounted_models`
     :returns: ``{recipe, container, models, files, gate: {served_model, base_url, speculation (or None),
         acceptance_floor, minimum_drafts}, memory: {fraction, minimum_bytes (or None)}}``; no secret
     :raises SpecError: as :func:`container_spec`, and with what :func:`serving_refusals` tells
     """
     if refused := serving_refusals(inputs):
         raise SpecError("\n".join(refused))
+    models = mounted_models(inputs["models"], inputs.get("locked_models") or {}, inputs.get("store") or "")
     arguments = merge(inputs["arguments"], inputs["extra_arguments"])
-    names = arguments.get("served-model-name") or (inputs["models"].get("body") or {}).get("mount")
+    names = arguments.get("served-model-name") or (models.get("body") or {}).get("mount")
     return {
         "recipe": inputs["recipe"],
-        "container": container_spec(inputs),
-        "models": {role: dict(model) for role, model in inputs["models"].items()},
+        "container": container_spec({**inputs, "models": models}),
+        "models": models,
         "files": gate_files(inputs["patches"]),
         "gate": {
             "served_model": names if isinstance(names, str) else next(iter(names or []), ""),

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...module_utils._gate.container import parse_time
-from ..inputs import listed
+from ..inputs import as_list
 
 SETTLED, UNPROVEN, REPLACE, START = "settled", "unproven", "replace", "start"
 """It runs and has passed; it runs and is not on record; another one serves; nothing serves."""
@@ -76,7 +76,7 @@ def batches(hosts: Sequence[str], sizes: str | Sequence[int | str]) -> list[list
 
     :raises BatchError: a size is none, or there is none
     """
-    sizes = listed(sizes)
+    sizes = as_list(sizes)
     if not sizes:
         raise BatchError("spark_rollout_batches: expected at least one size, got none")
     counts = [size(value, len(hosts)) for value in sizes]
@@ -90,21 +90,18 @@ def batches(hosts: Sequence[str], sizes: str | Sequence[int | str]) -> list[list
     return cut
 
 
-def plan(
-    hostvars: Mapping[str, Mapping[str, Any]], hosts: Sequence[str], sizes: str | Sequence[int | str]
-) -> list[dict[str, Any]]:
+def plan(hosts: Mapping[str, Mapping[str, Any]], sizes: str | Sequence[int | str]) -> list[dict[str, Any]]:
     """The batches of a run.
 
-    :param hostvars: of each host ``spark_change`` (as :func:`change` gives it) and, where preparing failed,
-        ``spark_failure``. A host without the first or with the second has no turn
-    :param hosts: those of the play, in its order
+    :param hosts: those of the play, in its order, each with ``spark_change`` (as :func:`change` gives it) and, where preparing
+        failed, ``spark_failure``. A host without a state or with a failure has no turn
     :returns: per batch ``{said: text for a person, hosts, earlier: [hosts that must have passed before]}``
     :raises BatchError: as :func:`batches`
     """
     states = {
-        host: hostvars[host]["spark_change"]["state"]
-        for host in hosts
-        if hostvars[host].get("spark_change") and not hostvars[host].get("spark_failure")
+        host: state
+        for host, known in hosts.items()
+        if (state := (known.get("spark_change") or {}).get("state")) and not known.get("spark_failure")
     }
     first = [host for host, state in states.items() if state != REPLACE]
     cut = batches([host for host, state in states.items() if state == REPLACE], sizes)
@@ -117,31 +114,40 @@ def plan(
     return made
 
 
-def blocking(hostvars: Mapping[str, Mapping[str, Any]], earlier: Sequence[str]) -> list[str]:
+def blocking(earlier: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The hosts of earlier batches that have not passed, whatever became of them.
 
-    :param hostvars: of each host ``spark_proven``, where it got that far
+    :param earlier: each with ``spark_proven``, where it got that far
     """
-    return [host for host in earlier if not hostvars[host].get("spark_proven")]
+    return [host for host, known in earlier.items() if not known.get("spark_proven")]
 
 
-def changed(
-    hostvars: Mapping[str, Mapping[str, Any]], hosts: Sequence[str], before: str | Sequence[str] = ()
-) -> list[str]:
+def changed(hosts: Mapping[str, Mapping[str, Any]], before: str | Sequence[str] = ()) -> list[str]:
     """The hosts that a rollback would take back to what they served before this change.
 
     A host that did not pass was brought back by the run itself and is none of them; a rollback would bring it further back.
 
-    :param hostvars: of each host ``spark_change`` (as :func:`change` gives it) and ``spark_proven``, where it got that far
-    :param hosts: those of the play
+    :param hosts: those of the play, each with ``spark_change`` (as :func:`change` gives it) and ``spark_proven``, where it got
+        that far
     :param before: hosts that an earlier run has changed
     """
     now = [
         host
-        for host in hosts
-        if hostvars[host].get("spark_proven") and hostvars[host].get("spark_change", {}).get("back")
+        for host, known in hosts.items()
+        if known.get("spark_proven") and (known.get("spark_change") or {}).get("back")
     ]
-    return sorted({*listed(before), *now})
+    return sorted({*as_list(before), *now})
+
+
+def away(facts: Mapping[str, Any]) -> dict[str, float] | None:
+    """:func:`window` of a host, from the facts of its run; None where nothing was changed or nothing has passed.
+
+    :param facts: ``spark_change``, ``spark_started`` and ``spark_gate``, where the host has them
+    """
+    change, started, gate = (
+        facts.get(name) or {} for name in ("spark_change", "spark_started", "spark_gate")
+    )
+    return window(gate, started.get("stopped_at")) if change.get("state") in (REPLACE, START) else None
 
 
 def window(gate: Mapping[str, Any], stopped: float | None) -> dict[str, float] | None:

@@ -7,15 +7,16 @@ A *plan* is plain data and holds all that a run of the role remembers. Each step
 :func:`note`, which gives the next plan:
 
     fleet     {host: what is known of it, `standing` below}
-    hosts     {host: {fetch, seed, receive, later: [commit]; describe: [commit]; problem: why it is not whole, or ""}}
+    hosts     {host: {fetch, seed, receive, share, later, describe: [commit]; problem: why it is not whole, or ""}};
+              `share` is what it seeds and what it receives
     peers     {host: address} of those that meet in the next transfer
     describe  {commit: the host that describes it}
     suspects  hosts that sent others wrong bytes: to be hashed in full before they count for anything
-    go        whether another transfer can bring something
-    left      whether any host is not whole
-    round     how often the fleet was looked at
-    check     whether this is check mode: then nothing follows the look
-    news      whether there is anything to tell: something came, went wrong, or is still missing
+    can_fetch, can_transfer   whether another fetch, or either a fetch or a transfer, can bring something
+    incomplete        whether any host is not whole
+    round             how often the fleet was looked at
+    check             whether this is check mode: then nothing follows the look
+    worth_reporting   whether there is anything to tell: something came, went wrong, or is still missing
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def standing() -> dict[str, Any]:
     return {
         "address": "",
         "snapshots": {},  # {commit: {repository, bytes, whole, missing, kept}}
-        "out": "",  # why it takes no part any more
+        "excluded": "",  # why it takes no part any more
         "problem": "",  # the last thing that went wrong on it
         "refused": {},  # {commit: why it could not fetch it from the Hub}
         "suspect": False,
@@ -69,8 +70,8 @@ def note(
     elif step == "transfer":
         _note_transfers(fleet, results)
     for host, known in fleet.items():
-        if host not in batch and not known["out"]:
-            known["out"] = "did not answer"
+        if host not in batch and not known["excluded"]:
+            known["excluded"] = "did not answer"
     check = bool(plan.get("check")) or any(one.get("check_mode") for one in results.get("look", {}).values())
     after = _plan(fleet, fan_out, described if step == "describe" else None, check)
     return after | {"round": int(plan.get("round", 0)) + (step == "look"), "check": check}
@@ -103,8 +104,10 @@ def _note_looks(
         known = fleet.setdefault(host, standing())
         for result in (looked, hashed):
             if result.get("failed") or result.get("unreachable"):
-                known["out"] = "did not answer" if result.get("unreachable") else str(result.get("msg", "?"))
-        if known["out"]:
+                known["excluded"] = (
+                    "did not answer" if result.get("unreachable") else str(result.get("msg", "?"))
+                )
+        if known["excluded"]:
             continue
         seen = hashed or looked
         known["address"] = seen["address"]
@@ -214,10 +217,18 @@ def _plan(
     fleet: dict[str, dict[str, Any]], fan_out: bool, described: Mapping[str, str] | None, check: bool
 ) -> dict[str, Any]:
     """:param described: only these snapshots have a description; None: they are still to be described"""
-    active = [host for host in fleet if not fleet[host]["out"]]
+    active = [host for host in fleet if not fleet[host]["excluded"]]
     order = {host: number for number, host in enumerate(active)}
     hosts: dict[str, dict[str, Any]] = {
-        host: {"fetch": [], "seed": [], "receive": [], "later": [], "describe": [], "problem": ""}
+        host: {
+            "fetch": [],
+            "seed": [],
+            "receive": [],
+            "share": [],
+            "later": [],
+            "describe": [],
+            "problem": "",
+        }
         for host in fleet
     }
     describe: dict[str, str] = {}
@@ -262,17 +273,24 @@ def _plan(
                 describe[commit] = describing
                 hosts[describing]["describe"].append(commit)
     for host in active:
+        hosts[host]["share"] = hosts[host]["seed"] + hosts[host]["receive"]
         hosts[host]["problem"] = _problem(fleet, host)
+    can_fetch = any(hosts[host]["fetch"] for host in active)
     return {
         "fleet": fleet,
         "hosts": hosts,
         "peers": {host: fleet[host]["address"] for host in active if host in meeting},
         "describe": describe,
         "suspects": [host for host in active if fleet[host]["suspect"]],
-        "go": not check and any(hosts[host]["fetch"] or hosts[host]["receive"] for host in active),
-        "left": any(hosts[host]["problem"] for host in active),
-        "news": any(
-            known["hub_bytes"] or known["from"] or known["remarks"] or known["out"] or hosts[host]["problem"]
+        "can_fetch": can_fetch,
+        "can_transfer": not check and (can_fetch or any(hosts[host]["receive"] for host in active)),
+        "incomplete": any(hosts[host]["problem"] for host in active),
+        "worth_reporting": any(
+            known["hub_bytes"]
+            or known["from"]
+            or known["remarks"]
+            or known["excluded"]
+            or hosts[host]["problem"]
             for host, known in fleet.items()
         ),
     }

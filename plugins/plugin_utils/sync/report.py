@@ -36,8 +36,8 @@ def _row(plan: Mapping[str, Any], host: str, check: bool) -> dict[str, Any]:
     planned = plan["hosts"][host]
     sizes = {commit: one["missing"] for commit, one in known["snapshots"].items()}
     hub, received, problem = known["hub_bytes"], dict(known["from"]), planned["problem"]
-    if known["out"]:
-        problem = known["out"]
+    if known["excluded"]:
+        problem = known["excluded"]
         state = problem if problem == "did not answer" else f"FAILED: {short(problem)}"
     elif check:
         problem = ""

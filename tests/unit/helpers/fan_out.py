@@ -89,7 +89,7 @@ class Run:
 
     @property
     def done(self):
-        return not (self.plan["go"] or self.plan["suspects"] or self.plan["left"])
+        return not (self.plan["can_transfer"] or self.plan["suspects"] or self.plan["incomplete"])
 
 
 WHOLE = (BODY, DRAFT)

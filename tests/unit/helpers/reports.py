@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.report import base
-
-Hosts = dict[str, dict[str, Any]]
+from helpers import actions
+from helpers.actions import Hosts
 
 
 class Reports:
@@ -23,10 +23,4 @@ class Reports:
     ) -> dict[str, Any]:
         """:param lost: host that no longer answers"""
         self.said.clear()
-        task = SimpleNamespace(args=arguments, check_mode=check, async_val=0)
-        connection = SimpleNamespace(_shell=SimpleNamespace(tmpdir=None))
-        front = action.ActionModule(task, connection, None, None, None, None)
-        reached = [host for host in hosts if host != lost]
-        variables = {"ansible_play_hosts": reached, "ansible_play_hosts_all": list(hosts), "hostvars": hosts}
-        result: dict[str, Any] = front.run(task_vars=variables)
-        return result
+        return actions.run(action, hosts, lost, check, **arguments)

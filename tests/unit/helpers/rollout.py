@@ -30,11 +30,11 @@ BRING = ("recipe", "prerequisites", "model_sync", "image_sync", "image_registry"
 """Roles that find everything in place."""
 MODULES = {
     "community.docker.docker_container": "DockerContainer",
+    "sparkfleet.vllm.host_unchanged": "HostUnchanged",
     "sparkfleet.vllm.memory_reclaim": "MemoryReclaim",
     "sparkfleet.vllm.serve_info": "ServeInfo",
     "sparkfleet.vllm.serve_state": "ServeState",
     "sparkfleet.vllm.serve_validate": "ServeValidate",
-    "sparkfleet.vllm.spark_settled": "SparkSettled",
     "sparkfleet.vllm.spec_decode_assert": "SpecDecodeAssert",
 }
 """Modules, and the classes of rollout_host.py that stand in for them."""

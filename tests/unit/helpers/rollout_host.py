@@ -135,7 +135,7 @@ class StandIn(ActionBase):
         raise NotImplementedError
 
 
-class SparkSettled(StandIn):
+class HostUnchanged(StandIn):
     """Whatever is asked, everything is looked at."""
 
     def on(self, host: Host, options: dict[str, Any], dry: bool) -> dict[str, Any]:

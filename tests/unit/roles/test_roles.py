@@ -40,9 +40,8 @@ COMPOSED = [
     # The lock of the file with what of its patches is on the controller.
     r"__recipe_locked\.lock \| combine\(\{'patches': __recipe_locked\.patches\}\)",
     # Those of the models that the plan has for this host, and whether there are any.
-    r"model_sync_models\.values\(\) \| selectattr\('commit', 'in', __model_sync_(mine\.\w+|here)\)",
+    r"model_sync_models\.values\(\) \| selectattr\('commit', 'in', __model_sync_planned\.\w+\)",
     r"__model_sync_look\.look \| selectattr\('unchecked'\) \| length > 0",
-    r"__model_sync_plan\.hosts\.values\(\) \| map\(attribute='fetch'\) \| flatten \| length > 0",
     # The inputs of a playbook beside those of the fleet.
     r"fleet\.options \| combine\(.*",
 ]
@@ -135,6 +134,21 @@ def test_facts_and_what_describes_a_fleet_enter_a_role_by_its_defaults(role: str
     for path in files(role, "tasks", "vars", "templates", "handlers"):
         handed = {name for name in read(path) if re.match(r"(spark_|recipe$|recipe_lock$)", name)}
         assert handed == set(), path
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_an_input_of_a_playbook_enters_a_role_by_its_options(role: str) -> None:
+    """What describes a fleet begins with spark_ and enters by the defaults; all else, the playbook gives to the role."""
+    inputs = {
+        name
+        for path in (ROOT / "playbooks").glob("*.meta.yml")
+        for spec in yaml.safe_load(path.read_text())["argument_specs"].values()
+        for name in spec["options"]
+        if not name.startswith("spark_")
+    }
+    assert len(inputs) > 5
+    for path in files(role, "tasks", "defaults", "vars", "templates", "handlers"):
+        assert read(path) & inputs == set(), path
 
 
 @pytest.mark.parametrize("role", [*ROLES, "playbooks"])

@@ -22,7 +22,17 @@ from helpers.recipe import BODY, DRAFT, IMAGE, ROOT, SHIPPED
 
 ROLES = ["recipe", "prerequisites", "model_sync", "image_sync", "patch_pin", "vllm_serve", "vllm_gate"]
 # Tasks of a role that are no part of the collection's surface, and run as they are.
-ACTIONS = ("recipe_load", "image_plan", "registry_address", "under_lock", "run_lock")
+ACTIONS = (
+    "recipe_load",
+    "sync_plan",
+    "serving_change",
+    "gate_evidence",
+    "image_plan",
+    "registry_address",
+    "under_lock",
+    "run_lock",
+    "run_lock_refusals",
+)
 LOCK: dict[str, Any] = {
     "version": 1,
     "recipe": "huihui-gemma4-mtp-n1",

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The role speculation_sweep in a play of its own, over a host that is made up: what is started, measured, kept and brought back.
 
-The real role and filters run. The role that serves and the module that measures are stand-ins which write down what they
+The real role and private actions run. The role that serves and the module that measures are stand-ins which write down what they
 were asked for; with an engine and a server the same is shown by the scenario benchmark.
 """
 
@@ -158,11 +158,14 @@ class Host:
 
 
 def collection(folder: Path) -> None:
-    """The real role and filters, and what stands in for the rest."""
+    """The real role and private actions, and what stands in for the rest."""
     root = folder / "collections/ansible_collections/sparkfleet/vllm"
     (root / "plugins/modules").mkdir(parents=True)
-    for name in ("module_utils", "plugin_utils", "filter"):
+    for name in ("module_utils", "plugin_utils"):
         (root / "plugins" / name).symlink_to(ROOT / "plugins" / name)
+    (root / "plugins/action").mkdir()
+    for path in (ROOT / "plugins/action").glob("sweep_*.py"):
+        (root / "plugins/action" / path.name).symlink_to(path)
     (root / "roles/vllm_serve/tasks").mkdir(parents=True)
     (root / "roles/speculation_sweep").symlink_to(ROOT / "roles/speculation_sweep")
     for name, text in {"load_record": RECORDED, "start_candidate": TRY, "restore": RESTORE}.items():

@@ -310,6 +310,24 @@ def test_a_look_is_one_execution_and_says_whether_it_is_check_mode(front, check)
     assert [name for name, *_ in one.calls] == ["look"]
 
 
+@pytest.mark.parametrize("options", [{"settled_only": True}, {"fetch": False}])
+def test_what_differs_is_told_in_check_mode_alone(front, options):
+    seen = {
+        "repository": "o/b",
+        "commit": "c" * 40,
+        "missing": ["a"],
+        "damaged": [],
+        "unknown": [],
+        "unexpected": [],
+    }
+    for check in (True, False):
+        answer = {"settled": True, "look": [seen]}
+        result = front(dict(answer), dict(answer), check=check, **options).run()
+        assert ("drift" in result) is check
+        if check:
+            assert [finding["kind"] for finding in result["drift"]["findings"]] == ["model-missing"]
+
+
 @pytest.mark.parametrize("options", [{"check": True}, {"background": 60}])
 def test_no_look_before_what_is_short_or_polled_elsewhere(front, options):
     one = front({}, **options)

@@ -15,7 +15,6 @@ import pytest
 import yaml
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.sparkfleet.vllm.plugins.action import run_lock as action
-from ansible_collections.sparkfleet.vllm.plugins.filter.run_lock import run_lock_refusals
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._run import lock_file
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._run import run_lock as host_run_lock
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._run.run_lock import Seen, decide
@@ -112,18 +111,15 @@ def refused(run, text):
 
 
 def test_the_refusals_of_all_hosts_are_one_text_a_run():
-    hosts = {f"spark-{n}": {"lock": refused("other", f"text {n}")} for n in range(1, 8)}
-    hosts |= {
-        "free": {"lock": {"refused": False}},
-        "over": {"lock": {"refused": False, "held": {"run": "x"}}},
-    }
-    hosts |= {"gone": {}, "torn-1": {"lock": refused("", "torn")}, "torn-2": {"lock": refused("", "torn")}}
-    assert run_lock_refusals(list(hosts), hosts, "lock") == [
+    hosts = {f"spark-{n}": refused("other", f"text {n}") for n in range(1, 8)}
+    hosts |= {"free": {"refused": False}, "over": {"refused": False, "held": {"run": "x"}}}
+    hosts |= {"gone": {}, "torn-1": refused("", "torn"), "torn-2": refused("", "torn")}
+    assert host_run_lock.refusals(hosts) == [
         "spark-1, spark-2, spark-3, spark-4, spark-5 and 2 more: text 1",
         "torn-1: torn",
         "torn-2: torn",
     ]
-    assert run_lock_refusals(["free", "over", "gone"], hosts, "lock") == []
+    assert host_run_lock.refusals({name: hosts[name] for name in ("free", "over", "gone")}) == []
 
 
 @pytest.mark.parametrize(

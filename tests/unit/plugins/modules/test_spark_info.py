@@ -466,10 +466,10 @@ def run_module(capsys, arguments):
     return json.loads(capsys.readouterr().out)
 
 
-def run_action(answer: dict[str, Any]) -> dict[str, Any]:
+def run_action(answer: dict[str, Any], **arguments: Any) -> dict[str, Any]:
     """What the action plugin makes of a module's answer."""
     action = object.__new__(ActionModule)
-    action._task = SimpleNamespace(async_val=0, check_mode=False, args={}, diff=False)
+    action._task = SimpleNamespace(async_val=0, check_mode=False, args=arguments, diff=False)
     action._connection = SimpleNamespace(_shell=SimpleNamespace(tmpdir=None))
     action._execute_module = lambda name, task_vars=None: dict(answer)
     return action.run(task_vars={})
@@ -520,12 +520,15 @@ def test_a_module_that_failed_is_not_judged():
 def test_a_password_that_is_wanted_of_daemon_json_does_not_come_back_to_be_judged(capsys, tmp_path):
     path = tmp_path / "daemon.json"
     path.write_text(daemon_json.render({"proxies": {"http-proxy": "http://me:older@proxy"}}))
-    wanted = {"daemon_config": {"proxies": {"http-proxy": "http://me:secret@proxy"}}}
+    wanted = {"daemon_config": {"proxies": {"http-proxy": "http://me:secret@newer"}}}
     answer = run_module(capsys, {"daemon_config": str(path), "wanted": wanted})
     del answer["invocation"]  # what the caller writes is shown to the caller
     assert "secret" not in json.dumps(answer) and "older" not in json.dumps(answer)
-    # It is compared all the same.
-    assert "proxies" in run_action(answer)["todo"]["daemon"]["keys"]
+    # It is compared all the same, and what differs is told without it.
+    result = run_action(answer, wanted=wanted)
+    assert "proxies" in result["todo"]["daemon"]["keys"]
+    (finding,) = [one for one in result["drift"]["findings"] if "proxies" in one["expected"]]
+    assert "http://***@newer" in finding["expected"] and "http://***@proxy" in finding["seen"]
 
 
 def test_module_shows_no_password_of_daemon_json(capsys, tmp_path):

@@ -452,9 +452,7 @@ def test_an_interrupted_run_leaves_no_half_snapshot_and_the_next_one_ends_it(cal
 
     monkeypatch.setattr(prune_store, "remove", die)
     with pytest.raises(KeyboardInterrupt):
-        prune_store.take_away(
-            next(thing for thing in prune_store.things(store) if COMMITS["old"] in thing.path)
-        )
+        prune_store.delete(next(thing for thing in prune_store.things(store) if COMMITS["old"] in thing.path))
     repository = store / "models/org--body"
     assert not (repository / COMMITS["old"]).exists()
     assert (repository / f".pruned-{COMMITS['old']}").is_dir()
@@ -474,14 +472,14 @@ def test_a_leftover_of_what_is_kept_now_goes_and_the_kept_stays(call, store):
 
 
 def test_what_cannot_be_deleted_fails_with_its_reason_and_the_rest_goes(call, store, engine, monkeypatch):
-    real = prune_store.take_away
+    real = prune_store.delete
 
     def refuse(thing: Any) -> None:
         if thing.kind == "snapshot":
             raise OSError(30, "Read-only file system")
         real(thing)
 
-    monkeypatch.setattr(prune_store, "take_away", refuse)
+    monkeypatch.setattr(prune_store, "delete", refuse)
     result = call()
     assert result["failed"] and "Read-only file system" in result["msg"]
     assert verdicts(result)[str(store / "models/org--body" / COMMITS["old"])] == "failed"
@@ -674,7 +672,7 @@ def test_an_index_is_not_offered_any_more_when_its_removal_has_begun(registry, m
         removed: list[Path] = []
         monkeypatch.setattr(prune_registry, "remove", removed.append)
         (thing,) = (thing for thing in prune_registry.things(registry.root) if index in thing.name)
-        prune_registry.take_away(thing)
+        prune_registry.delete(thing)
         assert removed[0] == (registry.root / oci.manifest_link("vllm/vllm-openai", index)).parent
         (registry.root / oci.manifest_link("vllm/vllm-openai", index)).unlink()
 
@@ -704,7 +702,7 @@ def test_an_interrupted_removal_is_ended_by_the_next_run(call, registry, monkeyp
     thing = next(thing for thing in prune_registry.things(registry.root) if gone in thing.name)
     monkeypatch.setattr(prune_registry, "remove", die)
     with pytest.raises(KeyboardInterrupt):
-        prune_registry.take_away(thing)
+        prune_registry.delete(thing)
     assert not (registry.root / oci.manifest_link("vllm/vllm-openai", gone)).exists(), (
         "nobody is offered half"
     )
@@ -800,7 +798,7 @@ def test_a_removal_stays_inside_the_storage(registry, tmp_path, monkeypatch):
     for path in (victim, registry.root / ".." / "victim", registry.root):
         monkeypatch.setattr(prune_registry, "_blob", lambda _root, _digest, path=path: path)
         with pytest.raises(PermissionError, match="expected a path below"):
-            prune_registry.take_away(thing)
+            prune_registry.delete(thing)
         registry.image("vllm/vllm-openai", BASE, OLD)
     assert (victim / "data").exists() and registry.root.is_dir()
 

@@ -12,7 +12,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import cop
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._images import oci, registry, storage
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._images.folder import FolderSource
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._models import snapshot
-from ansible_collections.sparkfleet.vllm.plugins.modules import bundle_info, bundle_open
+from ansible_collections.sparkfleet.vllm.plugins.modules import bundle_info, bundle_serve
 from helpers import bundle as maker
 
 ENTRY = {"size": 1, "sha256": "a" * 64}
@@ -246,14 +246,14 @@ def test_a_look_names_a_model_that_is_short(bundle):
     "path", ["simple/docker/docker-7.2.0-py3-none-any.whl", "packages/docker-registry_1_arm64.deb"]
 )
 def test_what_pip_and_apt_would_get_is_verified_first(bundle, path):
-    assert bundle_open.verify(bundle).recipe == "lab"
+    assert bundle_serve.verify(bundle).recipe == "lab"
     (bundle / path).write_bytes(b"x" * (bundle / path).stat().st_size)
     with pytest.raises(layout.BundleError, match=f"1 damaged: {path}: expected sha256"):
-        bundle_open.verify(bundle)
+        bundle_serve.verify(bundle)
 
 
 def test_the_server_sees_the_wheels_alone_on_one_address_for_some_time():
-    argv = bundle_open.command(Path("/media/my disk:1/b"), "10.0.0.1", 8618, 60)
+    argv = bundle_serve.command(Path("/media/my disk:1/b"), "10.0.0.1", 8618, 60)
     assert r"--property=BindReadOnlyPaths=/media/my\ disk\:1/b/simple:/run/sparkfleet-bundle/simple" in argv
     assert {
         "--property=DynamicUser=yes",

@@ -223,8 +223,12 @@ def reports(monkeypatch):
 
 
 FACTS = {
-    "a": {"spark_sweep": fleet()["spark-1"]["sweep"]},
-    "b": {"spark_failure": {"task": "Measure", "msg": "other traffic"}},
+    # As a task registers it; of the second, the task failed.
+    "a": {"spark_sweep": fleet()["spark-1"]["sweep"] | {"changed": False, "failed": False}},
+    "b": {
+        "spark_sweep": {"failed": True, "msg": "other traffic"},
+        "spark_failure": {"task": "Measure", "msg": "other traffic"},
+    },
     "c": {},
 }
 
@@ -239,7 +243,7 @@ def test_it_writes_three_files_and_shows_what_is_in_them(reports, tmp_path):
         "Measure: other traffic",
         "the host did not answer",
     ]
-    assert kept["hosts"]["a"]["sweep"] == FACTS["a"]["spark_sweep"]
+    assert kept["hosts"]["a"]["sweep"] == fleet()["spark-1"]["sweep"]
     shown = "\n".join(reports.said)
     assert "a: proposed for one stream: mtp n=1" in shown and "  mtp n=3 skipped: at most 52.8" in shown
     assert "b: Measure: other traffic" in shown and "c: the host did not answer" in shown

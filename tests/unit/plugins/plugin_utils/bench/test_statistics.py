@@ -7,8 +7,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from ansible.errors import AnsibleFilterError
-from ansible_collections.sparkfleet.vllm.plugins.filter.sweep import FilterModule
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.bench import statistics
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.bench.statistics import (
     TuneError,
@@ -246,12 +244,11 @@ def test_off_comes_first_and_is_no_end():
 
 
 def test_a_sweep_that_nothing_can_be_told_from_says_what_to_measure():
-    filters = FilterModule().filters()
-    with pytest.raises(AnsibleFilterError, match=r"concurrency 8.*seen 1;.*do: measure with 8 streams"):
-        filters["sweep_next"]([of(None, 40.0)], [None, mtp(1)], 8)
+    with pytest.raises(TuneError, match=r"concurrency 8.*seen 1;.*do: measure with 8 streams"):
+        sweep_next([of(None, 40.0)], [None, mtp(1)], 8)
     single = measured(None, load([], [40.0]))
-    with pytest.raises(AnsibleFilterError, match=r"at least two.*seen 1 for off; do: measure all"):
-        filters["sweep_proposal"]([single], 1)
+    with pytest.raises(TuneError, match=r"at least two.*seen 1 for off; do: measure all"):
+        sweep_proposal([single], 1)
     with pytest.raises(TuneError, match="seen 12 for off, 2 for mtp n=1"):
         points([of(None, 40.0), measured(mtp(1), load([0.5], [50.0, 51.0]))], 1)
 

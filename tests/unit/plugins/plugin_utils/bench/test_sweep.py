@@ -11,10 +11,10 @@ import pytest
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.bench.sweep import (
     SweepError,
     choice,
+    describe,
     entry,
     hardware,
     made,
-    said,
     turn,
     wanted,
 )
@@ -86,7 +86,7 @@ def test_what_vllm_would_not_take_is_refused_before_anything_stops(candidate: An
 
 
 def test_said() -> None:
-    assert said([MTP, None], SERVING, [1, 4]) == [
+    assert describe([MTP, None], SERVING, [1, 4]) == [
         "r, each with 1 and 4 streams at a time:", "mtp n=1, which serves now", "off",
     ]  # fmt: skip
 

@@ -83,6 +83,5 @@ def test_a_rollback_is_told_however_it_ended():
 
 
 def test_the_facts_of_a_run_fill_a_row():
-    facts = {"recipe_lock": LOCK, "spark_gate": GATE, "spark_window": {"start": 1, "ready": 2, "gate": 3.0}}
-    assert row("s", **known(facts))["away"] == "3 s"
+    assert row("s", **known({"recipe_lock": LOCK, "spark_gate": GATE})) == row("s", LOCK, GATE, None)
     assert row("s", **known({}))["verdict"] == "not measured"

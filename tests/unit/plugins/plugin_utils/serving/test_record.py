@@ -120,13 +120,20 @@ def test_merge_leaves_its_inputs_alone():
 
 
 def test_models_get_their_path_from_the_lock_and_their_mount_from_the_recipe():
-    recipe = {"models": {"body": {"repository": "o/b", "revision": "main", "mount": "/models/b"}}}
-    lock = {"models": {"body": {"repository": "o/b", "commit": "c" * 40}}}
-    assert mounted_models(recipe, lock, "/srv/s") == {
-        "body": {"path": "/srv/s/models/o--b/" + "c" * 40, "mount": "/models/b"}
-    }
+    models = {"body": {"repository": "o/b", "revision": "main", "mount": "/models/b"}}
+    locked = {"body": {"repository": "o/b", "commit": "c" * 40, "files": {}}}
+    mounted = {"body": {"path": "/srv/s/models/o--b/" + "c" * 40, "mount": "/models/b"}}
+    assert mounted_models(models, locked, "/srv/s") == mounted
+    made = record(models=models, locked_models=locked, store="/srv/s")
+    assert made["models"] == mounted
+    assert made["container"]["volumes"][0] == mounted["body"]["path"] + ":/models/b:ro"
     with pytest.raises(SpecError, match="lock.yml"):
-        mounted_models(recipe, {"models": {}}, "/srv/s")
+        mounted_models(models, {}, "/srv/s")
+
+
+def test_a_model_with_a_path_needs_no_lock():
+    own = {"body": {"path": "/elsewhere/b", "mount": "/models/b"}}
+    assert mounted_models(own, {}, "") == own
 
 
 def test_the_gate_looks_for_every_patch_and_compares_the_host_file_of_a_mounted_one():

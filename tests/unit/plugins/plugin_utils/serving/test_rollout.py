@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.serving.rollout import (
     BatchError,
+    away,
     batches,
     blocking,
     change,
@@ -103,7 +104,6 @@ def hosts(**states):
 def test_who_has_nothing_to_lose_comes_first_and_all_at_once():
     made = plan(
         hosts(a="replace", b="start", c="settled", d="unproven", e="replace", f="replace"),
-        list("abcdef"),
         [1, "100%"],
     )
     assert [batch["hosts"] for batch in made] == [["b", "c", "d"], ["a"], ["e", "f"]]
@@ -116,15 +116,17 @@ def test_who_has_nothing_to_lose_comes_first_and_all_at_once():
 
 
 def test_a_host_that_was_not_prepared_has_no_turn_and_holds_nobody():
-    known = hosts(a="replace", b="replace", c="replace")
+    known = hosts(a="replace", b="replace", c="replace", d="replace")
     known["a"]["spark_failure"] = {"msg": "disk full"}
-    del known["b"]["spark_change"]
-    assert [batch["hosts"] for batch in plan(known, list("abc"), [1])] == [["c"]]
+    # Its task was skipped, as on a host that is not set up yet.
+    known["b"]["spark_change"] = {"changed": False, "skipped": True}
+    del known["d"]["spark_change"]
+    assert [batch["hosts"] for batch in plan(known, [1])] == [["c"]]
 
 
 def test_shares_count_the_hosts_that_change():
     known = hosts(**dict.fromkeys("abcd", "settled"), **dict.fromkeys("efgh", "replace"))
-    assert [len(batch["hosts"]) for batch in plan(known, list("abcdefgh"), ["50%"])] == [4, 2, 2]
+    assert [len(batch["hosts"]) for batch in plan(known, ["50%"])] == [4, 2, 2]
 
 
 def test_the_window_is_counted_from_the_stop():
@@ -140,9 +142,29 @@ def test_the_window_is_counted_from_the_stop():
     assert window(gate, stopped) is None
 
 
+def test_how_long_a_host_was_away_follows_from_the_facts_of_its_run():
+    gate = {
+        "container": {"started_at": "2026-01-01T00:00:10Z"},
+        "ready_at": 1767225668.0,
+        "passed_at": 1767225680.0,
+    }
+    facts = {
+        "spark_change": {"state": "replace"},
+        "spark_started": {"made": True, "stopped_at": 1767225608.0},
+        "spark_gate": gate,
+    }
+    assert away(facts) == {"start": 2.0, "ready": 60.0, "gate": 72.0}
+    assert away(facts | {"spark_change": {"state": "settled"}}) is None, "it was only measured"
+    assert away(facts | {"spark_started": {"made": True, "stopped_at": None}}) is None, "nothing had served"
+    assert away({name: facts[name] for name in ("spark_change", "spark_started")}) is None, (
+        "nothing has passed"
+    )
+    assert away({}) is None
+
+
 def test_sizes_and_hosts_may_come_as_a_text_with_commas():
     assert batches(list("abcd"), "1,50%,100%") == [["a"], ["b", "c"], ["d"]]
-    assert changed({}, [], "b,a") == ["a", "b"]
+    assert changed({}, "b,a") == ["a", "b"]
 
 
 def test_a_rollback_is_for_hosts_that_passed_with_something_else_and_for_no_others():
@@ -153,11 +175,11 @@ def test_a_rollback_is_for_hosts_that_passed_with_something_else_and_for_no_othe
         "not-its-turn": {"spark_change": {"back": True}},
         "not-prepared": {},
     }
-    assert changed(hosts, list(hosts), ["canary"]) == ["canary", "passed"]
+    assert changed(hosts, ["canary"]) == ["canary", "passed"]
 
 
 def test_a_host_that_has_not_passed_holds_those_after_it():
     """Also one that was lost, of which nothing is known."""
-    known = {"passed": {"spark_proven": True}, "failed": {"spark_proven": False}, "lost": {}}
-    assert blocking(known, ["passed", "failed", "lost"]) == ["failed", "lost"]
-    assert blocking(known, ["passed"]) == blocking(known, []) == []
+    passed = {"passed": {"spark_proven": True}}
+    assert blocking(passed | {"failed": {"spark_proven": False}, "lost": {}}) == ["failed", "lost"]
+    assert blocking(passed) == blocking({}) == []

@@ -20,7 +20,7 @@ def test_a_new_fleet_fetches_once_and_fans_out():
     run = Run(one=look(address="10.0.0.1"), two=look(address="10.0.0.2"), three=look(address="10.0.0.3"))
     assert run.does("fetch") == {"one": [BODY, DRAFT]}
     assert run.does("later") == {"two": [BODY, DRAFT], "three": [BODY, DRAFT]}
-    assert not run.does("receive") and run.plan["go"]
+    assert not run.does("receive") and run.plan["can_transfer"]
     run.fetch(one=fetched(BODY, DRAFT))
     assert run.plan["describe"] == {BODY: "one", DRAFT: "one"}
     run.described()
@@ -80,7 +80,7 @@ def test_without_fan_out_each_fetches_for_itself():
     run = Run(fan_out=False, one=look(WHOLE), two=look(), three=look())
     assert run.does("fetch") == {"two": [BODY, DRAFT], "three": [BODY, DRAFT]}
     run.fetch(two=fetched(BODY, DRAFT), three={"failed": True, "msg": "HTTP 503"})
-    assert not run.plan["go"] and run.plan["hosts"]["three"]["problem"] == "HTTP 503"
+    assert not run.plan["can_transfer"] and run.plan["hosts"]["three"]["problem"] == "HTTP 503"
 
 
 def test_a_host_whose_fetch_failed_is_passed_over_and_then_receives():
@@ -104,7 +104,7 @@ def test_when_nobody_can_fetch_each_says_its_own_reason_or_the_others():
     assert problems["one"] == "HTTP 429" and problems["two"] == "HTTP 503"
     assert "one: HTTP 429 two: HTTP 503" in problems["three"] and "lab/b" in problems["three"]
     run.look(one=look(), two=look(), three=look()).fetch(three={"failed": True, "msg": "down"})
-    assert run.plan["left"] and not run.plan["go"]
+    assert run.plan["incomplete"] and not run.plan["can_transfer"]
 
 
 def test_what_a_failed_fetch_has_brought_is_not_fetched_again():
@@ -157,7 +157,7 @@ def test_a_suspect_with_nothing_left_to_hash_is_one_no_more():
 def test_a_holder_that_cannot_describe_is_replaced():
     run = Run(one=look(WHOLE), two=look(WHOLE), three=look())
     run.describe(one={"failed": True, "msg": "sha256 is not the lock's"})
-    assert run.plan["suspects"] == ["one"] and not run.plan["go"] and not run.plan["peers"]
+    assert run.plan["suspects"] == ["one"] and not run.plan["can_transfer"] and not run.plan["peers"]
     run.transfer().look(one=look(unchecked=True), two=look(WHOLE), three=look(), hashed={"one": look()})
     assert set(run.plan["describe"].values()) == {"two"}
 
@@ -165,7 +165,7 @@ def test_a_holder_that_cannot_describe_is_replaced():
 def test_a_receiver_that_failed_says_why_and_tries_again():
     run = Run(one=look(WHOLE), two=look()).described()
     run.transfer(two=status("failed", problem="no room", **{"from": {"one": 7}}))
-    assert run.plan["hosts"]["two"]["problem"] == "no room" and run.plan["go"]
+    assert run.plan["hosts"]["two"]["problem"] == "no room" and run.plan["can_transfer"]
     assert run.plan["fleet"]["two"]["from"] == {"one": 7}
 
 
@@ -190,14 +190,14 @@ def test_a_host_that_stopped_answering_is_no_holder():
     run = Run(one=look(WHOLE), two=look(), three=look()).described()
     run.batch.remove("one")
     run.transfer(two=status("failed", problem="lost one"), stop={"one": {"unreachable": True}})
-    assert run.plan["fleet"]["one"]["out"] == "did not answer"
+    assert run.plan["fleet"]["one"]["excluded"] == "did not answer"
     assert run.does("fetch") == {"two": [BODY, DRAFT]}
 
 
 def test_hosts_that_fail_at_the_look_take_no_part():
     run = Run(one={"failed": True, "msg": "no such interface"}, two=look(), three={"unreachable": True})
-    assert run.plan["fleet"]["one"]["out"] == "no such interface"
-    assert run.plan["fleet"]["three"]["out"] == "did not answer"
+    assert run.plan["fleet"]["one"]["excluded"] == "no such interface"
+    assert run.plan["fleet"]["three"]["excluded"] == "did not answer"
     run.look(one=look(WHOLE), two=look())
     assert run.does("fetch") == {"two": [BODY, DRAFT]}, "what it showed before it failed is stale"
 
@@ -211,7 +211,7 @@ def test_hosts_that_left_the_play_before_take_no_part():
 
 def test_a_host_without_an_address_is_told_how_to_name_one():
     run = Run(one=look(WHOLE), two=look(address=""))
-    assert not run.plan["go"] and run.plan["left"]
+    assert not run.plan["can_transfer"] and run.plan["incomplete"]
     assert "model_sync_interface" in run.plan["hosts"]["two"]["problem"]
 
 
@@ -224,8 +224,8 @@ def test_a_large_fleet_seeds_with_few_for_one_receiver():
 def test_in_check_mode_the_plan_is_made_and_nothing_follows():
     run = Run(one=look() | {"check_mode": True}, two=look() | {"check_mode": True})
     assert run.does("fetch") == {"one": [BODY, DRAFT]} and run.does("later") == {"two": [BODY, DRAFT]}
-    assert run.plan["check"] and not run.plan["go"]
-    assert Run(one=look(), two=look()).plan["go"]
+    assert run.plan["check"] and not run.plan["can_transfer"]
+    assert Run(one=look(), two=look()).plan["can_transfer"]
 
 
 def test_rounds_are_counted_by_looks():
@@ -237,10 +237,10 @@ def test_rounds_are_counted_by_looks():
 
 
 def test_there_is_something_to_tell_unless_all_was_in_place():
-    assert not Run(one=look(WHOLE), two=look(WHOLE)).plan["news"]
-    assert Run(one=look(WHOLE), two=look()).plan["news"]
+    assert not Run(one=look(WHOLE), two=look(WHOLE)).plan["worth_reporting"]
+    assert Run(one=look(WHOLE), two=look()).plan["worth_reporting"]
     run = Run(one=look()).fetch(one=fetched(*WHOLE))
-    assert not run.plan["left"] and run.plan["news"]
+    assert not run.plan["incomplete"] and run.plan["worth_reporting"]
 
 
 def test_a_plan_is_plain_data_and_never_changed():

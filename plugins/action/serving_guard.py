@@ -1,0 +1,41 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Private to the role vllm_serve: fails where the recipe knows something against what the inventory asks for.
+
+Option C(inputs): those of the role by their short names, see plugins/plugin_utils/serving/record.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from ansible.errors import AnsibleActionFail
+from ansible.utils.display import Display
+
+from ..module_utils._vllm import options as vllm_options
+from ..plugin_utils.compute import Compute
+from ..plugin_utils.serving import record
+
+
+class ActionModule(Compute):
+    ARGUMENT_SPEC: ClassVar[dict[str, Any]] = {"inputs": {"type": "dict", "required": True}}
+    REFUSALS = (record.SpecError,)
+
+    def compute(self, options: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
+        inputs = options["inputs"]
+        for name, text in _unknown(inputs["extra_arguments"]).items():
+            Display().warning(f"vllm_serve_extra_arguments.{name}: {text}{vllm_options.IMAGE_DECIDES}")
+        if refused := record.serving_refusals(inputs):
+            raise AnsibleActionFail("\n".join(refused))
+        return {}
+
+
+def _unknown(extra_arguments: dict[str, Any]) -> dict[str, str]:
+    """Options of the inventory that are unknown here, each with what to say of it."""
+    arguments = {name: value for name, value in extra_arguments.items() if value is not None}
+    config = arguments.get("speculative-config")
+    unknown = dict(vllm_options.unknown_options(arguments))
+    for name, text in vllm_options.unknown_speculation(config if isinstance(config, dict) else ()).items():
+        unknown[f"speculative-config.{name}"] = text
+    return unknown
