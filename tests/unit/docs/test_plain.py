@@ -22,6 +22,8 @@ PAGES = sorted(
         "controller/*.yml",
         "playbooks/**/*.yml",
         "roles/*/README.md",
+        "recipes/*.yml",
+        "inventory/spark/**/*.yml",
         "roles/*/*/*.yml",
     )
     for path in ROOT.glob(pattern)
