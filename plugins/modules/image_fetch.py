@@ -55,7 +55,7 @@ options:
     type: int
     default: 2048
   retries:
-    description: Consecutive attempts of a request without progress.
+    description: Repeats of a request in a row without progress.
     type: int
     default: 5
   timeout:

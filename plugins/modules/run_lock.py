@@ -136,7 +136,7 @@ lasting:
   returned: always
   sample: true
 fresh:
-  description: Whether this task took the lock newly.
+  description: Whether the run did not hold the lock before this task.
   type: bool
   returned: success
   sample: true
