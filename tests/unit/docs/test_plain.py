@@ -64,7 +64,7 @@ def odd(text: str) -> list[str]:
     return found
 
 
-def test_the_pages_are_found():
+def test_the_pages_are_found() -> None:
     names = {str(path.relative_to(ROOT)) for path in PAGES}
     assert {"README.md", "docs/operations.md", "roles/vllm_serve/meta/argument_specs.yml"} <= names
     assert {"playbooks/tasks/change.yml", "roles/prune/README.md", "molecule/lab/down.sh"} <= names
@@ -76,7 +76,7 @@ def test_a_page_has_no_odd_phrase(path: Path) -> None:
     assert not found, "\n".join(f"{path.relative_to(ROOT)}:{each}" for each in found)
 
 
-def test_an_odd_phrase_is_found_with_its_line():
+def test_an_odd_phrase_is_found_with_its_line() -> None:
     text = "Plain.\nA host that lacks one is\ntold. What arrived by then is kept.\n    # so until none\n    # goes any more\n"
     assert [each.split(": ")[:2] for each in odd(text)] == [
         ["2", r"'is\ntold'"],
