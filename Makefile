@@ -1,23 +1,23 @@
 # make lab        from a fresh machine to two lab Sparks that serve the recipe, measured
 # make lab-hosts  the same without the deployment: depot and lab Sparks, ready for any playbook
 # make lab-down   removes the lab and nothing else
-# make bench-sync how long a snapshot takes to 1, 2, 4 and 8 hosts, and what it costs to look again (LINK=40mbit SIZE=80)
-# make bench-noop what site.yml costs where nothing is to be done, as it is, with a whole look, and beside a plain playbook (HOSTS="1 2 4 8" RUNS=3)
-# make test       lint, unit tests, molecule scenarios but for the long ones; ends with a table of what each took (molecule/lab/budgets.yml)
-# make test-long  the long ones, likewise
-# make lint       what can be told without running anything: Python, YAML, spelling, licences, Ansible (-j2: two at a time)
+# make bench-sync times a snapshot to 1, 2, 4 and 8 hosts, and another look (LINK=40mbit SIZE=80)
+# make bench-noop times site.yml with nothing to do: as it is, with a whole look, and beside a plain playbook (HOSTS="1 2 4 8" RUNS=3)
+# make test       lint, unit tests, all molecule scenarios but the long ones; ends with a table of times (molecule/lab/budgets.yml)
+# make test-long  the long scenarios, likewise
+# make lint       checks that run no playbook: Python, YAML, spelling, licences, Ansible (-j2: two at a time)
 # make unit       the unit tests
 # make scenario   one molecule scenario (NAME=prerequisites), or one step of it (STEP=converge, verify, destroy)
-# make sanity     of lint, what ansible-test says of a release (SANITY="--test pylint plugins/modules/spark_info.py")
+# make sanity     the part of lint that is ansible-test (SANITY="--test pylint plugins/modules/spark_info.py")
 # make matrix     the unit tests that touch Ansible, and sanity, on the newest Ansible and Python (TESTS=tests/unit for all), and
-#                 on the next Ansible where the package index has a pre-release
-# make ee         the image for an automation controller, built without a network and used (execution-environment/)
-# make docs       writes docs/playbooks.md anew, from what the playbooks state of their inputs, and builds the site (.cache/docs/html)
-# make changelog  writes CHANGELOG.md anew, from changelogs/ (docs/releasing.md)
-# make clean      removes what else was made here: environment, caches
+#                 on the next Ansible if the package index has a pre-release
+# make ee         builds the image for an automation controller without a network, and tests it (execution-environment/)
+# make docs       rewrites docs/playbooks.md from playbooks/*.meta.yml, and builds the site (.cache/docs/html)
+# make changelog  rewrites CHANGELOG.md from changelogs/ (docs/releasing.md)
+# make clean      removes everything else that was made here: environment, caches
 
 SHELL := /bin/bash
-# Found before .venv comes first in PATH.
+# Looked up before .venv comes first in PATH.
 PYTHON := $(or $(PYTHON),$(shell command -v python3))
 INVENTORY ?= inventory/lab
 
@@ -28,7 +28,7 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export MOLECULE_GLOB := molecule/*/molecule.yml
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.cache/collections
 export PATH := $(CURDIR)/$(bin):$(PATH)
-# Where it is set, each of thousands of processes would compile Ansible anew.
+# If it is set, each of thousands of processes compiles Ansible again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: lab lab-hosts lab-depot lab-down venv lint .lint-files .lint-ansible sanity unit scenario matrix ee test test-long bench-sync bench-noop docs changelog clean
@@ -38,7 +38,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
-# The phases of the lab are independent where the graph below says so, and run side by side.
+# Phases of the lab that are independent in the graph below run in parallel.
 parallel := $(MAKE) --no-print-directory --jobs=3
 
 lab:
@@ -105,11 +105,11 @@ lab-down:
 
 lint: sanity .lint-ansible .lint-files
 
-# .pre-commit-config.yaml says which.
+# .pre-commit-config.yaml lists them.
 .lint-files: venv
 	PRE_COMMIT_HOME=$(CURDIR)/.cache/pre-commit pre-commit run --all-files
 
-# With a home of its own: ansible-lint prefers a copy of the collection that somebody installed in theirs.
+# With a separate home: ansible-lint would prefer a copy of the collection that the user has installed.
 .lint-ansible: venv
 	ANSIBLE_HOME=$(CURDIR)/.cache/ansible ansible-lint --offline --profile production
 	antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=self .
@@ -120,9 +120,9 @@ sanity: venv
 unit: venv
 	pytest -n auto tests/unit
 
-# Those that run a program of Ansible, or import it or what it loads. All else is as it is on any Ansible.
+# Tests that run or import Ansible, or code that Ansible loads. The others do not depend on its version.
 touches := ansible-(playbook|doc|galaxy|inventory)|^(from|import) ansible[. ]|plugins\.(action|filter|modules|plugin_utils)
-# What the newest environment lacks.
+# Packages that the newest environment lacks.
 only_here := execution_environment changelog
 TESTS ?= $(filter-out $(only_here:%=tests/unit/release/test_%.py),$(shell grep -rlE --include='test_*.py' '$(touches)' tests/unit))
 matrix: .matrix-newest .matrix-next
@@ -135,22 +135,22 @@ matrix: .matrix-newest .matrix-next
 	  ANSIBLE_LOG_PATH=$(CURDIR)/.cache/$*/ansible.log .cache/$*/bin/pytest -n auto -p no:cacheprovider $(TESTS); }
 	@! grep -s 'DEPRECATION WARNING' .cache/$*/ansible.log
 
-# Two cores, two at a time: with a third each is slower, and what waits for something with a limit comes too late.
+# Two at a time for two cores: a third part would slow each of them, and time limits would be exceeded.
 jobs := 2
-# For what seldom changes: recipes with real vLLM one after the other, images that are built, sweeps, and other Ansibles.
+# For code that seldom changes: recipes with real vLLM one after the other, built images, sweeps, and other Ansibles.
 long := recipes build benchmark
 long_checks := matrix
-# Takes the depot away from all others, so it runs beside what needs none.
+# This scenario takes the depot away from all others, so it runs beside parts that need none.
 alone := airgap
 checks := unit ee
-# Those that take longest come first.
+# The longest come first.
 by_budget := $(shell sed -n 's/^\([a-z_]*\): *\([0-9]*\)$$/\2 \1/p' $(lab)/budgets.yml | sort -rn | cut -d' ' -f2)
 scenarios := $(filter-out $(long) $(alone),$(filter $(patsubst molecule/%/molecule.yml,%,$(wildcard molecule/*/molecule.yml)),$(by_budget)))
 
 test: parts := lint $(alone) $(checks) $(scenarios)
 test-long: parts := $(long_checks) $(long)
 
-# Whatever fails, all else that can run does. The table names what failed, and fails.
+# A failure stops no other part. The table names what failed, and fails.
 timed := python $(lab)/timed.py
 test test-long: venv
 	@rm -rf .cache/test

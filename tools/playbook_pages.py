@@ -16,13 +16,13 @@ ROLES = ROOT / "roles"
 PAGE = ROOT / "docs" / "playbooks.md"
 NAMES = sorted(path.stem for path in PLAYBOOKS.glob("*.yml") if not path.name.endswith(".meta.yml"))
 FLEET = "fleet"
-HEAD = """# Playbooks, and what each may be given
+HEAD = """# Playbooks and their inputs
 
 Made by `make docs` from `playbooks/*.meta.yml`; edit those.
 
-A run gets its inputs by `-e`, by an inventory or by a survey. They are checked before the first task does anything, and a wrong one
-is told with what was expected. The roles' own inputs (`ansible-doc -t role sparkfleet.vllm.vllm_serve` and so on) may be set as
-well, and are checked where the role begins.
+Set inputs with `-e`, in an inventory or in a survey. A run checks them before its first task, and says what it expected of a wrong one.
+You may also set the inputs of roles (`ansible-doc -t role sparkfleet.vllm.vllm_serve` and so on); a run checks them where the role
+begins.
 
 All but `lock.yml` and `controller.yml` take `--limit`, and all take `--check --diff`.
 """

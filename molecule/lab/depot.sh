@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Starts the depot: registry, minimal Hub, raw files, apt repositories and Python packages, on the lab's network.
-# What it serves lies under .cache/lab/depot and may be written while it runs.
-#   depot.sh          starts it, or leaves it alone when it runs as it should
+# Its data lies under .cache/lab/depot and may be written while it runs.
+#   depot.sh          starts it, or leaves it alone if it already runs with these settings
 # shellcheck source=molecule/lab/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -27,7 +27,7 @@ if [ "$(docker inspect --format "{{ .State.Running }} {{ index .Config.Labels \"
 fi
 
 docker rm -f "${name}" >/dev/null 2>&1 || true
-# As whoever runs the lab: what the depot writes can be removed without being root.
+# Runs as the user of the lab, who can then remove its files without being root.
 docker run -d --init --name "${name}" --hostname "${name}" --restart unless-stopped \
     --label "${lab_label}=depot" --label "${lab_label}.inputs=${inputs}" \
     --network "${lab_network}" --ip "${lab_depot_address}" -p "127.0.0.1:${lab_registry##*:}:5000" \
@@ -37,7 +37,7 @@ docker run -d --init --name "${name}" --hostname "${name}" --restart unless-stop
 up() {
     local url
     for url in "${lab_depot_address}:5000/v2/" "${lab_depot_address}:8080/apt/" "${lab_depot_address}:8081/"; do
-        # Any answer will do; a refused connection will not.
+        # Any answer counts; a refused connection does not.
         curl --noproxy '*' -s -o /dev/null --max-time 5 "http://${url}" || return 1
     done
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Removes everything that carries the lab's label, the engine if the lab started it, and .cache/lab.
-# Distribution packages that were installed stay, since something else may use them by now.
+# Removes everything with the lab's label, the engine if the lab started it, and .cache/lab.
+# Installed distribution packages stay, because something else may use them.
 # shellcheck source=molecule/lab/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -11,8 +11,8 @@ if docker info >/dev/null 2>&1; then
     docker ps -aq --filter "label=${lab_label}" | each docker rm -f
     docker volume ls -q --filter "label=${lab_label}" | each docker volume rm -f
     docker network ls -q --filter "label=${lab_label}" | each docker network rm
-    # By name: an image with several names is not removable by id, and forcing it could take somebody else's name along. Those that
-    # a build left between two of its steps have none. What another one is made from goes after it, so until none goes any more.
+    # By name: an image with several names cannot be removed by id, and force could also remove a name of someone else. Images
+    # that a build left between two steps have no name. An image can go only after those made from it, so repeat until none is left.
     images() { docker images --all --no-trunc --filter "label=${lab_label}" --format '{{ .Repository }}:{{ .Tag }} {{ .ID }}' | sed -E 's/^.*<none>\S* //; s/ .*//'; }
     while left=$(images) && [ -n "${left}" ]; do
         xargs --no-run-if-empty -n 1 docker rmi <<<"${left}" >/dev/null 2>&1 || true

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the execution environment with the local engine, as sparkfleet-lab/ee:latest, and uses it as a controller would.
-# Nothing is pulled and no step has a network. In place of the base image that the definition names stands the lab's, with the
-# packages and wheels that the build will ask for; all else is what ansible-builder makes of the definition.
+# Nothing is pulled and no step has a network. The lab's image replaces the base image of the definition and holds the packages
+# and wheels that the build needs; ansible-builder makes everything else from the definition.
 # shellcheck source=molecule/lab/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -15,7 +15,7 @@ log="${lab_cache}/image-ee.log"
 bin="${lab_root}/.venv/bin"
 mkdir -p "${stock}"
 
-# made DIRECTORY INPUTS: was it made of these?
+# made DIRECTORY INPUTS: was it made from these inputs?
 made() { [ "$(cat "$1/.inputs" 2>/dev/null || true)" = "$2" ]; }
 
 in_base() { docker run --rm --network none --label "${lab_label}=build" "$@"; }
@@ -27,7 +27,7 @@ packages() {
     made "${stock}/apt" "${inputs}" && return
     rm -rf "${stock}/apt"
     mkdir -p "${stock}/apt/distribution"
-    # Which ones it lacks is the base image's to say.
+    # Only the base image knows which ones it lacks.
     in_base -v "${apt}:/lab/apt:ro" -v "${stock}/apt/distribution:/out" -e DEBIAN_FRONTEND=noninteractive "${base}" sh -eu -c '
         echo "deb [signed-by=/lab/apt/depot.asc] copy:/lab/apt/distribution ./" >/etc/apt/sources.list
         apt-get -qq update -o Acquire::Languages=none
@@ -76,7 +76,7 @@ fresh "${stocked}" "${inputs}" || sed "s|^FROM .*|FROM ${base}|" <<'STOCK' | bui
 FROM base
 COPY . /lab
 RUN echo 'deb [signed-by=/lab/apt/depot.asc] copy:/lab/apt/distribution ./' >/etc/apt/sources.list
-# Most of Ansible is never imported here, and compiling it takes longer than all the rest.
+# Most of Ansible is never imported here, and compiling it would take longer than everything else.
 RUN printf '[global]\nno-index = true\nfind-links = /lab/wheels\n[install]\ncompile = false\n' >/etc/pip.conf
 STOCK
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Makes sure that a Docker engine answers.
-#   engine.sh          uses the engine that is there; else installs the distribution's docker.io and starts it
+#   engine.sh          uses a running engine; else installs the distribution's docker.io and starts it
 #   engine.sh stop     stops the engine, if and only if "engine.sh" started it
 #
-# An engine that the lab starts by hand has a data root of its own, so that stopping it can remove what it
-# held without a look at anybody's /var/lib/docker.
+# An engine that the lab starts directly has a separate data root, so that its data can be removed without touching
+# /var/lib/docker.
 # shellcheck source=molecule/lab/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -18,7 +18,7 @@ await() {
     local second
     for second in $(seq 1 60); do
         answers && return 0
-        # One that died at once is not waited for.
+        # Do not wait for one that died at once.
         if [ -n "${1:-}" ] && [ "${second}" -gt 3 ] && ! as_root kill -0 "$1" 2>/dev/null; then return 1; fi
         sleep 1
     done
@@ -40,7 +40,7 @@ start() {
     if has_systemd; then
         as_root systemctl start docker.service
         printf 'systemd\n' >"${started}"
-        # An engine that was installed a moment ago has no users yet; its group is the one who asked.
+        # A newly installed engine has no users yet; its group becomes that of the caller.
         [ "${new}" = no ] || [ "$(id -u)" = 0 ] || as_root chgrp "$(id -g)" /var/run/docker.sock
         await || fail "docker.service did not start" "systemctl status docker.service; journalctl -u docker.service"
     else
@@ -59,8 +59,8 @@ start() {
     say "engine: $(docker version --format '{{ .Server.Version }}'), installed and started by the lab"
 }
 
-# What dockerd leaves in the kernel: its bridges, its rules, and the forwarding it turned on. One that was killed also leaves
-# the lab's bridge, which would take the packages of the next lab, and the network namespaces of its containers.
+# Remove what dockerd leaves in the kernel: its bridges, its rules, and the forwarding that it turned on. A killed dockerd also
+# leaves the lab's bridge, which would take the packets of the next lab, and the network namespaces of its containers.
 forget() {
     local policy forward
     {
@@ -96,7 +96,7 @@ stop() {
             while as_root kill -0 "${pid}" 2>/dev/null; do sleep 0.2; done
         fi
         forget
-        # A data root may still be mounted on itself, and what is mounted is not removed.
+        # A data root may still be mounted on itself, and a mounted directory cannot be removed.
         awk -v root="${engine_root}/" 'index($2, root) == 1 { print $2 }' /proc/mounts | sort -r |
             while read -r path; do as_root umount --lazy "${path}"; done
         as_root rm -rf --one-file-system "${engine_root}"

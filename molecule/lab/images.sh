@@ -4,7 +4,7 @@
 #   sparkfleet-lab/spark:bare        systemd, sshd, an nvidia-smi that reports a GB10; no Docker engine
 #   sparkfleet-lab/spark:latest      the same with a Docker engine, as DGX OS comes
 #   sparkfleet-lab/depot:latest      registry and web server
-# Nothing is pulled and no image build has a network. "docker run" and "docker commit" rather than a Dockerfile:
+# Nothing is pulled and no image build has a network. "docker run" and "docker commit" replace a Dockerfile:
 # the packages are mounted, not copied into a layer, on any engine and without BuildKit.
 # shellcheck source=molecule/lab/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -63,7 +63,7 @@ base() {
         say "${base}: unchanged"
         return
     fi
-    # The mirror is named in no image: a file of the depot takes its place, and does not stay.
+    # No image names the mirror: a file of the depot takes its place for the build only.
     as_root mmdebstrap --quiet --mode=root --variant=apt --include="$(sed -n 's/^base: *//p' "${lab_dir}/packages.txt")" \
         --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
         --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/info/*' \
@@ -77,7 +77,7 @@ base() {
     say "${base}: built, $(size "${base}")"
 }
 
-# Which images: all of them, or the ones named (base, spark, depot). The base comes first either way.
+# Builds all images, or the named ones (base, spark, depot). The base always comes first.
 base
 for image in "${@:-spark depot}"; do
     for one in ${image}; do

@@ -1,4 +1,4 @@
-# Shared by the lab's scripts: where things are, how to become root, how to speak.
+# Shared by the lab's scripts: paths, root rights, messages.
 # shellcheck shell=bash
 set -euo pipefail
 
@@ -38,8 +38,8 @@ fail() {
 
 has_systemd() { [ -d /run/systemd/system ]; }
 
-# Installs distribution packages that are missing; quiet when none is. Services are not started by the packages
-# where the machine forbids it, and nothing that is installed already is upgraded.
+# Installs missing distribution packages; silent if none is missing. Packages start no service if the machine forbids it,
+# and installed packages are not upgraded.
 apt_install() {
     local missing=() package
     for package in "$@"; do
@@ -55,13 +55,13 @@ apt_install() {
         apt_get() {
             as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -qq -y --no-install-recommends "${missing[@]}"
         }
-        # Lists may be older than the mirror: refresh them once before giving up.
+        # The lists may be older than the mirror: refresh them once before giving up.
         apt_get || { as_root apt-get update -qq && apt_get; }
     ) 9>"${lab_cache}/apt.lock" || fail "apt-get could not install ${missing[*]}" \
         "see why with: apt-get install ${missing[*]}" "then run the same command again"
 }
 
-# A phase is skipped when nothing it is made from has changed.   fingerprint FILE... -> sha256
+# A phase is skipped if its inputs have not changed.   fingerprint FILE... -> sha256
 fingerprint() {
     local path
     for path in "$@"; do

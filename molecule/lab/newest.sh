@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# A second Python environment in .cache/newest, with the newest Ansible on the newest Python that it is tried with.
-#   newest.sh [DIRECTORY]     another place for it
+# Makes a second Python environment in .cache/newest, with the newest tested Ansible and Python.
+#   newest.sh [DIRECTORY]     uses another directory
 # shellcheck source=molecule/lab/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 requirements=requirements/newest.txt
 version=$(sed -n '1s/.*(Python \(.*\))\.$/\1/p' "${lab_root}/${requirements}")
 
-# Whether it runs: a name on PATH may be a shim for a version that is not chosen.
+# Check that it runs: a name on PATH may be a shim for a version that is not selected.
 runs() { [ "$("$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" = "${version}" ]; }
 
 candidates=("${NEWEST_PYTHON:-python${version}}")

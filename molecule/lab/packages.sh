@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Fetches once, from the mirror that this machine's apt is configured with, every distribution package the lab
-# needs, and makes two signed apt repositories of them under the depot's www/apt:
-#   distribution   what a mirror of the distribution would offer a Spark
+# Fetches every distribution package that the lab needs once, from the mirror in this machine's apt configuration, and makes
+# two signed apt repositories of them under the depot's www/apt:
+#   distribution   the packages that a Spark would get from a mirror of the distribution
 #   toolkit        nvidia-container-toolkit, a stand-in (see toolkit/control)
-# The images are then built from the first one, without any network.
+# The images are then built from the first one, without a network.
 # shellcheck source=molecule/lab/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -12,7 +12,7 @@ apt="${lab_cache}/depot/www/apt"
 stamp="${apt}/.inputs"
 apt_install dpkg-dev gnupg
 
-# Also tells a machine whose mirror has moved on from one that has not: a security update makes new images.
+# Also changes when the mirror changes: a security update makes new images.
 inputs=$({
     echo "${codename} $(dpkg --print-architecture)"
     fingerprint "${lab_dir}/packages.txt" "${lab_dir}/packages.sh" "${lab_dir}/toolkit"
@@ -27,8 +27,8 @@ trap 'rm -rf "${work}"' EXIT
 rm -rf "${apt}"
 mkdir -p "${apt}/distribution" "${apt}/toolkit" "${work}/cache/archives/partial" "${work}/gnupg"
 
-# Only the distribution's own sources: other repositories of this machine are none of the lab's business. The lists
-# are the ones apt-get update has verified; only the choice among them is ours.
+# Only the distribution's own sources: the lab does not use other repositories of this machine. apt-get update has verified
+# the lists; this only chooses among them.
 sources() {
     # shellcheck disable=SC2016 # apt expands these
     apt-get indextargets --format '$(ORIGIN)|$(REPO_URI)|$(RELEASE)|$(COMPONENT)' 'Created-By: Packages' |
@@ -40,7 +40,7 @@ sources() {
 sources >"${work}/sources.list"
 [ -s "${work}/sources.list" ] || fail "apt knows no source of ${codename}" "configure apt, run apt-get update, and try again"
 
-# An empty package database: everything is resolved, whatever this machine has installed.
+# An empty package database resolves everything, whatever this machine has installed.
 : >"${work}/status"
 fetch() {
     # shellcheck disable=SC2046 # package names are words
@@ -58,7 +58,7 @@ mv "${work}"/cache/archives/*.deb "${apt}/distribution/"
 
 dpkg-deb --root-owner-group -b "${lab_dir}/toolkit" "${apt}/toolkit/" >/dev/null
 
-# A key that lives as long as this script: whoever trusts it trusts these two repositories and nothing more.
+# The key lives only as long as this script: to trust it is to trust these two repositories and nothing else.
 export GNUPGHOME="${work}/gnupg"
 chmod 700 "${GNUPGHOME}"
 gpg --batch --quiet --passphrase '' --quick-gen-key 'sparkfleet lab depot' ed25519 sign never

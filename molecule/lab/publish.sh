@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Publishes vLLM image, models and patch. When they are made anew, locks of the lab's inventories that pin the ones
-# before are dropped: it is the lab that changed its upstream, and a lock would rightly refuse it.
+# Publishes vLLM image, models and patch. If they are rebuilt, locks of the lab's inventories that pin the former ones are
+# dropped: the lab itself changed its upstream, and the lock would rightly refuse that.
 # shellcheck source=molecule/lab/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 

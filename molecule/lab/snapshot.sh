@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# A lab Spark that was prepared once, as an image that others start from:
+# Makes an image of a prepared lab Spark, from which others start:
 #   sparkfleet-lab/spark:set-up      role prerequisites has run (snapshot/set-up.yml)
-#   snapshot.sh IMAGE     makes it, unless it is there made from the same; prints its id, which is what to start
-# A snapshot is of one checkout. Its id is what counts: another checkout may take the name meanwhile.
+#   snapshot.sh IMAGE     makes it, unless it exists with the same inputs; prints its id, which is what to start
+# A snapshot belongs to one checkout. Use its id: another checkout may take the name.
 # shellcheck source=molecule/lab/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -24,7 +24,7 @@ inputs=$({
 
 there() { docker images --quiet --no-trunc --filter "label=${lab_label}.snapshot=${kind}" --filter "label=${lab_label}.inputs=${inputs}" | head -n 1; }
 
-# What makes it this host and no other; and the journal, which is of its life. Each copy has its own from its first boot.
+# Removes the identity of the host, and its journal. Each copy gets its own at its first boot.
 forget='
     systemctl stop docker.socket docker.service containerd.service
     rm -rf /etc/ssh/ssh_host_* /etc/docker/key.json /home/spark/.ssh /var/log/journal/*
@@ -43,11 +43,11 @@ make() {
     }
     docker commit --change "LABEL ${lab_label}=image ${lab_label}.snapshot=${kind} ${lab_label}.inputs=${inputs}" \
         sparkfleet-lab-snapshot "${image}" >/dev/null
-    # Those of other checkouts may be in use; what nobody has made anew for a day is not.
+    # Snapshots of other checkouts may be in use, unless they are more than a day old.
     docker image prune --force --filter "label=${lab_label}.snapshot=${kind}" --filter until=24h >/dev/null
 }
 
-# One at a time: scenarios begin together, and the host has one name.
+# One at a time: scenarios start together, and the host has only one name.
 exec 9>"${lab_cache}/snapshot.lock"
 flock 9
 if [ -n "$(there)" ]; then

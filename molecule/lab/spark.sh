@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# One lab Spark: a container that boots, and is reached, as a host is. README.md says why each flag.
-#   spark.sh create NAME ADDRESS IMAGE SHM_SIZE     leaves one alone that runs as described; prints what was done, if anything
-#   spark.sh destroy NAME ADDRESS                   with all that its engine holds
+# One lab Spark: a container that boots and is reached like a host. README.md explains each flag.
+#   spark.sh create NAME ADDRESS IMAGE SHM_SIZE     leaves a matching one alone; prints what was done, if anything
+#   spark.sh destroy NAME ADDRESS                   removes it with all data of its engine
 # shellcheck source=molecule/lab/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 

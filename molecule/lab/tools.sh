@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What the controller itself needs of the distribution.
+# Installs the distribution packages that the controller needs.
 # shellcheck source=molecule/lab/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 apt_install openssh-client curl

@@ -20,10 +20,10 @@ if [ "$(cat "${stamp}" 2>/dev/null || true)" = "${inputs}" ] && "${venv}/bin/pyt
     say "venv: unchanged"
     exit 0
 fi
-# Debian and Ubuntu keep ensurepip in a package of its own.
+# Debian and Ubuntu keep ensurepip in a separate package.
 "${python}" -c 'import ensurepip' 2>/dev/null || apt_install python3-venv "python$("${python}" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv"
 "${venv}/bin/python" -c '' 2>/dev/null || "${python}" -m venv --clear "${venv}"
-# Compiled when first imported: most of it never is.
+# Compiled on first import: most of it is never imported.
 "${venv}/bin/pip" install --quiet --disable-pip-version-check --no-compile -r "${lab_root}/${requirements}" || fail \
     "pip could not install ${requirements}" "check the package index that pip is configured with"
 echo "${inputs}" >"${stamp}"

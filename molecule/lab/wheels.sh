@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Fetches the wheels of a Spark's Python environment (what role prerequisites asks for, with dependencies) for the
-# distribution's Python, and lays them out as a package index (PEP 503) in the depot.
+# Fetches the wheels of a Spark's Python environment (the requirements of role prerequisites, with dependencies) for the
+# distribution's Python, and publishes them as a package index (PEP 503) in the depot.
 # shellcheck source=molecule/lab/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 index="${lab_cache}/depot/www/pypi/simple"
 defaults="${lab_root}/roles/prerequisites/defaults/main.yml"
 stamp="${index}/.inputs"
-# The Python of a lab Spark is the one among the distribution's packages, which may differ from this environment's.
+# A lab Spark uses the distribution's Python, which may differ from this environment's.
 python=$(dpkg-deb -f "$(compgen -G "${lab_cache}/depot/www/apt/distribution/python3_*.deb")" Version | cut -d. -f1,2)
 
 requirements=$("${lab_root}/.venv/bin/python" - "${defaults}" <<'PYTHON'

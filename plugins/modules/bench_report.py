@@ -7,18 +7,18 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: bench_report
-short_description: Show and write what the hosts of a play measured of speculation
+short_description: Show and write the speculation measurements of a play's hosts
 version_added: "0.1.0"
 author:
   - The sparkfleet.vllm authors (@sparkfleet)
 description:
-  - Puts the facts C(spark_sweep) of all hosts together with what was published of the recipe, shows a table a host and load, and
+  - Combines the facts C(spark_sweep) of all hosts with the recipe's published figures, shows a table for each host and load, and
     writes the report as JSON, as Markdown and as one HTML page with charts that loads nothing.
-  - Runs once for all hosts of the play, on the controller, and connects to nothing. Hosts with C(spark_failure) and hosts that did
-    not answer are in it, too.
+  - Runs once for all hosts of the play, on the controller, and connects to nothing. The report includes hosts with C(spark_failure)
+    and hosts that did not answer.
 options:
   name:
-    description: Name of the files, without an ending.
+    description: Name of the files, without extension.
     type: str
     default: benchmark
 extends_documentation_fragment:
@@ -35,7 +35,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 report:
-  description: What the JSON file holds.
+  description: Content of the JSON file.
   type: dict
   returned: success
   sample: {version: 1, made: "2026-11-26T12:00:00Z", hosts: {spark-1: {failure: "", sweep: {recipe: huihui-gemma4-mtp-n1}, loads: []}}}

@@ -10,11 +10,11 @@ module: bundle_info
 version_added: "0.1.0"
 author:
   - The sparkfleet.vllm authors (@sparkfleet)
-short_description: Look whether a host has a bundle, and what is in it
+short_description: Find out whether a host has a bundle, and what it holds
 description:
-  - Reads C(bundle.json), holds all files against it by size, and recipe, lock and patches by their SHA-256.
-  - Models and image are hashed when they are taken from it, wheels and packages by M(sparkfleet.vllm.bundle_serve).
-  - A host without that directory is no failure, nor is one whose bundle is damaged. Who calls decides.
+  - Reads C(bundle.json) and compares all files with it by size, and recipe, lock and patches by SHA-256.
+  - Models and image are hashed when they are used, wheels and packages by M(sparkfleet.vllm.bundle_serve).
+  - Does not fail if the directory is missing or the bundle is damaged. The caller decides.
 options:
   path:
     description: Directory of the bundle.
@@ -24,7 +24,7 @@ options:
     description: Network interface whose IPv4 address is returned. Without it and O(address), that of the default route.
     type: str
   address:
-    description: IPv4 address to return, in place of O(interface)'s. Refused when it is not the host's.
+    description: IPv4 address to return, in place of O(interface)'s. The host must have it.
     type: str
 extends_documentation_fragment:
   - sparkfleet.vllm.internal
@@ -42,12 +42,12 @@ EXAMPLES = r"""
 
 RETURN = r"""
 found:
-  description: Whether there is a bundle, whole as far as sizes tell.
+  description: Whether there is a bundle that is complete by file sizes.
   type: bool
   returned: success
   sample: true
 problem:
-  description: What is wrong with what is there; empty when nothing is, or nothing is there.
+  description: What is wrong with the bundle. Empty if nothing is, or if there is none.
   type: str
   returned: success
   sample: ""
@@ -62,12 +62,12 @@ python:
   returned: success
   sample: "3.12"
 address:
-  description: IPv4 address on which the host meets the others; empty when there is no one answer.
+  description: IPv4 address of the host for the others. Empty if the answer is ambiguous.
   type: str
   returned: success
   sample: 192.168.100.11
 bundle:
-  description: What bundle.json says, without its files.
+  description: Content of bundle.json, without its list of files.
   type: dict
   returned: when RV(found)
   contains:
@@ -80,11 +80,11 @@ bundle:
       type: str
       sample: "2026-11-24T00:00:00Z"
     machine:
-      description: Architecture that it is for.
+      description: Architecture of the bundle.
       type: str
       sample: aarch64
     python:
-      description: Python that its wheels are for.
+      description: Python version of its wheels.
       type: str
       sample: "3.12"
     image:

@@ -10,14 +10,14 @@ module: bundle_write
 version_added: "0.1.0"
 author:
   - The sparkfleet.vllm authors (@sparkfleet)
-short_description: Put all that a recipe needs from outside into one directory
+short_description: Write everything that a recipe needs from outside into one directory
 description:
-  - Writes recipe, lock and patches as the controller has them, the models from the store of the host, the wheels of the modules'
-    Python environment and system packages. The image is there already, by M(sparkfleet.vllm.image_fetch).
-  - Every file is verified. The models of the store are shared by a clone or a hard link on the same file system, and copied
-    and hashed elsewhere.
+  - Writes the controller's recipe, lock and patches, the models from the store of the host, the wheels of the modules' Python
+    environment and system packages. M(sparkfleet.vllm.image_fetch) has already written the image.
+  - Every file is verified. On the same file system the bundle shares the store's models by a clone or a hard link; otherwise they
+    are copied and hashed.
   - C(bundle.json) is removed before anything changes and written last, so a directory without it is no bundle.
-  - A run that was cut short is taken up. A second run changes nothing, and reads nothing that a stat cache vouches for.
+  - An interrupted run resumes. A second run changes nothing, and reads no file with a valid stat cache.
 options:
   path:
     description: Directory of the bundle. It may be on a mounted disk.
@@ -43,7 +43,7 @@ options:
     description: Recipe, lock and patches, base64, by their path in the bundle. Filled in by the controller side of this module.
     type: dict
   requirements:
-    description: What the modules' Python environment holds. Wheels are for the Python that runs this module, and its architecture.
+    description: Packages of the modules' Python environment. Wheels are for the Python that runs this module, and its architecture.
     type: list
     elements: str
     default: []
@@ -51,12 +51,12 @@ options:
     description: Package index in place of the host's own configuration. It travels in the environment of pip.
     type: str
   pip_trusted_hosts:
-    description: Hosts of package indexes that may be asked without TLS.
+    description: Hosts of package indexes that pip may use without TLS.
     type: list
     elements: str
     default: []
   packages:
-    description: System packages, downloaded with apt and without what they depend on.
+    description: System packages, downloaded with apt and without their dependencies.
     type: list
     elements: str
     default: []
@@ -65,11 +65,11 @@ options:
     type: bool
     default: false
   without_image:
-    description: Look before the image was fetched. Only for check mode.
+    description: Ignore a missing image. Only for check mode.
     type: bool
     default: false
   disk_reserve:
-    description: Space in MiB that must be left in the file system. Checked before the first byte.
+    description: Space in MiB that must stay free in the file system. Checked before the first byte.
     type: int
     default: 2048
   max_workers:
@@ -81,14 +81,14 @@ options:
     type: int
     default: 3600
   timeout:
-    description: Seconds the task may take. What was written by then is kept for the next run.
+    description: Seconds that the task may take. A timeout keeps what was written for the next run.
     type: int
     default: 14400
 extends_documentation_fragment:
   - sparkfleet.vllm.internal
 attributes:
   check_mode:
-    description: Says what would be written and how much. Writes nothing, asks nobody. Fails when the disk is too small.
+    description: Reports what would be written, with sizes. Writes and downloads nothing. Fails if the disk is too small.
     support: full
   diff_mode:
     description: Shows what is left to write, section by section.
@@ -146,13 +146,13 @@ copied_bytes:
   returned: success, except in check mode
   sample: 0
 summary:
-  description: What is in it, a line a section, for people.
+  description: Its contents, one line a section, for people.
   type: list
   elements: str
   returned: success, except in check mode
   sample: ["models: 14 files, 27000.0 MB"]
 missing_bytes:
-  description: Bytes of texts and models that are left to write. What pip and apt would download is not known before.
+  description: Bytes of texts and models that are left to write. The downloads of pip and apt are not known in advance.
   type: int
   returned: in check mode
   sample: 27000000000

@@ -10,13 +10,13 @@ module: daemon_config
 version_added: "0.1.0"
 author:
   - The sparkfleet.vllm authors (@sparkfleet)
-short_description: Merge into daemon.json, and have the Docker engine follow
+short_description: Merge into daemon.json, and apply it to the Docker engine
 description:
-  - Merges into the configuration of the Docker engine. Objects are merged deep, lists united, other values replaced; what else
-    is there stays, in its order.
-  - Has the running engine follow, by a reload where that is enough, which stops no container, and by a restart where it is not.
-  - A restart that would stop a container is refused, before anything is written, unless O(restart=always).
-  - When the engine does not follow, the file is put back as it was and the engine is given the old one again.
+  - Merges into the configuration of the Docker engine. Objects are merged deep, lists united, other values replaced. Everything
+    else stays, in its order.
+  - Applies the file to the running engine by a reload, which stops no container, or by a restart if a reload is not enough.
+  - Refuses a restart that would stop a container before it writes anything, unless O(restart=always).
+  - If the engine does not apply the file, the module restores the old file and applies that.
   - Needs no Docker SDK.
 options:
   path:
@@ -29,11 +29,11 @@ options:
     elements: str
     default: []
   fleet_registry:
-    description: A mirror of Docker Hub that the engine asks before all others, those that are in the file already too.
+    description: A mirror of Docker Hub that the engine asks before all others, including those already in the file.
     type: str
     default: ""
   nvidia_runtime:
-    description: Add a runtime C(nvidia) where there is none. One that is there stays as it is.
+    description: Add a runtime C(nvidia) if there is none. An existing one stays.
     type: bool
     default: false
   config:
@@ -42,8 +42,8 @@ options:
     default: {}
   restart:
     description:
-      - When the engine may restart. V(auto) means while that stops no container, because none runs or C(live-restore) keeps them.
-      - V(always) restarts all the same and names in RV(stopped) what it stopped.
+      - When the engine may restart. V(auto) means if that stops no container, because none runs or C(live-restore) keeps them.
+      - V(always) restarts in any case and returns the stopped containers in RV(stopped).
     type: str
     choices: [auto, always, never]
     default: auto
@@ -56,18 +56,18 @@ options:
     type: path
     default: /var/run/docker.sock
   timeout:
-    description: How long the engine may take to follow, in seconds.
+    description: Seconds that the engine may take to apply the file.
     type: float
     default: 60
 attributes:
   check_mode:
-    description: Tells what would change and whether the engine would reload or restart. A restart that is refused fails here too.
+    description: Reports the changes and whether the engine would reload or restart. A refused restart fails here, too.
     support: full
   diff_mode:
     description: Shows the file before and after.
     support: full
   idempotent:
-    description: A file that holds everything and an engine that follows it are left alone.
+    description: Does nothing if the file holds everything and the engine has applied it.
     support: full
 notes:
   - What a reload applies is listed at U(https://docs.docker.com/reference/cli/dockerd/#configuration-reload-behavior).
@@ -98,7 +98,7 @@ changed_keys:
   elements: str
   sample: [registry-mirrors, runtimes]
 action:
-  description: What made, or in check mode would make, the engine follow.
+  description: How the file was, or in check mode would be, applied.
   returned: success
   type: str
   sample: reload

@@ -12,14 +12,14 @@ version_added: "0.1.0"
 author:
   - The sparkfleet.vllm authors (@sparkfleet)
 description:
-  - Puts the facts C(spark_drift) of all hosts together, finds hosts whose versions differ from the rest of the fleet, shows
+  - Combines the facts C(spark_drift) of all hosts, finds hosts whose versions differ from the rest of the fleet, shows
     a table, and writes C(drift.json) and C(drift.html).
-  - Hands on C(sparkfleet_drifted), a list of the hosts that drifted or could not be judged, as M(ansible.builtin.set_stats) does; a
+  - Sets C(sparkfleet_drifted), a list of the hosts that drifted or could not be judged, like M(ansible.builtin.set_stats). A
     controller keeps it as an artifact of the job.
-  - Runs once for all hosts of the play, on the controller, and connects to nothing. Hosts that did not answer are in it, too.
+  - Runs once for all hosts of the play, on the controller, and connects to nothing. The report includes hosts that did not answer.
 options:
   verify:
-    description: How the models were compared, to be told in the report.
+    description: How the models were compared, for the report.
     type: str
     choices: [stat, full]
     default: stat
@@ -37,7 +37,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 report:
-  description: What drift.json holds.
+  description: Content of drift.json.
   type: dict
   returned: success
   sample: {version: 1, recipe: huihui-gemma4-mtp-n1, hosts: {spark-1: {verdict: clean}}}
@@ -48,7 +48,7 @@ files:
   returned: success
   sample: [/home/me/drift/drift.json, /home/me/drift/drift.html]
 refused:
-  description: Hosts that are not as they should be or could not be judged, each with the reason.
+  description: Hosts with drift or that could not be judged, each with the reason.
   type: dict
   returned: success
   sample: {spark-3: "container: argument"}

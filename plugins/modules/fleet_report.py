@@ -14,8 +14,8 @@ author:
 description:
   - One row a host, from the facts C(recipe_lock), C(spark_gate) and C(spark_failure); image digest, body and draft commit,
     patch MD5, drafts, share accepted at position 0, decode tokens per second, verdict.
-  - Hands on C(sparkfleet_passed) and C(sparkfleet_failed), lists of hosts, as M(ansible.builtin.set_stats) does; a controller
-    keeps them as artifacts of the job. A host whose turn never came has not passed.
+  - Sets C(sparkfleet_passed) and C(sparkfleet_failed), lists of hosts, like M(ansible.builtin.set_stats). A controller keeps them as
+    artifacts of the job. A host that the run did not reach has not passed.
   - Runs once for all hosts of the play, on the controller, and connects to nothing.
 extends_documentation_fragment:
   - sparkfleet.vllm.internal

@@ -10,13 +10,13 @@ module: image_build
 version_added: "0.1.0"
 author:
   - The sparkfleet.vllm authors (@sparkfleet)
-short_description: Build an image from a commit, and put it where the fleet pulls it from
+short_description: Build an image from a commit, and put it into the fleet's registry
 description:
-  - Fetches the source at a commit with git, has the Docker engine build it with BuildKit, and puts the image into the storage of
-    the fleet's registry, or pushes it to another one. What the registry has under that name, built from the same, is not built
-    again.
-  - The tag is written last, so an image that was only built in part, or pushed in part, has no name anywhere.
-  - The image carries the label C(sparkfleet.build), a fingerprint of what it was built from.
+  - Fetches the source at a commit with git, builds it with the Docker engine's BuildKit, and puts the image into the storage of
+    the fleet's registry, or pushes it to another one. An image that the registry already has under that name, from the same source,
+    is not built again.
+  - The tag is written last, so a partly built or partly pushed image has no name anywhere.
+  - The image carries the label C(sparkfleet.build), a fingerprint of its source.
   - On the controller it shows its progress.
 options:
   name:
@@ -44,32 +44,31 @@ options:
     type: dict
     default: {}
   host_arguments:
-    description: Further build arguments, such as how much is compiled at a time, which make no other image of it.
+    description: Further build arguments that do not change the image's identity, such as the number of parallel compilers.
     type: dict
     default: {}
   git_endpoint:
-    description: Where the repository is fetched from, as C(<git_endpoint>/<repository>).
+    description: Base address of the repository, fetched as C(<git_endpoint>/<repository>).
     type: str
     default: https://github.com
   directory:
     description:
-      - Directory of this module's own for source, log and what is on the way. Only the log stays.
-      - It is locked while the image is built, so that nobody builds there at the same time, and M(sparkfleet.vllm.store_prune)
-        removes nothing of it.
+      - Directory for source, log and staging, used by this module only. Only the log stays.
+      - It is locked during a build, so that no other build runs there and M(sparkfleet.vllm.store_prune) removes nothing from it.
     type: path
     required: true
   storage:
     description: Root of the storage that the fleet's registry serves (C(rootdirectory) of its configuration).
     type: path
   registry_program:
-    description: Program of that registry. It runs for as long as the push takes, on the loopback.
+    description: Program of that registry. It runs on the loopback address during the push.
     type: path
     default: /usr/bin/docker-registry
   push_to:
-    description: Address of another registry, with C(http://) in front where it has no TLS.
+    description: Address of another registry, with C(http://) in front if it has no TLS.
     type: str
   username:
-    description: User name at O(push_to). Without one the engine's own login (C(docker login)) counts.
+    description: User name at O(push_to). Without one the engine's own login (C(docker login)) is used.
     type: str
   password:
     description: Password or access token of O(username).
@@ -79,7 +78,7 @@ options:
     type: int
     default: 32
   minimum_docker_gib:
-    description: Space in GiB that must be free where Docker keeps its images.
+    description: Space in GiB that must be free in Docker's image storage.
     type: int
     default: 80
   minimum_store_gib:
@@ -92,8 +91,8 @@ options:
     default: 21600
   settled_only:
     description:
-      - Look only. When anything is left to do, do nothing and return RV(settled=false).
-      - The controller asks this first, so that an image that is there costs one short execution.
+      - Look only. If anything is left to do, do nothing and return RV(settled=false).
+      - The controller calls this first, so that an existing image costs one short execution.
     type: bool
     default: false
 extends_documentation_fragment:
@@ -103,7 +102,7 @@ attributes:
     description: Says whether the image would be built. Fetches nothing and writes nothing.
     support: full
   diff_mode:
-    description: Shows what would be built, or was.
+    description: Shows what was built, or would be.
     support: full
   idempotent:
     description: A second run changes nothing.
@@ -132,7 +131,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 digest:
-  description: The image as the registry has it. Empty in check mode when it would be built.
+  description: Digest of the image in the registry. Empty in check mode if it would be built.
   type: str
   returned: success, except when RV(settled=false)
   sample: sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
@@ -142,7 +141,7 @@ state:
   returned: success, except when RV(settled=false)
   sample: built
 todo:
-  description: What is built, a part a line. Empty when nothing is.
+  description: What is built, one part a line. Empty if nothing is.
   type: list
   elements: str
   returned: success, except when RV(settled=false)
@@ -153,7 +152,7 @@ where:
   returned: success, except when RV(settled=false)
   sample: /srv/sparkfleet/registry
 settled:
-  description: Whether all was in place already.
+  description: Whether everything was already in place.
   type: bool
   returned: success
   sample: true

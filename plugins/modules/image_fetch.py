@@ -12,11 +12,11 @@ author:
   - The sparkfleet.vllm authors (@sparkfleet)
 short_description: Fetch an image once, by digest, into the storage that a registry serves
 description:
-  - Brings the manifests and blobs of an image from a registry outside into the storage of the distribution's registry, in its
-    own layout, one platform of it. The registry serves what lies there; it need not be told, and need not write.
-  - Every byte is verified before it is put into its place. The image's manifest gets there last, so nobody is offered half an
+  - Brings the manifests and blobs of an image, for one platform, from an upstream registry into the storage of the distribution's
+    registry, in its own layout. The registry serves them without a restart and without write access.
+  - Verifies every byte before it puts it into place. The image's manifest is written last, so the registry never offers an incomplete
     image.
-  - What arrived is kept when a run ends early, and the next one goes on from there.
+  - An interrupted run keeps what arrived, and the next one resumes.
   - On the controller it shows its progress.
 options:
   image:
@@ -29,9 +29,9 @@ options:
     required: true
   sources:
     description:
-      - Addresses of registries that are asked, in this order. Each is asked for what the ones before it did not give.
-      - An absolute path is the storage of another registry on this host, read as it lies there.
-      - Default, the image's own registry. An empty list, nobody; then what is missing or wrong is told, as of an image that was
+      - Addresses of registries, tried in this order. Each one provides what the earlier ones lack.
+      - An absolute path is the storage of another registry on this host, read directly.
+      - Default, the image's own registry. With an empty list the module only reports what is missing or wrong, for an image that was
         built here and can only be built again.
     type: list
     elements: str
@@ -42,37 +42,37 @@ options:
     description: Password or access token of O(username).
     type: str
   architecture:
-    description: Which platform of a multi-platform image, in the words of its index. Default, that of the host.
+    description: Platform of a multi-platform image, as named in its index. Default, that of the host.
     type: str
   verify:
     description:
-      - V(stat) trusts blobs that are there and have the right size. V(full) hashes them and fetches wrong ones again.
+      - V(stat) trusts existing blobs of the right size. V(full) hashes them and fetches wrong ones again.
     type: str
     choices: [stat, full]
     default: stat
   disk_reserve:
-    description: Space in MiB that must be left in the storage's file system. Checked before the first byte.
+    description: Space in MiB that must stay free in the storage's file system. Checked before the first byte.
     type: int
     default: 2048
   retries:
-    description: How often in a row a request is repeated without progress.
+    description: Repeats of a request in a row without progress.
     type: int
     default: 5
   timeout:
-    description: Seconds the task may take. What was fetched by then is kept for the next run.
+    description: Seconds that the task may take. A timeout keeps what was fetched for the next run.
     type: int
     default: 14400
   settled_only:
     description:
-      - Answer by names and sizes alone. When anything is left to do, do nothing and return RV(settled=false).
-      - The controller asks this first with O(verify=stat), so that a storage that has the image costs one short execution.
+      - Check names and sizes only. If anything is left to do, do nothing and return RV(settled=false).
+      - The controller calls this first with O(verify=stat), so that a storage that has the image costs one short execution.
     type: bool
     default: false
 extends_documentation_fragment:
   - sparkfleet.vllm.internal
 attributes:
   check_mode:
-    description: Says whether the image would be fetched. Asks no registry and writes nothing.
+    description: Reports whether the image would be fetched. Contacts no registry and writes nothing.
     support: full
   diff_mode:
     description: Lists the blobs that would be fetched, or were.
@@ -96,12 +96,12 @@ EXAMPLES = r"""
 
 RETURN = r"""
 state:
-  description: V(present), it was whole. V(fetched), something was missing. V(repaired), something there was wrong.
+  description: V(present), it was complete. V(fetched), something was missing. V(repaired), something was wrong.
   type: str
   returned: success, except when RV(settled=false)
   sample: fetched
 bytes:
-  description: Size of the image as it is transferred, 0 when check mode cannot know it yet.
+  description: Transfer size of the image. 0 if check mode cannot know it yet.
   type: int
   returned: success, except when RV(settled=false)
   sample: 9800000000
@@ -111,19 +111,19 @@ fetched_bytes:
   returned: success, except when RV(settled=false)
   sample: 9800000000
 damaged:
-  description: Blobs that were there and wrong, with what was seen.
+  description: Existing blobs that were wrong, with what was seen.
   type: list
   elements: str
   returned: success, except when RV(settled=false)
   sample: []
 sources:
-  description: Registries that gave something.
+  description: Registries that provided something.
   type: list
   elements: str
   returned: success, except when RV(settled=false)
   sample: [https://registry-1.docker.io]
 settled:
-  description: Whether all was in place already.
+  description: Whether everything was already in place.
   type: bool
   returned: success
   sample: true

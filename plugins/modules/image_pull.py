@@ -10,12 +10,12 @@ module: image_pull
 version_added: "0.1.0"
 author:
   - The sparkfleet.vllm authors (@sparkfleet)
-short_description: Have the Docker engine pull an image by digest, and show how far it is
+short_description: Pull an image by digest with the Docker engine, and show the progress
 description:
-  - Has the engine pull what it does not have yet, and asserts that what is there then is the digest that was asked for.
-  - Where the engine asks is its own configuration (C(registry-mirrors)). One that does not answer, or gives wrong bytes, is
-    followed by the next, and by the registry of the image at last.
-  - Notes the image among those that this collection brought to the host, in C(images.json), so that it can be pruned one day.
+  - Makes the engine pull what it lacks, and checks the resulting digest.
+  - The engine uses its own configuration (C(registry-mirrors)). If a mirror does not answer or sends wrong bytes, it tries the next
+    one, and at last the image's own registry.
+  - Records the image in C(images.json) as brought by this collection, so that it can be pruned later.
   - On the controller it shows its progress.
 options:
   image:
@@ -23,15 +23,15 @@ options:
     type: str
     required: true
   state_dir:
-    description: Directory of C(images.json). Without it nothing is noted.
+    description: Directory of C(images.json). Without it nothing is recorded.
     type: path
   registry:
     description:
-      - Address of the fleet's registry, which the engine is configured to ask first. A warning says when it does not answer and
-        the image therefore comes from elsewhere, or when it is none that an engine asks a mirror for.
+      - Address of the fleet's registry, which the engine is configured to ask first. A warning says if it does not answer and the
+        image comes from elsewhere, or if engines ask no mirror for this image.
     type: str
   retries:
-    description: How often a pull that broke off is begun again.
+    description: How often to repeat an interrupted pull.
     type: int
     default: 2
   timeout:
@@ -40,13 +40,13 @@ options:
     default: 14400
   settled_only:
     description:
-      - Look only. When anything is left to do, do nothing and return RV(settled=false).
-      - The controller asks this first, so that a host that has the image costs one short execution.
+      - Look only. If anything is left to do, do nothing and return RV(settled=false).
+      - The controller calls this first, so that a host that has the image costs one short execution.
     type: bool
     default: false
 attributes:
   check_mode:
-    description: Says whether the image would be pulled.
+    description: Reports whether the image would be pulled.
     support: full
   diff_mode:
     description: Shows the digest that would appear, or did.
@@ -74,7 +74,7 @@ image:
   type: str
   sample: vllm/vllm-openai@sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
 id:
-  description: Its ID on this host, when it is there.
+  description: Its ID on this host, if it is there.
   returned: success
   type: str
   sample: sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824
@@ -84,12 +84,12 @@ pulled_bytes:
   type: int
   sample: 9800000000
 mirrored:
-  description: Whether engines ask their mirrors for this image, which they do for those of Docker Hub only.
+  description: Whether engines ask their mirrors for this image. They do so for images of Docker Hub only.
   returned: success
   type: bool
   sample: true
 settled:
-  description: Whether all was in place already.
+  description: Whether everything was already in place.
   returned: success
   type: bool
   sample: true

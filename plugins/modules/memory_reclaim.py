@@ -12,29 +12,29 @@ version_added: "0.1.0"
 author:
   - The sparkfleet.vllm authors (@sparkfleet)
 description:
-  - On a Spark the GPU and the CPU share one memory, and the page cache counts as used. A vLLM that starts before its
-    predecessor has let go, or into a full page cache, fails or freezes the host.
-  - Stops the container that is about to be replaced, drops clean caches, and waits until enough memory is available.
-  - A start that stays hopeless with that container gone is refused before it is stopped. What the GPU holds for other
-    processes is in no process of unified memory, so a shortage of that kind shows only afterwards.
+  - On a Spark the GPU and the CPU share one memory, and the page cache counts as used. If a vLLM starts before its predecessor has
+    freed its memory, or with a full page cache, it fails or freezes the host.
+  - Stops the container that will be replaced, drops clean caches, and waits until enough memory is available.
+  - Refuses, before it stops the container, if memory would not suffice without it. GPU memory of other processes belongs to no
+    process in the list, so a shortage of that kind shows only afterwards.
 options:
   container:
-    description: Container to stop first. One that does not exist or does not run is fine.
+    description: Container to stop first. It need not exist or run.
     type: str
   fraction:
     description:
       - Share of the total memory that must be available, as given to vLLM by C(--gpu-memory-utilization).
-      - One of O(fraction) and O(minimum_bytes) is needed.
+      - One of O(fraction) and O(minimum_bytes) is required.
     type: float
   minimum_bytes:
     description: Bytes that must be available.
     type: int
   drop_caches:
-    description: Write back dirty pages and drop the page cache, dentries and inodes. Costs later reads, never data.
+    description: Write back dirty pages and drop the page cache, dentries and inodes. Later reads are slower; no data is lost.
     type: bool
     default: true
   stop_timeout:
-    description: Seconds the container gets to stop by itself.
+    description: Seconds that the container has to stop before it is killed.
     type: int
     default: 30
   timeout:
@@ -43,13 +43,13 @@ options:
     default: 60
 attributes:
   check_mode:
-    description: Stops nothing and drops nothing; says what it would stop.
+    description: Stops nothing and drops nothing; reports what it would stop.
     support: full
   diff_mode:
     description: Nothing to compare.
     support: none
   idempotent:
-    description: With no container to stop and enough memory it changes nothing.
+    description: Changes nothing if there is no container to stop and enough memory.
     support: full
 requirements:
   - docker (Python package) on the host, when O(container) is given
@@ -74,17 +74,17 @@ available_bytes:
   returned: success
   sample: 120259084288
 required_bytes:
-  description: What had to be available.
+  description: Required available memory.
   type: int
   returned: success
   sample: 83751862272
 made:
-  description: Whether the room is there now; false in check mode, where it was not made.
+  description: Whether the memory is available now; false in check mode.
   type: bool
   returned: success
   sample: true
 stopped_at:
-  description: When it was asked to stop, Unix time in seconds by the host's clock; null when nothing was stopped.
+  description: When the stop began, Unix time in seconds by the host's clock; null if nothing was stopped.
   type: float
   returned: success
   sample: 1764026120.2

@@ -12,14 +12,14 @@ version_added: "0.1.0"
 author:
   - The sparkfleet.vllm authors (@sparkfleet)
 description:
-  - vLLM starts with a draft that does not fit its body, reports healthy and answers, and accepts no draft token. Most
-    of that can be seen before, in the two C(config.json) and the headers of the weights.
+  - With a draft that does not fit its body, vLLM starts, reports healthy and answers, but accepts no draft token. The two
+    C(config.json) and the headers of the weights show most of this in advance.
   - Compares the draft's C(backbone_hidden_size) with the body's hidden size, the vocabularies, the draft's layer types
     with the body's, and head size and key/value heads of each layer type, because a draft reads the body's cache.
-  - Checks that every safetensors file is whole (header, offsets without gap or overlap, file size) and holds what the
+  - Checks that every safetensors file is complete (header, offsets without gap or overlap, file size) and holds what the
     index says. For a Gemma 4 assistant, that every linear weight is there and shaped as its config says; for an EAGLE-3 draft,
       that it reads this body's hidden states and says which tokens it knows.
-  - Reports all problems at once. Reads a few megabytes, no weights, and needs nothing but Python.
+  - Reports all problems at once. Reads a few megabytes, no weights, and needs only Python.
 options:
   body:
     description: Snapshot of the body on the host.
@@ -29,14 +29,14 @@ options:
     description: Snapshot of the draft on the host. Without one, only the body's own files are checked.
     type: path
   drafts_itself:
-    description: The body speculates with layers of its own, as with method C(mtp) and no draft. Checks that they are there.
+    description: The body speculates with its own layers, as with method C(mtp) and no draft. Checks that they exist.
     type: bool
     default: false
 extends_documentation_fragment:
   - sparkfleet.vllm.attributes.looks
 attributes:
   check_mode:
-    description: The same as a run. A snapshot that is not there yet is skipped, with a note.
+    description: The same as a run. A missing snapshot is skipped with a note.
 seealso:
   - module: sparkfleet.vllm.hf_snapshot
 """
@@ -50,7 +50,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 problems:
-  description: What does not fit. Empty when the pair can be served.
+  description: What does not fit. Empty if the pair can be served.
   type: list
   elements: dict
   returned: always
@@ -72,7 +72,7 @@ problems:
       type: str
       sample: use the draft that was made for this body
 facts:
-  description: What the pair was judged by, for C(body) and C(draft).
+  description: The facts behind the judgement, for C(body) and C(draft).
   type: dict
   returned: when the snapshots are there
   sample:

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: patch_pin
-short_description: Put pinned patches into the store and find out how each one meets the image
+short_description: Put pinned patches into the store and find their targets in the image
 version_added: "0.1.0"
 author:
   - The sparkfleet.vllm authors (@sparkfleet)
 description:
-  - Writes each patch under its sha256 into the content-addressed store, where it never changes again.
+  - Writes each patch under its sha256 into the content-addressed store, where it never changes.
   - Asks the image, without importing anything and without a GPU, where the file to replace is and what it holds. A
-    patch the image already carries needs no mount. What an image said is kept under its ID, C(<store>/cache/images), since
-    it would say the same again.
+    patch that the image already contains needs no mount. The answer is kept under the image's ID, C(<store>/cache/images), because
+    it never changes.
   - Refuses a patch that was not tried with the image.
 options:
   store:
@@ -76,7 +76,7 @@ options:
         description: Size in bytes; for the record.
         type: int
   allow_untried:
-    description: Use a patch with an image it was not tried with.
+    description: Use a patch with an image that it was not tried with.
     type: bool
     default: false
   socket:
@@ -85,7 +85,7 @@ options:
     default: /var/run/docker.sock
 attributes:
   check_mode:
-    description: Says what would be stored. The image is asked only when it is on the host.
+    description: Reports what would be stored. Asks the image only if it is on the host.
     support: full
   diff_mode:
     description: Shows the paths that would appear in the store.
@@ -94,7 +94,7 @@ attributes:
     description: A second run changes nothing.
     support: full
 requirements:
-  - docker (Python package) on the host, when the image is asked
+  - docker (Python package) on the host, to ask the image
 """
 
 EXAMPLES = r"""
@@ -108,7 +108,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 patches:
-  description: How each patch meets the image. Empty when the image could not be asked (check mode before the first pull).
+  description: The patches with their targets. Empty if the image could not be asked (check mode before the first pull).
   type: list
   elements: dict
   returned: success
@@ -134,13 +134,13 @@ patches:
       type: str
       sample: d7a8fbb307d7809469ca9abcb0082e4f8d5651e46d3cdb762d02d0bf37c9e592
     mount:
-      description: Whether it has to be mounted; false when the image carries the very file.
+      description: Whether it must be mounted; false if the image already contains exactly this file.
       type: bool
       sample: true
     stamp:
       description:
-        - Which file lies in the store now, by inode and modification time.
-        - A container that was started with another one still sees that one.
+        - The file in the store now, by inode and modification time.
+        - A container that started with another file still sees that one.
       type: str
       sample: 2c01d4-18d1f6a3f1c2b7e4
     image_md5:
@@ -148,7 +148,7 @@ patches:
       type: str
       sample: e4d909c290d0fb1ca068ffaddf22cbd0
 image:
-  description: What the image said of the patched package.
+  description: The image's answer about the patched package.
   type: dict
   returned: when the image was asked
   contains:

@@ -12,7 +12,7 @@ version_added: "0.1.0"
 author:
   - The sparkfleet.vllm authors (@sparkfleet)
 description:
-  - One row a thing with its size, verdict and reason, and one with the total of each host, from the facts C(spark_pruned)
+  - One row for each thing with its size, verdict and reason, and one with the total of each host, from the facts C(spark_pruned)
     and C(spark_failure).
   - Runs once for all hosts of the play, on the controller, and connects to nothing.
 extends_documentation_fragment:

@@ -10,23 +10,23 @@ module: python_environment
 version_added: "0.1.0"
 author:
   - The sparkfleet.vllm authors (@sparkfleet)
-short_description: A Python environment of its own that holds what the modules need
+short_description: Create a separate Python environment with the packages of the modules
 description:
-  - Makes a virtual environment and installs distributions into it, in one execution.
-  - Leaves the system's Python alone (PEP 668) and what is installed already at its version, as long as that is what is asked for.
-  - An environment whose Python is gone (after an upgrade of the distribution) is made anew.
+  - Creates a virtual environment and installs distributions into it, in one execution.
+  - Does not touch the system's Python (PEP 668), and keeps the version of installed packages that satisfy the requirements.
+  - Recreates an environment whose Python is gone (after an upgrade of the distribution).
 options:
   path:
-    description: Directory of the environment. It is made if it is not there, and never taken over if it is something else.
+    description: Directory of the environment. The module creates it if it is missing, and refuses a directory with other content.
     type: path
     default: /opt/sparkfleet/venv
   requirements:
-    description: What it must hold, as C(name), or with versions, as C(name==1.*) or C(name>=1.2,<2).
+    description: Required packages, as C(name), or with versions, as C(name==1.*) or C(name>=1.2,<2).
     type: list
     elements: str
     required: true
   python:
-    description: Python that a new environment is made with.
+    description: Python for a new environment.
     type: path
     default: /usr/bin/python3
   index_url:
@@ -34,7 +34,7 @@ options:
       - Package index in place of the host's own configuration. It travels in the environment of pip and not in its arguments.
     type: str
   trusted_hosts:
-    description: Hosts of package indexes that may be asked without TLS.
+    description: Hosts of package indexes that pip may use without TLS.
     type: list
     elements: str
     default: []
@@ -42,13 +42,13 @@ extends_documentation_fragment:
   - sparkfleet.vllm.internal
 attributes:
   check_mode:
-    description: Tells what would be installed.
+    description: Reports what would be installed.
     support: full
   diff_mode:
     description: Shows distributions and versions before and after.
     support: full
   idempotent:
-    description: Asks no index while everything is there.
+    description: Contacts no index if everything is there.
     support: full
 seealso:
   - module: sparkfleet.vllm.spark_info
@@ -68,7 +68,7 @@ python:
   type: str
   sample: 3.12.3
 created:
-  description: Whether the environment was made, or would be.
+  description: Whether the environment was created, or would be.
   returned: success
   type: bool
   sample: false

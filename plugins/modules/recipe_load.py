@@ -12,10 +12,9 @@ version_added: "0.1.0"
 author:
   - The sparkfleet.vllm authors (@sparkfleet)
 description:
-  - Runs on the controller alone and opens no connection, so a wrong recipe stops a run before any host is touched.
+  - Runs on the controller only and opens no connection, so a wrong recipe stops a run before it touches any host.
   - Reports every problem of the recipe at once, each with file, line, key and the nearest valid key.
-  - A lock that does not cover the recipe, because the recipe was edited after it was locked, is an error that shows
-    both values.
+  - If the recipe was edited after it was locked, the lock does not cover it. That is an error that shows both values.
 options:
   name:
     description:
@@ -31,8 +30,8 @@ options:
     default: ""
   lock:
     description:
-      - V(enforce) reads the lock if there is one and holds the recipe against it. V(ignore) does not read it; a new one
-        is about to be made.
+      - V(enforce) reads the lock if there is one and compares the recipe with it. V(ignore) does not read it, because a new one
+        will be made.
     type: str
     choices: [enforce, ignore]
     default: enforce
@@ -59,7 +58,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 name:
-  description: The recipe as it was asked for.
+  description: The name or path that was given.
   type: str
   returned: success
   sample: huihui-gemma4-mtp-n1
@@ -72,7 +71,7 @@ recipe:
     image: {reference: "vllm/vllm-openai:gemma4-0505-arm64-cu130"}
     expect: {acceptance_floor: 0.4, minimum_drafts: 200}
 lock:
-  description: The lock; empty when there is none or O(lock=ignore).
+  description: The lock; empty if there is none or O(lock=ignore).
   type: dict
   returned: success
   sample: {}

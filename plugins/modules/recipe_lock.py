@@ -7,15 +7,15 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: recipe_lock
-short_description: Resolve the names of a recipe into a lock, and hold the lock against upstream
+short_description: Resolve the names of a recipe into a lock, and compare the lock with upstream
 version_added: "0.1.0"
 author:
   - The sparkfleet.vllm authors (@sparkfleet)
 description:
   - Resolves the image's tag to a digest without pulling it, each model's revision to a commit with size and sha256 of
-    every file, and each patch to its md5 and sha256. Everything is asked at the same time.
+    every file, and each patch to its md5 and sha256. All queries run in parallel.
   - Runs on the controller, delegated to C(localhost) and once. Patches are kept there, under their sha256.
-  - With a lock, its values are used, and upstream is asked whether the names still stand for them.
+  - With a lock, its values are used, and upstream is asked whether the names still resolve to them.
 options:
   recipe:
     description: The recipe, as M(sparkfleet.vllm.recipe_load) returns it.
@@ -27,34 +27,34 @@ options:
     required: true
   state:
     description:
-      - V(present) uses the lock, and makes one when there is none.
-      - V(updated) resolves everything anew and replaces the lock if anything changed. A speculation that was measured stays, unless
-        a model has another commit now; then it is dropped, and a warning says so. The digest of an image that is built stays, as
-        long as the recipe builds it from the same.
-      - V(built) puts O(image_digest) into the lock and leaves the rest as it is. Where there is no lock that covers the rest of
-        the recipe, it is resolved anew.
-      - V(tuned) writes O(speculation) into the lock that is there, and asks nobody.
+      - V(present) uses the lock, and makes one if there is none.
+      - V(updated) resolves everything again and replaces the lock if anything changed. A measured speculation stays, unless a model
+        has a new commit; then it is dropped with a warning. The digest of a built image stays as long as the recipe builds it from
+        the same source.
+      - V(built) puts O(image_digest) into the lock and keeps the rest. If no lock covers the rest of the recipe, the module resolves
+        it.
+      - V(tuned) writes O(speculation) into the existing lock, and contacts no upstream.
     type: str
     choices: [present, updated, built, tuned]
     default: present
   speculation:
     description:
-      - What was measured to be best, with C(num_speculative_tokens), C(method), C(options) and C(measured), as
-        C(tune.yml) proposes it. It takes the place of the recipe's speculative config.
-      - Used with O(state=tuned), and required then.
+      - The best speculation by measurement, with C(num_speculative_tokens), C(method), C(options) and C(measured), as
+        C(tune.yml) proposes it. It replaces the recipe's speculative config.
+      - Required with O(state=tuned), used with no other.
     type: dict
   image_digest:
-    description: Digest of the image that was built. Needed with O(state=built), used with no other.
+    description: Digest of the built image. Required with O(state=built), used with no other.
     type: str
   locked:
-    description: Refuse to go on without a lock. Used with O(state=present).
+    description: Fail without a lock. Used with O(state=present).
     type: bool
     default: false
   upstream:
     description:
-      - What to do when upstream gives something else than what is locked. V(fail) stops and shows both values, V(warn)
-        says so and goes on with what is locked, V(ignore) does not ask.
-      - An upstream that does not answer is a warning, as long as the lock and the cache have what is needed.
+      - What to do if upstream differs from the lock. V(fail) stops and shows both values, V(warn) warns and uses the locked values,
+        V(ignore) does not query upstream.
+      - If the lock and the cache are complete, an upstream that does not answer is only a warning.
     type: str
     choices: [fail, warn, ignore]
     default: fail
@@ -66,11 +66,11 @@ options:
     description: Token for gated or private repositories; needs read access only.
     type: str
   raw_endpoint:
-    description: Where C(<repository>/<commit>/<path>) of a patch is read.
+    description: Base address of patches, read as C(<repository>/<commit>/<path>).
     type: str
     default: https://raw.githubusercontent.com
   registry_mirrors:
-    description: Mirrors of Docker Hub, asked first and in order, without credentials.
+    description: Mirrors of Docker Hub, queried first and in order, without credentials.
     type: list
     elements: str
     default: []
@@ -81,17 +81,16 @@ options:
     description: Password for the image's own registry. Default is E(SPARKFLEET_REGISTRY_PASSWORD).
     type: str
   cache_dir:
-    description: Where fetched patches are kept, under C(patches/<sha256>/<name>).
+    description: Directory of fetched patches, stored as C(patches/<sha256>/<name>).
     type: path
     default: ~/.cache/sparkfleet
 attributes:
   check_mode:
     description:
-      - The lock is not written, and returned as it would be. Patches are put into the cache all the same, as what
-        follows reads them there.
+      - The lock is returned but not written. Patches are still written into the cache, because later tasks read them there.
     support: full
   diff_mode:
-    description: Shows the values that change, and only those.
+    description: Shows only the values that change.
     support: full
   idempotent:
     description: A second run changes nothing, unless upstream did and O(state=updated).
@@ -132,12 +131,12 @@ EXAMPLES = r"""
 
 RETURN = r"""
 msg:
-  description: What became of the lock.
+  description: What happened to the lock.
   type: str
   returned: always
   sample: /etc/fleet/locks/huihui-gemma4-mtp-n1.lock.yml is in force
 lock:
-  description: The lock as it is in the file, or would be.
+  description: The lock in the file, or as it would be.
   type: dict
   returned: success
   sample:
@@ -154,7 +153,7 @@ patches:
     - name: gemma4_mtp.py
       src: /home/me/.cache/sparkfleet/patches/<sha256>/gemma4_mtp.py
 differences:
-  description: What upstream gives and the lock does not hold.
+  description: Differences between upstream and the lock.
   type: list
   elements: dict
   returned: always
@@ -164,7 +163,7 @@ differences:
       locked: 1111111111111111111111111111111111111111
       seen: 2222222222222222222222222222222222222222
 summary:
-  description: What is locked, one line a part, for people.
+  description: The locked parts, one a line, for people.
   type: list
   elements: str
   returned: success

@@ -10,12 +10,12 @@ module: registry_info
 version_added: "0.1.0"
 author:
   - The sparkfleet.vllm authors (@sparkfleet)
-short_description: Look whether a registry serves as it should, in one execution
+short_description: Check a registry in one execution
 description:
-  - Looks at all that role C(image_registry) sets up on the host that serves images to the fleet, which is its program, its
-    storage, its files, its unit, and an answer of it.
-  - A unit that was started before one of its files was written runs with what was there before, and is named.
-  - Needs nothing but Python.
+  - Checks everything that role C(image_registry) sets up on the serving host, which is the registry's program, storage, files, unit
+    and answer.
+  - Reports a unit that started before one of its files was written, because it still runs with the old file.
+  - Needs only Python.
 options:
   program:
     description: Path of the registry's program.
@@ -36,7 +36,7 @@ options:
         type: path
         required: true
       content:
-        description: What it holds, to the last line break.
+        description: Its exact content.
         type: str
         required: true
   unit:
@@ -44,7 +44,7 @@ options:
     type: str
     required: true
   url:
-    description: Where it answers. C(/v2/) is asked for.
+    description: Its address. The module requests C(/v2/).
     type: str
     required: true
 extends_documentation_fragment:
@@ -67,7 +67,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 settled:
-  description: Whether all is as it should be.
+  description: Whether everything is right.
   type: bool
   returned: success
   sample: true
@@ -77,12 +77,12 @@ program:
   returned: success
   sample: true
 stale:
-  description: Whether the unit runs with files that are no longer there.
+  description: Whether the unit runs with files that have been replaced.
   type: bool
   returned: success
   sample: false
 problems:
-  description: What is not as it should be.
+  description: What is wrong.
   type: list
   elements: str
   returned: success

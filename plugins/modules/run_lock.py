@@ -7,46 +7,45 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: run_lock
-short_description: Let one run at a time work on a host
+short_description: Let only one run at a time work on a host
 version_added: "0.1.0"
 author:
   - The sparkfleet.vllm authors (@sparkfleet)
 description:
-  - Takes the lock of a host for the run that the task is part of, or fails and says who holds it and since when.
+  - Takes the lock of a host for the run of this task, or fails and names the holder and the time.
   - The lock is the file C(run.json) on the host, so that runs from two controllers see each other. It holds no secret.
   - From then on a small process on the controller, the keeper, gives a sign of life four times a lease. It removes the lock as
-    soon as the run has ended, however that was, so no playbook has to.
-  - What nobody could remove is recognised. A run on the same controller is judged by its process. Any other is over when it
-    gave no sign of life for its O(lease), by the clock of the host alone.
-  - A host that is restarted meanwhile keeps its lock.
-  - A second task of the same run finds the lock its own. It fails if the run had it and lost it, see O(state).
-  - Each module of this collection that changes a host begins only while the lock is that of its run, and has to have ended
-    before another run gets it. So nothing of two runs is ever at work at the same time, however long one was cut off.
+    soon as the run has ended, however that happened, so no playbook has to.
+  - The module recognises a stale lock. It judges a run on the same controller by its process. Any other run is over if it gave no
+    sign of life for its O(lease), by the clock of the host alone.
+  - A restart of the host keeps its lock.
+  - A second task of the same run accepts the run's own lock. It fails if the run had it and lost it, see O(state).
+  - Each module of this collection that changes a host begins only while its run holds the lock, and must end before another run
+    gets it. So two runs never work at the same time, however long one was cut off.
 options:
   state_dir:
-    description: Directory of the lock on the host, made if it is missing. Not needed where it is O(state=held).
+    description: Directory of the lock on the host, created if it is missing. Not needed with O(state=held).
     type: path
   state:
     description:
       - V(taken) takes the lock.
-      - V(held) fails when the run has lost a lock that it had taken, and gives a sign of life otherwise. It is for the task
-        before one that changes the host and is not of this collection, whose own do it by themselves. A run that has taken
-        no lock passes.
-      - V(released) gives it back before the run has ended. Only a controller whose processes all end with the run needs
-        it, see RV(lasting), and there is nothing lost without it but the time of a O(lease).
+      - V(held) fails if the run has lost a lock that it had taken, and gives a sign of life otherwise. Use it before a module of
+        another collection that changes the host; modules of this collection do it themselves. A run that has taken no lock passes.
+      - V(released) releases the lock before the run has ended. Only a controller whose processes all end with the run needs it, see
+        RV(lasting); without it the next run waits for one O(lease).
     type: str
     choices: [taken, held, released]
     default: taken
   lease:
-    description: Seconds without a sign of life after which the lock holds nobody off.
+    description: Seconds without a sign of life after which the lock has expired.
     type: int
     default: 120
   dead:
-    description: Set on the controller and nowhere else. Id of a run whose process was seen to have ended.
+    description: Set by the controller only. Id of a run whose process has ended.
     type: str
     default: ""
   run:
-    description: Set on the controller and nowhere else. The run that the task is part of.
+    description: Set by the controller only. The run of this task.
     type: dict
     suboptions:
       id:
@@ -54,11 +53,11 @@ options:
         type: str
         required: true
       holder:
-        description: Who runs it and where, user@controller.
+        description: User and controller, as user@controller.
         type: str
         required: true
       controller:
-        description: Boot and process namespace in which the process id is valid. Empty where there is no telling.
+        description: Boot and process namespace in which the process id is valid. Empty if unknown.
         type: str
         required: true
       pid:
@@ -81,10 +80,10 @@ extends_documentation_fragment:
   - sparkfleet.vllm.internal
 attributes:
   check_mode:
-    description: A check changes nothing and needs no lock. It takes none, and warns when a run is at work.
+    description: A check changes nothing and needs no lock. It takes none, and warns if another run works on the host.
     support: full
   diff_mode:
-    description: The lock is no part of what a host should be.
+    description: The lock is not part of a host's configuration.
     support: none
   idempotent:
     description: Never reports a change.
@@ -109,7 +108,7 @@ lost:
   returned: when it is so
   sample: true
 held:
-  description: The lock that was found, when it is not this run's own. Empty for one that could not be read.
+  description: The lock of another run, if there was one. Empty for one that could not be read.
   type: dict
   returned: when there was one
   sample:
@@ -129,17 +128,17 @@ age:
   returned: when there was one
   sample: 12.5
 taken_over:
-  description: Whose lock it was and why it is no longer one. Empty when there was none.
+  description: The former holder and why its lock had expired. Empty if there was none.
   type: str
   returned: success
   sample: ""
 lasting:
-  description: Whether the keeper outlives the run and gives the lock back. Not in a container, which may end with the run.
+  description: Whether the keeper outlives the run and releases the lock. Not in a container, which may end with the run.
   type: bool
   returned: always
   sample: true
 fresh:
-  description: Whether the lock was not this run's own before.
+  description: Whether the run did not hold the lock before this task.
   type: bool
   returned: success
   sample: true

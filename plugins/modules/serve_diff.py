@@ -7,30 +7,29 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: serve_diff
-short_description: Show what would change in a container, thing by thing
+short_description: Show what would change in a container, one thing a line
 version_added: "0.1.0"
 author:
   - The sparkfleet.vllm authors (@sparkfleet)
 description:
-  - Takes the result of a M(community.docker.docker_container) task, whose own diff shows an option as a whole, and shows
-    only what differs in it; a serve argument by its option and a value in JSON by its key, a variable, a mount, the image,
-    a port, a patch file that was mended. One line each.
-  - Values of variables whose names say that they are secrets are not shown, nor in the result.
+  - Takes the result of a M(community.docker.docker_container) task, whose own diff shows whole options, and shows only the
+    differences, one a line. These are serve arguments, keys of JSON values, variables, mounts, the image, ports and repaired patch
+    files.
+  - Hides values of variables with secret names, also in the result.
   - Runs on the controller, and connects to nothing.
 options:
   compared:
     description:
-      - What the task returned. It needs C(diff=true) for a diff to be in there, and C(no_log=true) for that not to be
-        shown as it is.
+      - Result of the task. The task needs C(diff=true) to return a diff, and C(no_log=true) to hide the original.
     type: dict
     required: true
   container:
     description:
-      - The container that is wanted, in the option names of that module. Where there is none, its image, arguments,
-        environment and mounts are shown; without this, only that there will be one.
+      - The wanted container, in the option names of that module. If no container exists, the diff shows its image, arguments,
+        environment and mounts; without this option, only that there will be one.
     type: dict
   name:
-    description: What to call the container in the diff.
+    description: Name of the container in the diff.
     type: str
     default: container
 extends_documentation_fragment:
@@ -40,10 +39,10 @@ attributes:
     description: Only shows.
     support: full
   diff_mode:
-    description: The difference it was given.
+    description: Shows the given differences.
     support: full
   idempotent:
-    description: Changes nothing. RV(ignore:changed) says whether there is a difference, since Ansible shows none without it.
+    description: Changes nothing. RV(ignore:changed) says whether there is a difference, because Ansible shows no diff without it.
     support: full
 """
 
@@ -67,13 +66,13 @@ EXAMPLES = r"""
 
 RETURN = r"""
 before:
-  description: What is there and not wanted, one line a thing.
+  description: What exists but is not wanted, one thing a line.
   type: list
   elements: str
   returned: success
   sample: ["argument --kv-cache-dtype fp8", "argument --speculative-config.num_speculative_tokens 1"]
 after:
-  description: What is wanted and not there.
+  description: What is wanted but missing.
   type: list
   elements: str
   returned: success

@@ -7,25 +7,25 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: serve_drift
-short_description: Hold what serves on a host against what should
+short_description: Compare what serves on a host with what should
 version_added: "0.1.0"
 author:
   - The sparkfleet.vllm authors (@sparkfleet)
 description:
   - Compares the container option by option with the wanted one, the image by digest, the patched files as the process sees
-    them, the server's own words with what it was given, the acceptance since its start with the floor, the unit that
-    starts it at boot, and the record of what passed the gate.
-  - Reads only. It sends no request that makes the server work.
+    them, the server's answers with its arguments, the acceptance since its start with the floor, the unit that starts it at boot,
+    and the record of what passed the gate.
+  - Only reads, and sends no request that generates tokens.
 options:
   serving:
-    description: What should serve, as the filter P(sparkfleet.vllm.vllm_serving#filter) makes it.
+    description: What should serve, as the filter P(sparkfleet.vllm.vllm_serving#filter) returns it.
     type: dict
     required: true
   labels:
-    description: Labels that the container should carry besides. Without it labels are not compared.
+    description: Further labels that the container should carry. Without it labels are not compared.
     type: dict
   boot_unit:
-    description: Text of the unit that starts the container at boot. Empty when there shall be none.
+    description: Text of the unit that starts the container at boot. Empty if there should be none.
     type: str
     default: ""
   state_dir:
@@ -40,11 +40,11 @@ options:
     type: bool
     default: true
   patches_stored:
-    description: Whether the store holds the locked patches. If not, a mount that shows the same wrong bytes is no finding of its own.
+    description: Whether the store holds the locked patches. If not, a mount with the same wrong bytes is no separate finding.
     type: bool
     default: true
   ready_timeout:
-    description: Seconds from its start in which a server that does not answer yet is starting, and not broken.
+    description: Seconds after its start in which a server that does not answer counts as starting, not as broken.
     type: int
     default: 1200
 extends_documentation_fragment:
@@ -52,7 +52,7 @@ extends_documentation_fragment:
   - sparkfleet.vllm.attributes.looks
 attributes:
   diff_mode:
-    description: Findings take its place.
+    description: Findings replace the diff.
 requirements:
   - docker, requests and prometheus_client (Python packages) on the host
 """
@@ -73,7 +73,7 @@ drift:
   type: dict
   contains:
     subjects:
-      description: What was looked at.
+      description: The subjects that were checked.
       type: list
       elements: str
       sample: [host, models, patches, container, server, boot, record]
@@ -95,7 +95,7 @@ drift:
     known:
       description:
         - The C(container), the C(speculation) since its start, and C(passed_on), driver, toolkit and engine with which the
-          current spec passed the gate; C(held), who is at work on the host, if anybody is.
+          current record passed the gate; C(held), the run that holds the host, if any.
       type: dict
       sample:
         container: {id: 4f1c3c0d1f0e, image: "vllm/vllm-openai@sha256:…", status: running, restarts: 0}

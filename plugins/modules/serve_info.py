@@ -7,16 +7,16 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: serve_info
-short_description: What serves on a host, what passed there before, and whether that could serve again
+short_description: Report what serves on a host, what passed there before, and whether that could serve again
 version_added: "0.1.0"
 author:
   - The sparkfleet.vllm authors (@sparkfleet)
 description:
   - Looks at the container, the recorded state and the unit that starts the container at boot, in one execution.
-  - Says of each recorded spec what of it is no longer on the host, so that nothing is stopped for a rollback that cannot be.
+  - Lists for each record what is missing on the host, so that nothing stops for an impossible rollback.
 options:
   container:
-    description: Name of the container that serves.
+    description: Name of the serving container.
     type: str
     required: true
   state_dir:
@@ -57,7 +57,7 @@ container:
       description: When it was started last, RFC 3339.
       type: str
     restarts:
-      description: How often the engine restarted it by itself since.
+      description: How often the engine has restarted it since.
       type: int
 state:
   description: The recorded state; null without one.
@@ -65,20 +65,20 @@ state:
   returned: success
   sample: {version: 1, current: {serving: {recipe: huihui-gemma4-mtp-n1}, gate: {drafts: 236}}, last_good: null}
 problem:
-  description: Why the recorded state cannot be gone on with. Empty when it can.
+  description: Why the recorded state cannot be used. Empty if it can.
   type: str
   returned: success
 recorded:
-  description: For C(current) and C(last_good) of the state, whether it could be started again.
+  description: For C(current) and C(last_good) of the state, whether it could start again.
   type: dict
   returned: success
   contains:
     missing:
-      description: What of it is not on the host any more, in words.
+      description: Its parts that are no longer on the host, in words.
       type: list
       elements: str
     stamps:
-      description: Which files lie at its mounted patches now, by inode and modification time.
+      description: The files at its mounted patches now, by inode and modification time.
       type: list
       elements: str
 boot:
@@ -87,10 +87,10 @@ boot:
   returned: success
   contains:
     text:
-      description: What the unit file holds; empty without one.
+      description: Content of the unit file; empty without one.
       type: str
     enabled:
-      description: Whether it is started at boot.
+      description: Whether it starts at boot.
       type: bool
 """
 

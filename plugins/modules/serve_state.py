@@ -7,37 +7,37 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: serve_state
-short_description: Record what passed the gate on a host
+short_description: Record the server that passed the gate on a host
 version_added: "0.1.0"
 author:
   - The sparkfleet.vllm authors (@sparkfleet)
 description:
-  - Keeps the serve specs that passed the gate in one JSON file, C(current) and the one before it, C(last_good).
-  - To be called after the gate and only then. The file is written beside its place and renamed, so it is whole or absent.
+  - Keeps the records that passed the gate in one JSON file, C(current) and the one before it, C(last_good).
+  - Call it only after the gate. The file is written beside its place and renamed, so it is complete or absent.
 options:
   path:
     description: The state file.
     type: path
     required: true
   serving:
-    description: What serves and by what it passed, as the filter P(sparkfleet.vllm.vllm_serving#filter) makes it. Must not hold secrets.
+    description: The server and its limits, as the filter P(sparkfleet.vllm.vllm_serving#filter) returns them. Must not hold secrets.
     type: dict
     required: true
   evidence:
-    description: What the gate measured, kept with the spec.
+    description: The gate's measurements, kept with the record.
     type: dict
     default: {}
 extends_documentation_fragment:
   - sparkfleet.vllm.internal
 attributes:
   check_mode:
-    description: Says whether the file would change.
+    description: Reports whether the file would change.
     support: full
   diff_mode:
     description: Shows the state before and after.
     support: full
   idempotent:
-    description: The same spec again changes nothing, whatever the gate measured this time.
+    description: The same record again changes nothing, whatever the gate measured this time.
     support: full
 """
 

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: serve_validate
-short_description: Have vLLM itself judge serve arguments, before anything is stopped
+short_description: Let vLLM check serve arguments before anything stops
 version_added: "0.1.0"
 author:
   - The sparkfleet.vllm authors (@sparkfleet)
 description:
-  - Starts C(vllm serve) in the image that will serve, with the command, environment, mounts and GPU of the container
-    that will serve, and leaves it where its configuration is made. By then vLLM has parsed its arguments, read the
-    models' configs, resolved their architectures and checked the speculative config and the pairing. Weights are not
-    read, and memory of the GPU is not taken, so the server that runs meanwhile is not disturbed.
-  - The container it does that in has no network, no privileges, a limit on its memory and one on its time, mounts
-    everything read-only, publishes nothing, and is always removed.
-  - An image whose vLLM cannot be asked is no failure; RV(asked) is false then, and a warning says why.
+  - Starts C(vllm serve) in the new image, with the command, environment, mounts and GPU of the new container, and ends it once it
+    has made its configuration. At that point vLLM has parsed its arguments, read the models' configs, resolved their architectures
+    and checked the speculative config and the pairing. It reads no weights and takes no GPU memory, so the running server is not
+    disturbed.
+  - The container for this check has no network, no privileges, and limits on memory and time. It mounts everything read-only,
+    publishes nothing, and is always removed.
+  - If the image's vLLM cannot be asked, the module does not fail; RV(asked) is false, and a warning gives the reason.
 options:
   container:
     description:
@@ -27,12 +27,12 @@ options:
     type: dict
     required: true
   timeout:
-    description: Seconds that vLLM gets to answer.
+    description: Seconds that vLLM has to answer.
     type: int
     default: 180
   refused:
     description:
-      - Releases of vLLM that the recipe cannot be served with. The image says which one it holds, whatever its tag.
+      - Releases of vLLM that cannot serve the recipe. The image reports its release, whatever its tag.
     type: list
     elements: dict
     default: []
@@ -47,8 +47,8 @@ options:
         required: true
   memory:
     description:
-      - Memory that asking may take, in bytes or as C(4g).
-      - Asked on a CPU, vLLM 0.32.0 takes 1 GB.
+      - Memory limit of this check, in bytes or as C(4g).
+      - On a CPU, vLLM 0.32.0 takes 1 GB.
     type: str
     default: 4g
 extends_documentation_fragment:
@@ -56,10 +56,10 @@ extends_documentation_fragment:
   - sparkfleet.vllm.attributes.looks
 attributes:
   check_mode:
-    description: Asks as it does otherwise, where image and models are there already. Nothing of it stays on the host.
+    description: Makes the same check if image and models are there. It leaves nothing on the host.
 requirements:
   - docker (Python package) on the host
-  - packaging (Python package) on the host, which huggingface_hub brings, where O(refused) is given
+  - packaging (Python package) on the host, which huggingface_hub brings, with O(refused)
 seealso:
   - module: sparkfleet.vllm.spec_decode_assert
 """
@@ -83,20 +83,20 @@ asked:
   returned: always
   sample: true
 accepted:
-  description: Whether vLLM makes its configuration of these arguments. Also true where it could not be asked.
+  description: Whether vLLM accepts these arguments. Also true if it could not be asked.
   type: bool
   returned: always
   sample: true
 reason:
-  description: What vLLM refuses, or why it could not be asked. Empty when it accepts.
+  description: What vLLM refuses, or why it could not be asked. Empty if it accepts.
   type: str
   returned: always
   sample: "argument --tool-call-parser: invalid choice"
 diagnosis:
   description:
-    - Stable name of what is wrong, as M(sparkfleet.vllm.spec_decode_assert) gives one.
-    - V(version_refused) where the image holds a vLLM of O(refused), V(arguments_refused) where vLLM refuses the arguments,
-      V(devices_refused) where the engine gives no container the devices that the server asks for, V(entrypoint_refused) where the
+    - Stable name of the fault, as in M(sparkfleet.vllm.spec_decode_assert).
+    - V(version_refused) if the image holds a vLLM of O(refused), V(arguments_refused) if vLLM refuses the arguments,
+      V(devices_refused) if the engine cannot give a container the devices that the server asks for, V(entrypoint_refused) if the
       image does not start C(vllm serve).
   type: str
   returned: when it is not to be served
@@ -107,12 +107,12 @@ vllm_version:
   returned: when vLLM could say it
   sample: 0.20.2rc1
 seconds:
-  description: Time vLLM took.
+  description: Time that vLLM took.
   type: float
   returned: when vLLM answered
   sample: 11.2
 peak_bytes:
-  description: Most memory that it held.
+  description: Its peak memory.
   type: int
   returned: when vLLM answered
   sample: 1021042688

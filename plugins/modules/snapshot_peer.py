@@ -7,34 +7,34 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: snapshot_peer
-short_description: Bring snapshots from the other hosts of the fleet, and give them what is here
+short_description: Get snapshots from the other hosts of the fleet, and share this host's
 version_added: "0.1.0"
 author:
   - The sparkfleet.vllm authors (@sparkfleet)
 description:
-  - Starts or ends a peer on the host, a process of its own that outlives the task. It gives what the host has whole to
-    the peers that are named, and brings what the host lacks from them, by BitTorrent v2. Every host that has a piece
-    gives it on, so a fleet of any size takes little longer than one copy.
-  - Only the addresses in O(peers) may connect, and only with O(swarm), the secret of the run. A block that is not what
-    O(torrents) says is thrown away and asked for elsewhere, and who gave it is turned out and named.
-  - What comes is verified as M(sparkfleet.vllm.hf_snapshot) does it. The SHA-256 of every file against the lock, on this
-    host, decides; a snapshot is promoted whole or not at all.
-  - A run that was interrupted is taken up. What is on disk is hashed again, and only the pieces that are missing come.
-  - The peer ends when it is told to, when its host has what it wants and nobody has asked for anything for O(idle)
-    seconds, and after O(timeout).
-  - How far it is stands in C(<store>/models/.peer/status.json), about once a second.
+  - Starts or stops a peer on the host, a separate process that outlives the task. It sends complete snapshots to the named peers and
+    gets missing ones from them, by BitTorrent v2. Every host passes its pieces on, so a fleet of any size takes little longer than
+    one copy.
+  - Only the addresses in O(peers) may connect, and only with O(swarm), the secret of the run. A block that differs from
+    O(torrents) is discarded and requested elsewhere; its sender is expelled and named.
+  - Received files are verified as in M(sparkfleet.vllm.hf_snapshot). The SHA-256 of every file against the lock, on this host,
+    decides; a snapshot is promoted completely or not at all.
+  - An interrupted run resumes. Files on the disk are hashed again, and only missing pieces are fetched.
+  - The peer ends on O(state=stopped), when its host is complete and no peer has requested anything for O(idle) seconds, and after
+    O(timeout).
+  - It writes its progress to C(<store>/models/.peer/status.json) about once a second.
 options:
   state:
     description:
       - V(started) ends an earlier peer of this store, starts one and returns when it listens.
-      - V(finished) waits until it has what its host wants or knows that it cannot have it, and says meanwhile how far it is.
-        Does not fail then, so that another try can follow; see RV(settled) and RV(problem). In check mode waits for nothing.
-      - V(stopped) ends it and returns what it has come to.
+      - V(finished) waits until its host is complete or cannot become so, and shows the progress. It does not fail, so that another
+        try can follow; see RV(settled) and RV(problem). In check mode it does not wait.
+      - V(stopped) stops it and returns its result.
     type: str
     choices: [started, finished, stopped]
     default: started
   snapshots:
-    description: What this host is to have, as the lock holds it. Required to start.
+    description: The snapshots that this host should have, in the form of the lock. Required to start.
   name:
     description: Name of this host in the inventory. Required to start.
     type: str
@@ -54,18 +54,17 @@ options:
     type: str
   torrents:
     description:
-      - What M(sparkfleet.vllm.snapshot_torrent) returned, by commit. A snapshot that it does not name is not given to
-        anybody, and cannot be brought.
+      - Result of M(sparkfleet.vllm.snapshot_torrent), by commit. Other snapshots are neither sent nor received.
     type: dict
     default: {}
   idle:
     description:
-      - Seconds without a byte in or out after which it gives up what is missing, or, when nothing is, ends.
-      - Also the seconds for which V(finished) waits for a host that does not answer.
+      - Seconds without traffic after which it gives up missing files, or ends if none are missing.
+      - Also the seconds that V(finished) waits for a host that does not answer.
     type: int
     default: 180
   timeout:
-    description: Seconds after which the peer ends in any case. What it received is kept for the next run.
+    description: Seconds after which the peer ends in any case. The next run keeps what it received.
     type: int
     default: 14400
 extends_documentation_fragment:
@@ -77,7 +76,7 @@ attributes:
     description: Checks the options and starts and ends nothing.
     support: full
   diff_mode:
-    description: Has nothing to show before the peer has done its work.
+    description: The result is not known before the peer has done its work.
     support: none
   idempotent:
     description: A peer that is started replaces the one before it, because it has another secret.
@@ -124,12 +123,12 @@ port:
   returned: when O(state=started)
   sample: 6881
 settled:
-  description: Whether the host has all that it wants.
+  description: Whether the host is complete.
   type: bool
   returned: when O(state=finished)
   sample: true
 problem:
-  description: Why not; expected, seen, what to do.
+  description: Why it is not complete; expected, seen, what to do.
   type: str
   returned: when O(state=finished)
   sample: ""
@@ -163,17 +162,17 @@ status:
       type: dict
       sample: {spark-3: 9000000000}
     corrupt_from:
-      description: Peers that gave bytes with another hash. This host itself, when its own files turned out damaged.
+      description: Peers that sent bytes with another hash, or this host itself if its own files are damaged.
       type: list
       elements: str
       sample: []
     snapshots:
-      description: What became of each snapshot that is whole, as M(sparkfleet.vllm.hf_snapshot) returns it.
+      description: Result of each complete snapshot, as M(sparkfleet.vllm.hf_snapshot) returns it.
       type: list
       elements: dict
       sample: []
     problem:
-      description: What was expected, what was seen and what to do, or nothing.
+      description: What was expected, what was seen and what to do. Empty without a problem.
       type: str
       sample: ""
     text:
@@ -185,7 +184,7 @@ status:
       type: float
       sample: 31.4
     updated:
-      description: When this was so, in seconds since 1970.
+      description: Time of this status, in seconds since 1970.
       type: float
       sample: 1795478400.0
 """

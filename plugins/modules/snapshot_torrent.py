@@ -7,19 +7,19 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: snapshot_torrent
-short_description: Describe the snapshots of a host, so that other hosts can get them from it
+short_description: Describe the snapshots of a host, so that other hosts can fetch them
 version_added: "0.1.0"
 author:
   - The sparkfleet.vllm authors (@sparkfleet)
 description:
-  - Gives the SHA-256 of every piece of a snapshot, as BitTorrent v2 hashes them. With it, M(sparkfleet.vllm.snapshot_peer)
-    checks every block that comes from another host.
+  - Returns the SHA-256 of every piece of a snapshot, as BitTorrent v2 hashes them. M(sparkfleet.vllm.snapshot_peer) uses it to
+    check every block that comes from another host.
   - The description holds no names, no sizes and no secret. It is the same on every host and in every run.
-  - Reads a file once, for its SHA-256 and its pieces. What was hashed is remembered beside the snapshot with size, mtime,
-    ctime and inode of the file, so that a second run reads nothing.
+  - Reads each file once, for its SHA-256 and its pieces. A cache beside the snapshot keeps the hashes with size, mtime, ctime and
+    inode of the file, so that a second run reads nothing.
 options:
   snapshots:
-    description: What to describe, as the lock holds it. All of it must be in the store.
+    description: The snapshots to describe, in the form of the lock. All of them must be in the store.
     required: true
 extends_documentation_fragment:
   - sparkfleet.vllm.internal
@@ -27,11 +27,11 @@ extends_documentation_fragment:
   - sparkfleet.vllm.attributes.looks
 attributes:
   check_mode:
-    description: Nothing changes but a cache, and in check mode not even that.
+    description: Changes only a cache, and in check mode not even that.
   idempotent:
     description: The same snapshot gives the same description.
 notes:
-  - Fails when a file is not what the lock says. Such a file must not be given to anybody.
+  - Fails if a file differs from the lock. Such a file must not be shared.
 seealso:
   - module: sparkfleet.vllm.snapshot_peer
   - module: sparkfleet.vllm.hf_snapshot

@@ -10,15 +10,15 @@ module: spark_info
 version_added: "0.1.0"
 author:
   - The sparkfleet.vllm authors (@sparkfleet)
-short_description: Everything about a DGX Spark that matters before it serves
+short_description: Collect everything about a DGX Spark that matters before it serves
 description:
-  - Looks at a host in one execution, read-only, with nothing but the standard library of the system's Python.
-  - With O(wanted) it also judges the host, naming every problem at once and everything that is left to install. That is done
-    on the controller. What daemon.json holds is compared on the host, and its passwords stay there.
-  - Every probe stands alone. One that fails or takes too long leaves null, and its reason in RV(unknown).
+  - Looks at a host in one execution, read-only, with only the standard library of the system's Python.
+  - With O(wanted) it also judges the host, and reports all problems and everything that is left to install. The controller does the
+    judging. daemon.json is compared on the host, and its passwords stay there.
+  - Every probe is independent. A probe that fails or takes too long returns null, with its reason in RV(unknown).
 options:
   store:
-    description: Directory of the content-addressed store. Free room is looked up at its nearest existing parent.
+    description: Directory of the content-addressed store. Free room is measured at its nearest existing parent.
     type: path
     default: /srv/sparkfleet
   environment:
@@ -30,15 +30,15 @@ options:
     type: path
     default: /etc/docker/daemon.json
   socket:
-    description: Socket of the Docker engine. It is asked only while dockerd runs.
+    description: Socket of the Docker engine, used only while dockerd runs.
     type: path
     default: /var/run/docker.sock
   timeout:
-    description: Time limit of each probe, in seconds. Probes run side by side.
+    description: Time limit of each probe, in seconds. Probes run in parallel.
     type: float
     default: 10
   wanted:
-    description: What the host has to offer. Without it nothing is judged.
+    description: Requirements for the host. Without them nothing is judged.
     type: dict
     suboptions:
       architectures:
@@ -51,15 +51,15 @@ options:
         type: bool
         default: true
       toolkit:
-        description: Whether the engine must be able to hand a GPU to a container.
+        description: Whether the engine must be able to give a GPU to a container.
         type: bool
         default: true
       minimum_driver:
-        description: Oldest NVIDIA driver. Empty asks for none.
+        description: Oldest accepted NVIDIA driver. Empty accepts any.
         type: str
         default: "580"
       minimum_memory_gib:
-        description: Memory in all, in GiB.
+        description: Total memory in GiB.
         type: float
         default: 100
       minimum_store_gib:
@@ -76,15 +76,15 @@ options:
         elements: int
         default: [8000]
       container:
-        description: Name of the container that serves.
+        description: Name of the serving container.
         type: str
         default: sparkfleet-vllm
       docker_package:
-        description: Package that brings the Docker engine where there is none.
+        description: Package to install if there is no Docker engine.
         type: str
         default: docker.io
       toolkit_package:
-        description: Package that brings nvidia-container-toolkit where there is none.
+        description: Package to install if there is no nvidia-container-toolkit.
         type: str
         default: nvidia-container-toolkit
       registry_mirrors:
@@ -97,11 +97,11 @@ options:
         type: str
         default: ""
       daemon_config:
-        description: What else daemon.json must hold.
+        description: Further required content of daemon.json.
         type: dict
         default: {}
       restart_docker:
-        description: When Docker may restart. V(auto) means while it stops no container.
+        description: When Docker may restart. V(auto) means if it stops no container.
         type: str
         choices: [auto, always, never]
         default: auto
@@ -119,7 +119,7 @@ extends_documentation_fragment:
   - sparkfleet.vllm.attributes.looks
 attributes:
   async:
-    description: What the module saw is judged on the controller when it comes back.
+    description: The controller judges what the module returns.
     support: none
 seealso:
   - module: sparkfleet.vllm.daemon_config
@@ -183,7 +183,7 @@ remove_ipc:
   type: bool
   sample: true
 gb10:
-  description: Whether there is a GB10, and what each witness says, C(pci) addresses of 10de:2e12, C(name) by nvidia-smi, DMI C(product).
+  description: Whether there is a GB10, with the evidence, C(pci) addresses of 10de:2e12, C(name) by nvidia-smi, DMI C(product).
   returned: always
   type: dict
   sample: {present: true, pci: ["000f:01:00.0"], name: NVIDIA GB10, product: NVIDIA_DGX_Spark}
@@ -193,14 +193,14 @@ driver:
   type: str
   sample: 580.95.05
 memory:
-  description: Unified memory in bytes, in all, available, and swap.
+  description: Unified memory in bytes, total and available, and swap.
   returned: always
   type: dict
   sample: {total_bytes: 128468000768, available_bytes: 121000001536, swap_bytes: 17179865088}
 disks:
   description:
-    - Room for C(store) and C(docker) in bytes. C(nearest) is the existing directory it was measured at, C(device) tells whether
-      both share a file system, C(held_bytes) is what models or images take already.
+    - Room for C(store) and C(docker) in bytes. C(nearest) is the existing directory it was measured at, C(device) shows whether
+      both share a file system, C(held_bytes) is the space of existing models or images.
   returned: always
   type: dict
   sample:
@@ -215,7 +215,7 @@ directories:
 docker:
   description:
     - The Docker engine. C(started) is in seconds since the epoch, C(images_bytes) in bytes; C(containers) are the running ones with
-      C(id), C(name), C(image), C(labels) and published C(ports). Everything the engine itself says is null while it does not run.
+      C(id), C(name), C(image), C(labels) and published C(ports). Everything that the engine reports is null while it does not run.
   returned: always
   type: dict
   sample:
@@ -242,19 +242,19 @@ docker:
         labels: {}
         ports: [{port: 8000, address: 127.0.0.1, container_port: 8000, protocol: tcp}]
 daemon_config:
-  description: daemon.json, C(path), C(exists), its C(content), or the C(error) with line and column if it is no JSON.
+  description: daemon.json, C(path), C(exists), its C(content), or the C(error) with line and column if it is not JSON.
   returned: always
   type: dict
   sample: {path: /etc/docker/daemon.json, exists: true, content: {log-driver: local}, error: null}
 toolkit:
   description:
-    - nvidia-container-toolkit. C(hook) is what dockerd's PATH leads to, C(usable) whether the engine that runs now can hand out a GPU,
-      C(unseen) whether the hook came after dockerd started, which looks for it only then.
+    - nvidia-container-toolkit. C(hook) is the path in dockerd's PATH, C(usable) whether the running engine can provide a GPU,
+      C(unseen) whether the hook was installed after dockerd started, which looks for it only at its start.
   returned: always
   type: dict
   sample: {installed: true, version: 1.19.0-1, hook: /usr/bin/nvidia-container-runtime-hook, runtime: true, cdi: false, unseen: false, usable: true}
 ports:
-  description: Listening TCP ports and those that Docker publishes, each with address, pid, process and container where they can be seen.
+  description: Listening TCP ports and those that Docker publishes, each with address, pid, process and container if known.
   returned: always
   type: list
   elements: dict
@@ -265,17 +265,17 @@ environment:
   type: dict
   sample: {path: /opt/sparkfleet/venv, python: 3.12.3, distributions: {docker: 7.1.0}}
 ensurepip:
-  description: Whether the system's Python can make an environment with pip (Debian keeps that in python3-venv).
+  description: Whether the system's Python can create an environment with pip (Debian's package python3-venv).
   returned: always
   type: bool
   sample: true
 unknown:
-  description: Why a probe could not tell, by its name. C(docker_api) is about an engine that runs and does not answer.
+  description: Why a probe failed, by its name. C(docker_api) means an engine that runs but does not answer.
   returned: always
   type: dict
   sample: {driver: "nvidia-smi is not there"}
 problems:
-  description: What stands in the way and cannot be mended here. Each has C(check), C(expected), C(seen) and C(do).
+  description: Problems that the role cannot repair. Each has C(check), C(expected), C(seen) and C(do).
   returned: when O(wanted) is given
   type: list
   elements: dict
@@ -288,8 +288,8 @@ report:
 todo:
   description:
     - What is missing and can be installed. C(packages), whether the Docker or toolkit repository is needed for them, C(directories),
-      C(requirements) of the environment, C(start) of the engine, and for C(daemon) the changed C(keys), the C(action) that makes
-      the engine follow (none, reload, restart), its reasons in C(because) and the containers that it C(stops).
+      C(requirements) of the environment, C(start) of the engine, and for C(daemon) the changed C(keys), the C(action) that applies
+      them (none, reload, restart), its reasons in C(because) and the containers that it C(stops).
   returned: when O(wanted) is given
   type: dict
   sample:
@@ -307,7 +307,7 @@ changes:
   elements: str
   sample: [create /srv/sparkfleet]
 usable:
-  description: Whether engine and environment are there, so that modules which need them can run now.
+  description: Whether engine and environment are there, so that modules that need them can run now.
   returned: when O(wanted) is given
   type: bool
   sample: true

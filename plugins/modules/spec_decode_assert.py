@@ -11,15 +11,17 @@ short_description: Assert that a vLLM server speculates, by measuring the rate o
 version_added: "0.1.0"
 author: The sparkfleet.vllm authors (@sparkfleet)
 description:
-  - Waits for a vLLM container to be ready, then holds it against what it should be. The patched files as the
-    running process sees them, the served model, one chat completion, and the share of drafted tokens that the
-    model accepts over enough drafts to mean something.
-  - A vLLM with a wrong patch or a wrong draft starts, is healthy, answers correctly, and is slower than without
-    speculation. Only the rate shows it. A counter that merely increases does not.
-  - Everything is bound to one life of one container, its id and its start. A restart or a replacement meanwhile
-    is a failure of its own.
+  - Waits for a vLLM container to be ready, then checks the patched files as the running process sees them, the served model, one
+    chat completion, and the share of accepted drafts over enough drafts to be meaningful.
+  - With a wrong patch or a wrong draft, vLLM starts, is healthy, answers correctly, and is slower than without speculation. Only the
+    rate shows it; a counter that merely increases does not.
+  - All checks refer to one life of one container, its id and its start. A restart or a replacement during the check is a separate
+    failure.
   - A failure says what was expected, what was seen and what to do next, and carries a stable C(diagnosis).
-  - The module changes nothing. It sends chat requests, though, so it uses the server.
+  - The module changes nothing, but its chat requests use the server.
+      - API key of the server, when it has one.
+      - It is masked wherever the log of the container shows it, as are the values of the container's environment
+        variables whose names contain C(KEY), C(TOKEN), C(SECRET) or C(PASSWORD).
 options:
   container:
     description: Name of the container that runs vLLM.
@@ -32,9 +34,8 @@ options:
         variables whose names contain C(KEY), C(TOKEN), C(SECRET) or C(PASSWORD).
   files:
     description:
-      - Files that must have this very content as the process sees them, read through its root directory.
-      - A file that changed after the process started is a failure too, since the process may have loaded
-        something else.
+      - Files that must have exactly this content as the process sees them, read through its root directory.
+      - A file that changed after the process started is a failure, too, because the process may have loaded another one.
     type: list
     elements: dict
     default: []
@@ -52,12 +53,12 @@ options:
       host_path:
         description:
           - Absolute path of the file on the host that is mounted there.
-          - Leave it out for a file that the image itself carries.
+          - Leave it out for a file that the image itself contains.
         type: str
   speculation:
     description:
-      - The speculative config that the server was given. C(method) and C(num_speculative_tokens) are compared with
-        what vLLM reports; other keys are allowed and ignored.
+      - The server's speculative config. C(method) and C(num_speculative_tokens) are compared with vLLM's report; other keys are
+        ignored.
       - Leave it out for a recipe without speculation. The server must then publish no counters of it, and no
         drafts are measured.
   acceptance_floor:
@@ -67,27 +68,27 @@ options:
   minimum_drafts:
     description:
       - Drafts needed to judge. The standard error is 3.3 points at 200 drafts and a rate of 0.7.
-      - Prompts go in whole rounds of four kinds, since code, prose, structured text and Chinese are drafted
-        unequally well, so usually more are made.
-      - While the rate is within two standard errors of the floor, the measurement goes on, up to four times this
-        number. Then the estimate decides.
-      - V(0) is for a server without speculation, as a recipe of one has it.
+      - Prompts run in whole rounds of four kinds, because acceptance differs between code, prose, structured text and Chinese. So
+        usually more drafts are made.
+      - While the rate is within two standard errors of the floor, the measurement continues, up to four times this number. Then the
+        estimate decides.
+      - V(0) is for a server without speculation.
     type: int
     default: 200
   concurrency:
     description:
-      - Requests at a time, 1 to 64.
-      - The decode rate is that of one stream. With more than one at a time it is lower, as it is for users.
+      - Parallel requests, 1 to 64.
+      - The decode rate is that of one stream. It is lower with several in parallel, as it is for users.
     type: int
     default: 1
   measure_timeout:
-    description: Seconds in which the drafts must be made.
+    description: Seconds to make the drafts.
     type: int
     default: 900
   foreign_traffic:
     description:
-      - What to do when more than 5 percent of the tokens generated meanwhile were for somebody else. The counters
-        are those of the whole server and cannot tell requests apart.
+      - What to do if more than 5 percent of the tokens generated during the measurement were for others. The counters belong to the
+        whole server and cannot tell requests apart.
       - V(warn) judges the mixed measurement.
 requirements:
   - docker (Python package)
@@ -95,9 +96,9 @@ extends_documentation_fragment:
   - sparkfleet.vllm.attributes.looks
   - sparkfleet.vllm.server
 notes:
-  - Run it as root, so that files are read as the process sees them. Without, they are read through the engine and
-    their age stays unknown.
-  - While it waits and measures it prints a line per step, such as the weights that vLLM has loaded so far.
+  - Run it as root, so that files are read as the process sees them. Otherwise they are read through the engine, and their age is
+    unknown.
+  - It prints a line per step while it waits and measures, such as the weights that vLLM has loaded.
 seealso:
   - name: vLLM, speculative decoding
     description: How vLLM drafts, and what it counts.
@@ -140,7 +141,7 @@ verdict:
   sample: pass
 diagnosis:
   description:
-    - V(ok), or why the server does not pass. All keys below that were known by then are returned with it.
+    - V(ok), or why the server fails. All keys below that are known at that point are returned with it.
     - V(container_missing), V(container_not_running), V(server_died), V(server_replaced), V(server_restarted),
       V(not_ready), V(patch_not_applied), V(file_newer_than_process), V(unauthorized), V(wrong_model),
       V(completion_failed), V(metrics_unreadable), V(speculation_absent), V(speculation_ignored),
@@ -150,7 +151,7 @@ diagnosis:
   returned: always
   sample: ok
 container:
-  description: The one life of the one container that was checked.
+  description: The life of the container that was checked.
   type: dict
   returned: when there is such a container
   contains:
@@ -168,7 +169,7 @@ container:
     started_at: "2026-11-23T21:16:35.123456789Z"
     image: vllm/vllm-openai@sha256:0d1e2f3a4b5c6d7e8f900112233445566778899aabbccddeeff00112233445566
 files:
-  description: Each file that was to be checked, with what was found.
+  description: Each checked file, with the result.
   type: list
   elements: dict
   returned: when there is such a container
@@ -184,17 +185,17 @@ files:
       error:
       ok: true
 ready_seconds:
-  description: Seconds that this run waited for the server. Near 0 for one that was up already.
+  description: Seconds that this run waited for the server. Near 0 for a server that was already up.
   type: float
   returned: once ready
   sample: 63.2
 ready_at:
-  description: When it was seen to be ready, Unix time in seconds by the host's clock.
+  description: When it was ready, Unix time in seconds by the host's clock.
   type: float
   returned: once ready
   sample: 1764026195.1
 passed_at:
-  description: When it had passed, likewise.
+  description: When it had passed, in the same form.
   type: float
   returned: when it passed
   sample: 1764026210.4
@@ -204,7 +205,7 @@ served_model:
   returned: once it is
   sample: huihui-gemma4
 drafts:
-  description: Drafts made while measuring. Like all counts below, of the whole server.
+  description: Drafts during the measurement. Like all counts below, they are of the whole server.
   type: int
   returned: once measured
   sample: 604
@@ -236,7 +237,7 @@ rates:
   returned: once measured
   sample: [0.6904]
 mean_acceptance_length:
-  description: Tokens an engine step yields on average, 1 plus accepted tokens per draft.
+  description: Mean tokens per engine step, 1 plus accepted tokens per draft.
   type: float
   returned: once measured
   sample: 1.6904
@@ -248,7 +249,7 @@ standard_error:
 decode_tokens_per_second:
   description:
     - Median over the streams of (tokens - 1) / (time of the last token - time of the first), in tokens per second.
-      Tokens are taken from the usage the server reports.
+      Tokens come from the usage that the server reports.
   type: float
   returned: once measured
   sample: 52.6
@@ -258,7 +259,7 @@ prompts:
   returned: once measured
   sample: 4
 foreign_share:
-  description: Share of the tokens generated meanwhile that were for somebody else, from 0 to 1.
+  description: Share of the tokens generated during the measurement that were for others, from 0 to 1.
   type: float
   returned: once measured
   sample: 0.0

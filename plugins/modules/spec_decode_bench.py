@@ -7,35 +7,35 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: spec_decode_bench
-short_description: Measure what a running vLLM server makes of fixed chat prompts, with or without speculation
+short_description: Measure a running vLLM server with fixed chat prompts, with or without speculation
 version_added: "0.1.0"
 author: The sparkfleet.vllm authors (@sparkfleet)
 description:
   - Waits for the server to be ready, then sends fixed chat prompts of several kinds, at one concurrency after the other, and
     returns tokens per second, time to first token, the share of drafts accepted at each position and the use of the KV cache.
-  - Every server is asked the same in the same order, so that measurements of one host compare. Nothing of a prompt comes from the
-    prefix cache, so it does not matter what was asked before.
-  - Tokens are taken from the usage that the server reports. A chunk of a stream is an engine step, which holds several
-    tokens under speculation, so chunks are never counted.
-  - The counters are those of the whole server. The prompts of one kind go together, and what the counters gain meanwhile is theirs.
-    Tokens that were for somebody else are seen and told.
-  - A measurement is of one life of one process. A restart or a replacement meanwhile is a failure, as is a server
-    that speculates otherwise than O(speculation) says.
+  - Every server gets the same prompts in the same order, so that measurements of one host compare. The prefix cache never answers a
+    prompt, so earlier requests do not matter.
+  - Tokens come from the usage that the server reports. A chunk of a stream is an engine step, which holds several tokens under
+    speculation, so chunks are never counted.
+  - The counters belong to the whole server. Prompts of one kind run together, and the counters' gain belongs to that kind. The module
+    reports tokens that were for others.
+  - A measurement covers one life of one process. A restart or a replacement is a failure, and so is a server that does not
+    speculate as in O(speculation).
   - The module changes nothing, but it keeps the server busy.
 options:
   container:
     description:
-      - Name of the container that runs vLLM. The measurement is then bound to one life of it, and a failure is explained from its log.
-      - Without it, the measurement is bound to the start time that the server's own process tells.
+      - Name of the container that runs vLLM. The measurement then covers one life of it, and its log explains a failure.
+      - Without it, the measurement uses the start time that the server's process reports.
     type: str
   kinds:
-    description: Kinds of prompts, in the order in which they are asked.
+    description: Kinds of prompts, in their order.
     type: list
     elements: str
     choices: [code, prose, structured, chinese]
     default: [code, prose, structured, chinese]
   warmup:
-    description: Prompts of each stream that are sent and not counted, before each load.
+    description: Uncounted prompts of each stream before each load.
     type: int
     default: 1
   repeats:
@@ -43,16 +43,16 @@ options:
     type: int
     default: 3
   concurrency:
-    description: Loads to measure, each a number of streams at a time, 1 to 64.
+    description: Loads to measure, each a number of parallel streams, 1 to 64.
     type: list
     elements: int
     default: [1]
   idle_timeout:
     description:
       - Seconds without a new line in the log of a server that is not ready yet, after which it counts as stuck.
-      - It does not count without O(container), since then there is no log.
+      - It has no effect without O(container), because then there is no log.
   measure_timeout:
-    description: Seconds in which the last requests must be sent.
+    description: Seconds until the last request must be sent.
     type: int
     default: 3600
 extends_documentation_fragment:
@@ -61,7 +61,7 @@ requirements:
   - docker (Python package), with O(container)
 attributes:
   check_mode:
-    description: Does nothing in check mode, since a measurement keeps the server busy.
+    description: Does nothing in check mode, because a measurement keeps the server busy.
     support: none
   diff_mode:
     description: Nothing to compare.
@@ -70,10 +70,10 @@ attributes:
     description: Changes nothing.
     support: full
 notes:
-  - While it waits and measures it prints a line per step.
+  - It prints a line per step while it waits and measures.
 seealso:
   - module: sparkfleet.vllm.spec_decode_assert
-    description: Whether a server speculates as it should. It asks less, and passes or fails.
+    description: Check whether a server speculates correctly. It sends fewer requests, and passes or fails.
 """
 
 EXAMPLES = r"""
@@ -106,10 +106,10 @@ measurement:
       description: The name that is served.
       type: str
     version:
-      description: Version of vLLM, as C(/version) says it. Empty when it does not.
+      description: Version of vLLM from C(/version). Empty if unknown.
       type: str
     container:
-      description: The one life of the one container that was measured, with C(id), C(started_at) and C(image). Null without one.
+      description: The life of the measured container, with C(id), C(started_at) and C(image). Null without one.
       type: dict
     speculation:
       description: As it was given. Null without speculation.
@@ -118,7 +118,7 @@ measurement:
       description: When it began, RFC 3339, UTC.
       type: str
     plan:
-      description: What was asked, with C(kinds), C(max_tokens), C(warmup), C(repeats) and C(concurrency).
+      description: The plan, with C(kinds), C(max_tokens), C(warmup), C(repeats) and C(concurrency).
       type: dict
     loads:
       description: One for each concurrency, in the order asked.
@@ -126,7 +126,7 @@ measurement:
       elements: dict
       contains:
         concurrency:
-          description: Streams at a time.
+          description: Number of parallel streams.
           type: int
         requests:
           description: Prompts that were measured.
@@ -135,7 +135,7 @@ measurement:
           description: Tokens of their answers, from usage.
           type: int
         seconds:
-          description: Time in which there was a request under way, from each kind's first request to its last token.
+          description: Time with at least one request in progress, from each kind's first request to its last token.
           type: float
         tokens_per_second:
           description: Of the whole load, RV(ignore:tokens) over RV(ignore:seconds).
@@ -149,7 +149,7 @@ measurement:
           description: Seconds from sending a request to the first text of its answer, in the same form.
           type: dict
         drafts:
-          description: Drafts made. Like all counts of drafts and tokens here, of the whole server. 0 without speculation.
+          description: Number of drafts. Like all counts of drafts and tokens here, it is of the whole server. 0 without speculation.
           type: int
         draft_tokens:
           description: Tokens drafted.
@@ -170,13 +170,13 @@ measurement:
           type: list
           elements: float
         mean_acceptance_length:
-          description: Tokens an engine step yields on average, 1 plus accepted tokens per draft.
+          description: Mean tokens per engine step, 1 plus accepted tokens per draft.
           type: float
         kv_cache_usage:
-          description: Highest share of the KV cache seen in use, from 0 to 1. Null when the server does not say.
+          description: Highest observed share of the KV cache in use, from 0 to 1. Null if the server does not report it.
           type: float
         foreign_share:
-          description: Share of the tokens generated meanwhile that were for somebody else, from 0 to 1.
+          description: Share of the tokens generated during the measurement that were for others, from 0 to 1.
           type: float
         kinds:
           description: For each kind C(decode_tokens_per_second) (the median), C(drafts) and C(rates).
@@ -192,7 +192,7 @@ measurement:
     measured_at: "2026-11-23T21:20:00Z"
     plan: {kinds: [code, prose, structured, chinese], max_tokens: 256, warmup: 1, repeats: 3, concurrency: [1]}
 container:
-  description: The one life of the one container that was measured. Null without one.
+  description: The life of the measured container. Null without one.
   type: dict
   returned: when there is such a container
 served_model:
@@ -200,11 +200,11 @@ served_model:
   type: str
   returned: once it is
 ready_seconds:
-  description: Seconds that this run waited for the server. Near 0 for one that was up already.
+  description: Seconds that this run waited for the server. Near 0 for a server that was already up.
   type: float
   returned: once ready
 ready_at:
-  description: When it was seen to be ready, Unix time in seconds by the host's clock.
+  description: When it was ready, Unix time in seconds by the host's clock.
   type: float
   returned: once ready
 diagnosis:

@@ -12,25 +12,25 @@ version_added: "0.1.0"
 author:
   - The sparkfleet.vllm authors (@sparkfleet)
 description:
-  - Keeps what the C(current) or C(last_good) entry of C(state.json) refers to, what the lock names, and whatever a container
-    of the host mounts, was made from or names, running or not. Of the rest it removes model snapshots, partial snapshots and
-    patches from the store, what a build that did not end left there, images from the storage of the fleet's registry in it, and
-    from the engine those images that this collection brought.
-  - Without a state that says what serves, and without an engine that says what its containers use, nothing is removed.
-  - Works inside the store alone and follows no link. What does not have the layout's names is listed as unknown and left.
-  - What another run is working on is left, and the list says so.
-  - A folder is renamed before it is deleted, so an interrupted run leaves no half snapshot; the next one removes the rest.
+  - Keeps everything that C(current) or C(last_good) of C(state.json) refers to, that the lock names, and that a container of the
+    host mounts, names or was made from, running or not. Removes other model snapshots, partial snapshots and patches from the store,
+    the remains of an interrupted build, images from the storage of the fleet's registry in the store, and from the engine those
+    images that this collection brought.
+  - If the state does not say what serves, or the engine does not say what its containers use, nothing is removed.
+  - Works only inside the store and follows no link. Names outside the layout are listed as unknown and kept.
+  - Anything that another run is working on is kept, and the list says so.
+  - A folder is renamed before it is deleted, so an interrupted run leaves no incomplete snapshot; the next one removes the rest.
 options:
   store:
     description: Root of the content-addressed store on the host.
     type: path
     required: true
   state_dir:
-    description: Directory of C(state.json) and of C(images.json), the list of images that were brought here.
+    description: Directory of C(state.json) and of C(images.json), the list of images that this collection brought.
     type: path
     required: true
   lock:
-    description: The lock that is in force, if there is one. What it names is kept although it does not serve yet.
+    description: The current lock, if there is one. Everything it names is kept, even if it does not serve yet.
     type: dict
     default: {}
   keep:
@@ -39,13 +39,13 @@ options:
     elements: str
     default: []
   partial_age:
-    description: Seconds. A partial snapshot that was written to since then is kept, to be gone on with.
+    description: Seconds. Partial snapshots newer than this are kept, so that an interrupted download can resume.
     type: int
     default: 86400
   overlooked_containers:
     description:
       - Names of containers that mount a directory around the whole store without using it, such as monitoring that mounts
-        C(/). Of any other container such a mount keeps everything.
+        C(/). Such a mount of any other container keeps everything.
     type: list
     elements: str
     default: []
@@ -60,7 +60,7 @@ attributes:
     description: Lists everything with its size and verdict, and removes nothing.
     support: full
   diff_mode:
-    description: Shows what is there before and after, with sizes.
+    description: Shows the contents before and after, with sizes.
     support: full
   idempotent:
     description: A second run removes nothing.
@@ -80,7 +80,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 things:
-  description: What is in the store and which of its images the engine has, each with its verdict.
+  description: Contents of the store and images of the engine, each with its verdict.
   type: list
   elements: dict
   returned: always
@@ -101,7 +101,7 @@ things:
       sample: /srv/sparkfleet/models/org--name/c4bbb7689dc16de4aaa468647625a5a02f98e22f
     bytes:
       description:
-        - Its disk usage, a hard-linked file counted once. Of an image what it shares with no other image, where the engine
+        - Its disk usage, with each hard-linked file counted once. For an image the part that no other image shares, if the engine
           counts that (API 1.42), else its whole size.
       type: int
       sample: 27014131712
@@ -110,11 +110,11 @@ things:
       type: str
       sample: kept
     why:
-      description: Who refers to it, or why it went or did not.
+      description: What refers to it, or why it was removed or kept.
       type: str
       sample: last_good, container sparkfleet-vllm
 freed_bytes:
-  description: What came free, or would. A file that has another name elsewhere does not count.
+  description: Freed bytes, or those that would be. A file with another name elsewhere does not count.
   type: int
   returned: always
   sample: 27014131712

@@ -12,9 +12,9 @@ version_added: "0.1.0"
 author:
   - The sparkfleet.vllm authors (@sparkfleet)
 description:
-  - One row a host; its state, bytes from the Hub, bytes from other hosts and from which, bytes sent to others, seconds, rate,
-    and what went wrong on the way.
-  - Runs once for all hosts of the play, also for those that failed or did not answer, on the controller, and connects to
+  - One row for each host with its state, bytes from the Hub, bytes from other hosts by sender, bytes sent to others, seconds, rate,
+    and what went wrong.
+  - Runs once for all hosts of the play, including those that failed or did not answer, on the controller, and connects to
     nothing.
 options:
   plan:
@@ -48,7 +48,7 @@ rows:
       sample: spark-3
     state:
       description:
-        - What became of it. V(present), V(fetched) from the Hub, V(received) from the fleet, V(repaired), V(FAILED) with a
+        - The result. V(present), V(fetched) from the Hub, V(received) from the fleet, V(repaired), V(FAILED) with a
           reason, V(did not answer), V(took no part), or in check mode what would.
       type: str
       sample: received
@@ -73,12 +73,12 @@ rows:
       type: int
       sample: 308924485
     remarks:
-      description: What went wrong on the way, also on a host that is whole now.
+      description: What went wrong, also on a host that is complete now.
       type: list
       elements: str
       sample: []
     problem:
-      description: Why the host is not whole, in full; empty when it is.
+      description: Why the host is not complete, in full; empty if it is.
       type: str
       sample: ""
 """

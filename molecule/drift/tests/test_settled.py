@@ -14,7 +14,7 @@ from edits import NAME, SERVES
 from spark import DIGEST, HOST, because, clean, drift, on, playbook
 
 Run = subprocess.CompletedProcess[str]
-LOOK, MEASURE = "Gather and judge in one execution", "playbooks/tasks/measure.yml"
+LOOK, MEASURE = "Inspect and judge the host in one execution", "playbooks/tasks/measure.yml"
 EDITS = {
     "packages": "touch /var/lib/dpkg/status",
     "files": "touch /etc/docker/daemon.json",

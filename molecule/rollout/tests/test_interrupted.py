@@ -58,9 +58,9 @@ PHASES: dict[str, list[Phase]] = {
             server(lambda seen, before: new(seen, before) and seen.drafts),
             {"STUB_STEP": "0.05"},
         ),
-        Phase("going back", says("Look again"), NEVER),
+        Phase("going back", says("Look at the host again"), NEVER),
     ],
-    "roll-3": [Phase("recording", says("Record what passed"))],
+    "roll-3": [Phase("recording", says("Record the server that passed"))],
 }
 
 
