@@ -174,6 +174,7 @@ from ..module_utils._common import upstream
 from ..module_utils._common.progress import Progress
 from ..module_utils._images import image, oci, registry, storage
 from ..module_utils._images import push as image_push
+from ..module_utils._images.reference import parse_reference
 from ..module_utils._models import snapshot
 from ..module_utils._run.detached import in_background
 from ..module_utils._run.lock_file import hold
@@ -225,7 +226,7 @@ def place(params: dict[str, Any]) -> destination.Storage | destination.Registry:
     """Where the image goes."""
     machine = platform.machine()
     architecture = oci.ARCHITECTURES.get(machine, machine)
-    reference = registry.parse_reference(params["name"])
+    reference = parse_reference(params["name"])
     if not reference.tag or reference.digest:
         raise ValueError(f"name: expected a name with a tag and no digest, seen {params['name']}")
     if params["storage"]:

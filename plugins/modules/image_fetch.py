@@ -138,6 +138,7 @@ from ..module_utils._common import upstream
 from ..module_utils._common.progress import Progress
 from ..module_utils._images import oci, registry, storage
 from ..module_utils._images.folder import FolderSource
+from ..module_utils._images.reference import Reference, parse_reference
 from ..module_utils._images.remote import Source
 from ..module_utils._run.detached import in_background
 from ..module_utils._run.lock_file import hold
@@ -159,7 +160,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 
-def sources(params: dict[str, Any], reference: registry.Reference) -> list[Source | FolderSource]:
+def sources(params: dict[str, Any], reference: Reference) -> list[Source | FolderSource]:
     """The registries in their order. Only the last one gets to see the password: the others are mirrors."""
     homes = params["sources"]
     if homes is None:
@@ -176,7 +177,7 @@ def sources(params: dict[str, Any], reference: registry.Reference) -> list[Sourc
 
 def run(module: AnsibleModule) -> storage.Report | None:
     params = module.params
-    reference = registry.parse_reference(params["image"])
+    reference = parse_reference(params["image"])
     if not reference.digest:
         raise ValueError(
             f"image: expected a digest (name@sha256:…), seen {params['image']}; take that of a lock"

@@ -187,6 +187,7 @@ from ansible.module_utils.basic import AnsibleModule, env_fallback, missing_requ
 from ..module_utils._common import files
 from ..module_utils._common.upstream import HAS_REQUESTS, NotFound, Unreachable, UpstreamError
 from ..module_utils._images import registry
+from ..module_utils._images.reference import parse_reference
 from ..module_utils._models.hub import Hub, HubError
 from ..module_utils._recipe import lock as locks
 from ..module_utils._recipe import measured, raw_file
@@ -214,7 +215,7 @@ class Upstream:
         self.notes: list[str] = []
 
     def digest(self, reference: str) -> str:
-        answer = registry.resolve(registry.parse_reference(reference), self.mirrors, self.credentials)
+        answer = registry.resolve(parse_reference(reference), self.mirrors, self.credentials)
         self.notes.extend(answer.notes)
         return answer.digest
 

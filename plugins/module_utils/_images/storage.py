@@ -25,7 +25,7 @@ from typing import Protocol, TypeVar
 from .._common import files, upstream
 from .._models.snapshot import Meter, Stopped, in_parallel, locked, sha256_of, sync, volume
 from . import oci
-from .registry import Reference
+from .reference import Reference
 
 _T = TypeVar("_T")
 

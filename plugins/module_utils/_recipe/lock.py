@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from .._common.upstream import NotFound, UpstreamError
 from .._images import oci
-from .._images.registry import parse_reference
+from .._images.reference import parse_reference
 from . import measured as measurements
 from . import recipe as recipes
 from .raw_file import fingerprint

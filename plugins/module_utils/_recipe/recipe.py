@@ -15,7 +15,7 @@ from pathlib import PurePath
 from typing import Any
 
 from .._common.spelling import nearest
-from .._images.registry import parse_reference
+from .._images.reference import parse_reference
 from .._vllm import options as known
 from .._vllm import versions
 from . import rules

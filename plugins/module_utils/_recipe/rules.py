@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .._images.registry import parse_reference
+from .._images.reference import parse_reference
 from .._vllm import versions
 
 

@@ -9,6 +9,7 @@ import textwrap
 import pytest
 from ansible_collections.sparkfleet.vllm.plugins.action import recipe_load
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._images import registry
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._images.reference import parse_reference
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe import lock as locks
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe import recipe as recipes
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe import rules as recipe_rules
@@ -73,7 +74,7 @@ def test_its_figures_have_a_source_and_its_depth_is_what_paid(recipe):
 
 @every_recipe
 def test_a_lock_can_be_made_of_it(recipe, tmp_path, monkeypatch):
-    reference = registry.parse_reference(recipe["image"]["reference"])
+    reference = parse_reference(recipe["image"]["reference"])
     with lab_hub(tmp_path / "hub") as hub, depot() as server:
         monkeypatch.setattr(registry, "DOCKER_HUB_API", server.url)
         server.manifests[f"{reference.repository}:{reference.tag}"] = b'{"schemaVersion": 2}'

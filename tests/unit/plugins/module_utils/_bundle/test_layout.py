@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._bundle import layout, packagers, write
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import copying
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._images import oci, registry, storage
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._common.upstream import Unusable, UpstreamError
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._images import oci, storage
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._images.folder import FolderSource
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._images.reference import parse_reference
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._models import snapshot
 from ansible_collections.sparkfleet.vllm.plugins.modules import bundle_info, bundle_open
 from helpers import bundle as maker
@@ -127,7 +129,7 @@ def test_a_model_that_a_bundle_lacks_is_named(bundle, tmp_path):
 
 
 def image_store(root, bundle):
-    reference = registry.parse_reference(read(bundle).image)
+    reference = parse_reference(read(bundle).image)
     return storage.ImageStore(str(root), reference, reference.digest or "", "arm64")
 
 
@@ -153,7 +155,7 @@ def test_a_blob_that_a_bundle_has_wrong_or_not_is_named(bundle, tmp_path, how):
         blob.write_bytes(b"layer 0ne")
     else:
         blob.unlink()
-    with pytest.raises(registry.UpstreamError, match=f"{digest}.*seen"):
+    with pytest.raises(UpstreamError, match=f"{digest}.*seen"):
         image_store(tmp_path / "registry", bundle).ensure([FolderSource(str(bundle / "registry"))])
     assert not image_store(tmp_path / "registry", bundle).whole()
 
@@ -161,7 +163,7 @@ def test_a_blob_that_a_bundle_has_wrong_or_not_is_named(bundle, tmp_path, how):
 def test_a_manifest_with_other_bytes_is_refused(bundle):
     digest = read(bundle).image.rpartition("@")[2]
     (bundle / "registry" / oci.blob_path(digest)).write_bytes(b'{"manifests": []}')
-    with pytest.raises(registry.Unusable, match="it is damaged"):
+    with pytest.raises(Unusable, match="it is damaged"):
         FolderSource(str(bundle / "registry")).manifest(digest)
 
 

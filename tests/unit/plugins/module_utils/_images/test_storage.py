@@ -16,10 +16,8 @@ from typing import Any
 import pytest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import upstream
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._images import oci, storage
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._images.registry import (
-    Credentials,
-    parse_reference,
-)
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._images.reference import parse_reference
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._images.registry import Credentials
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._images.remote import Source
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._models import snapshot
 from helpers.server import Handler, served
