@@ -19,7 +19,7 @@ from ..module_utils._bundle import layout
 from ..module_utils._common import files
 from ..module_utils._common.paths import patch_path
 from ..module_utils._recipe import lock as locks
-from ..module_utils._recipe import raw_file
+from ..module_utils._recipe import patch_cache
 from ..module_utils._recipe import recipe as recipes
 from . import recipe_load
 
@@ -211,8 +211,8 @@ class ActionModule(ActionBase):
             for target, content in writes.items():
                 files.write(target, content)
         for (sha256, patch), content in contents.patches.items():
-            if raw_file.cached(str(cache), sha256, patch) is None:
-                raw_file.keep(str(cache), patch, content)
+            if patch_cache.cached(str(cache), sha256, patch) is None:
+                patch_cache.keep(str(cache), patch, content)
         written = [recipe_load.shown(target) for target in writes]
         return {
             "changed": bool(writes),

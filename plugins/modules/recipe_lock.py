@@ -190,7 +190,7 @@ from ..module_utils._images import registry
 from ..module_utils._images.reference import parse_reference
 from ..module_utils._models.hub import Hub, HubError
 from ..module_utils._recipe import lock as locks
-from ..module_utils._recipe import measured, raw_file
+from ..module_utils._recipe import measured, patch_cache, raw_file, resolve
 from ..module_utils._recipe import recipe as recipes
 from ..module_utils._recipe.schema import HAS_YAML, Problem
 
@@ -251,10 +251,10 @@ class Cache:
         self.folder = str(Path(folder).absolute())
 
     def find(self, sha256: str, name: str) -> str | None:
-        return raw_file.cached(self.folder, sha256, name)
+        return patch_cache.cached(self.folder, sha256, name)
 
     def keep(self, name: str, content: bytes) -> str:
-        return raw_file.keep(self.folder, name, content)
+        return patch_cache.keep(self.folder, name, content)
 
 
 class Refused(Exception):
@@ -320,9 +320,9 @@ def use(
         raise Refused(locks.outdated(f"recipe {recipe['name']}", str(path), outdated), outdated)
     mode = module.params["upstream"]
     upstream = Upstream(module.params, patient=False)
-    settled = locks.hold(lock, upstream, cache, ask=mode != "ignore")
+    settled = resolve.hold(lock, upstream, cache, ask=mode != "ignore")
     if settled.differences and mode == "fail":
-        raise Refused(locks.moved(str(path), settled), settled.differences)
+        raise Refused(resolve.moved(str(path), settled), settled.differences)
     if settled.missing:
         raise Refused(
             "a locked patch is not to be had:\n  " + "\n  ".join(settled.missing), settled.differences
@@ -340,11 +340,11 @@ def renew(
     upstream = Upstream(module.params, patient=True)
     known, covers = before, False
     if module.params["state"] == "built":
-        known, covers = locks.with_image(recipe, before, module.params["image_digest"])
+        known, covers = resolve.with_image(recipe, before, module.params["image_digest"])
     settled = (
-        locks.hold(known, upstream, cache, ask=False)
+        resolve.hold(known, upstream, cache, ask=False)
         if covers
-        else locks.resolve(recipe, upstream, cache, known)
+        else resolve.resolve(recipe, upstream, cache, known)
     )
     if settled.missing:
         raise Refused("a locked patch is not to be had:\n  " + "\n  ".join(settled.missing))
@@ -394,7 +394,7 @@ def write(
     }
 
 
-def answer(recipe: dict[str, Any], settled: locks.Settled, path: Path) -> dict[str, Any]:
+def answer(recipe: dict[str, Any], settled: resolve.Settled, path: Path) -> dict[str, Any]:
     asked = {patch["name"]: patch for patch in recipe["patches"]}
     return {
         "lock": settled.lock,
@@ -461,7 +461,7 @@ def main() -> None:
         module.exit_json(**run(module))
     except Refused as error:
         module.fail_json(msg=str(error), **nowhere | {"differences": error.differences})
-    except locks.LockError as error:
+    except resolve.LockError as error:
         lines = "\n".join(f"  {problem}" for problem in error.problems)
         module.fail_json(msg=f"the recipe cannot be locked, nothing was written:\n{lines}", **nowhere)
     except HubError as error:

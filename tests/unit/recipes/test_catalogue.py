@@ -12,6 +12,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._images import reg
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._images.reference import parse_reference
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe import lock as locks
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe import recipe as recipes
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe import resolve
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe import rules as recipe_rules
 from ansible_collections.sparkfleet.vllm.plugins.modules import recipe_lock
 from helpers.hub import lab_hub
@@ -87,8 +88,8 @@ def test_a_lock_can_be_made_of_it(recipe, tmp_path, monkeypatch):
         upstream = recipe_lock.Upstream(parameters, patient=False)
         # What is built has no digest but the one that its build gives.
         built = "build" in recipe["image"]
-        before = locks.with_image(recipe, {}, f"sha256:{'7' * 64}")[0] if built else None
-        settled = locks.resolve(recipe, upstream, recipe_lock.Cache(str(tmp_path / "cache")), before)
+        before = resolve.with_image(recipe, {}, f"sha256:{'7' * 64}")[0] if built else None
+        settled = resolve.resolve(recipe, upstream, recipe_lock.Cache(str(tmp_path / "cache")), before)
     lock, problems = locks.parse(locks.render(settled.lock), "lock.yml")
     assert problems == []
     assert locks.against(recipe, lock) == []
