@@ -7,7 +7,6 @@ import re
 import textwrap
 
 import pytest
-from ansible_collections.sparkfleet.vllm.plugins.action import recipe_load
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._images import registry
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._images.reference import parse_reference
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe import lock as locks
@@ -15,11 +14,12 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe import rec
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe import resolve
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe import rules as recipe_rules
 from ansible_collections.sparkfleet.vllm.plugins.modules import recipe_lock
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils import recipes as recipe_files
 from helpers.hub import lab_hub
 from helpers.recipe import ROOT, depot
 
 FILES = sorted(path for path in (ROOT / "recipes").glob("*.yml") if not path.name.endswith(".lock.yml"))
-RECIPES = {path.stem: recipe_load.load(path, None) for path in FILES}
+RECIPES = {path.stem: recipe_files.load(path, None) for path in FILES}
 every_recipe = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 
 
