@@ -176,7 +176,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ..module_utils._bundle import layout, write
 from ..module_utils._bundle.packagers import Packagers
 from ..module_utils._common.progress import Progress
-from ..module_utils._models import manifest, snapshot
+from ..module_utils._common.store import StoreError, check_space
+from ..module_utils._models import manifest
 from ..module_utils._run.detached import in_background
 from ..module_utils._run.lock_file import hold
 
@@ -245,7 +246,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         "diff": {"before": "", "after": "".join(f"{line}\n" for line in todo.lines())},
     }
     if module.check_mode:
-        snapshot.check_space(params["path"], todo.needed, options.reserve)
+        check_space(params["path"], todo.needed, options.reserve)
         return result | {
             "changed": todo.changed or (options.archive and not write.archived(folder)),
             "missing_bytes": todo.needed,
@@ -272,7 +273,7 @@ def main() -> None:
     os.umask(0o022)
     try:
         module.exit_json(**run(module))
-    except (layout.BundleError, snapshot.SnapshotError, manifest.ManifestError) as error:
+    except (layout.BundleError, StoreError, manifest.ManifestError) as error:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(

@@ -272,9 +272,11 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 from ..module_utils._bundle import layout
 from ..module_utils._common.progress import Progress, scratch
-from ..module_utils._models import manifest, model, pairing, snapshot
+from ..module_utils._common.store import StoreError
+from ..module_utils._models import ensure, manifest, model, pairing
 from ..module_utils._models import options as snapshot_options
 from ..module_utils._models.hub import PUBLIC_ENDPOINT, Hub, HubError, HubLibraryMissing, fetcher_for
+from ..module_utils._models.snapshot import Fetcher, Report
 from ..module_utils._run.detached import in_background
 from ..module_utils._run.lock_file import hold
 from ..module_utils._swarm import interface
@@ -299,28 +301,28 @@ ARGUMENT_SPEC: dict[str, Any] = (
 LEAST = snapshot_options.LEAST | {"retries": 0, "timeout": 1}
 
 
-def run(module: AnsibleModule) -> list[snapshot.Report]:
+def run(module: AnsibleModule) -> list[Report]:
     params = module.params
     manifests = snapshot_options.parse(params, LEAST)
     hub = Hub(params["endpoint"], params["token"] or None, params["retries"])
     options = snapshot_options.storing(params)
     if params["settled_only"]:
-        return snapshot.look(manifests, options)
+        return ensure.look(manifests, options)
     if module.check_mode and params["fetch"]:
-        return snapshot.preview(manifests, options)
+        return ensure.preview(manifests, options)
     progress = Progress.from_environment()
     options = replace(options, say=progress.say)
     if not params["fetch"]:
-        return snapshot.check(manifests, options, remember=not module.check_mode)
+        return ensure.check(manifests, options, remember=not module.check_mode)
     home = scratch(module.tmpdir) / "hub"
     hub = replace(hub, on_wait=progress.say)
 
-    def fetcher() -> snapshot.Fetcher:
+    def fetcher() -> Fetcher:
         if params["bundle"]:
             return layout.BundleFetcher(Path(params["bundle"]))
         return fetcher_for(hub, params["transport"], home)
 
-    return snapshot.ensure(manifests, options, fetcher)
+    return ensure.ensure(manifests, options, fetcher)
 
 
 def fits(paths: dict[str, Path], pair: list[str]) -> bool:
@@ -335,7 +337,7 @@ def fits(paths: dict[str, Path], pair: list[str]) -> bool:
     return not pairing.judge(body, drafts[0] if drafts else None, drafts_itself=not drafts)[0]
 
 
-def outcome(module: AnsibleModule, reports: list[snapshot.Report]) -> dict[str, Any]:
+def outcome(module: AnsibleModule, reports: list[Report]) -> dict[str, Any]:
     params = module.params
     left = any(report.changed for report in reports)
     looking = params["settled_only"] or not params["fetch"]
@@ -370,7 +372,7 @@ def main() -> None:
         module.fail_json(msg=f"{error}. Nothing was promoted; what was verified is kept for the next run")
     except (
         manifest.ManifestError,
-        snapshot.SnapshotError,
+        StoreError,
         interface.AddressError,
         layout.BundleError,
     ) as error:

@@ -171,11 +171,12 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ..module_utils._build import buildkit, destination, git, program
 from ..module_utils._build import staging as build_staging
 from ..module_utils._common import upstream
+from ..module_utils._common.files import remove
 from ..module_utils._common.progress import Progress
+from ..module_utils._common.store import StoreError, locked
 from ..module_utils._images import image, oci, registry, storage
 from ..module_utils._images import push as image_push
 from ..module_utils._images.reference import parse_reference
-from ..module_utils._models import snapshot
 from ..module_utils._run.detached import in_background
 from ..module_utils._run.lock_file import hold
 from ..module_utils._serve import memory
@@ -325,7 +326,7 @@ def make(
     if problems:
         raise BuildError("the host has no room for a build:\n" + "\n".join(f"  {line}" for line in problems))
     directory = Path(params["directory"])
-    with snapshot.locked(directory, LOCK_TIMEOUT, progress.say):
+    with locked(directory, LOCK_TIMEOUT, progress.say):
         clear(directory)
         try:
             return bring(module, wanted, goal, client, progress.say)
@@ -337,7 +338,7 @@ def clear(directory: Path) -> None:
     """Leave of a build, however it ended, nothing but its log."""
     for name in buildkit.PASSING:
         with contextlib.suppress(OSError):
-            snapshot.remove(directory / name)
+            remove(directory / name)
 
 
 def bring(
@@ -399,7 +400,7 @@ def main() -> None:
         build_staging.StagingError,
     ) as error:
         module.fail_json(msg=str(error))
-    except (upstream.UpstreamError, storage.ImageStoreError, snapshot.SnapshotError) as error:
+    except (upstream.UpstreamError, storage.ImageStoreError, StoreError) as error:
         module.fail_json(msg=str(error))
     except ENGINE_ERRORS as error:
         module.fail_json(

@@ -19,25 +19,14 @@ from typing import TypeVar
 
 from .._common import files as common_files
 from .._common.copying import bring
+from .._common.files import remove, sha256_of, sync
 from .._common.paths import snapshot_path
+from .._common.progress import Meter, volume
+from .._common.store import check_space, locked
+from .._common.work import in_parallel
+from .._models.compare import CACHE_VERSION, compare, read_cache, scan, signature
 from .._models.manifest import File, Manifest
-from .._models.snapshot import (
-    CACHE_VERSION,
-    FILE_MODE,
-    Meter,
-    Snapshot,
-    check_space,
-    compare,
-    in_parallel,
-    locked,
-    read_cache,
-    remove,
-    scan,
-    sha256_of,
-    signature,
-    sync,
-    volume,
-)
+from .._models.snapshot import FILE_MODE, Snapshot
 from . import layout
 from .layout import Bundle, BundleError
 
@@ -249,7 +238,7 @@ def write(wanted: Wanted, options: Options, collect: Collect, now: str) -> Writt
     """Make the bundle whole.
 
     :param now: the time in UTC that a new bundle.json carries
-    :raises BundleError: and SnapshotError; what was verified is kept, and there is no bundle.json
+    :raises BundleError: and StoreError; what was verified is kept, and there is no bundle.json
     """
     with locked(options.folder, options.lock_timeout, options.say):
         todo = plan(wanted, options)

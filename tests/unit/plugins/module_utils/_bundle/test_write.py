@@ -11,8 +11,11 @@ import pytest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._bundle import layout
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._bundle import write as bundle_write
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import copying
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._common.files import sha256_of
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._common.store import StoreError
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._images import oci
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._models import snapshot as snapshots
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._models.compare import scan
 from helpers import bundle as maker
 
 BODY_IN_BUNDLE = f"models/lab--body/{maker.COMMIT}"
@@ -42,7 +45,7 @@ def lab(tmp_path):
 def hashed(monkeypatch):
     """The files that were read to be hashed."""
     seen: list[str] = []
-    real = snapshots.sha256_of
+    real = sha256_of
 
     def spy(path, advance=lambda count: None):
         seen.append(Path(path).name)
@@ -74,7 +77,7 @@ def test_everything_is_in_it_and_every_file_is_what_bundle_json_says(lab):
         assert (len(content), maker.sha256(content)) == (file.size, file.sha256), path
     sections = {path.partition("/")[0] for path in bundle.files}
     assert sections == {"recipe.yml", "lock.yml", "patches", "models", "registry", "simple", "packages"}
-    on_disk = set(snapshots.scan(lab.path)) - {".lock", ".verified.json", "bundle.json"}
+    on_disk = set(scan(lab.path)) - {".lock", ".verified.json", "bundle.json"}
     assert on_disk == set(bundle.files)
     assert (lab.path / f"{BODY_IN_BUNDLE}/weights/model.safetensors").read_bytes() == b"w" * 9000
 
@@ -115,18 +118,14 @@ def test_a_copy_that_is_not_what_was_read_is_refused(lab, monkeypatch):
 
 def test_a_second_run_changes_reads_and_asks_nothing(lab, hashed):
     lab.write()
-    before = {
-        path: status.st_ctime_ns for path, status in snapshots.scan(lab.path).items() if path != ".lock"
-    }
+    before = {path: status.st_ctime_ns for path, status in scan(lab.path).items() if path != ".lock"}
     hashed.clear()
     again = lab.write(now="2027-01-01T00:00:00Z")
     assert not again.changed
     assert again.bundle.created == maker.NOW
     assert lab.collect.asked == ["simple", "packages"]
     assert hashed == []
-    assert {
-        path: status.st_ctime_ns for path, status in snapshots.scan(lab.path).items() if path != ".lock"
-    } == before
+    assert {path: status.st_ctime_ns for path, status in scan(lab.path).items() if path != ".lock"} == before
 
 
 def test_a_file_that_changed_with_its_size_and_time_kept_is_mended(lab):
@@ -220,7 +219,7 @@ def test_an_image_for_another_platform_is_refused(lab):
 
 def test_the_disk_is_asked_first(lab):
     options = bundle_write.Options(lab.path, lab.options.store, reserve=10**18)
-    with pytest.raises(snapshots.SnapshotError, match="GB free"):
+    with pytest.raises(StoreError, match="GB free"):
         lab.write(options=options)
     assert not (lab.path / "models").exists()
 
