@@ -101,6 +101,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 from ..module_utils._common import upstream
+from ..module_utils._common.paths import ledger_path
 from ..module_utils._common.progress import Progress
 from ..module_utils._images import engine, ledger
 from ..module_utils._images import image as images
@@ -201,7 +202,7 @@ def main() -> None:
         client = docker.from_env(timeout=300)
         seen = look(client, reference, params["image"], params["state_dir"])
     except ValueError as error:
-        where = f"{ledger.path(params['state_dir'])}: " if isinstance(error, ledger.LedgerError) else ""
+        where = f"{ledger_path(params['state_dir'])}: " if isinstance(error, ledger.LedgerError) else ""
         module.fail_json(msg=f"{where}{error}" + ("; move the file away and run again" if where else ""))
     except docker.errors.DockerException as error:
         module.fail_json(
@@ -236,7 +237,7 @@ def main() -> None:
         images.noted(params["state_dir"], params["image"], write=True)
     except OSError as error:
         module.fail_json(
-            msg=f"expected {ledger.path(params['state_dir'])} to be written, seen: {error}; mend that and run again"
+            msg=f"expected {ledger_path(params['state_dir'])} to be written, seen: {error}; mend that and run again"
         )
     module.exit_json(**result)
 
