@@ -192,7 +192,7 @@ from ..module_utils._models.hub import Hub, HubError
 from ..module_utils._recipe import lock as locks
 from ..module_utils._recipe import measured, patch_cache, raw_file, resolve
 from ..module_utils._recipe import recipe as recipes
-from ..module_utils._recipe.schema import HAS_YAML, Problem
+from ..module_utils._recipe.document import HAS_YAML, Problem
 
 try:
     import huggingface_hub.errors as hub_errors

@@ -14,9 +14,9 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.utils.display import Display
 
+from ..module_utils._recipe import document
 from ..module_utils._recipe import recipe as recipes
-from ..module_utils._recipe import schema
-from ..module_utils._recipe.schema import Problem
+from ..module_utils._recipe.document import Problem
 
 SHIPPED = Path(__file__).resolve().parents[2] / "recipes"
 ENDINGS = (".yml", ".yaml")
@@ -117,9 +117,9 @@ def whole_text(path: Path, inventory: Path | None) -> str:
     :raises AnsibleActionFail: the recipe is not valid
     """
     text, recipe = read(path), load(path, inventory)
-    if "extends" not in schema.load(text, shown(path)).data:
+    if "extends" not in document.load(text, shown(path)).data:
         return text
-    return f"---\n# Made of {path.name} and all that it extends.\n{schema.dump(recipe)}"
+    return f"---\n# Made of {path.name} and all that it extends.\n{document.dump(recipe)}"
 
 
 def home(variables: Mapping[str, Any]) -> Path | None:

@@ -13,7 +13,8 @@ from typing import Any
 from .._images import oci
 from . import measured as measurements
 from . import recipe as recipes
-from .schema import Key, Problem, between, check, dump, load, matches
+from .document import Problem, dump, load
+from .schema import Key, between, check, matches
 
 VERSION = 1
 HEADER = """\

@@ -19,21 +19,8 @@ from .._images.reference import parse_reference
 from .._vllm import options as known
 from .._vllm import versions
 from . import rules
-from .schema import (
-    Document,
-    Key,
-    Path,
-    Problem,
-    between,
-    check,
-    dotted,
-    fill,
-    load,
-    matches,
-    of_kind,
-    overlay,
-    seen,
-)
+from .document import Document, Path, Problem, dotted, load, overlay
+from .schema import Key, between, check, fill, matches, of_kind, seen
 
 NAME = r"[a-z0-9]+([._-][a-z0-9]+)*"
 REPOSITORY = r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*"

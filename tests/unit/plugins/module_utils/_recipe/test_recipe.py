@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe import recipe as recipes
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe.document import dotted, load
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe.recipe import parse, validate
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe.schema import Key, dotted, load, nearest
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe.schema import Key, nearest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._vllm import options
 from helpers.recipe import ROOT, SHIPPED
 
