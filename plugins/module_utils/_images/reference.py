@@ -57,3 +57,12 @@ def parse_reference(text: str) -> Reference:
     if not tag and not digest:
         raise ValueError(f"expected a tag or a digest, seen '{text}'; 'latest' too has to be written")
     return Reference(name, registry, repository, tag, digest or None)
+
+
+def complaint(text: str) -> str | None:
+    """What is wrong with a reference; None for a sound one."""
+    try:
+        parse_reference(text)
+    except ValueError as error:
+        return str(error)
+    return None

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...module_utils._common.paths import snapshot_path
-from ...module_utils._recipe.recipe import argument_problems, rule_problems
-from ...module_utils._recipe.rules import deeper, depth, refused_image
+from ...module_utils._recipe.recipe import rule_problems
+from ...module_utils._recipe.rules import argument_problems, deeper, depth, refused_image
 from ...module_utils._vllm.argv import render
 
 SECURITY = ("least", "recipe")

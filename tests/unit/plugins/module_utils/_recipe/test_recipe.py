@@ -487,15 +487,6 @@ def test_the_documentation_lists_every_key_as_it_is_declared():
     assert re.findall(r"^\| `.*\|$", page, re.M) == rows(recipes.SCHEMA)
 
 
-def test_arguments_on_top_of_a_recipe_are_held_to_the_same_rules():
-    problems = recipes.argument_problems(
-        {"max-model-len": 8192, "kv_cache_dtype": "fp8", "port": 1, "seed": None, "newer": 1},
-        "vllm_serve",
-    )
-    assert {problem.key for problem in problems} == {"kv_cache_dtype", "port"}
-    assert "kv-cache-dtype" in " ".join(map(str, problems))
-
-
 COMMIT = "dee37d89115db4c94a820a79a78a7828e141c910"
 BUILD = {"repository": "vllm-project/vllm", "commit": COMMIT}
 
