@@ -320,18 +320,18 @@ def use(
         raise Refused(locks.outdated(f"recipe {recipe['name']}", str(path), outdated), outdated)
     mode = module.params["upstream"]
     upstream = Upstream(module.params, patient=False)
-    settled = resolve.hold(lock, upstream, cache, ask=mode != "ignore")
-    if settled.differences and mode == "fail":
-        raise Refused(resolve.moved(str(path), settled), settled.differences)
-    if settled.missing:
+    resolution = resolve.hold(lock, upstream, cache, ask=mode != "ignore")
+    if resolution.differences and mode == "fail":
+        raise Refused(resolve.moved(str(path), resolution), resolution.differences)
+    if resolution.missing:
         raise Refused(
-            "a locked patch is not to be had:\n  " + "\n  ".join(settled.missing), settled.differences
+            "a locked patch is not to be had:\n  " + "\n  ".join(resolution.missing), resolution.differences
         )
-    for difference in settled.differences:
+    for difference in resolution.differences:
         module.warn(f"the lock stays in force: {difference.line('upstream')}")
-    for unknown in [*upstream.notes, *settled.unknown]:
+    for unknown in [*upstream.notes, *resolution.unknown]:
         module.warn(f"the lock stays in force, upstream could not be asked: {unknown}")
-    return answer(recipe, settled, path) | {"changed": False, "msg": f"{path} is in force"}
+    return answer(recipe, resolution, path) | {"changed": False, "msg": f"{path} is in force"}
 
 
 def renew(
@@ -341,22 +341,22 @@ def renew(
     known, covers = before, False
     if module.params["state"] == "built":
         known, covers = resolve.with_image(recipe, before, module.params["image_digest"])
-    settled = (
+    resolution = (
         resolve.hold(known, upstream, cache, ask=False)
         if covers
         else resolve.resolve(recipe, upstream, cache, known)
     )
-    if settled.missing:
-        raise Refused("a locked patch is not to be had:\n  " + "\n  ".join(settled.missing))
+    if resolution.missing:
+        raise Refused("a locked patch is not to be had:\n  " + "\n  ".join(resolution.missing))
     for note in upstream.notes:
         module.warn(note)
-    for line in locks.first_use(settled.lock, before):
+    for line in locks.first_use(resolution.lock, before):
         module.warn(line)
-    settled.lock, dropped = measured.carried(recipe, before, settled.lock)
+    resolution.lock, dropped = measured.carried(recipe, before, resolution.lock)
     if dropped:
         module.warn(dropped)
     told = "holds what upstream gives"
-    return answer(recipe, settled, path) | write(module, before, settled.lock, path, "resolved", told)
+    return answer(recipe, resolution, path) | write(module, before, resolution.lock, path, "resolved", told)
 
 
 def tune(
@@ -394,10 +394,10 @@ def write(
     }
 
 
-def answer(recipe: dict[str, Any], settled: resolve.Settled, path: Path) -> dict[str, Any]:
+def answer(recipe: dict[str, Any], resolution: resolve.Resolution, path: Path) -> dict[str, Any]:
     asked = {patch["name"]: patch for patch in recipe["patches"]}
     return {
-        "lock": settled.lock,
+        "lock": resolution.lock,
         "patches": [
             {
                 **{
@@ -406,12 +406,12 @@ def answer(recipe: dict[str, Any], settled: resolve.Settled, path: Path) -> dict
                     if key in asked[patch["name"]]
                 },
                 **patch,
-                "src": settled.sources[patch["name"]],
+                "src": resolution.sources[patch["name"]],
             }
-            for patch in settled.lock["patches"]
+            for patch in resolution.lock["patches"]
         ],
-        "differences": [dataclasses.asdict(item) for item in settled.differences],
-        "summary": locks.summary(settled.lock),
+        "differences": [dataclasses.asdict(item) for item in resolution.differences],
+        "summary": locks.summary(resolution.lock),
         "lock_path": str(path),
     }
 

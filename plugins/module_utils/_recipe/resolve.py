@@ -9,7 +9,7 @@ Nothing here opens a connection: :class:`Upstream` and :class:`Cache` are handed
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -51,7 +51,7 @@ class Cache(Protocol):
 
 
 @dataclass
-class Settled:
+class Resolution:
     """What a run goes by.
 
     ``sources`` maps a patch's name to its file on the controller, ``differences`` is what moved upstream,
@@ -67,7 +67,7 @@ class Settled:
 
 def resolve(
     recipe: Mapping[str, Any], upstream: Upstream, cache: Cache, before: Mapping[str, Any] | None = None
-) -> Settled:
+) -> Resolution:
     """A new lock of a recipe, everything asked at once.
 
     :param before: the lock until now. It alone knows the digest of an image that is built: nobody else is asked, since a
@@ -87,7 +87,7 @@ def resolve(
     problems = [f"{part}: {answer}" for part, answer in answers.items() if isinstance(answer, UpstreamError)]
     if problems:
         raise LockError(problems)
-    settled = Settled(
+    resolution = Resolution(
         {
             "version": VERSION,
             "recipe": recipe["name"],
@@ -109,9 +109,9 @@ def resolve(
     )
     for patch in recipe["patches"]:
         content = answers[f"patches.{patch['name']}"]
-        settled.lock["patches"].append(_patch(patch, content))
-        settled.sources[patch["name"]] = cache.keep(patch["name"], content)
-    return settled
+        resolution.lock["patches"].append(_patch(patch, content))
+        resolution.sources[patch["name"]] = cache.keep(patch["name"], content)
+    return resolution
 
 
 def _image(image: Mapping[str, Any], digest: str) -> dict[str, Any]:
@@ -142,66 +142,127 @@ def with_image(
     return held, bool(lock) and not against(recipe, held)
 
 
-def hold(lock: dict[str, Any], upstream: Upstream, cache: Cache, ask: bool) -> Settled:
+def hold(lock: dict[str, Any], upstream: Upstream, cache: Cache, ask: bool) -> Resolution:
     """Use a lock that covers the recipe, and find out what has changed upstream since.
 
-    What names its content by itself (a commit, a digest) cannot move and is not asked, and neither is anybody for an image
-    that is built. An upstream that does not answer leaves the lock in force.
+    An upstream that does not answer leaves the lock in force.
 
     :param ask: False: ask for nothing but patches the cache lacks
     """
-    settled = Settled(lock)
-    settled.sources = {
+    resolution = Resolution(lock)
+    resolution.sources = {
         patch["name"]: path
         for patch in lock["patches"]
         if (path := cache.find(patch["sha256"], patch["name"])) is not None
     }
-    jobs: dict[str, Callable[[], Any]] = {}
-    image = lock["image"]
-    if ask and "build" not in image and parse_reference(image["reference"]).digest is None:
-        jobs["image"] = partial(upstream.digest, image["reference"])
-    for role, model in lock["models"].items():
-        if ask and not re.fullmatch(recipes.COMMIT, model["revision"]):
-            jobs[f"models.{role}"] = partial(upstream.commit, model["repository"], model["revision"])
-    for patch in lock["patches"]:
-        if ask or patch["name"] not in settled.sources:
-            jobs[f"patches.{patch['name']}"] = partial(upstream.patch, patch)
-    answers = _ask(jobs)
-    for part, answer in answers.items():
+    questions: list[Question] = [*_names(lock, upstream)] if ask else []
+    questions += [
+        Patch(patch, upstream, cache)
+        for patch in lock["patches"]
+        if ask or patch["name"] not in resolution.sources
+    ]
+    answers = _ask({question.part: question.ask for question in questions})
+    for question in questions:
+        answer = answers[question.part]
         if isinstance(answer, UpstreamError) and not isinstance(answer, NotFound):
-            settled.unknown.append(f"{part}: {answer}")
+            resolution.unknown.append(f"{question.part}: {answer}")
+        question.settle(answer, resolution)
+    return resolution
 
-    if "image" in answers:
-        settled.differences += _moved(
-            f"image {image['reference']}", "digest", image["digest"], answers["image"]
+
+class Question(Protocol):
+    """What is asked again of a lock that is in force. An UpstreamError is an answer too."""
+
+    @property
+    def part(self) -> str:
+        """Of the lock; no two questions have the same."""
+
+    def ask(self) -> Any:
+        """:raises UpstreamError:"""
+
+    def compare(self, answer: Any) -> list[Difference]:
+        """How the answer differs from what is locked. That nobody answers is no difference."""
+
+    def settle(self, answer: Any, resolution: Resolution) -> None:
+        """Put into the resolution what the answer means for it."""
+
+
+@dataclass(frozen=True)
+class Name:
+    """A name that may stand for something else by now: an image's tag, a model's branch."""
+
+    part: str
+    shown: str
+    value: str
+    locked: str
+    look_up: Callable[[], str]
+
+    def ask(self) -> str:
+        return self.look_up()
+
+    def compare(self, answer: str | UpstreamError) -> list[Difference]:
+        return _moved(self.shown, self.value, self.locked, answer)
+
+    def settle(self, answer: str | UpstreamError, resolution: Resolution) -> None:
+        resolution.differences += self.compare(answer)
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A patch that is locked: its bytes upstream may be others, and the cache may lack it."""
+
+    locked: Mapping[str, Any]
+    upstream: Upstream
+    cache: Cache
+
+    @property
+    def part(self) -> str:
+        return f"patches.{self.locked['name']}"
+
+    def ask(self) -> bytes:
+        return self.upstream.patch(self.locked)
+
+    def compare(self, answer: bytes | UpstreamError) -> list[Difference]:
+        locked = self.locked
+        if isinstance(answer, UpstreamError):
+            return _moved(self.part, "md5", locked["md5"], answer)
+        seen = _patch(locked, answer)
+        named = f"{self.part} {locked['repository']}/{locked['path']} at {locked['commit']}"
+        return [
+            Difference(named, key, str(locked[key]), str(seen[key]))
+            for key in ("md5", "sha256", "size")
+            if locked[key] != seen[key]
+        ]
+
+    def settle(self, answer: bytes | UpstreamError, resolution: Resolution) -> None:
+        changed = self.compare(answer)
+        resolution.differences += changed
+        name = self.locked["name"]
+        if name in resolution.sources:
+            return
+        if isinstance(answer, bytes) and not changed:
+            resolution.sources[name] = self.cache.keep(name, answer)
+            return
+        seen_instead = changed[0].line("upstream") if changed else str(answer)
+        resolution.missing.append(
+            f"{self.part}: expected sha256 {self.locked['sha256']} in the cache or upstream, seen neither: {seen_instead}"
+        )
+
+
+def _names(lock: Mapping[str, Any], upstream: Upstream) -> Iterator[Name]:
+    """The names of a lock that can move. A commit and a digest name their content; of an image that is built nobody is asked."""
+    image = lock["image"]
+    reference = image["reference"]
+    if "build" not in image and parse_reference(reference).digest is None:
+        yield Name(
+            "image", f"image {reference}", "digest", image["digest"], partial(upstream.digest, reference)
         )
     for role, model in lock["models"].items():
-        if (part := f"models.{role}") in answers:
-            named = f"{part} {model['repository']} at {model['revision']}"
-            settled.differences += _moved(named, "commit", model["commit"], answers[part])
-    for patch in lock["patches"]:
-        name, answer = patch["name"], answers.get(f"patches.{patch['name']}")
-        changed = []
-        if isinstance(answer, bytes):
-            seen = _patch(patch, answer)
-            named = f"patches.{name} {patch['repository']}/{patch['path']} at {patch['commit']}"
-            changed = [
-                Difference(named, key, str(patch[key]), str(seen[key]))
-                for key in ("md5", "sha256", "size")
-                if patch[key] != seen[key]
-            ]
-            if not changed and name not in settled.sources:
-                settled.sources[name] = cache.keep(name, answer)
-        elif isinstance(answer, NotFound):
-            changed = _moved(f"patches.{name}", "md5", patch["md5"], answer)
-        settled.differences += changed
-        if name not in settled.sources:
-            seen_instead = changed[0].line("upstream") if changed else str(answer)
-            settled.missing.append(
-                f"patches.{name}: expected sha256 {patch['sha256']} in the cache or upstream, seen neither:"
-                f" {seen_instead}"
-            )
-    return settled
+        repository, revision = model["repository"], model["revision"]
+        if not re.fullmatch(recipes.COMMIT, revision):
+            part = f"models.{role}"
+            shown = f"{part} {repository} at {revision}"
+            yield Name(part, shown, "commit", model["commit"], partial(upstream.commit, repository, revision))
 
 
 def _patch(patch: Mapping[str, Any], content: bytes) -> dict[str, Any]:
@@ -237,13 +298,13 @@ def _ask(jobs: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
         return dict(zip(jobs, pool.map(one, jobs.values()), strict=True))
 
 
-def moved(lock: str, settled: Settled) -> str:
+def moved(lock: str, resolution: Resolution) -> str:
     """Upstream gives something else than what is locked."""
     return "\n".join(
         [
             f"upstream no longer gives what {lock} holds:",
-            *listed(settled.differences, "upstream"),
-            *(f"  {line}" for line in settled.missing),
+            *listed(resolution.differences, "upstream"),
+            *(f"  {line}" for line in resolution.missing),
             "No host was touched. To stay with the lock: -e recipe_upstream=warn. To take what upstream gives now:"
             " ansible-playbook sparkfleet.vllm.lock --diff, look at what changed, and keep the new lock.",
         ]

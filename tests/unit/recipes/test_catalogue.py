@@ -89,8 +89,8 @@ def test_a_lock_can_be_made_of_it(recipe, tmp_path, monkeypatch):
         # What is built has no digest but the one that its build gives.
         built = "build" in recipe["image"]
         before = resolve.with_image(recipe, {}, f"sha256:{'7' * 64}")[0] if built else None
-        settled = resolve.resolve(recipe, upstream, recipe_lock.Cache(str(tmp_path / "cache")), before)
-    lock, problems = locks.parse(locks.render(settled.lock), "lock.yml")
+        resolution = resolve.resolve(recipe, upstream, recipe_lock.Cache(str(tmp_path / "cache")), before)
+    lock, problems = locks.parse(locks.render(resolution.lock), "lock.yml")
     assert problems == []
     assert locks.against(recipe, lock) == []
     assert lock["recipe"] == recipe["name"] and set(lock["models"]) == set(recipe["models"])

@@ -33,11 +33,11 @@ def lock(upstream, cache):
 
 
 def test_names_become_what_they_stand_for(upstream, cache):
-    settled = resolve.resolve(RECIPE, upstream, cache)
-    assert settled.lock["image"] == {
+    resolution = resolve.resolve(RECIPE, upstream, cache)
+    assert resolution.lock["image"] == {
         "reference": f"{IMAGE}:{TAG}", "digest": upstream.image, "pinned": f"{IMAGE}@{upstream.image}",
     }  # fmt: skip
-    assert settled.lock["models"]["draft"] == {
+    assert resolution.lock["models"]["draft"] == {
         "repository": DRAFT,
         "revision": "main",
         "commit": "d" * 40,
@@ -46,11 +46,11 @@ def test_names_become_what_they_stand_for(upstream, cache):
             "z.json": {"size": 2, "sha256": "b" * 64},
         },
     }
-    assert list(settled.lock["models"]["draft"]["files"]) == ["a.safetensors", "z.json"]
-    (patch,) = settled.lock["patches"]
+    assert list(resolution.lock["models"]["draft"]["files"]) == ["a.safetensors", "z.json"]
+    (patch,) = resolution.lock["patches"]
     assert (patch["md5"], patch["sha256"], patch["size"]) == (MARK.md5, MARK.sha256, len(PATCH))
     assert "src" not in patch and "target" not in patch
-    assert settled.sources == {"gemma4_mtp.py": f"/cache/{MARK.sha256}/gemma4_mtp.py"}
+    assert resolution.sources == {"gemma4_mtp.py": f"/cache/{MARK.sha256}/gemma4_mtp.py"}
 
 
 def test_every_part_that_cannot_be_resolved_is_named_and_nothing_is_kept(upstream, cache):
@@ -66,8 +66,8 @@ def test_every_part_that_cannot_be_resolved_is_named_and_nothing_is_kept(upstrea
 
 
 def test_an_unchanged_upstream_is_asked_only_for_what_can_move(lock, upstream, cache):
-    settled = hold(lock, upstream, cache, ask=True)
-    assert (settled.differences, settled.unknown, settled.missing) == ([], [], [])
+    resolution = hold(lock, upstream, cache, ask=True)
+    assert (resolution.differences, resolution.unknown, resolution.missing) == ([], [], [])
     # The body is pinned to a commit, which cannot move.
     assert sorted(upstream.asked) == [f"commit {DRAFT} main", f"image {IMAGE}:{TAG}", "patch gemma4_mtp.py"]
 
@@ -89,22 +89,22 @@ def test_an_unchanged_upstream_is_asked_only_for_what_can_move(lock, upstream, c
 )  # fmt: skip
 def test_each_changed_upstream_value_is_shown_with_the_locked_one(lock, upstream, cache, change, lines):
     change(upstream)
-    settled = hold(lock, upstream, cache, ask=True)
-    assert [difference.line("upstream") for difference in settled.differences] == lines
-    assert settled.missing == []
+    resolution = hold(lock, upstream, cache, ask=True)
+    assert [difference.line("upstream") for difference in resolution.differences] == lines
+    assert resolution.missing == []
 
 
 def test_a_changed_patch_shows_both_md5_and_the_locked_file_stays_in_use(lock, upstream, cache):
     upstream.content = b"changed"
-    settled = hold(lock, upstream, cache, ask=True)
+    resolution = hold(lock, upstream, cache, ask=True)
     new = patch_cache.fingerprint(b"changed")
-    told = {d.value: (d.locked, d.seen) for d in settled.differences}
+    told = {d.value: (d.locked, d.seen) for d in resolution.differences}
     assert told == {
         "md5": (MARK.md5, new.md5),
         "sha256": (MARK.sha256, new.sha256),
         "size": (str(len(PATCH)), "7"),
     }
-    assert settled.sources == {"gemma4_mtp.py": f"/cache/{MARK.sha256}/gemma4_mtp.py"}
+    assert resolution.sources == {"gemma4_mtp.py": f"/cache/{MARK.sha256}/gemma4_mtp.py"}
     assert list(cache.held.values()) == [PATCH]
 
 
@@ -112,17 +112,17 @@ def test_a_changed_patch_without_a_cached_copy_is_missing(lock, upstream):
     upstream.content = b"changed"
     cache = Cache()
     for ask in (True, False):
-        settled = hold(lock, upstream, cache, ask=ask)
-        assert settled.sources == {} and cache.held == {}
-        assert MARK.sha256 in settled.missing[0] and MARK.md5 in settled.missing[0]
+        resolution = hold(lock, upstream, cache, ask=ask)
+        assert resolution.sources == {} and cache.held == {}
+        assert MARK.sha256 in resolution.missing[0] and MARK.md5 in resolution.missing[0]
 
 
 def test_a_silent_upstream_leaves_the_lock_in_force(lock, upstream, cache):
     upstream.image = upstream.content = upstream.commits[DRAFT] = Unreachable("down")
-    settled = hold(lock, upstream, cache, ask=True)
-    assert (settled.differences, settled.missing) == ([], [])
-    assert settled.unknown == ["image: down", "models.draft: down", "patches.gemma4_mtp.py: down"]
-    assert settled.sources
+    resolution = hold(lock, upstream, cache, ask=True)
+    assert (resolution.differences, resolution.missing) == ([], [])
+    assert resolution.unknown == ["image: down", "models.draft: down", "patches.gemma4_mtp.py: down"]
+    assert resolution.sources
 
 
 def test_a_silent_upstream_and_an_empty_cache_miss_the_patch(lock, upstream):
@@ -133,9 +133,9 @@ def test_a_silent_upstream_and_an_empty_cache_miss_the_patch(lock, upstream):
 def test_without_asking_only_what_the_cache_lacks_is_fetched(lock, upstream, cache):
     assert hold(lock, upstream, cache, ask=False).sources
     assert upstream.asked == []
-    settled = hold(lock, upstream, Cache(), ask=False)
+    resolution = hold(lock, upstream, Cache(), ask=False)
     assert upstream.asked == ["patch gemma4_mtp.py"]
-    assert (settled.missing, list(settled.sources)) == ([], ["gemma4_mtp.py"])
+    assert (resolution.missing, list(resolution.sources)) == ([], ["gemma4_mtp.py"])
 
 
 def test_an_image_that_is_built_has_its_digest_from_the_build_and_nobody_is_asked(upstream, cache, lock):
