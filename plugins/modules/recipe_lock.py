@@ -18,7 +18,7 @@ description:
   - With a lock, its values are used, and upstream is asked whether the names still stand for them.
 options:
   recipe:
-    description: The recipe, as M(sparkfleet.vllm.recipe_load) returns it.
+    description: The recipe, as M(sparkfleet.vllm.recipe_load) returns it. Only the shape of its keys is checked again.
     type: dict
     required: true
   lock_path:
@@ -192,7 +192,8 @@ from ..module_utils._models.hub import Hub, HubError
 from ..module_utils._recipe import lock as locks
 from ..module_utils._recipe import measured, patch_cache, raw_file, resolve
 from ..module_utils._recipe import recipe as recipes
-from ..module_utils._recipe.document import HAS_YAML, Problem
+from ..module_utils._recipe.document import HAS_YAML, Document, Problem
+from ..module_utils._recipe.schema import check
 
 try:
     import huggingface_hub.errors as hub_errors
@@ -282,7 +283,8 @@ def read(path: Path) -> tuple[dict[str, Any], list[Problem]]:
 def run(module: AnsibleModule) -> dict[str, Any]:
     params = module.params
     recipe, path = params["recipe"], Path(params["lock_path"])
-    problems = recipes.validate(recipe, str(recipe.get("name")))
+    # What its keys say against one another was judged when its file was read.
+    problems = check(Document(recipe, str(recipe.get("name"))), recipes.SCHEMA)
     if problems:
         raise Refused("the recipe is not valid:\n" + "\n".join(f"  {problem}" for problem in problems))
     recipe = recipes.complete(recipe)
