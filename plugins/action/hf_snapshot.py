@@ -1,21 +1,21 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Controller side of C(hf_snapshot): one short look, and only if something is to be done a run that says how far it is."""
+"""Progress front of the module of the same name."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from ..plugin_utils.look_then_run import LookThenRun
+from ..plugin_utils.with_progress import WithProgress
 
 
-class ActionModule(LookThenRun):
+class ActionModule(WithProgress):
     MODULE, TIMEOUT, WHAT = "sparkfleet.vllm.hf_snapshot", 14400, "the models"
 
-    def look_then_run(self, task_vars: dict[str, Any] | None) -> dict[str, Any]:
-        if not self._task.args.get("settled_only"):
-            return super().look_then_run(task_vars)
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result = super().run(tmp, task_vars)
         # Check mode can be a play's or a block's, which no variable tells.
-        look = self._execute_module(self.MODULE, task_vars=task_vars)
-        return {**look, "check_mode": self._task.check_mode}
+        return (
+            {**result, "check_mode": self._task.check_mode} if self._task.args.get("settled_only") else result
+        )

@@ -56,7 +56,6 @@ options:
   settled_only:
     description:
       - Answer from the stat cache alone, with RV(settled) and RV(look). Reads no file and does nothing.
-      - The controller asks this first, so that a host where all is in place costs one short execution.
     type: bool
     default: false
   pair:

@@ -93,7 +93,6 @@ options:
   settled_only:
     description:
       - Look only. When anything is left to do, do nothing and return RV(settled=false).
-      - The controller asks this first, so that an image that is there costs one short execution.
     type: bool
     default: false
 attributes:
@@ -379,11 +378,8 @@ def main() -> None:
     hold(module)
     os.umask(0o022)
     params = module.params
-    look = module.check_mode or params["settled_only"]
     if params["push_to"] and not upstream.HAS_REQUESTS:
         module.fail_json(msg=missing_required_lib("requests"))
-    if image.DOCKER_IMPORT_ERROR and not look:
-        module.fail_json(msg=missing_required_lib("docker"), exception=image.DOCKER_IMPORT_ERROR)
     try:
         goal, wanted = place(params), source(params)
         digest = goal.find(wanted.fingerprint)
@@ -391,6 +387,8 @@ def main() -> None:
             module.exit_json(changed=False, settled=False)
         settled = bool(digest)
         if not settled and not module.check_mode:
+            if image.DOCKER_IMPORT_ERROR:
+                module.fail_json(msg=missing_required_lib("docker"), exception=image.DOCKER_IMPORT_ERROR)
             digest = make(module, wanted, goal)
     except (
         ValueError,

@@ -65,7 +65,6 @@ options:
   settled_only:
     description:
       - Answer by names and sizes alone. When anything is left to do, do nothing and return RV(settled=false).
-      - The controller asks this first with O(verify=stat), so that a storage that has the image costs one short execution.
     type: bool
     default: false
 attributes:

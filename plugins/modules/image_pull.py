@@ -41,7 +41,6 @@ options:
   settled_only:
     description:
       - Look only. When anything is left to do, do nothing and return RV(settled=false).
-      - The controller asks this first, so that a host that has the image costs one short execution.
     type: bool
     default: false
 attributes:

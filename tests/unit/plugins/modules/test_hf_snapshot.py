@@ -5,13 +5,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.sparkfleet.vllm.plugins.action import hf_snapshot as action
 from ansible_collections.sparkfleet.vllm.plugins.modules import hf_snapshot
-from ansible_collections.sparkfleet.vllm.plugins.plugin_utils import look_then_run
 from helpers.hub import COMMIT, lab_hub
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -246,72 +243,3 @@ def test_files_that_the_lock_does_not_know_are_warned_of(call, tmp_path, monkeyp
     (path(tmp_path) / "stray.safetensors").write_bytes(b"x")
     assert not call()["changed"]
     assert "stray.safetensors; remove them" in warnings[0]
-
-
-# -- the controller side
-
-
-class Front(action.ActionModule):
-    def __init__(self, look, check=False, background=0, **arguments):
-        self._task = SimpleNamespace(args=arguments, check_mode=check, async_val=background)
-        self.look, self.calls = look, []
-
-    def _execute_module(self, name, args=None, task_vars=None):
-        self.calls.append(("look", args))
-        return self.look
-
-
-@pytest.fixture
-def front(monkeypatch):
-    def make(look, outcome=None, **options):
-        one = Front(look, **options)
-        monkeypatch.setattr(look_then_run.UnderLock, "run", lambda *_: {})
-
-        def run_with_progress(me, name, args, task_vars, timeout):
-            one.calls.append(("run", args, timeout))
-            return outcome or {"changed": True}
-
-        monkeypatch.setattr(look_then_run, "run_with_progress", run_with_progress)
-        return one
-
-    return make
-
-
-def test_a_host_where_all_is_in_place_costs_one_execution(front):
-    one = front({"changed": False, "settled": True, "snapshots": []}, store="/s")
-    assert one.run()["settled"]
-    assert one.calls == [("look", {"store": "/s", "settled_only": True})]
-
-
-def test_a_look_that_fails_is_the_answer(front):
-    one = front({"failed": True, "msg": "x"}, store="/s")
-    assert one.run()["failed"]
-    assert len(one.calls) == 1
-
-
-def test_what_is_left_to_do_runs_with_progress(front):
-    one = front({"changed": False, "settled": False}, store="/s", timeout="60")
-    assert one.run() == {"changed": True}
-    assert one.calls[1] == ("run", {"store": "/s", "timeout": "60"}, 60)
-    assert front({"settled": False}, store="/s").run() == {"changed": True}
-
-
-def test_the_time_limit_says_what_is_kept(front):
-    one = front({"settled": False}, {"failed": True, "msg": "Timeout exceeded", "exception": "x"}, timeout=7)
-    result = one.run()
-    assert "expected the models within 7 s" in result["msg"]
-    assert "exception" not in result
-
-
-@pytest.mark.parametrize("check", [True, False])
-def test_a_look_is_one_execution_and_says_whether_it_is_check_mode(front, check):
-    one = front({"settled": False}, check=check, settled_only=True)
-    assert one.run() == {"settled": False, "check_mode": check}
-    assert [name for name, *_ in one.calls] == ["look"]
-
-
-@pytest.mark.parametrize("options", [{"check": True}, {"background": 60}])
-def test_no_look_before_what_is_short_or_polled_elsewhere(front, options):
-    one = front({}, **options)
-    one.run()
-    assert [name for name, *_ in one.calls] == ["run"]

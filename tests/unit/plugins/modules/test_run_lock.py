@@ -516,7 +516,7 @@ def test_every_module_that_changes_a_host_does_so_under_the_lock_of_its_run():
         own = ROOT / "plugins/action" / path.name
         if own.exists():
             assert path.stem not in routed and (
-                "(UnderLock)" in own.read_text() or "(LookThenRun)" in own.read_text()
+                "(UnderLock)" in own.read_text() or "(WithProgress)" in own.read_text()
             )
         else:
             assert routed[path.stem] == {"action_plugin": "sparkfleet.vllm.under_lock"}
