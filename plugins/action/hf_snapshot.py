@@ -7,15 +7,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from ansible.errors import AnsibleActionFail
+
 from ..plugin_utils.with_progress import WithProgress
+
+OF_A_LOOK = ("settled_only", "pair", "interface", "address")
+"""Options that this module had before a look was a module."""
 
 
 class ActionModule(WithProgress):
     MODULE, TIMEOUT, WHAT = "sparkfleet.vllm.hf_snapshot", 14400, "the models"
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result = super().run(tmp, task_vars)
-        # Check mode can be a play's or a block's, which no variable tells.
-        return (
-            {**result, "check_mode": self._task.check_mode} if self._task.args.get("settled_only") else result
-        )
+        if looks := [name for name in OF_A_LOOK if name in self._task.args]:
+            raise AnsibleActionFail(
+                f"expected options of a run that brings snapshots, seen {', '.join(looks)}; do: look with "
+                "sparkfleet.vllm.hf_snapshot_info, which takes the rest of them and is settled_only by itself"
+            )
+        return super().run(tmp, task_vars)

@@ -130,6 +130,15 @@ class Report:
     def _damaged(self) -> list[str]:
         return [f"{path}: {why}" for path, why in sorted(self.damaged.items())]
 
+    def strays(self) -> str:
+        """A warning of files beside those of a whole snapshot; empty without any."""
+        if not self.unexpected or self.state != "present":
+            return ""
+        return (
+            f"{self.path}: files that the lock does not know, and that what serves may read: "
+            f"{', '.join(self.unexpected[:10])}; remove them"
+        )
+
     def diff(self) -> dict[str, str]:
         def text(lines: Iterable[str]) -> str:
             return "".join(f"{line}\n" for line in lines)
