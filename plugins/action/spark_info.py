@@ -10,7 +10,8 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from ..plugin_utils.host.judge import RequirementError, VersionError, judge
+from ..plugin_utils.host.judge import judge
+from ..plugin_utils.host.requirements import RequirementError, VersionError
 
 
 class ActionModule(ActionBase):
