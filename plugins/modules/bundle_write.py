@@ -173,7 +173,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._bundle import layout, write
+from ..module_utils._bundle import layout, plan, write
 from ..module_utils._bundle.packagers import Packagers
 from ..module_utils._common.progress import Progress
 from ..module_utils._common.store import StoreError, check_space
@@ -203,10 +203,10 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 
-def wanted(params: Mapping[str, Any]) -> write.Wanted:
+def wanted(params: Mapping[str, Any]) -> plan.Wanted:
     """:raises ManifestError: the lock's models are not what a lock holds"""
     lock = params["lock"]
-    return write.Wanted(
+    return plan.Wanted(
         recipe=lock["recipe"],
         image=lock["image"]["pinned"],
         machine=platform.machine(),
@@ -227,7 +227,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     if not folder.is_absolute():
         raise layout.BundleError(f"path: expected an absolute path, seen {folder}; correct the option")
     progress = Progress(None) if module.check_mode else Progress.from_environment()
-    options = write.Options(
+    options = plan.Options(
         folder,
         params["store"],
         params["disk_reserve"] * MIB,
@@ -238,7 +238,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         progress.say,
     )
     asked = wanted(params)
-    todo = write.plan(asked, options)
+    todo = plan.plan(asked, options)
     result: dict[str, Any] = {
         "path": str(folder),
         "archive": str(write.archive_path(folder)) if options.archive else "",

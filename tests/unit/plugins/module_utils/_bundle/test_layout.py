@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._bundle import layout, packagers, write
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._bundle import layout, packagers, plan, write
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import copying
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._common.upstream import Unusable, UpstreamError
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._images import oci, storage
@@ -34,7 +34,7 @@ def bundle(tmp_path):
     maker.fill_store(tmp_path / "maker")
     folder = tmp_path / "bundle"
     wanted = maker.wanted(maker.fill_registry(folder / "registry"))
-    options = write.Options(folder, str(tmp_path / "maker"))
+    options = plan.Options(folder, str(tmp_path / "maker"))
     write.write(wanted, options, maker.Collected(), maker.NOW)
     return folder
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._bundle import layout
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._bundle import plan as bundle_plan
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._bundle import write as bundle_write
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._bundle.plan import Options, plan
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import copying
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._common.files import sha256_of
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._common.store import StoreError
@@ -32,7 +34,7 @@ def lab(tmp_path):
         path = folder
         models = Path(store / "models/lab--body") / maker.COMMIT
         wanted = maker.wanted(digest)
-        options = bundle_write.Options(folder, str(store))
+        options = Options(folder, str(store))
         collect = maker.Collected()
 
         def write(self, wanted=None, options=None, now=maker.NOW):
@@ -52,7 +54,8 @@ def hashed(monkeypatch):
         return real(path, advance)
 
     monkeypatch.setattr(snapshots, "sha256_of", spy)
-    monkeypatch.setattr(bundle_write, "sha256_of", spy)
+    for reader in (bundle_plan, bundle_write):
+        monkeypatch.setattr(reader, "sha256_of", spy)
     return seen
 
 
@@ -201,9 +204,9 @@ def test_an_image_that_lost_a_layer_or_a_byte_is_named(lab):
 def test_an_image_that_was_never_fetched_is_refused_but_for_a_first_look(lab):
     other = maker.wanted("sha256:" + "0" * 64)
     with pytest.raises(layout.BundleError, match="does not hold this image"):
-        bundle_write.plan(other, lab.options)
-    nowhere = bundle_write.Options(lab.path.with_name("new"), lab.options.store, without_image=True)
-    todo = bundle_write.plan(lab.wanted, nowhere)
+        plan(other, lab.options)
+    nowhere = Options(lab.path.with_name("new"), lab.options.store, without_image=True)
+    todo = plan(lab.wanted, nowhere)
     assert todo.changed
     assert todo.needed == 9002 + sum(map(len, lab.wanted.texts.values()))
     assert any(line.startswith("models: 3 to write") for line in todo.lines())
@@ -214,18 +217,18 @@ def test_an_image_for_another_platform_is_refused(lab):
     with pytest.raises(
         layout.BundleError, match="expected linux/amd64 in the image's index, seen linux/arm64"
     ):
-        bundle_write.plan(maker.wanted(lab.wanted.image.rpartition("@")[2], machine="x86_64"), lab.options)
+        plan(maker.wanted(lab.wanted.image.rpartition("@")[2], machine="x86_64"), lab.options)
 
 
 def test_the_disk_is_asked_first(lab):
-    options = bundle_write.Options(lab.path, lab.options.store, reserve=10**18)
+    options = Options(lab.path, lab.options.store, reserve=10**18)
     with pytest.raises(StoreError, match="GB free"):
         lab.write(options=options)
     assert not (lab.path / "models").exists()
 
 
 def test_the_archive_is_the_bundle_and_is_written_once(lab):
-    options = bundle_write.Options(lab.path, lab.options.store, archive=True)
+    options = Options(lab.path, lab.options.store, archive=True)
     assert lab.write(options=options).changed
     path = bundle_write.archive_path(lab.path)
     with tarfile.open(path) as archive:
