@@ -131,6 +131,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._host import daemon_json, probes
+from ..module_utils._host.request import Request
 from ..module_utils._run.lock_file import hold
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -150,7 +151,7 @@ VALIDATES_SINCE = 23  # dockerd --validate
 class Engine:
     """The engine of this host, as far as it must follow its file."""
 
-    def __init__(self, module: AnsibleModule, request: probes.Request, path: str) -> None:
+    def __init__(self, module: AnsibleModule, request: Request, path: str) -> None:
         self.module = module
         self.request = request
         self.path = path
@@ -236,7 +237,7 @@ def main() -> None:
             msg=f"expected {path} that can be merged, seen: {error}; do: mend it by hand and run again"
         )
 
-    engine = Engine(module, probes.Request(daemon_config=str(path), socket=asked["socket"]), str(path))
+    engine = Engine(module, Request(daemon_config=str(path), socket=asked["socket"]), str(path))
     if engine.seen["running"] and not engine.seen["version"]:
         module.fail_json(
             msg=f"expected an engine that answers, seen: {engine.seen['silent']}; do: systemctl status docker"

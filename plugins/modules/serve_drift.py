@@ -113,7 +113,7 @@ from ..module_utils._drift.container import has_gpu
 from ..module_utils._gate import container as gate_container
 from ..module_utils._gate import docker_container
 from ..module_utils._gate.diagnosis import CheckedFile, WantedFile
-from ..module_utils._host import probes
+from ..module_utils._host.request import ProbeError, run_command
 from ..module_utils._run import run_lock
 from ..module_utils._serve import state as serve_state
 from ..module_utils._vllm import client, log, metrics
@@ -220,8 +220,8 @@ def look_unit(name: str) -> dict[str, Any]:
     path = UNITS / name
     asked = ["systemctl", "show", "--property=UnitFileState,DropInPaths", name]
     try:
-        shown = probes.run_command(asked, 30)
-    except probes.ProbeError:
+        shown = run_command(asked, 30)
+    except ProbeError:
         shown = ""
     values = dict(line.partition("=")[::2] for line in shown.splitlines())
     return {
