@@ -19,9 +19,9 @@ from ..module_utils._bundle import layout
 from ..module_utils._common import files
 from ..module_utils._common.paths import patch_path
 from ..module_utils._recipe import lock as locks
-from ..module_utils._recipe import raw_file
-from ..module_utils._recipe import recipe as recipes
-from . import recipe_load
+from ..module_utils._recipe import patch_cache
+from ..module_utils._recipe.recipe import parse as parse_recipe
+from ..plugin_utils import recipes
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,10 @@ def check(texts: Mapping[str, str], name: str, host: str) -> Contents:
     held = {path: base64.b64decode(text) for path, text in texts.items()}
     recipe_text, lock_text = held[layout.RECIPE], held[layout.LOCK]
     cure = "Copy the bundle again, or make it again: ansible-playbook sparkfleet.vllm.bundle"
-    recipe, problems = recipes.parse(recipe_text.decode(errors="replace"), f"{name}.yml")
+    recipe, problems = parse_recipe(recipe_text.decode(errors="replace"), f"{name}.yml")
     lock, more = locks.parse(lock_text.decode(errors="replace"), f"{host}:{layout.LOCK}")
     if problems or more:
-        raise recipe_load.failure(f"the bundle on {host} is not valid", [*problems, *more], cure)
+        raise recipes.failure(f"the bundle on {host} is not valid", [*problems, *more], cure)
     if differences := locks.against(recipe, lock):
         raise AnsibleActionFail(
             locks.outdated(f"{host}:{layout.RECIPE}", f"{host}:{layout.LOCK}", differences)
@@ -106,22 +106,22 @@ def held_recipe(asked: str, contents: Contents, home: Path | None, bases: list[P
     :raises AnsibleActionFail: another recipe is asked for, or the controller's says something else
     """
     name = contents.recipe["name"]
-    by_path = "/" in asked or asked.endswith(recipe_load.ENDINGS)
+    by_path = "/" in asked or asked.endswith(recipes.ENDINGS)
     if asked and not by_path and asked != name:
         raise AnsibleActionFail(
             f"expected recipe '{asked}' in the bundle, seen '{name}'; correct spark_recipe, or bring the bundle of "
             f"'{asked}'"
         )
-    if not by_path and not recipe_load.named(name, home):
+    if not by_path and not recipes.named(name, home):
         return None
-    path = recipe_load.find(asked or name, home, bases)
-    recipe = recipe_load.load(path, home)
+    path = recipes.find(asked or name, home, bases)
+    recipe = recipes.load(path, home)
     if recipe != contents.recipe:
         keys = sorted(
             key for key in {*recipe, *contents.recipe} if recipe.get(key) != contents.recipe.get(key)
         )
         raise AnsibleActionFail(
-            f"{recipe_load.shown(path)}: expected the recipe that the bundle was made of, seen a difference in "
+            f"{recipes.shown(path)}: expected the recipe that the bundle was made of, seen a difference in "
             f"{', '.join(keys)}; take that edit back, or make the bundle again with it"
         )
     return path
@@ -129,9 +129,9 @@ def held_recipe(asked: str, contents: Contents, home: Path | None, bases: list[P
 
 def refuse_other_lock(path: Path, contents: Contents) -> None:
     """:raises AnsibleActionFail: the lock there is not the bundle's"""
-    lock, problems = locks.parse(recipe_load.read(path), recipe_load.shown(path))
+    lock, problems = locks.parse(recipes.read(path), recipes.shown(path))
     if problems:
-        raise recipe_load.failure(
+        raise recipes.failure(
             f"the lock of recipe '{contents.recipe['name']}' is not valid",
             problems,
             "Take it from version control",
@@ -139,7 +139,7 @@ def refuse_other_lock(path: Path, contents: Contents) -> None:
     if lock != contents.lock:
         sides = locks.diff(lock, contents.lock)
         raise AnsibleActionFail(
-            f"{recipe_load.shown(path)}: expected the lock that the bundle was made of, seen another.\nhere:\n"
+            f"{recipes.shown(path)}: expected the lock that the bundle was made of, seen another.\nhere:\n"
             f"{sides['before']}in the bundle:\n{sides['after']}"
             "do: bring the bundle that was made of this lock. To go by the bundle's instead, and only if you trust where "
             "it comes from, move this file away"
@@ -183,7 +183,7 @@ class ActionModule(ActionBase):
     def _place(
         self, contents: Contents, arguments: Mapping[str, Any], variables: Mapping[str, Any]
     ) -> dict[str, Any]:
-        home = recipe_load.home(variables)
+        home = recipes.home(variables)
         name, cache = contents.recipe["name"], Path(arguments["cache_dir"]).expanduser()
         # In check mode what follows still has to read them somewhere.
         aside = cache / "bundles" / hashlib.sha256(contents.recipe_text + contents.lock_text).hexdigest()
@@ -192,11 +192,11 @@ class ActionModule(ActionBase):
         path = held_recipe(arguments["name"], contents, home, [Path.cwd(), Path(self._loader.get_basedir())])
         loaded = arguments["name"] or name
         if path is None:
-            path = (recipe_load.beside(home, variables) / "recipes" if home else aside) / f"{name}.yml"
+            path = (recipes.beside(home, variables) / "recipes" if home else aside) / f"{name}.yml"
             writes[path] = contents.recipe_text
             if not home:
                 loaded = str(path)
-        lock_path = recipe_load.lock_file(arguments["lock_dir"], name, path, home, variables)
+        lock_path = recipes.lock_file(arguments["lock_dir"], name, path, home, variables)
         if lock_path.exists():
             refuse_other_lock(lock_path, contents)
         else:
@@ -211,9 +211,9 @@ class ActionModule(ActionBase):
             for target, content in writes.items():
                 files.write(target, content)
         for (sha256, patch), content in contents.patches.items():
-            if raw_file.cached(str(cache), sha256, patch) is None:
-                raw_file.keep(str(cache), patch, content)
-        written = [recipe_load.shown(target) for target in writes]
+            if patch_cache.cached(str(cache), sha256, patch) is None:
+                patch_cache.keep(str(cache), patch, content)
+        written = [recipes.shown(target) for target in writes]
         return {
             "changed": bool(writes),
             "recipe": loaded,

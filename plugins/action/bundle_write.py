@@ -16,9 +16,9 @@ from ansible.utils.vars import merge_hash
 from ..module_utils._bundle import layout
 from ..module_utils._common.paths import patch_path
 from ..module_utils._recipe import lock as locks
+from ..plugin_utils import recipes
 from ..plugin_utils.background import run_with_progress
 from ..plugin_utils.under_lock import UnderLock
-from . import recipe_load
 
 TIMEOUT = 14400
 
@@ -31,7 +31,7 @@ def texts(arguments: Mapping[str, Any], inventory: Path | None = None) -> dict[s
     """
     lock = arguments["lock"]
     # Where the bundle is used, nothing is there that the recipe might extend.
-    found = {layout.RECIPE: recipe_load.whole_text(Path(arguments["recipe_path"]), inventory).encode()}
+    found = {layout.RECIPE: recipes.whole_text(Path(arguments["recipe_path"]), inventory).encode()}
     path = Path(arguments["lock_path"])
     # In check mode a lock of first use is not written: this is what would be in it.
     found[layout.LOCK] = path.read_bytes() if path.exists() else locks.render(plain(lock)).encode()
@@ -56,7 +56,7 @@ class ActionModule(UnderLock):
         result = super().run(tmp, task_vars)
         arguments = dict(self._task.args)
         try:
-            held = texts(arguments, recipe_load.home(task_vars or {}))
+            held = texts(arguments, recipes.home(task_vars or {}))
         except OSError as error:
             raise AnsibleActionFail(
                 f"expected recipe, lock and patches on the controller, seen {error}; run the recipe role first"

@@ -1,28 +1,27 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Controller side of C(hf_snapshot): one short look, and only if something is to be done a run that says how far it is."""
+"""Progress front of the module of the same name."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from ..plugin_utils.drift import host as findings
-from ..plugin_utils.look_then_run import LookThenRun
+from ansible.errors import AnsibleActionFail
+
+from ..plugin_utils.with_progress import WithProgress
+
+OF_A_LOOK = ("settled_only", "pair", "interface", "address")
+"""Options that this module had before a look was a module."""
 
 
-class ActionModule(LookThenRun):
+class ActionModule(WithProgress):
     MODULE, TIMEOUT, WHAT = "sparkfleet.vllm.hf_snapshot", 14400, "the models"
 
-    def look_then_run(self, task_vars: dict[str, Any] | None) -> dict[str, Any]:
-        if self._task.args.get("settled_only"):
-            # Check mode can be a play's or a block's, which no variable tells.
-            look = {
-                **self._execute_module(self.MODULE, task_vars=task_vars),
-                "check_mode": self._task.check_mode,
-            }
-        else:
-            look = super().look_then_run(task_vars)
-        if self._task.check_mode and "look" in look:
-            look["drift"] = findings.models(look["look"])
-        return look
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        if looks := [name for name in OF_A_LOOK if name in self._task.args]:
+            raise AnsibleActionFail(
+                f"expected options of a run that brings snapshots, seen {', '.join(looks)}; do: look with "
+                "sparkfleet.vllm.hf_snapshot_info, which takes the rest of them and is settled_only by itself"
+            )
+        return super().run(tmp, task_vars)

@@ -5,11 +5,8 @@
 
 from __future__ import annotations
 
-from ..plugin_utils.look_then_run import LookThenRun
+from ..plugin_utils.with_progress import WithProgress
 
 
-class ActionModule(LookThenRun):
+class ActionModule(WithProgress):
     MODULE, TIMEOUT, WHAT = "sparkfleet.vllm.image_fetch", 14400, "the image"
-
-    def has_to_run(self) -> bool:
-        return self._task.args.get("verify") == "full"

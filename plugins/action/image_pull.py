@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from ..plugin_utils.look_then_run import LookThenRun
+from ..plugin_utils.with_progress import WithProgress
 
 
-class ActionModule(LookThenRun):
+class ActionModule(WithProgress):
     MODULE, TIMEOUT, WHAT = "sparkfleet.vllm.image_pull", 14400, "the image"

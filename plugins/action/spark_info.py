@@ -11,7 +11,8 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 
 from ..plugin_utils.drift import host as findings
-from ..plugin_utils.host.judge import RequirementError, VersionError, judge
+from ..plugin_utils.host.judge import judge
+from ..plugin_utils.host.requirements import RequirementError, VersionError
 
 DAEMON_JSON: dict[str, Any] = {"registry_mirrors": [], "fleet_registry": "", "daemon_config": {}}
 """What is wanted of daemon.json where the task says nothing."""

@@ -90,7 +90,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._bundle import layout
-from ..module_utils._models import snapshot
+from ..module_utils._common.files import sha256_of
 from ..module_utils._run.lock_file import hold
 
 UNIT = "sparkfleet-bundle.service"
@@ -135,7 +135,7 @@ def verify(folder: Path) -> layout.Bundle:
     }
     problems = layout.damaged_by_size(folder, files.items())
     if not problems:
-        seen = {path: snapshot.sha256_of(folder / path)[0] for path in files}
+        seen = {path: sha256_of(folder / path)[0] for path in files}
         problems = [
             f"{path}: expected sha256 {file.sha256}, seen {seen[path]}"
             for path, file in files.items()

@@ -175,10 +175,11 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._bundle import layout, write
+from ..module_utils._bundle import layout, plan, write
 from ..module_utils._bundle.packagers import Packagers
 from ..module_utils._common.progress import Progress
-from ..module_utils._models import manifest, snapshot
+from ..module_utils._common.store import StoreError, check_space
+from ..module_utils._models import manifest
 from ..module_utils._run.detached import in_background
 from ..module_utils._run.lock_file import hold
 
@@ -204,10 +205,10 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 
-def wanted(params: Mapping[str, Any]) -> write.Wanted:
+def wanted(params: Mapping[str, Any]) -> plan.Wanted:
     """:raises ManifestError: the lock's models are not what a lock holds"""
     lock = params["lock"]
-    return write.Wanted(
+    return plan.Wanted(
         recipe=lock["recipe"],
         image=lock["image"]["pinned"],
         machine=platform.machine(),
@@ -228,7 +229,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     if not folder.is_absolute():
         raise layout.BundleError(f"path: expected an absolute path, seen {folder}; correct the option")
     progress = Progress(None) if module.check_mode else Progress.from_environment()
-    options = write.Options(
+    options = plan.Options(
         folder,
         params["store"],
         params["disk_reserve"] * MIB,
@@ -239,7 +240,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         progress.say,
     )
     asked = wanted(params)
-    todo = write.plan(asked, options)
+    todo = plan.plan(asked, options)
     result: dict[str, Any] = {
         "path": str(folder),
         "archive": str(write.archive_path(folder)) if options.archive else "",
@@ -247,7 +248,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         "diff": {"before": "", "after": "".join(f"{line}\n" for line in todo.lines())},
     }
     if module.check_mode:
-        snapshot.check_space(params["path"], todo.needed, options.reserve)
+        check_space(params["path"], todo.needed, options.reserve)
         return result | {
             "changed": todo.changed or (options.archive and not write.archived(folder)),
             "missing_bytes": todo.needed,
@@ -274,7 +275,7 @@ def main() -> None:
     os.umask(0o022)
     try:
         module.exit_json(**run(module))
-    except (layout.BundleError, snapshot.SnapshotError, manifest.ManifestError) as error:
+    except (layout.BundleError, StoreError, manifest.ManifestError) as error:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(

@@ -132,6 +132,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._host import daemon_json, probes
+from ..module_utils._host.request import Request
 from ..module_utils._run.lock_file import hold
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -151,7 +152,7 @@ VALIDATES_SINCE = 23  # dockerd --validate
 class Engine:
     """The engine of this host, as far as it must follow its file."""
 
-    def __init__(self, module: AnsibleModule, request: probes.Request, path: str) -> None:
+    def __init__(self, module: AnsibleModule, request: Request, path: str) -> None:
         self.module = module
         self.request = request
         self.path = path
@@ -334,9 +335,7 @@ def main() -> None:
         file = File(module, path)
     except (OSError, UnicodeDecodeError) as error:
         module.fail_json(msg=cannot_merge(path, error))
-    engine = Engine(
-        module, probes.Request(daemon_config=str(path), socket=module.params["socket"]), str(path)
-    )
+    engine = Engine(module, Request(daemon_config=str(path), socket=module.params["socket"]), str(path))
     change = plan(module, file, engine)
     result = change.result(file)
     if change.changed and not module.check_mode:

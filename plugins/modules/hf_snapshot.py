@@ -53,19 +53,6 @@ options:
     description: Seconds the task may take. What was fetched by then is kept for the next run.
     type: int
     default: 14400
-  settled_only:
-    description:
-      - Answer from the stat cache alone, with RV(settled) and RV(look). Reads no file and does nothing.
-      - The controller asks this first, so that a host where all is in place costs one short execution.
-    type: bool
-    default: false
-  pair:
-    description:
-      - Repositories of the body and of its draft, or of a body alone that drafts with layers of its own. With O(settled_only), the
-        look also says whether the draft fits the body (see M(sparkfleet.vllm.model_pair)), as RV(fits).
-    type: list
-    elements: str
-    default: []
   bundle:
     description:
       - Directory of a bundle on the host. Files come from there, and no Hub is asked. Each is verified against the lock all
@@ -77,14 +64,6 @@ options:
         found is remembered. Nothing is fetched or promoted; RV(look) says what is missing.
     type: bool
     default: true
-  interface:
-    description:
-      - Network interface whose IPv4 address is returned as RV(address); refused when the host has none of that name.
-      - Without it and O(address), the source address of the default route; without a default route, the only address.
-    type: str
-  address:
-    description: IPv4 address to return as RV(address), in place of O(interface)'s. Refused when it is not the host's.
-    type: str
 extends_documentation_fragment:
   - sparkfleet.vllm.snapshots
   - sparkfleet.vllm.snapshots.storing
@@ -103,6 +82,7 @@ attributes:
 requirements:
   - huggingface_hub >= 2.4 (Python package) on the host, except in check mode
 seealso:
+  - module: sparkfleet.vllm.hf_snapshot_info
   - module: sparkfleet.vllm.model_pair
 """
 
@@ -126,7 +106,7 @@ snapshots:
   description: What became of each snapshot, in the order asked for. In check mode, what would.
   type: list
   elements: dict
-  returned: success, except with O(settled_only=true) or O(fetch=false) when RV(settled=false)
+  returned: success, except with O(fetch=false) when RV(settled=false)
   contains:
     repository:
       description: Repository.
@@ -189,81 +169,11 @@ settled:
   returned: success
   sample: true
 look:
-  description: What is on the host, in the order asked for.
+  description: What is on the host, in the order asked for, as M(sparkfleet.vllm.hf_snapshot_info) returns it.
   type: list
   elements: dict
-  returned: with O(settled_only=true), with O(fetch=false), and in check mode
-  contains:
-    repository:
-      description: Repository.
-      type: str
-      sample: google/gemma-4-26B-A4B-it-assistant
-    commit:
-      description: Commit.
-      type: str
-      sample: c4bbb7689dc16de4aaa468647625a5a02f98e22f
-    whole:
-      description: Whether every file is there and known to be right.
-      type: bool
-      sample: false
-    bytes:
-      description: Size of the snapshot in bytes.
-      type: int
-      sample: 27000000000
-    missing_bytes:
-      description: Size of the files that are not there, or are there and wrong.
-      type: int
-      sample: 5000000000
-    unknown_bytes:
-      description: Size of the files that are there and that only a hash can tell of.
-      type: int
-      sample: 0
-    unchecked:
-      description: Whether O(fetch=false) would find something to hash, or file modes to mend.
-      type: bool
-      sample: false
-    kept_bytes:
-      description: What an interrupted run left on the disk, in bytes.
-      type: int
-      sample: 1200000000
-    verified_bytes:
-      description: Bytes that were hashed in this run.
-      type: int
-      sample: 0
-    damaged:
-      description: Files that are there and wrong, each with what was expected and seen.
-      type: list
-      elements: str
-      sample: []
-    missing:
-      description: Files of the lock that are not there.
-      type: list
-      elements: str
-      sample: []
-    unknown:
-      description: Files that are there and that only a hash can tell of, since they changed after they were verified.
-      type: list
-      elements: str
-      sample: []
-    unexpected:
-      description: Files that the lock does not know.
-      type: list
-      elements: str
-      sample: []
-fits:
-  description: Whether the draft fits the body. M(sparkfleet.vllm.model_pair) says why it does not.
-  type: bool
-  returned: with O(pair) and O(settled_only), when all is in place
-  sample: true
-address:
-  description: IPv4 address on which the host meets the others; empty when it has several, none was asked for and no default route.
-  type: str
-  returned: with O(settled_only=true) or O(fetch=false), and in check mode
-  sample: 192.168.100.11
-drift:
-  description: What differs, as M(sparkfleet.vllm.drift_report) takes it. M(sparkfleet.vllm.serve_drift) has an example.
-  type: dict
-  returned: with O(settled_only=true) or O(fetch=false), in check mode
+  returned: with O(fetch=false), and in check mode
+  sample: [{repository: google/gemma-4-26B-A4B-it-assistant, whole: true}]
 """
 
 import os
@@ -276,12 +186,13 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 from ..module_utils._bundle import layout
 from ..module_utils._common.progress import Progress, scratch
-from ..module_utils._models import manifest, model, pairing, snapshot
+from ..module_utils._common.store import StoreError
+from ..module_utils._models import ensure, manifest
 from ..module_utils._models import options as snapshot_options
 from ..module_utils._models.hub import PUBLIC_ENDPOINT, Hub, HubError, HubLibraryMissing, fetcher_for
+from ..module_utils._models.snapshot import Fetcher, Report
 from ..module_utils._run.detached import in_background
 from ..module_utils._run.lock_file import hold
-from ..module_utils._swarm import interface
 
 ARGUMENT_SPEC: dict[str, Any] = (
     snapshot_options.ARGUMENT_SPEC
@@ -292,70 +203,45 @@ ARGUMENT_SPEC: dict[str, Any] = (
         "transport": {"type": "str", "choices": ["auto", "http"], "default": "auto"},
         "retries": {"type": "int", "default": 5},
         "timeout": {"type": "int", "default": 14400},
-        "settled_only": {"type": "bool", "default": False},
-        "pair": {"type": "list", "elements": "str", "default": []},
         "bundle": {"type": "path"},
         "fetch": {"type": "bool", "default": True},
-        "interface": {"type": "str"},
-        "address": {"type": "str"},
     }
 )
 LEAST = snapshot_options.LEAST | {"retries": 0, "timeout": 1}
 
 
-def run(module: AnsibleModule) -> list[snapshot.Report]:
+def run(module: AnsibleModule) -> list[Report]:
     params = module.params
     manifests = snapshot_options.parse(params, LEAST)
     hub = Hub(params["endpoint"], params["token"] or None, params["retries"])
     options = snapshot_options.storing(params)
-    if params["settled_only"]:
-        return snapshot.look(manifests, options)
     if module.check_mode and params["fetch"]:
-        return snapshot.preview(manifests, options)
+        return ensure.preview(manifests, options)
     progress = Progress.from_environment()
     options = replace(options, say=progress.say)
     if not params["fetch"]:
-        return snapshot.check(manifests, options, remember=not module.check_mode)
+        return ensure.check(manifests, options, remember=not module.check_mode)
     home = scratch(module.tmpdir) / "hub"
     hub = replace(hub, on_wait=progress.say)
 
-    def fetcher() -> snapshot.Fetcher:
+    def fetcher() -> Fetcher:
         if params["bundle"]:
             return layout.BundleFetcher(Path(params["bundle"]))
         return fetcher_for(hub, params["transport"], home)
 
-    return snapshot.ensure(manifests, options, fetcher)
+    return ensure.ensure(manifests, options, fetcher)
 
 
-def fits(paths: dict[str, Path], pair: list[str]) -> bool:
-    """Whether snapshots that are whole are a body and its draft. What cannot be read fits nothing."""
-    try:
-        body, *drafts = (
-            model.read(name, paths[repository])
-            for name, repository in zip(("body", "draft")[: len(pair)], pair, strict=True)
-        )
-    except (OSError, KeyError, ValueError):
-        return False
-    return not pairing.judge(body, drafts[0] if drafts else None, drafts_itself=not drafts)[0]
-
-
-def outcome(module: AnsibleModule, reports: list[snapshot.Report]) -> dict[str, Any]:
-    params = module.params
-    left = any(report.changed for report in reports)
-    looking = params["settled_only"] or not params["fetch"]
-    mended = not params["settled_only"] and any(report.modes for report in reports)
-    result: dict[str, Any] = {"changed": mended if looking else left, "settled": not left}
-    if looking or module.check_mode:
+def outcome(module: AnsibleModule, reports: list[Report]) -> dict[str, Any]:
+    left, fetch = any(report.changed for report in reports), module.params["fetch"]
+    mended = any(report.modes for report in reports)
+    result: dict[str, Any] = {"changed": left if fetch else mended, "settled": not left}
+    if module.check_mode or not fetch:
         result["look"] = [report.look() for report in reports]
-        result["address"] = interface.find(params["interface"], params["address"])
-    if params["settled_only"] and params["pair"] and not left:
-        result["fits"] = fits(
-            {report.manifest.repository: Path(report.path) for report in reports}, params["pair"]
-        )
-    if not (looking and left):
+    if fetch or not left:
         result["snapshots"] = [report.result() for report in reports]
     if module._diff:
-        result["diff"] = [report.diff() for report in reports if report.changed and not looking]
+        result["diff"] = [report.diff() for report in reports if report.changed and fetch]
     return result
 
 
@@ -372,19 +258,10 @@ def main() -> None:
         module.fail_json(msg=missing_required_lib("huggingface_hub"), exception=traceback.format_exc())
     except HubError as error:
         module.fail_json(msg=f"{error}. Nothing was promoted; what was verified is kept for the next run")
-    except (
-        manifest.ManifestError,
-        snapshot.SnapshotError,
-        interface.AddressError,
-        layout.BundleError,
-    ) as error:
+    except (manifest.ManifestError, StoreError, layout.BundleError) as error:
         module.fail_json(msg=str(error))
-    for report in reports:
-        if report.unexpected and report.state == "present":
-            module.warn(
-                f"{report.path}: files that the lock does not know, and that what serves may read: "
-                f"{', '.join(report.unexpected[:10])}; remove them"
-            )
+    for warning in filter(None, map(Report.strays, reports)):
+        module.warn(warning)
     module.exit_json(**result)
 
 

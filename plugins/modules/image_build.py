@@ -92,7 +92,6 @@ options:
   settled_only:
     description:
       - Look only. If anything is left to do, do nothing and return RV(settled=false).
-      - The controller calls this first, so that an existing image costs one short execution.
     type: bool
     default: false
 extends_documentation_fragment:
@@ -172,10 +171,12 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ..module_utils._build import buildkit, destination, git, program
 from ..module_utils._build import staging as build_staging
 from ..module_utils._common import upstream
+from ..module_utils._common.files import remove
 from ..module_utils._common.progress import Progress
+from ..module_utils._common.store import StoreError, locked
 from ..module_utils._images import image, oci, registry, storage
 from ..module_utils._images import push as image_push
-from ..module_utils._models import snapshot
+from ..module_utils._images.reference import parse_reference
 from ..module_utils._run.detached import in_background
 from ..module_utils._run.lock_file import hold
 from ..module_utils._serve import memory
@@ -226,7 +227,7 @@ def place(params: dict[str, Any]) -> destination.Storage | destination.Registry:
     """Where the image goes."""
     machine = platform.machine()
     architecture = oci.ARCHITECTURES.get(machine, machine)
-    reference = registry.parse_reference(params["name"])
+    reference = parse_reference(params["name"])
     if not reference.tag or reference.digest:
         raise ValueError(f"name: expected a name with a tag and no digest, seen {params['name']}")
     if params["storage"]:
@@ -325,7 +326,7 @@ def make(
     if problems:
         raise BuildError("the host has no room for a build:\n" + "\n".join(f"  {line}" for line in problems))
     directory = Path(params["directory"])
-    with snapshot.locked(directory, LOCK_TIMEOUT, progress.say):
+    with locked(directory, LOCK_TIMEOUT, progress.say):
         clear(directory)
         try:
             return bring(module, wanted, goal, client, progress.say)
@@ -337,7 +338,7 @@ def clear(directory: Path) -> None:
     """Leave of a build, however it ended, nothing but its log."""
     for name in buildkit.PASSING:
         with contextlib.suppress(OSError):
-            snapshot.remove(directory / name)
+            remove(directory / name)
 
 
 def bring(
@@ -378,11 +379,8 @@ def main() -> None:
     hold(module)
     os.umask(0o022)
     params = module.params
-    look = module.check_mode or params["settled_only"]
     if params["push_to"] and not upstream.HAS_REQUESTS:
         module.fail_json(msg=missing_required_lib("requests"))
-    if image.DOCKER_IMPORT_ERROR and not look:
-        module.fail_json(msg=missing_required_lib("docker"), exception=image.DOCKER_IMPORT_ERROR)
     try:
         goal, wanted = place(params), source(params)
         digest = goal.find(wanted.fingerprint)
@@ -390,6 +388,8 @@ def main() -> None:
             module.exit_json(changed=False, settled=False)
         settled = bool(digest)
         if not settled and not module.check_mode:
+            if image.DOCKER_IMPORT_ERROR:
+                module.fail_json(msg=missing_required_lib("docker"), exception=image.DOCKER_IMPORT_ERROR)
             digest = make(module, wanted, goal)
     except (
         ValueError,
@@ -399,7 +399,7 @@ def main() -> None:
         build_staging.StagingError,
     ) as error:
         module.fail_json(msg=str(error))
-    except (upstream.UpstreamError, storage.ImageStoreError, snapshot.SnapshotError) as error:
+    except (upstream.UpstreamError, storage.ImageStoreError, StoreError) as error:
         module.fail_json(msg=str(error))
     except ENGINE_ERRORS as error:
         module.fail_json(

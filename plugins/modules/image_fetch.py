@@ -65,7 +65,6 @@ options:
   settled_only:
     description:
       - Check names and sizes only. If anything is left to do, do nothing and return RV(settled=false).
-      - The controller calls this first with O(verify=stat), so that a storage that has the image costs one short execution.
     type: bool
     default: false
 extends_documentation_fragment:
@@ -140,6 +139,7 @@ from ..module_utils._common import upstream
 from ..module_utils._common.progress import Progress
 from ..module_utils._images import oci, registry, storage
 from ..module_utils._images.folder import FolderSource
+from ..module_utils._images.reference import Reference, parse_reference
 from ..module_utils._images.remote import Source
 from ..module_utils._run.detached import in_background
 from ..module_utils._run.lock_file import hold
@@ -161,7 +161,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 
-def sources(params: dict[str, Any], reference: registry.Reference) -> list[Source | FolderSource]:
+def sources(params: dict[str, Any], reference: Reference) -> list[Source | FolderSource]:
     """The registries in their order. Only the last one gets to see the password: the others are mirrors."""
     homes = params["sources"]
     if homes is None:
@@ -178,7 +178,7 @@ def sources(params: dict[str, Any], reference: registry.Reference) -> list[Sourc
 
 def run(module: AnsibleModule) -> storage.Report | None:
     params = module.params
-    reference = registry.parse_reference(params["image"])
+    reference = parse_reference(params["image"])
     if not reference.digest:
         raise ValueError(
             f"image: expected a digest (name@sha256:…), seen {params['image']}; take that of a lock"

@@ -41,7 +41,6 @@ options:
   settled_only:
     description:
       - Look only. If anything is left to do, do nothing and return RV(settled=false).
-      - The controller calls this first, so that a host that has the image costs one short execution.
     type: bool
     default: false
 attributes:
@@ -101,10 +100,11 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 from ..module_utils._common import upstream
+from ..module_utils._common.paths import ledger_path
 from ..module_utils._common.progress import Progress
 from ..module_utils._images import engine, ledger
 from ..module_utils._images import image as images
-from ..module_utils._images import registry as registries
+from ..module_utils._images.reference import DOCKER_HUB, Reference, parse_reference
 from ..module_utils._run.detached import in_background
 from ..module_utils._run.lock_file import hold
 
@@ -125,18 +125,18 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 
-def look(client: Any, reference: registries.Reference, image: str, state_dir: str | None) -> dict[str, Any]:
+def look(client: Any, reference: Reference, image: str, state_dir: str | None) -> dict[str, Any]:
     """Whether the image is here and noted: ``{id, settled, mirrored}``.
 
     :raises LedgerError: the ledger cannot be read. Before any pull, since what could not be noted could never be pruned
     """
     identity = images.present(client, image, reference.digest or "")
     new = images.noted(state_dir, image, write=False)
-    mirrored = reference.registry == registries.DOCKER_HUB
+    mirrored = reference.registry == DOCKER_HUB
     return {"id": identity, "settled": bool(identity) and not new, "mirrored": mirrored}
 
 
-def pull(client: Any, reference: registries.Reference, retries: int, say: Any) -> int:
+def pull(client: Any, reference: Reference, retries: int, say: Any) -> int:
     """Bytes that were transferred.
 
     :raises PullError: the engine did not bring it
@@ -166,9 +166,9 @@ def pull(client: Any, reference: registries.Reference, retries: int, say: Any) -
     raise AssertionError("unreachable")
 
 
-def other_way(registry: str, reference: registries.Reference) -> str:
+def other_way(registry: str, reference: Reference) -> str:
     """Why the image does not come from the fleet's registry; empty when it does."""
-    if reference.registry != registries.DOCKER_HUB:
+    if reference.registry != DOCKER_HUB:
         return (
             f"{reference.name}: engines ask a mirror for images of Docker Hub only, and this one is of {reference.registry}: "
             "each host pulls it from there"
@@ -192,7 +192,7 @@ def main() -> None:
         module.fail_json(msg=missing_required_lib("docker"), exception=images.DOCKER_IMPORT_ERROR)
     params = module.params
     try:
-        reference = registries.parse_reference(params["image"])
+        reference = parse_reference(params["image"])
         digest = reference.digest or ""
         if not digest:
             raise ValueError(
@@ -201,7 +201,7 @@ def main() -> None:
         client = docker.from_env(timeout=300)
         seen = look(client, reference, params["image"], params["state_dir"])
     except ValueError as error:
-        where = f"{ledger.path(params['state_dir'])}: " if isinstance(error, ledger.LedgerError) else ""
+        where = f"{ledger_path(params['state_dir'])}: " if isinstance(error, ledger.LedgerError) else ""
         module.fail_json(msg=f"{where}{error}" + ("; move the file away and run again" if where else ""))
     except docker.errors.DockerException as error:
         module.fail_json(
@@ -236,7 +236,7 @@ def main() -> None:
         images.noted(params["state_dir"], params["image"], write=True)
     except OSError as error:
         module.fail_json(
-            msg=f"expected {ledger.path(params['state_dir'])} to be written, seen: {error}; mend that and run again"
+            msg=f"expected {ledger_path(params['state_dir'])} to be written, seen: {error}; mend that and run again"
         )
     module.exit_json(**result)
 

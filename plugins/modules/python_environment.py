@@ -88,6 +88,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._host import probes
+from ..module_utils._host.request import ProbeError, Request
 from ..module_utils._run.lock_file import hold
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -107,8 +108,8 @@ PIP = ("-m", "pip", "--disable-pip-version-check", "--no-input")
 def look(path: str) -> dict[str, Any]:
     """The environment as it is; one whose Python does not run counts as absent."""
     try:
-        return probes.environment(probes.Request(environment=path))
-    except (probes.ProbeError, ValueError):
+        return probes.environment(Request(environment=path))
+    except (ProbeError, ValueError):
         return {"path": path, "python": None, "distributions": {}}
 
 

@@ -18,7 +18,7 @@ description:
   - With a lock, its values are used, and upstream is asked whether the names still resolve to them.
 options:
   recipe:
-    description: The recipe, as M(sparkfleet.vllm.recipe_load) returns it.
+    description: The recipe, as M(sparkfleet.vllm.recipe_load) returns it. Only the shape of its keys is checked again.
     type: dict
     required: true
   lock_path:
@@ -186,11 +186,13 @@ from ansible.module_utils.basic import AnsibleModule, env_fallback, missing_requ
 from ..module_utils._common import files
 from ..module_utils._common.upstream import HAS_REQUESTS, NotFound, Unreachable, UpstreamError
 from ..module_utils._images import registry
+from ..module_utils._images.reference import parse_reference
 from ..module_utils._models.hub import Hub, HubError
 from ..module_utils._recipe import lock as locks
-from ..module_utils._recipe import measured, raw_file
+from ..module_utils._recipe import measured, patch_cache, raw_file, resolve
 from ..module_utils._recipe import recipe as recipes
-from ..module_utils._recipe.schema import HAS_YAML, Problem
+from ..module_utils._recipe.document import HAS_YAML, Document, Problem
+from ..module_utils._recipe.schema import check
 
 try:
     import huggingface_hub.errors as hub_errors
@@ -213,7 +215,7 @@ class Upstream:
         self.notes: list[str] = []
 
     def digest(self, reference: str) -> str:
-        answer = registry.resolve(registry.parse_reference(reference), self.mirrors, self.credentials)
+        answer = registry.resolve(parse_reference(reference), self.mirrors, self.credentials)
         self.notes.extend(answer.notes)
         return answer.digest
 
@@ -249,10 +251,10 @@ class Cache:
         self.folder = str(Path(folder).absolute())
 
     def find(self, sha256: str, name: str) -> str | None:
-        return raw_file.cached(self.folder, sha256, name)
+        return patch_cache.cached(self.folder, sha256, name)
 
     def keep(self, name: str, content: bytes) -> str:
-        return raw_file.keep(self.folder, name, content)
+        return patch_cache.keep(self.folder, name, content)
 
 
 class Refused(Exception):
@@ -280,7 +282,8 @@ def read(path: Path) -> tuple[dict[str, Any], list[Problem]]:
 def run(module: AnsibleModule) -> dict[str, Any]:
     params = module.params
     recipe, path = params["recipe"], Path(params["lock_path"])
-    problems = recipes.validate(recipe, str(recipe.get("name")))
+    # What its keys say against one another was judged when its file was read.
+    problems = check(Document(recipe, str(recipe.get("name"))), recipes.SCHEMA)
     if problems:
         raise Refused("the recipe is not valid:\n" + "\n".join(f"  {problem}" for problem in problems))
     recipe = recipes.complete(recipe)
@@ -318,18 +321,18 @@ def use(
         raise Refused(locks.outdated(f"recipe {recipe['name']}", str(path), outdated), outdated)
     mode = module.params["upstream"]
     upstream = Upstream(module.params, patient=False)
-    settled = locks.hold(lock, upstream, cache, ask=mode != "ignore")
-    if settled.differences and mode == "fail":
-        raise Refused(locks.moved(str(path), settled), settled.differences)
-    if settled.missing:
+    resolution = resolve.hold(lock, upstream, cache, ask=mode != "ignore")
+    if resolution.differences and mode == "fail":
+        raise Refused(resolve.moved(str(path), resolution), resolution.differences)
+    if resolution.missing:
         raise Refused(
-            "a locked patch is not to be had:\n  " + "\n  ".join(settled.missing), settled.differences
+            "a locked patch is not to be had:\n  " + "\n  ".join(resolution.missing), resolution.differences
         )
-    for difference in settled.differences:
+    for difference in resolution.differences:
         module.warn(f"the lock stays in force: {difference.line('upstream')}")
-    for unknown in [*upstream.notes, *settled.unknown]:
+    for unknown in [*upstream.notes, *resolution.unknown]:
         module.warn(f"the lock stays in force, upstream could not be asked: {unknown}")
-    return answer(recipe, settled, path) | {"changed": False, "msg": f"{path} is in force"}
+    return answer(recipe, resolution, path) | {"changed": False, "msg": f"{path} is in force"}
 
 
 def renew(
@@ -338,23 +341,23 @@ def renew(
     upstream = Upstream(module.params, patient=True)
     known, covers = before, False
     if module.params["state"] == "built":
-        known, covers = locks.with_image(recipe, before, module.params["image_digest"])
-    settled = (
-        locks.hold(known, upstream, cache, ask=False)
+        known, covers = resolve.with_image(recipe, before, module.params["image_digest"])
+    resolution = (
+        resolve.hold(known, upstream, cache, ask=False)
         if covers
-        else locks.resolve(recipe, upstream, cache, known)
+        else resolve.resolve(recipe, upstream, cache, known)
     )
-    if settled.missing:
-        raise Refused("a locked patch is not to be had:\n  " + "\n  ".join(settled.missing))
+    if resolution.missing:
+        raise Refused("a locked patch is not to be had:\n  " + "\n  ".join(resolution.missing))
     for note in upstream.notes:
         module.warn(note)
-    for line in locks.first_use(settled.lock, before):
+    for line in locks.first_use(resolution.lock, before):
         module.warn(line)
-    settled.lock, dropped = measured.carried(recipe, before, settled.lock)
+    resolution.lock, dropped = measured.carried(recipe, before, resolution.lock)
     if dropped:
         module.warn(dropped)
     told = "holds what upstream gives"
-    return answer(recipe, settled, path) | write(module, before, settled.lock, path, "resolved", told)
+    return answer(recipe, resolution, path) | write(module, before, resolution.lock, path, "resolved", told)
 
 
 def tune(
@@ -392,10 +395,10 @@ def write(
     }
 
 
-def answer(recipe: dict[str, Any], settled: locks.Settled, path: Path) -> dict[str, Any]:
+def answer(recipe: dict[str, Any], resolution: resolve.Resolution, path: Path) -> dict[str, Any]:
     asked = {patch["name"]: patch for patch in recipe["patches"]}
     return {
-        "lock": settled.lock,
+        "lock": resolution.lock,
         "patches": [
             {
                 **{
@@ -404,12 +407,12 @@ def answer(recipe: dict[str, Any], settled: locks.Settled, path: Path) -> dict[s
                     if key in asked[patch["name"]]
                 },
                 **patch,
-                "src": settled.sources[patch["name"]],
+                "src": resolution.sources[patch["name"]],
             }
-            for patch in settled.lock["patches"]
+            for patch in resolution.lock["patches"]
         ],
-        "differences": [dataclasses.asdict(item) for item in settled.differences],
-        "summary": locks.summary(settled.lock),
+        "differences": [dataclasses.asdict(item) for item in resolution.differences],
+        "summary": locks.summary(resolution.lock),
         "lock_path": str(path),
     }
 
@@ -459,7 +462,7 @@ def main() -> None:
         module.exit_json(**run(module))
     except Refused as error:
         module.fail_json(msg=str(error), **nowhere | {"differences": error.differences})
-    except locks.LockError as error:
+    except resolve.LockError as error:
         lines = "\n".join(f"  {problem}" for problem in error.problems)
         module.fail_json(msg=f"the recipe cannot be locked, nothing was written:\n{lines}", **nowhere)
     except HubError as error:

@@ -112,13 +112,14 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ..module_utils._drift import look as drift_look
 from ..module_utils._drift.container import has_gpu
 from ..module_utils._gate import container as gate_container
+from ..module_utils._gate import docker_container
 from ..module_utils._gate.diagnosis import CheckedFile, WantedFile
-from ..module_utils._host import probes
+from ..module_utils._host.request import ProbeError, run_command
 from ..module_utils._run import run_lock
 from ..module_utils._serve import state as serve_state
 from ..module_utils._vllm import client, log, metrics
 
-if not gate_container.DOCKER_IMPORT_ERROR:
+if not docker_container.DOCKER_IMPORT_ERROR:
     import docker
     import docker.errors
 
@@ -127,7 +128,7 @@ START_WINDOW = 3600.0
 UNITS = Path("/etc/systemd/system")
 PROBE_LABEL = "sparkfleet.vllm.probe"
 _LIBRARIES = (
-    ("docker", gate_container.DOCKER_IMPORT_ERROR),
+    ("docker", docker_container.DOCKER_IMPORT_ERROR),
     ("requests", client.REQUESTS_IMPORT_ERROR),
     ("prometheus_client", metrics.PROMETHEUS_IMPORT_ERROR),
 )
@@ -167,7 +168,7 @@ class Engine:
 
 
 def look_files(
-    container: gate_container.DockerContainer, state: gate_container.State, files: list[dict[str, Any]]
+    container: docker_container.DockerContainer, state: gate_container.State, files: list[dict[str, Any]]
 ) -> list[CheckedFile]:
     return [
         CheckedFile(
@@ -220,8 +221,8 @@ def look_unit(name: str) -> dict[str, Any]:
     path = UNITS / name
     asked = ["systemctl", "show", "--property=UnitFileState,DropInPaths", name]
     try:
-        shown = probes.run_command(asked, 30)
-    except probes.ProbeError:
+        shown = run_command(asked, 30)
+    except ProbeError:
         shown = ""
     values = dict(line.partition("=")[::2] for line in shown.splitlines())
     return {
@@ -264,7 +265,7 @@ def look(params: dict[str, Any], engine: Engine) -> drift_look.Seen:
         seen["record_problem"] = str(error)
     if data is not None:
         seen["image"] = engine.image(data["Image"])
-        container = gate_container.DockerContainer(name, [params["api_key"] or ""])
+        container = docker_container.DockerContainer(name, [params["api_key"] or ""])
         state = container.inspect()
         seen["state"] = state
         if state is not None and state.status == "running":
@@ -308,7 +309,7 @@ def main() -> None:
     )
     try:
         seen = look(params, Engine())
-    except (docker.errors.DockerException, gate_container.EngineError, OSError) as problem:
+    except (docker.errors.DockerException, docker_container.EngineError, OSError) as problem:
         module.fail_json(
             msg=f"expected a Docker engine that answers, seen: {problem}; do: systemctl status docker"
         )

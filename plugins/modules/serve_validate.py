@@ -125,7 +125,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
-from ..module_utils._gate.container import is_secret, mask
+from ..module_utils._common.secrets import is_secret, mask
 from ..module_utils._recipe import rules
 from ..module_utils._run.lock_file import hold
 from ..module_utils._serve import device_request

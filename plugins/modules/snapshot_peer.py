@@ -196,8 +196,8 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
+from ..module_utils._common.store import StoreError
 from ..module_utils._models import options as snapshot_options
-from ..module_utils._models import snapshot
 from ..module_utils._models.manifest import Manifest, ManifestError
 from ..module_utils._run.lock_file import hold
 from ..module_utils._swarm import peer as swarm_peer
@@ -304,7 +304,7 @@ def main() -> None:
         module.exit_json(
             **{"started": start, "finished": see, "stopped": stop}[module.params["state"]](module)
         )
-    except (ManifestError, snapshot.SnapshotError, swarm_peer.PeerError) as error:
+    except (ManifestError, StoreError, swarm_peer.PeerError) as error:
         module.fail_json(msg=str(error))
 
 

@@ -323,6 +323,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._host import daemon_json, probes
+from ..module_utils._host.request import Request
 
 WANTED: dict[str, dict[str, Any]] = {
     "architectures": {"type": "list", "elements": "str", "default": ["aarch64"]},
@@ -363,7 +364,7 @@ def main() -> None:
     wanted = module.params["wanted"]
     asked = wanted or {"directories": [], "daemon_config": {}}
     info = probes.gather(
-        probes.Request(
+        Request(
             store=module.params["store"],
             directories=tuple(asked["directories"]),
             environment=module.params["environment"],

@@ -130,6 +130,7 @@ from urllib.parse import quote
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._common import files
+from ..module_utils._common.paths import ledger_path
 from ..module_utils._host import engine_socket
 from ..module_utils._images import ledger
 from ..module_utils._prune import references, store
@@ -179,7 +180,7 @@ class Host:
         self.params = params
         self.store = os.path.realpath(params["store"])
         self.state_path = Path(params["state_dir"]) / "state.json"
-        self.ledger_path = Path(ledger.path(params["state_dir"]))
+        self.ledger_path = Path(ledger_path(params["state_dir"]))
         self.references = References()
         state = read_json(self.state_path)
         if state is None:

@@ -45,7 +45,7 @@ def noop(hosts: Sequence[Host]) -> Noop:
     snapshot = {"repository": REPOSITORY, "commit": COMMIT, "files": files}
     for host in hosts:
         host.helper("sparse", stdin={"store": store, **snapshot})
-    options = {"store": store, "snapshots": [snapshot], "settled_only": True}
+    options = {"store": store, "snapshots": [snapshot]}
     module = _median(lambda: _settled(hosts[0], options))
     variables: dict[str, Any] = {
         "model_sync_models": {"body": {**snapshot, "revision": "main"}},
@@ -66,7 +66,7 @@ def noop(hosts: Sequence[Host]) -> Noop:
 
 
 def _settled(host: Host, options: dict[str, Any]) -> None:
-    if not host.module("hf_snapshot", **options)["settled"]:
+    if not host.module("hf_snapshot_info", **options)["settled"]:
         raise AssertionError(f"{host.name}: expected nothing to do, seen something to do")
 
 
@@ -85,12 +85,14 @@ def rehash(host: Host, megabytes: int) -> Rehash:
     sizes = {f"{number}.bin": megabytes * 1_000_000 // HASHED_FILES for number in range(HASHED_FILES)}
     files = json.loads(host.helper("payload", stdin={"folder": folder, "files": sizes}))
     snapshots = [{"repository": "bench/rehash", "commit": COMMIT, "files": files}]
-    options = {"store": store, "snapshots": snapshots, "disk_reserve": 0, "max_workers": os.cpu_count()}
+    options = {"store": store, "snapshots": snapshots, "max_workers": os.cpu_count()}
+    # It remembers what it hashed, so that there is something to settle.
+    host.module("hf_snapshot", disk_reserve=0, **options)
     _settled(host, options)
 
     def hashed() -> None:
-        result = host.module("hf_snapshot", verify="full", _ansible_check_mode=True, **options)
-        if result["snapshots"][0]["verified_bytes"] != sum(sizes.values()):
+        result = host.module("hf_snapshot_info", verify="full", hash=True, **options)
+        if result["look"][0]["verified_bytes"] != sum(sizes.values()):
             raise AssertionError(f"{host.name}: expected every byte to be hashed, seen {result}")
 
     def by(command: str) -> Callable[[], Any]:

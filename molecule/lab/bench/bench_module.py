@@ -54,6 +54,7 @@ def payload() -> None:
 
 def sparse() -> None:
     snapshot = importlib.import_module(f"{COLLECTION}.module_utils._models.snapshot")
+    compare = importlib.import_module(f"{COLLECTION}.module_utils._models.compare")
     store = importlib.import_module(f"{COLLECTION}.module_utils._common.paths")
     asked = json.load(sys.stdin)
     folder = Path(store.snapshot_path(asked["store"], asked["repository"], asked["commit"]))
@@ -64,8 +65,8 @@ def sparse() -> None:
         with path.open("wb") as out:
             out.truncate(file["size"])
         path.chmod(snapshot.FILE_MODE)
-        vouched[name] = [*snapshot.signature(path.stat()), file["sha256"]]
-    cache = {"version": snapshot.CACHE_VERSION, "files": vouched}
+        vouched[name] = [*compare.signature(path.stat()), file["sha256"]]
+    cache = {"version": compare.CACHE_VERSION, "files": vouched}
     (folder.parent / f".verified-{asked['commit']}.json").write_text(json.dumps(cache))
 
 

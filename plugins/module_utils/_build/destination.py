@@ -16,6 +16,7 @@ from .._common import upstream
 from .._images import oci, registry
 from .._images import storage as image_storage
 from .._images.folder import FolderSource
+from .._images.reference import Reference
 from .._images.remote import Source
 from .buildkit import LABEL
 
@@ -23,7 +24,7 @@ from .buildkit import LABEL
 class Storage:
     """What the fleet's registry serves, a directory of this host."""
 
-    def __init__(self, root: str, reference: registry.Reference, architecture: str) -> None:
+    def __init__(self, root: str, reference: Reference, architecture: str) -> None:
         self.home, self.reference, self._architecture = root, reference, architecture
 
     def find(self, fingerprint: str) -> str:
@@ -51,7 +52,7 @@ class Registry:
     def __init__(
         self,
         address: str,
-        reference: registry.Reference,
+        reference: Reference,
         architecture: str,
         credentials: registry.Credentials | None,
     ) -> None:

@@ -29,7 +29,7 @@ from pathlib import Path
 from .._common.copying import bring
 from .._common.paths import snapshot_path
 from .._images import oci
-from .._images.registry import parse_reference
+from .._images.reference import parse_reference
 from .._models.manifest import SHA256, File, Manifest, path_problems
 
 VERSION = 1

@@ -1,13 +1,20 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and their hashes."""
 
 from __future__ import annotations
 
+import ctypes
+import errno
+import hashlib
 import os
+import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+
+BLOCK = 4 * 1024 * 1024
 
 
 def write(path: Path, content: bytes, mode: int = 0o644) -> None:
@@ -33,3 +40,47 @@ def stamp(path: str | Path) -> str:
     """Which file this is: inode and modification time. A bind mount holds on to the file it was made with."""
     status = Path(path).stat()
     return f"{status.st_ino:x}-{status.st_mtime_ns:x}"
+
+
+def sha256_of(path: Path, advance: Callable[[int], None] = lambda count: None) -> tuple[str, os.stat_result]:
+    """Hash of a file and its status before the first byte was read: a later write shows against that."""
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(BLOCK))
+    with path.open("rb", buffering=0) as file:
+        status = os.fstat(file.fileno())
+        while count := file.readinto(buffer):
+            digest.update(buffer[:count])
+            advance(count)
+    return digest.hexdigest(), status
+
+
+def sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    """A file or a whole folder, if it is there. Links are not followed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Swap two directories so that each name always exists (renameat2, RENAME_EXCHANGE; Linux 3.15)."""
+    at_fdcwd, rename_exchange = -100, 2
+    libc = ctypes.CDLL(None, use_errno=True)
+    paths = os.fsencode(one), os.fsencode(other)
+    if hasattr(libc, "renameat2"):
+        if libc.renameat2(at_fdcwd, paths[0], at_fdcwd, paths[1], rename_exchange) == 0:
+            return
+        number = ctypes.get_errno()
+        if number not in (errno.ENOSYS, errno.EINVAL):  # a file system that cannot
+            raise OSError(number, os.strerror(number), str(other))
+    aside = one.with_name("replaced")
+    other.rename(aside)
+    one.rename(other)

@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where things live in the content-addressed store. The one home of its layout."""
+"""Where things live on a host, in the content-addressed store and in the state directory. The one home of their layout."""
 
 from __future__ import annotations
 
@@ -21,3 +21,8 @@ def patch_path(store: str, sha256: str, name: str) -> str:
 def image_answer_path(store: str, image_id: str, name: str) -> str:
     """What an image said when it was asked: <store>/cache/images/<digest>/<name>.json."""
     return posixpath.join(store, "cache", "images", image_id.removeprefix("sha256:"), f"{name}.json")
+
+
+def ledger_path(state_dir: str) -> str:
+    """The images that this collection brought to a host: <state>/images.json."""
+    return posixpath.join(state_dir, "images.json")

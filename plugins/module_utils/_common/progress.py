@@ -62,3 +62,59 @@ class Progress:
                 os.close(descriptor)
         except OSError:
             pass  # Progress is a courtesy: a full disk must not fail the work it describes.
+
+
+class Meter:
+    """Bytes done of a total, as a line now and then: done/total, rate over the last seconds, time left."""
+
+    WINDOW = 15.0
+
+    def __init__(
+        self,
+        say: Callable[[str], None],
+        title: str,
+        total: int,
+        every: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._say, self._title, self._total, self._every, self._clock = say, title, total, every, clock
+        self._lock = threading.Lock()
+        self._done = 0
+        self._marks = [(clock(), 0)]
+        self._last = clock()
+
+    def skip(self, count: int) -> None:
+        """Bytes that an earlier run has done: part of the total, not of the rate."""
+        with self._lock:
+            self._done += count
+            self._marks = [(at, done + count) for at, done in self._marks]
+
+    def advance(self, count: int) -> None:
+        with self._lock:
+            self._done += count
+            now = self._clock()
+            if now - self._last < self._every:
+                return
+            self._last = now
+            self._marks.append((now, self._done))
+            while len(self._marks) > 2 and now - self._marks[1][0] >= self.WINDOW:
+                self._marks.pop(0)
+            line = self._line(now)
+        self._say(line)
+
+    def _line(self, now: float) -> str:
+        since, done = self._marks[0]
+        rate = (self._done - done) / (now - since) if now > since else 0.0
+        left = f", {duration((self._total - self._done) / rate)} left" if rate > 0 else ""
+        return f"{self._title}: {volume(self._done)} of {volume(self._total)}, {rate / 1e6:.1f} MB/s{left}"
+
+
+def volume(count: int) -> str:
+    """Decimal units, as disks and the Hub count."""
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

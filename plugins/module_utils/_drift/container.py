@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from .._gate.container import is_secret, mask
+from .._common.secrets import is_secret, mask
 from .._vllm.argv import options
 from .finding import Finding
 

@@ -1,39 +1,23 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One container as the gate sees it: its state, its log, and files as its process sees them. Reads only."""
+"""One container as the gate sees it: its state, its log, and files as its process sees them. Reads only,
+and without an engine (docker_container.py has that)."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import re
-import tarfile
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Protocol
 
-try:
-    import docker
-    import docker.errors
-
-    DOCKER_IMPORT_ERROR: str | None = None
-except ImportError:
-    DOCKER_IMPORT_ERROR = traceback.format_exc()
-
-_SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
-_HUB_TOKEN = re.compile(r"hf_[A-Za-z0-9]{16,}")
 _MAX_LINKS = 40
 LONGEST_LINE = 16 * 1024
 """Characters of a log line that are read. Docker's own drivers cut a message there, and then join the pieces."""
-
-
-class EngineError(Exception):
-    """The Docker engine could not be asked."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +64,7 @@ class LogLine:
 
 
 class Container(Protocol):
-    """What the gate asks of a container; DockerContainer answers it, and so do the tests."""
+    """What the gate asks of a container; docker_container.py answers it, and so do the tests."""
 
     def inspect(self) -> State | None:
         """The state now; None when there is no such container."""
@@ -107,18 +91,6 @@ def parse_time(text: str) -> float:
     zone = "+00:00" if match[3] == "Z" else match[3]
     whole = datetime.fromisoformat(match[1] + zone).astimezone(timezone.utc).timestamp()
     return whole + float(match[2] or 0)
-
-
-def is_secret(name: str) -> bool:
-    """Whether a variable of that name holds what must not be shown."""
-    return bool(_SECRET_NAME.search(name))
-
-
-def mask(text: str, secrets: Sequence[str]) -> str:
-    """`text` without the given secrets and without anything that looks like a Hub token."""
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    return _HUB_TOKEN.sub("hf_***", text)
 
 
 def resolve_in_root(root: Path, path: str) -> Path:
@@ -172,75 +144,6 @@ def read_file(path: Path) -> FileSeen:
         return FileSeen(error=error.strerror or str(error))
 
 
-class DockerContainer:
-    """A container of the local Docker engine, by name."""
-
-    def __init__(self, name: str, secrets: Sequence[str] = (), proc: Path = Path("/proc")) -> None:
-        self._name = name
-        self._secrets = [secret for secret in secrets if secret]
-        self._proc = proc
-        try:
-            self._api = docker.from_env(timeout=60).api
-        except docker.errors.DockerException as error:
-            raise EngineError(f"the Docker engine does not answer: {error}") from error
-
-    def inspect(self) -> State | None:
-        try:
-            data = self._api.inspect_container(self._name)
-        except docker.errors.NotFound:
-            return None
-        except (docker.errors.DockerException, OSError) as error:
-            raise EngineError(f"the Docker engine does not answer: {error}") from error
-        for entry in data["Config"].get("Env") or []:
-            name, _sep, value = entry.partition("=")
-            if is_secret(name) and len(value) >= 8 and value not in self._secrets:
-                self._secrets.append(value)
-        return _state(data)
-
-    def log(self, since: float, until: float | None = None, tail: int | None = None) -> Sequence[LogLine]:
-        options: dict[str, Any] = {"since": since, "tail": "all" if tail is None else tail}
-        if until is not None:
-            options["until"] = until
-        try:
-            raw = self._api.logs(self._name, stdout=True, stderr=True, timestamps=True, **options)
-        except (docker.errors.DockerException, OSError):
-            return []  # a removed container, or a log driver that cannot be read
-        lines = []
-        # Split at newlines alone: the engine stamps those, and a progress bar has carriage returns within a line.
-        for line in raw.decode("utf-8", "replace").split("\n"):
-            time, _sep, text = line.partition(" ")
-            if time:
-                shown = mask(text.rstrip("\r").rpartition("\r")[2], self._secrets)
-                lines.append(LogLine(time, shown[:LONGEST_LINE]))
-        return lines
-
-    def file(self, state: State, path: str) -> FileSeen:
-        root = self._proc / str(state.pid) / "root"
-        # Only root may look into another user's process, and one that has ended has no root.
-        if not state.pid or not os.access(root, os.X_OK):
-            return self._archived(path)
-        try:
-            return read_file(resolve_in_root(root, path))
-        except OSError as error:
-            return FileSeen(error=error.strerror or str(error))
-
-    def _archived(self, path: str) -> FileSeen:
-        """From the engine: for a process that has ended, or one whose files only root may see. Without age."""
-        try:
-            chunks, _status = self._api.get_archive(self._name, path)
-            with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as archive:
-                member = archive.next()
-                stream = archive.extractfile(member) if member else None
-                return digest(stream) if stream else FileSeen(error="not a plain file")
-        except docker.errors.NotFound:
-            return FileSeen(error="no such file")
-        except (docker.errors.DockerException, OSError, tarfile.TarError, KeyError) as error:
-            return FileSeen(error=str(error))
-
-    def host_file(self, path: str) -> FileSeen:
-        return read_file(Path(path))
-
-
 class NoContainer:
     """In place of a container, for a server that is none of this host: always there, and it tells nothing."""
 
@@ -255,20 +158,3 @@ class NoContainer:
 
     def host_file(self, path: str) -> FileSeen:
         return read_file(Path(path))
-
-
-def _state(data: Mapping[str, Any]) -> State:
-    state = data["State"]
-    return State(
-        id=data["Id"],
-        status=state["Status"],
-        started_at=state["StartedAt"],
-        pid=state.get("Pid") or 0,
-        exit_code=state.get("ExitCode") or 0,
-        oom_killed=bool(state.get("OOMKilled")),
-        error=state.get("Error") or "",
-        restarts=data.get("RestartCount") or 0,
-        image=data["Config"]["Image"],
-        argv=(data.get("Path") or "", *(data.get("Args") or [])),
-        mounts={mount["Destination"]: mount.get("Source", "") for mount in data.get("Mounts") or []},
-    )

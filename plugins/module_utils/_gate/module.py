@@ -15,7 +15,7 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from .._common.progress import Progress
 from .._vllm import client, metrics
 from . import container as gate_container
-from . import diagnosis, observed
+from . import diagnosis, docker_container, observed
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "base_url": {"type": "str", "default": "http://127.0.0.1:8000"},
@@ -43,7 +43,7 @@ def need_libraries(module: AnsibleModule) -> None:
         ("prometheus_client", metrics.PROMETHEUS_IMPORT_ERROR),
     ]
     if module.params["container"]:
-        libraries.append(("docker", gate_container.DOCKER_IMPORT_ERROR))
+        libraries.append(("docker", docker_container.DOCKER_IMPORT_ERROR))
     for library, error in libraries:
         if error:
             module.fail_json(missing_required_lib(library), exception=error)
@@ -97,7 +97,7 @@ def observe(
     container: gate_container.Container = gate_container.NoContainer()
     try:
         if params["container"]:
-            container = gate_container.DockerContainer(params["container"], [params["api_key"] or ""])
+            container = docker_container.DockerContainer(params["container"], [params["api_key"] or ""])
         server = client.Server(params["base_url"], params["api_key"])
         observer = observed.Observer(wanted, container, server, Progress.from_environment().say)
         try:
@@ -108,6 +108,6 @@ def observe(
     except observed.Failed as failure:
         code = failure.finding.code
         module.fail_json(str(failure), changed=False, diagnosis=code, **failed, **observer.result)
-    except gate_container.EngineError as error:
+    except docker_container.EngineError as error:
         module.fail_json(str(error), changed=False, diagnosis="engine_unreachable", **failed)
     module.exit_json(changed=False, **observer.result)

@@ -8,27 +8,25 @@ Every probe stands alone and has a time limit: one that fails leaves null and a 
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
 import platform
 import re
 import shlex
 import stat
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from . import daemon_json, engine_socket
+from .ports import ports
+from .processes import dockerd, environment_of, started
+from .request import PATH, ProbeError, Request
 
 GB10 = ("0x10de", "0x2e12")
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # dockerd registers the GPU driver behind `--gpus` when it starts and finds this on its PATH.
 HOOK = "nvidia-container-runtime-hook"
 TOOLKIT = "nvidia-container-toolkit"
@@ -39,55 +37,6 @@ _DISTRIBUTIONS = """
 import importlib.metadata as m, json, platform
 print(json.dumps([platform.python_version(), {d.metadata["Name"]: d.version for d in m.distributions()}]))
 """
-
-
-class ProbeError(RuntimeError):
-    """A probe that cannot tell."""
-
-
-def run_command(argv: Sequence[str], timeout: float) -> str:
-    """Standard output of a command. ProbeError when it is not there, fails or takes too long."""
-    environment = {"PATH": PATH, "LC_ALL": "C.UTF-8"}
-    try:
-        # AnsibleModule.run_command has no time limit.
-        done = subprocess.run(  # pylint: disable=ansible-bad-function
-            argv, env=environment, capture_output=True, text=True, timeout=timeout, check=False
-        )
-    except FileNotFoundError:
-        raise ProbeError(f"{argv[0]} is not there") from None
-    except subprocess.TimeoutExpired:
-        raise ProbeError(f"{argv[0]} took more than {timeout:g} s") from None
-    except OSError as error:
-        raise ProbeError(f"{argv[0]}: {error.strerror}") from None
-    if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
-        raise ProbeError(f"{argv[0]} exited {done.returncode}: {said}")
-    return done.stdout
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to look at. `root` and `run` let a test put another host there."""
-
-    store: str = "/srv/sparkfleet"
-    directories: tuple[str, ...] = ()
-    environment: str = "/opt/sparkfleet/venv"
-    daemon_config: str = "/etc/docker/daemon.json"
-    data_root: str | None = None  # where Docker will keep its images, if it is not there yet
-    socket: str = "/var/run/docker.sock"
-    timeout: float = 10.0
-    root: Path = Path("/")
-    run: Callable[[Sequence[str], float], str] = field(default=run_command)
-
-    def at(self, path: str) -> Path:
-        return self.root / path.lstrip("/")
-
-    def text(self, path: str) -> str | None:
-        """Content of a small file; None if it is not there."""
-        try:
-            return self.at(path).read_text(errors="replace")
-        except (FileNotFoundError, NotADirectoryError):
-            return None
 
 
 def each(probes: Mapping[str, Callable[[], Any]], timeout: float) -> tuple[dict[str, Any], dict[str, str]]:
@@ -276,7 +225,7 @@ def daemon_config(request: Request) -> dict[str, Any]:
 
 def engine(request: Request) -> dict[str, Any]:
     """The Docker engine. It is asked only where dockerd runs: socket activation would start it otherwise."""
-    pid = _dockerd(request)
+    pid = dockerd(request)
     installed = _which(request, "dockerd", PATH)
     found: dict[str, Any] = {
         "installed": installed is not None or pid is not None,
@@ -299,7 +248,7 @@ def engine(request: Request) -> dict[str, Any]:
     }
     if pid is None:
         return found
-    found["started"] = _started(request, pid)
+    found["started"] = started(request, pid)
 
     def ask(url: str) -> Any:
         return engine_socket.get(str(request.at(request.socket)), url, request.timeout / 4)
@@ -359,7 +308,7 @@ def toolkit(request: Request, docker: Mapping[str, Any]) -> dict[str, Any]:
     path = PATH
     started = docker.get("started")
     if docker.get("pid"):
-        path = _environment_of(request, docker["pid"]).get("PATH", PATH)
+        path = environment_of(request, docker["pid"]).get("PATH", PATH)
     hook = _which(request, HOOK, path)
     version = _package_version(request, TOOLKIT)
     cdi = any(device.startswith("nvidia.com/gpu") for device in docker.get("cdi_devices") or [])
@@ -400,88 +349,6 @@ def _upgraded(request: Request, package: str) -> bool:
     return False
 
 
-def ports(request: Request, containers: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Listening TCP ports, and those that Docker forwards without a process of its own."""
-    published = [
-        {
-            "port": port["port"],
-            "address": port["address"],
-            "pid": None,
-            "process": None,
-            "container": container["name"],
-        }
-        for container in containers
-        for port in container["ports"]
-        if port["protocol"] == "tcp"
-    ]
-    names = {container["id"]: container["name"] for container in containers}
-    owners = {(entry["port"]): entry["container"] for entry in published}
-    listening = []
-    sockets = _listening(request)
-    pids = _socket_owners(request, {inode for _port, _address, inode in sockets})
-    for port, address, inode in sockets:
-        pid = pids.get(inode)
-        process = (request.text(f"/proc/{pid}/comm") or "").strip() or None if pid else None
-        inside = _container_of(request, pid, names) if pid else None
-        forwarded = owners.get(port) if process in (None, "docker-proxy", "rootlesskit") else None
-        listening.append(
-            {
-                "port": port,
-                "address": address,
-                "pid": pid,
-                "process": process,
-                "container": inside or forwarded,
-            }
-        )
-    seen = {(entry["port"], entry["container"]) for entry in listening}
-    listening += [entry for entry in published if (entry["port"], entry["container"]) not in seen]
-    unique = {json.dumps(entry, sort_keys=True): entry for entry in listening}
-    return sorted(unique.values(), key=lambda entry: (entry["port"], entry["address"]))
-
-
-def _listening(request: Request) -> list[tuple[int, str, str]]:
-    """(port, address, inode) of every listening TCP socket."""
-    found = []
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        text = request.text(table)
-        if text is None and table == "/proc/net/tcp":
-            raise ProbeError(f"{table} is not there")
-        for line in (text or "").splitlines()[1:]:
-            words = line.split()
-            if len(words) > 9 and words[3] == "0A":
-                address, port = words[1].rsplit(":", 1)
-                found.append((int(port, 16), _address(address), words[9]))
-    return found
-
-
-def _address(words: str) -> str:
-    """An address of /proc/net/tcp: 32-bit words in the byte order of the machine, in hexadecimal."""
-    raw = b"".join(int(words[i : i + 8], 16).to_bytes(4, sys.byteorder) for i in range(0, len(words), 8))
-    return str(ipaddress.ip_address(raw))
-
-
-def _socket_owners(request: Request, inodes: set[str]) -> dict[str, int]:
-    """inode -> pid, as far as /proc may be read."""
-    owners: dict[str, int] = {}
-    for process in _processes(request):
-        try:
-            for descriptor in (process / "fd").iterdir():
-                target = str(descriptor.readlink())
-                if target.startswith("socket:[") and target[8:-1] in inodes:
-                    owners.setdefault(target[8:-1], int(process.name))
-        except OSError:  # it ended meanwhile, or belongs to somebody else
-            continue
-    return owners
-
-
-def _container_of(request: Request, pid: int, names: Mapping[str, str]) -> str | None:
-    """Name of the running container a process belongs to (host networking), by its control group."""
-    for container_id in re.findall(r"[0-9a-f]{64}", request.text(f"/proc/{pid}/cgroup") or ""):
-        if container_id in names:
-            return names[container_id]
-    return None
-
-
 def environment(request: Request) -> dict[str, Any]:
     """The modules' Python environment: its Python asked once, so a base Python that is gone shows too."""
     python = f"{request.environment}/bin/python"
@@ -511,50 +378,6 @@ def remove_ipc(request: Request) -> bool:
                 or [value]
             )[-1]
     return value.lower() in ("yes", "true", "on", "1")
-
-
-def _processes(request: Request) -> list[Path]:
-    return [entry for entry in request.at("/proc").iterdir() if entry.name.isdigit()]
-
-
-def _dockerd(request: Request) -> int | None:
-    """pid of this host's dockerd: other hosts' may show in /proc when they are containers here."""
-    for file in ("/run/docker.pid", "/var/run/docker.pid"):
-        noted = (request.text(file) or "").strip()
-        if noted.isdigit() and (request.text(f"/proc/{noted}/comm") or "").strip() == "dockerd":
-            return int(noted)
-    pids = [
-        int(p.name)
-        for p in _processes(request)
-        if (request.text(f"/proc/{p.name}/comm") or "").strip() == "dockerd"
-    ]
-    ours = [pid for pid in sorted(pids) if _same_mounts(request, pid)]
-    return ours[0] if ours else None
-
-
-def _same_mounts(request: Request, pid: int) -> bool:
-    try:
-        return request.at(f"/proc/{pid}/ns/mnt").readlink() == request.at("/proc/self/ns/mnt").readlink()
-    except OSError:
-        return False
-
-
-def _started(request: Request, pid: int) -> float | None:
-    """When a process started, in seconds since the epoch."""
-    status = request.text(f"/proc/{pid}/stat")
-    boot = re.search(r"^btime (\d+)", request.text("/proc/stat") or "", re.MULTILINE)
-    if not status or not boot:
-        return None
-    ticks = int(status.rsplit(")", 1)[1].split()[19])
-    return int(boot.group(1)) + ticks / os.sysconf("SC_CLK_TCK")
-
-
-def _environment_of(request: Request, pid: int) -> dict[str, str]:
-    try:
-        text = request.at(f"/proc/{pid}/environ").read_text(errors="replace")
-    except OSError:
-        return {}
-    return dict(pair.split("=", 1) for pair in text.split("\0") if "=" in pair)
 
 
 def _which(request: Request, name: str, path: str) -> str | None:

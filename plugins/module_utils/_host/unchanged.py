@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .._images import ledger
+from .._common.paths import ledger_path
 
 SYSTEM = ("/proc/sys/kernel/random/boot_id", "/proc/sys/kernel/osrelease", "/proc/driver/nvidia/version")
 PACKAGES = (
@@ -138,7 +138,7 @@ def of_host(
         "models": [tree(model["path"]) for model in serving["models"].values()],
         "patches": files(file["host_path"] for file in serving["files"] if file.get("host_path")),
         "boot unit": files([f"{UNITS}/{unit}", f"{UNITS}/multi-user.target.wants/{unit}"]),
-        "records": files([f"{state_dir}/state.json", ledger.path(state_dir)]),
+        "records": files([f"{state_dir}/state.json", ledger_path(state_dir)]),
         "files": files(watch["files"]),
         "answers": [answer(url) for url in watch["urls"]],
     }

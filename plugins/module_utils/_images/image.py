@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .._common import files
+from .._common.paths import ledger_path
 from . import engine, ledger
 
 try:
@@ -36,7 +37,7 @@ def noted(state_dir: str | None, image: str, *, write: bool) -> bool:
     """
     if not state_dir:
         return False
-    path = Path(ledger.path(state_dir))
+    path = Path(ledger_path(state_dir))
     images = ledger.parse(path.read_text() if path.exists() else None)
     if image in images:
         return False

@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import json
-import posixpath
 from collections.abc import Iterable
 
 VERSION = 1
@@ -17,10 +16,6 @@ VERSION = 1
 
 class LedgerError(ValueError):
     """The ledger cannot be read, or another version of this collection wrote it."""
-
-
-def path(state_dir: str) -> str:
-    return posixpath.join(state_dir, "images.json")
 
 
 def parse(text: str | None) -> list[str]:

@@ -18,10 +18,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from .._common.upstream import Answer, Ask, NotFound, Unauthorized, Unreachable, Unusable, UpstreamError, ask
+from .._common.upstream import Answer, Ask, NotFound, Unauthorized, Unusable, UpstreamError, ask
 from .oci import DIGEST
+from .reference import DOCKER_HUB, Reference
 
-DOCKER_HUB = "docker.io"
 DOCKER_HUB_API = "https://registry-1.docker.io"
 ACCEPT = ", ".join(
     (
@@ -31,23 +31,6 @@ ACCEPT = ", ".join(
         "application/vnd.docker.distribution.manifest.v2+json",
     )
 )
-_HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?)(?::[0-9]+)?")
-_PATH = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
-
-
-@dataclass(frozen=True)
-class Reference:
-    """An image reference in its parts. ``name`` is the reference as written, without tag and digest."""
-
-    name: str
-    registry: str
-    repository: str
-    tag: str | None
-    digest: str | None
-
-    def pinned(self, digest: str) -> str:
-        return f"{self.name}@{digest}"
 
 
 @dataclass(frozen=True)
@@ -67,35 +50,6 @@ class Credentials:
     @property
     def basic(self) -> str:
         return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
-
-
-def parse_reference(text: str) -> Reference:
-    """``[registry/]path[:tag][@sha256:…]``, with Docker's rules for what is a registry.
-
-    :raises ValueError: not a reference, or one with neither tag nor digest
-    """
-    name, _at, digest = text.partition("@")
-    tag = None
-    head, colon, tail = name.rpartition(":")
-    if colon and "/" not in tail:
-        name, tag = head, tail
-    first, slash, rest = name.partition("/")
-    if slash and (first == "localhost" or "." in first or ":" in first):
-        registry, path = first, rest
-    else:
-        registry, path = DOCKER_HUB, name
-    if registry in ("index.docker.io", "registry-1.docker.io"):
-        registry = DOCKER_HUB
-    repository = f"library/{path}" if registry == DOCKER_HUB and "/" not in path else path
-    if not _HOST.fullmatch(registry) or not all(_PATH.fullmatch(part) for part in path.split("/")):
-        raise ValueError(f"expected an image reference such as vllm/vllm-openai:tag, seen '{text}'")
-    if tag is not None and not _TAG.fullmatch(tag):
-        raise ValueError(f"expected a tag of letters, digits, '_', '.' and '-', seen '{tag}' in '{text}'")
-    if "@" in text and not DIGEST.fullmatch(digest):
-        raise ValueError(f"expected sha256: and 64 lower-case hex digits after '@', seen '{digest}'")
-    if not tag and not digest:
-        raise ValueError(f"expected a tag or a digest, seen '{text}'; 'latest' too has to be written")
-    return Reference(name, registry, repository, tag, digest or None)
 
 
 def endpoint(registry: str) -> str:
@@ -225,21 +179,3 @@ def authorize(
     except (ValueError, KeyError, AttributeError) as error:
         raise Unusable(f"{realm}: expected a token, seen HTTP {token.status} without one") from error
     return f"Bearer {value}"
-
-
-__all__ = [
-    "Credentials",
-    "NotFound",
-    "Reference",
-    "Resolution",
-    "Unauthorized",
-    "Unreachable",
-    "Unusable",
-    "UpstreamError",
-    "authorize",
-    "challenge",
-    "endpoint",
-    "parse_reference",
-    "resolve",
-    "tag_digest",
-]

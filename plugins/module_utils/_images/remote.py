@@ -12,7 +12,8 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from .._common import upstream
-from .registry import ACCEPT, Credentials, Reference, authorize
+from .reference import Reference
+from .registry import ACCEPT, Credentials, authorize
 
 with suppress(ImportError):  # the module says so, with missing_required_lib
     import requests

@@ -23,9 +23,12 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from .._common import files, upstream
-from .._models.snapshot import Meter, Stopped, in_parallel, locked, sha256_of, sync, volume
+from .._common.files import sha256_of, sync
+from .._common.progress import Meter, volume
+from .._common.store import locked
+from .._common.work import Stopped, in_parallel
 from . import oci
-from .registry import Reference
+from .reference import Reference
 
 _T = TypeVar("_T")
 

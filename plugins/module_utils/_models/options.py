@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import manifest as model_manifest
+from .ensure import Options
 from .manifest import Manifest, ManifestError
-from .snapshot import Options
 
 MIB = 1024 * 1024
 SNAPSHOTS: dict[str, Any] = {

@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Bring snapshots into the store, every byte verified. Standard library only: check mode needs no more.
+"""One snapshot in the store, every byte verified. Standard library only: check mode needs no more.
 
     <store>/models/<org>--<name>/<commit>/              promoted: what serves. Never edited, only swapped
                                  .partial-<commit>/     on the way
@@ -18,46 +18,35 @@ those of that moment.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import errno
-import fcntl
 import hashlib
 import json
 import os
-import shutil
 import stat
 import threading
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
+from .._common.files import exchange, remove, sha256_of, sync
 from .._common.paths import snapshot_path
+from .._common.progress import Meter, volume
+from .._common.store import StoreError
+from .._common.work import Stopped, in_parallel
 from . import pieces
-from .manifest import File, Manifest
+from .compare import CACHE_VERSION, compare, disk_bytes, read_cache, scan, signature
+from .manifest import Manifest
 
 FILE_MODE, FOLDER_MODE = 0o644, 0o755
 """The container's user need not be the store's owner."""
-CACHE_VERSION = 1
-BLOCK = 4 * 1024 * 1024
 DISK_BLOCK = 4096
 FETCHES = 2
 """How often a file is fetched whose bytes have another hash than the lock's."""
 
-T = TypeVar("T")
-Signature = tuple[int, int, int, int]
 
-
-class SnapshotError(Exception):
+class SnapshotError(StoreError):
     """A snapshot cannot be made whole; the text says what was expected, seen, and what to do."""
-
-
-class Stopped(Exception):
-    """Another thread failed: stop here."""
 
 
 class Fetcher(Protocol):
@@ -89,157 +78,6 @@ class StagedFetcher(ABC):
     @abstractmethod
     def placed(self, manifest: Manifest, folder: Path) -> None:
         """The files are at `folder`/<commit>/<path> as well, and the names that `begin` was given are going."""
-
-
-# -- what is there
-
-
-def signature(status: os.stat_result) -> Signature:
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
-
-
-def scan(folder: Path) -> dict[str, os.stat_result]:
-    """Everything below `folder` that is no directory, links not followed: {relative path: lstat}."""
-    found: dict[str, os.stat_result] = {}
-    pending = [""]
-    while pending:
-        prefix = pending.pop()
-        try:
-            entries = list(os.scandir(folder / prefix if prefix else folder))
-        except FileNotFoundError:
-            continue
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                pending.append(f"{prefix}{entry.name}/")
-            else:
-                found[prefix + entry.name] = entry.stat(follow_symlinks=False)
-    return found
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A folder against its manifest, by name, size and stat cache alone.
-
-    `verified`, `unknown` (right size, no valid entry in the stat cache), `damaged` {path: why} and `missing` are
-    the manifest's files; `unexpected` are the others.
-    """
-
-    verified: list[str]
-    unknown: list[str]
-    damaged: dict[str, str]
-    missing: list[str]
-    unexpected: list[str]
-
-
-def compare(
-    files: Mapping[str, File],
-    found: Mapping[str, os.stat_result],
-    cache: Mapping[str, list[Any]],
-) -> Comparison:
-    """:param cache: {path: [*signature, sha256]}"""
-    result = Comparison([], [], {}, [], sorted(set(found) - set(files)))
-    for path, file in files.items():
-        status = found.get(path)
-        if status is None:
-            result.missing.append(path)
-        elif not stat.S_ISREG(status.st_mode):
-            result.damaged[path] = f"expected a regular file, seen {stat.filemode(status.st_mode)}"
-        elif status.st_size != file.size:
-            result.damaged[path] = f"expected {file.size} bytes, seen {status.st_size}"
-        elif cache.get(path) == [*signature(status), file.sha256]:
-            result.verified.append(path)
-        else:
-            result.unknown.append(path)
-    return result
-
-
-def sha256_of(path: Path, advance: Callable[[int], None] = lambda count: None) -> tuple[str, os.stat_result]:
-    """Hash of a file and its status before the first byte was read: a later write shows against that."""
-    digest = hashlib.sha256()
-    buffer = memoryview(bytearray(BLOCK))
-    with path.open("rb", buffering=0) as file:
-        status = os.fstat(file.fileno())
-        while count := file.readinto(buffer):
-            digest.update(buffer[:count])
-            advance(count)
-    return digest.hexdigest(), status
-
-
-def read_cache(path: Path) -> dict[str, list[Any]]:
-    """The stat cache. One that cannot be read is no cache: everything is hashed again."""
-    try:
-        data = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    files = data.get("files") if isinstance(data, dict) and data.get("version") == CACHE_VERSION else None
-    return files if isinstance(files, dict) else {}
-
-
-def disk_bytes(status: os.stat_result) -> int:
-    """What a file really holds: one that is written in any order has its full size long before its bytes."""
-    return min(status.st_size, status.st_blocks * 512)
-
-
-# -- progress
-
-
-class Meter:
-    """Bytes done of a total, as a line now and then: done/total, rate over the last seconds, time left."""
-
-    WINDOW = 15.0
-
-    def __init__(
-        self,
-        say: Callable[[str], None],
-        title: str,
-        total: int,
-        every: float = 5.0,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._say, self._title, self._total, self._every, self._clock = say, title, total, every, clock
-        self._lock = threading.Lock()
-        self._done = 0
-        self._marks = [(clock(), 0)]
-        self._last = clock()
-
-    def skip(self, count: int) -> None:
-        """Bytes that an earlier run has done: part of the total, not of the rate."""
-        with self._lock:
-            self._done += count
-            self._marks = [(at, done + count) for at, done in self._marks]
-
-    def advance(self, count: int) -> None:
-        with self._lock:
-            self._done += count
-            now = self._clock()
-            if now - self._last < self._every:
-                return
-            self._last = now
-            self._marks.append((now, self._done))
-            while len(self._marks) > 2 and now - self._marks[1][0] >= self.WINDOW:
-                self._marks.pop(0)
-            line = self._line(now)
-        self._say(line)
-
-    def _line(self, now: float) -> str:
-        since, done = self._marks[0]
-        rate = (self._done - done) / (now - since) if now > since else 0.0
-        left = f", {duration((self._total - self._done) / rate)} left" if rate > 0 else ""
-        return f"{self._title}: {volume(self._done)} of {volume(self._total)}, {rate / 1e6:.1f} MB/s{left}"
-
-
-def volume(count: int) -> str:
-    """Decimal units, as disks and the Hub count."""
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
-
-
-def duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-# -- one snapshot
 
 
 @dataclass
@@ -291,6 +129,15 @@ class Report:
 
     def _damaged(self) -> list[str]:
         return [f"{path}: {why}" for path, why in sorted(self.damaged.items())]
+
+    def strays(self) -> str:
+        """A warning of files beside those of a whole snapshot; empty without any."""
+        if not self.unexpected or self.state != "present":
+            return ""
+        return (
+            f"{self.path}: files that the lock does not know, and that what serves may read: "
+            f"{', '.join(self.unexpected[:10])}; remove them"
+        )
 
     def diff(self) -> dict[str, str]:
         def text(lines: Iterable[str]) -> str:
@@ -584,216 +431,3 @@ class Snapshot:
 def _same(one: os.stat_result, other: os.stat_result) -> bool:
     """The same bytes, as far as can be told without ctime."""
     return (one.st_size, one.st_mtime_ns, one.st_ino) == (other.st_size, other.st_mtime_ns, other.st_ino)
-
-
-# -- all of them
-
-
-@dataclass
-class Options:
-    store: str
-    workers: int = 8
-    full: bool = False
-    reserve: int = 0
-    lock_timeout: float = 3600.0
-    say: Callable[[str], None] = lambda text: None
-
-
-def look(manifests: Sequence[Manifest], options: Options) -> list[Report]:
-    """What sizes and the stat cache say. Reads no file, writes nothing; with `full` nothing is vouched for."""
-    snapshots = _snapshots(manifests, options)
-    for snapshot in snapshots:
-        snapshot.inspect(options.full, hashing=False)
-    return [snapshot.report for snapshot in snapshots]
-
-
-def check(manifests: Sequence[Manifest], options: Options, remember: bool = True) -> list[Report]:
-    """Hash what the stat cache does not vouch for, and remember it. Fetches and promotes nothing.
-
-    :param remember: False: write nothing
-    """
-    snapshots = _snapshots(manifests, options)
-    with all_locked([one for one in snapshots if remember and one.path.exists()], options):
-        for snapshot in snapshots:
-            with timed(snapshot.report):
-                whole = snapshot.inspect(options.full)
-                if remember and whole:
-                    snapshot.settle()
-                elif remember and snapshot.path.exists():
-                    snapshot.remember_sound()
-    return [snapshot.report for snapshot in snapshots]
-
-
-def preview(manifests: Sequence[Manifest], options: Options) -> list[Report]:
-    """What `ensure` would do. Writes nothing, asks nobody."""
-    snapshots = _snapshots(manifests, options)
-    needed = 0
-    for snapshot in snapshots:
-        with timed(snapshot.report):
-            if not snapshot.inspect(options.full):
-                needed += snapshot.bytes_to_fetch()
-    check_space(options.store, needed, options.reserve)
-    return [snapshot.report for snapshot in snapshots]
-
-
-def ensure(manifests: Sequence[Manifest], options: Options, fetcher: Callable[[], Fetcher]) -> list[Report]:
-    """Make every snapshot whole.
-
-    :param fetcher: makes the fetcher; called only if something is missing
-    :raises SnapshotError: and what the fetcher raises; nothing is promoted that is not whole
-    """
-    snapshots = _snapshots(manifests, options)
-    with all_locked(snapshots, options) as locks:
-        incomplete: list[tuple[Snapshot, Fetcher]] = []
-        source: Fetcher | None = None
-        needed = 0
-        for snapshot in snapshots:
-            with timed(snapshot.report):
-                if snapshot.inspect(options.full):
-                    snapshot.settle()
-                    continue
-                source = source or fetcher()
-                needed += snapshot.prepare(source.resumes, isinstance(source, StagedFetcher))
-                incomplete.append((snapshot, source))
-        for snapshot, _source in incomplete:
-            locks.callback(snapshot.tidy)
-        check_space(options.store, needed, options.reserve)
-        for snapshot, source in incomplete:
-            with timed(snapshot.report), disk_errors(snapshot):
-                snapshot.fetch(source)
-                snapshot.promote(source)
-            options.say(
-                f"{snapshot.manifest.repository}: {len(snapshot.manifest.files)} files verified and in place, "
-                f"{volume(snapshot.manifest.size)} in {duration(snapshot.report.seconds)}"
-            )
-    return [snapshot.report for snapshot in snapshots]
-
-
-def _snapshots(manifests: Sequence[Manifest], options: Options) -> list[Snapshot]:
-    return [Snapshot(options.store, manifest, options.workers, options.say) for manifest in manifests]
-
-
-def check_space(store: str, needed: int, reserve: int) -> None:
-    """:raises SnapshotError: the file system of `store` has no room for `needed` bytes and then `reserve`"""
-    if not needed:
-        return
-    place = Path(store)
-    while not place.exists():
-        place = place.parent
-    status = os.statvfs(place)
-    free = status.f_bavail * status.f_frsize
-    if free < needed + reserve:
-        raise SnapshotError(
-            f"{store}: expected {volume(needed + reserve)} free ({volume(needed)} to fetch and a reserve of "
-            f"{volume(reserve)}), seen {volume(free)}; free space there, or put the store on a larger disk. "
-            "Nothing was fetched"
-        )
-
-
-@contextlib.contextmanager
-def locked(folder: Path, timeout: float, say: Callable[[str], None]) -> Iterator[None]:
-    """One run at a time in a folder, such as that of a repository. The kernel drops the lock when the process ends, however it ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / ".lock"
-    with path.open("a+") as file:
-        deadline = time.monotonic() + timeout
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                owner = path.read_text().strip() or "?"
-                if time.monotonic() >= deadline:
-                    raise SnapshotError(
-                        f"{path}: expected to be the only run within {timeout:.0f} s, seen process {owner} still at "
-                        "work there; wait for it, or end it: what it has done is kept"
-                    ) from None
-                say(f"waiting for process {owner}, which works in {folder}")
-                time.sleep(min(0.5, timeout))
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
-
-
-@contextlib.contextmanager
-def all_locked(snapshots: Sequence[Snapshot], options: Options) -> Iterator[contextlib.ExitStack]:
-    with contextlib.ExitStack() as locks:
-        # In one order, so that two runs never wait for each other.
-        for folder in sorted({snapshot.folder for snapshot in snapshots}):
-            locks.enter_context(locked(folder, options.lock_timeout, options.say))
-        yield locks
-
-
-@contextlib.contextmanager
-def timed(report: Report) -> Iterator[None]:
-    start = time.monotonic()
-    try:
-        yield
-    finally:
-        report.seconds += time.monotonic() - start
-
-
-@contextlib.contextmanager
-def disk_errors(snapshot: Snapshot) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
-            raise
-        raise SnapshotError(
-            f"{snapshot.partial}: expected to write the snapshot, seen {error.strerror}; make room or check the disk. "
-            "Nothing was promoted, and what was fetched is kept"
-        ) from error
-
-
-def in_parallel(
-    function: Callable[[str], T], items: Sequence[str], workers: int, stopped: threading.Event | None = None
-) -> list[T]:
-    """`function` of every item, in threads. The first failure sets `stopped`, ends the rest and is raised."""
-    pool = ThreadPoolExecutor(max(1, min(workers, len(items) or 1)))
-    try:
-        futures = [pool.submit(function, item) for item in items]
-        done, _pending = wait(futures, return_when=FIRST_EXCEPTION)
-        failed = [
-            error for future in done if (error := future.exception()) and not isinstance(error, Stopped)
-        ]
-        if failed:
-            raise failed[0]
-        return [future.result() for future in futures]
-    finally:
-        if stopped is not None:
-            stopped.set()
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def remove(path: Path) -> None:
-    """A file or a whole folder, if it is there. Links are not followed."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def exchange(one: Path, other: Path) -> None:
-    """Swap two directories so that each name always exists (renameat2, RENAME_EXCHANGE; Linux 3.15)."""
-    at_fdcwd, rename_exchange = -100, 2
-    libc = ctypes.CDLL(None, use_errno=True)
-    paths = os.fsencode(one), os.fsencode(other)
-    if hasattr(libc, "renameat2"):
-        if libc.renameat2(at_fdcwd, paths[0], at_fdcwd, paths[1], rename_exchange) == 0:
-            return
-        number = ctypes.get_errno()
-        if number not in (errno.ENOSYS, errno.EINVAL):  # a file system that cannot
-            raise OSError(number, os.strerror(number), str(other))
-    aside = one.with_name("replaced")
-    other.rename(aside)
-    one.rename(other)

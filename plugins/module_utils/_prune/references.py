@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from .._models.snapshot import volume
+from .._common.progress import volume
 from .usage import Usage
 
 KEPT, REMOVED, UNKNOWN, FAILED = "kept", "removed", "unknown", "failed"

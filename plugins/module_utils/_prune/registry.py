@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .._common.files import remove
 from .._images import oci
-from .._models.snapshot import remove
 from .references import Thing
 from .usage import Usage, measure
 

@@ -16,8 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .._build import buildkit
+from .._common.files import remove, sync
+from .._common.store import StoreError, locked
 from .._models.manifest import COMMIT, REPOSITORY, SHA256
-from .._models.snapshot import SnapshotError, locked, remove, sync
 from . import registry
 from .references import Thing
 from .usage import measure
@@ -176,7 +177,7 @@ def at_work(folder: Path, keep_out: bool) -> Iterator[str]:
         if keep_out:
             try:
                 stack.enter_context(locked(folder, 0.0, lambda text: None))
-            except SnapshotError:
+            except StoreError:
                 owner = holder(folder / LOCK) or "a process that has just ended"
         yield owner
 

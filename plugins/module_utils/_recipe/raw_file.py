@@ -1,35 +1,13 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One file of a repository at a commit, and the controller's cache of such files under their sha256."""
+"""One file of a repository at a commit."""
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import quote
 
-from .._common import files
-from .._common.paths import patch_path
 from .._common.upstream import Ask, NotFound, Unauthorized, Unusable, ask
-
-
-@dataclass(frozen=True)
-class Fingerprint:
-    """What a lock says of a file. md5 is what people compare by eye; sha256 is what is trusted."""
-
-    size: int
-    md5: str
-    sha256: str
-
-
-def fingerprint(content: bytes) -> Fingerprint:
-    return Fingerprint(
-        len(content),
-        hashlib.md5(content, usedforsecurity=False).hexdigest(),
-        hashlib.sha256(content).hexdigest(),
-    )
 
 
 def url(home: str, repository: str, commit: str, path: str) -> str:
@@ -59,20 +37,3 @@ def fetch(home: str, repository: str, commit: str, path: str, ask: Ask = ask) ->
     if not answer.body:
         raise Unusable(f"{address}: expected {path}, seen an empty file")
     return answer.body
-
-
-def cached(cache: str, sha256: str, name: str) -> str | None:
-    """Path of the cached file if its bytes are what its address says, else None."""
-    path = Path(patch_path(cache, sha256, name))
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return None
-    return str(path) if hashlib.sha256(content).hexdigest() == sha256 else None
-
-
-def keep(cache: str, name: str, content: bytes) -> str:
-    """Put a file into the cache, whole or not at all; gives its path."""
-    path = Path(patch_path(cache, hashlib.sha256(content).hexdigest(), name))
-    files.write(path, content)
-    return str(path)

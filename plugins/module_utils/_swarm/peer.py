@@ -25,19 +25,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from .._common import files
+from .._common.progress import duration, volume
+from .._common.store import StoreError
+from .._common.work import Stopped
 from .._models import pieces
+from .._models.ensure import Options, ensure, look
 from .._models.manifest import Manifest
-from .._models.snapshot import (
-    Options,
-    Report,
-    Snapshot,
-    SnapshotError,
-    Stopped,
-    duration,
-    ensure,
-    look,
-    volume,
-)
+from .._models.snapshot import Report, Snapshot
 from . import torrent
 from .session import Swarm
 from .shares import shares
@@ -197,7 +191,7 @@ def _serve(store: str, serve: Callable[[Callable[[], None]], None], writer: int)
             file.flush()
             (home(store) / "ballast").write_bytes(bytes(BALLAST))
             serve(lambda: tell(""))
-    except (SnapshotError, OSError) as error:
+    except (StoreError, OSError) as error:
         tell(str(error))
         os._exit(1)
     except BaseException as error:
@@ -252,7 +246,7 @@ class Peer:
         self._phase = text
 
     def serve(self, ready: Callable[[], None]) -> None:
-        """:raises SnapshotError: it cannot begin"""
+        """:raises StoreError: it cannot begin"""
         # Blocked in every thread and asked for in this one: a handler could run while this thread holds a lock.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, NEWS})
         self.swarm.start()
@@ -290,7 +284,7 @@ class Peer:
                     step(manifest)
                 except Stopped:
                     return
-                except SnapshotError as error:
+                except StoreError as error:
                     if str(error) not in self.problems:
                         self.problems.append(str(error))
                 except Exception as error:

@@ -24,9 +24,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .._common.progress import volume
+from .._common.work import Stopped
 from .._models.manifest import Manifest
 from .._models.pieces import pieces_of
-from .._models.snapshot import SnapshotError, StagedFetcher, Stopped, volume
+from .._models.snapshot import SnapshotError, StagedFetcher
 from . import torrent
 
 lt: Any

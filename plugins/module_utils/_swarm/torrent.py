@@ -19,6 +19,9 @@ import binascii
 from collections.abc import Mapping
 from typing import Any
 
+from .._common.work import in_parallel
+from .._models.compare import compare, scan
+from .._models.compare import read_cache as read_stat_cache
 from .._models.manifest import Manifest
 from .._models.pieces import (
     HASH,
@@ -31,8 +34,7 @@ from .._models.pieces import (
     read_cache,
     root_of,
 )
-from .._models.snapshot import Snapshot, SnapshotError, compare, in_parallel, scan
-from .._models.snapshot import read_cache as read_stat_cache
+from .._models.snapshot import Snapshot, SnapshotError
 
 FORMAT = "1:"
 """Before a description. Another way to hash or to order would be another number."""

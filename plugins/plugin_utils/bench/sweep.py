@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...module_utils._recipe.recipe import argument_problems
+from ...module_utils._recipe.rules import argument_problems
 from ...module_utils._vllm.options import unknown_speculation
 from ..inputs import as_list
 from . import statistics

@@ -136,7 +136,7 @@ def _daemon_json(info: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[Fin
 
 
 def models(looks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Subject ``models``, from what ``hf_snapshot`` saw."""
+    """Subject ``models``, from what ``hf_snapshot_info`` saw."""
     found = []
     for look in looks:
         where = f"{look['repository']}@{look['commit'][:12]}"

@@ -9,28 +9,14 @@ than letting the host pass.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-with contextlib.suppress(
-    ImportError
-):  # whoever runs this has it with ansible-core; ansible-test imports without
-    from packaging.requirements import InvalidRequirement, Requirement
-    from packaging.utils import canonicalize_name
-    from packaging.version import InvalidVersion, Version
+from .requirements import missing_requirements, older, version_of
 
 GIB = 1024**3
 MINIMUM_API = "1.41"  # device requests, healthchecks and image digests as the serving role uses them
-
-
-class RequirementError(ValueError):
-    """A Python requirement that is none, or one that a list of distributions and versions cannot meet."""
-
-
-class VersionError(ValueError):
-    """A text where a version is needed."""
 
 
 @dataclass(frozen=True)
@@ -154,54 +140,6 @@ def usable(info: Mapping[str, Any], wanted: Wanted) -> bool:
     return answers and not missing_requirements(wanted.requirements, _distributions(info))
 
 
-def missing_requirements(requirements: Iterable[str], installed: Mapping[str, str]) -> list[str]:
-    """Requirements that the installed distributions (name -> version) do not meet."""
-    return [r for r in requirements if not satisfied(r, installed)]
-
-
-def satisfied(requirement: str, installed: Mapping[str, str]) -> bool:
-    """True if a requirement, such as name, name==1.*, or name>=1.2,<2, is met by the installed (name -> version)."""
-    wanted = parse_requirement(requirement)
-    versions = {canonicalize_name(name): version for name, version in installed.items()}
-    version = versions.get(canonicalize_name(wanted.name))
-    try:
-        return version is not None and wanted.specifier.contains(version, prereleases=True)
-    except InvalidVersion:
-        return False
-
-
-def parse_requirement(text: str) -> Requirement:
-    """A name with the versions that will do.
-
-    :raises RequirementError: none, or one with an address, extras or conditions, which what is installed does not show
-    """
-    try:
-        requirement = Requirement(text)
-    except InvalidRequirement:
-        requirement = None
-    if not requirement or requirement.url or requirement.extras or requirement.marker:
-        raise RequirementError(
-            f"{text!r}: expected a name, and versions after it as in name==1.*, or name>=1.2,<2"
-        )
-    return requirement
-
-
-def version_of(text: str, what: str) -> Version:
-    """:raises VersionError: it is none"""
-    try:
-        return Version(text)
-    except InvalidVersion:
-        raise VersionError(f"{what}: expected a version, such as 580.95, seen {text!r}") from None
-
-
-def _older(version: str, minimum: str) -> bool:
-    """Whether a version is before another one. What is no version is not known to be late enough."""
-    try:
-        return Version(version) < Version(minimum)
-    except InvalidVersion:
-        return True
-
-
 def _unseen(info: Mapping[str, Any], probe: str, absent: str) -> str:
     reason = info["unknown"].get(probe)
     return f"unknown: {reason}" if reason else absent
@@ -245,7 +183,7 @@ def _driver(info: Mapping[str, Any], wanted: Wanted) -> list[Problem]:
     version = info["driver"]
     if not wanted.minimum_driver or (version is None and not wanted.gb10):
         return []
-    if version is not None and not _older(version, wanted.minimum_driver):
+    if version is not None and not older(version, wanted.minimum_driver):
         return []
     return [
         Problem(
@@ -389,7 +327,7 @@ def _engine(info: Mapping[str, Any], wanted: Wanted) -> list[Problem]:
                 "systemctl status docker, journalctl -u docker",
             )
         ]
-    if _older(docker["api_version"], MINIMUM_API):
+    if older(docker["api_version"], MINIMUM_API):
         return [
             Problem(
                 "docker",

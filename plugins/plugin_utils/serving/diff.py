@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ...module_utils._gate.container import is_secret, mask
+from ...module_utils._common.secrets import is_secret, mask
 from ...module_utils._vllm.argv import options
 
 PATCHES = "sparkfleet.vllm.patches"

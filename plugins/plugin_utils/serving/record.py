@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...module_utils._common.paths import snapshot_path
-from ...module_utils._recipe.recipe import argument_problems, rule_problems
-from ...module_utils._recipe.rules import deeper, depth, refused_image
+from ...module_utils._recipe.recipe import rule_problems
+from ...module_utils._recipe.rules import argument_problems, deeper, depth, refused_image
 from ...module_utils._vllm.argv import render
 
 SECURITY = ("least", "recipe")
@@ -98,7 +98,8 @@ def container_spec(
         ``patches`` (mappings with host_path, target, mount), ``arguments`` and ``extra_arguments``
         (:func:`merge`), ``environment``, ``port``, ``bind``, ``cache``, ``shm_size``, ``security``, ``gpus``
     :raises SpecError: no body, an image that is not pinned, an unknown security profile, an API key where it would
-        be recorded, a port that is not the published one, an argument that cannot be rendered or belongs elsewhere
+        be recorded, a port that is not the published one, an argument that cannot be rendered or belongs elsewhere.
+        site.yml has asked :func:`serving_refusals` before; a play of one's own may have not
     """
     models = inputs["models"]
     if "body" not in models:
@@ -118,8 +119,7 @@ def container_spec(
         )
     listen = {"host": "0.0.0.0", "port": inputs["port"]}  # noqa: S104  the published address is what limits access
     arguments = merge(inputs["arguments"], inputs["extra_arguments"])
-    problems = argument_problems(arguments, "serve arguments")
-    if problems:
+    if problems := argument_problems(arguments, "serve arguments"):
         raise SpecError("\n".join(map(str, problems)))
     return {
         "name": inputs["name"],
@@ -191,7 +191,10 @@ def variant(serving: Mapping[str, Any], speculation: Mapping[str, Any] | None) -
 
 
 def serving_refusals(inputs: Mapping[str, Any]) -> list[str]:
-    """What the recipe knows against what a host would serve, as inventory and recipe have it together.
+    """What is known against what a host would serve, as inventory and recipe have it together: arguments that cannot be rendered or
+    belong elsewhere, speculation that did not pay, an image that cannot serve it.
+
+    The recipe's own were judged when its file was read. An inventory's, and what the two make together, are judged here alone.
 
     :param inputs: ``arguments``, ``extra_arguments``, ``image``, ``published`` and ``refused`` (of the recipe, or
         empty), ``measured_depth`` (the deepest that was measured to pay here, 0 for none), ``allow_deeper``
@@ -199,8 +202,11 @@ def serving_refusals(inputs: Mapping[str, Any]) -> list[str]:
     """
     if problems := rule_problems(inputs["published"], inputs["refused"], "vllm_serve"):
         raise SpecError("\n".join(map(str, problems)))
-    found = [refused_image(inputs["refused"], inputs["image"])]
     arguments = merge(inputs["arguments"], inputs["extra_arguments"])
+    found = [
+        *map(str, argument_problems(arguments, "serve arguments")),
+        refused_image(inputs["refused"], inputs["image"]),
+    ]
     if not inputs["allow_deeper"] and depth(arguments) > inputs["measured_depth"]:
         do = "set vllm_serve_allow_deeper: true to go deeper all the same"
         found.append(deeper(arguments, inputs["published"], do))

@@ -110,7 +110,7 @@ def _note_looks(
         if known["excluded"]:
             continue
         seen = hashed or looked
-        known["address"] = seen["address"]
+        known["address"] = looked["address"]
         if known["suspect"] and (hashed or not any(look["unchecked"] for look in looked["look"])):
             known["suspect"] = False
             known["remarks"].append("hashed again")

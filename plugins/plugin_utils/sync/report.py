@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...module_utils._models.snapshot import volume
+from ...module_utils._common.progress import volume
 from ...module_utils._swarm.shares import shares
 from .plan import short
 

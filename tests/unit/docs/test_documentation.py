@@ -98,7 +98,9 @@ def test_every_return_value_has_a_type_and_says_when(name):
         assert {"type", "returned", "description"} <= set(value), key
 
 
-@pytest.mark.parametrize("name", ["hf_snapshot", "image_build", "image_fetch", "image_pull"])
+@pytest.mark.parametrize(
+    "name", ["hf_snapshot", "hf_snapshot_info", "image_build", "image_fetch", "image_pull"]
+)
 def test_a_front_is_that_of_its_module_and_knows_its_time_limit(name):
     front = importlib.import_module(f"ansible_collections.sparkfleet.vllm.plugins.action.{name}").ActionModule
     limit = pages()[name]["doc"]["options"]["timeout"]["default"]

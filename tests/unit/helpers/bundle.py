@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._bundle import layout, write
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._bundle import layout, plan
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._common.paths import snapshot_path
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._images import oci
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._models.manifest import File, Manifest
@@ -65,7 +65,7 @@ def fill_registry(storage: Path, layers: tuple[bytes, ...] = (b"layer one", b"la
     return str(index["digest"])
 
 
-def wanted(digest: str, **other: object) -> write.Wanted:
+def wanted(digest: str, **other: object) -> plan.Wanted:
     given: dict[str, Any] = {
         "recipe": "lab",
         "image": f"lab/image@{digest}",
@@ -76,7 +76,7 @@ def wanted(digest: str, **other: object) -> write.Wanted:
         "requirements": REQUIREMENTS,
         "packages": PACKAGES,
     }
-    return write.Wanted(**{**given, **other})
+    return plan.Wanted(**{**given, **other})
 
 
 class Collected:

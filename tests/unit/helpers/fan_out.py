@@ -11,7 +11,7 @@ SIZE = {BODY: 1000, DRAFT: 100}
 
 
 def look(whole=(), missing=None, kept=0, unchecked=False, address="10.0.0.1", commits=(BODY, DRAFT)):
-    """What hf_snapshot says of a host. `missing`: {commit: bytes}; a commit in neither is not there at all."""
+    """What hf_snapshot_info says of a host. `missing`: {commit: bytes}; a commit in neither is not there at all."""
     missing = missing or {}
     return {
         "address": address,

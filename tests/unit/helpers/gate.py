@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate.container import (
     FileSeen,
@@ -71,3 +72,15 @@ class Clock:
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
+
+
+def process_with_links(tmp_path: Path) -> Path:
+    """/proc with one process, whose root holds a package behind an absolute link."""
+    root = tmp_path / "proc/42/root"
+    (root / "usr/lib/python3.12/vllm").mkdir(parents=True)
+    (root / "usr/lib/python3.12/vllm/p.py").write_text("inside")
+    (root / "opt").mkdir()
+    (root / "opt/vllm").symlink_to("/usr/lib/python3.12/vllm")
+    (root / "opt/up").symlink_to("../../../../usr/lib/python3.12/vllm")
+    (root / "opt/loop").symlink_to("loop")
+    return tmp_path / "proc"

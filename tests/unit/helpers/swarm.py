@@ -19,6 +19,8 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._models import manifest as model_manifest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._models import snapshot as snapshots
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._models.compare import scan
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._models.ensure import Options, check
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._swarm import peer
 from ansible_collections.sparkfleet.vllm.plugins.modules import snapshot_peer, snapshot_torrent
 
@@ -85,13 +87,13 @@ class Host:
         for path, data in files.items():
             (snapshot.path / path).parent.mkdir(parents=True, exist_ok=True)
             (snapshot.path / path).write_bytes(data)
-        options = snapshots.Options(str(self.store))
-        snapshots.check([snapshot.manifest], options)
+        options = Options(str(self.store))
+        check([snapshot.manifest], options)
         return snapshot.path
 
     def holds(self, lock: dict[str, Any], files: Mapping[str, bytes]) -> bool:
         path = self.snapshot(lock).path
-        found = {name: (path / name).read_bytes() for name in snapshots.scan(path)}
+        found = {name: (path / name).read_bytes() for name in scan(path)}
         return found == dict(files) and not self.snapshot(lock).partial.exists()
 
     def describe(self, *locks: dict[str, Any]) -> dict[str, Any]:

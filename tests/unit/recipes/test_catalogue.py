@@ -7,17 +7,19 @@ import re
 import textwrap
 
 import pytest
-from ansible_collections.sparkfleet.vllm.plugins.action import recipe_load
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._images import registry
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._images.reference import parse_reference
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe import lock as locks
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe import recipe as recipes
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe import resolve
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe import rules as recipe_rules
 from ansible_collections.sparkfleet.vllm.plugins.modules import recipe_lock
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils import recipes as recipe_files
 from helpers.hub import lab_hub
 from helpers.recipe import ROOT, depot
 
 FILES = sorted(path for path in (ROOT / "recipes").glob("*.yml") if not path.name.endswith(".lock.yml"))
-RECIPES = {path.stem: recipe_load.load(path, None) for path in FILES}
+RECIPES = {path.stem: recipe_files.load(path, None) for path in FILES}
 every_recipe = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 
 
@@ -73,7 +75,7 @@ def test_its_figures_have_a_source_and_its_depth_is_what_paid(recipe):
 
 @every_recipe
 def test_a_lock_can_be_made_of_it(recipe, tmp_path, monkeypatch):
-    reference = registry.parse_reference(recipe["image"]["reference"])
+    reference = parse_reference(recipe["image"]["reference"])
     with lab_hub(tmp_path / "hub") as hub, depot() as server:
         monkeypatch.setattr(registry, "DOCKER_HUB_API", server.url)
         server.manifests[f"{reference.repository}:{reference.tag}"] = b'{"schemaVersion": 2}'
@@ -86,9 +88,9 @@ def test_a_lock_can_be_made_of_it(recipe, tmp_path, monkeypatch):
         upstream = recipe_lock.Upstream(parameters, patient=False)
         # What is built has no digest but the one that its build gives.
         built = "build" in recipe["image"]
-        before = locks.with_image(recipe, {}, f"sha256:{'7' * 64}")[0] if built else None
-        settled = locks.resolve(recipe, upstream, recipe_lock.Cache(str(tmp_path / "cache")), before)
-    lock, problems = locks.parse(locks.render(settled.lock), "lock.yml")
+        before = resolve.with_image(recipe, {}, f"sha256:{'7' * 64}")[0] if built else None
+        resolution = resolve.resolve(recipe, upstream, recipe_lock.Cache(str(tmp_path / "cache")), before)
+    lock, problems = locks.parse(locks.render(resolution.lock), "lock.yml")
     assert problems == []
     assert locks.against(recipe, lock) == []
     assert lock["recipe"] == recipe["name"] and set(lock["models"]) == set(recipe["models"])

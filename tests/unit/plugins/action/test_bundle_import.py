@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 from ansible.errors import AnsibleActionFail
-from ansible_collections.sparkfleet.vllm.plugins.action import bundle_import, bundle_write, recipe_load
+from ansible_collections.sparkfleet.vllm.plugins.action import bundle_import, bundle_write
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe import lock as locks
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe import recipe as recipes
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe.recipe import parse as parse_recipe
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils import recipes
 from helpers.recipe import SHIPPED
 
 PATCH = b"pass\n"
@@ -66,7 +67,7 @@ def test_a_host_with_several_addresses_must_be_told_which():
 def held():
     """Recipe and lock as text, and their patches, that fit together."""
     recipe_text = SHIPPED.read_text().replace("name: huihui-gemma4-mtp-n1", "name: mine")
-    recipe, problems = recipes.parse(recipe_text, "mine.yml")
+    recipe, problems = parse_recipe(recipe_text, "mine.yml")
     assert not problems, problems
     sha256 = hashlib.sha256(PATCH).hexdigest()
     model = {"commit": "c" * 40, "files": {"config.json": {"size": 2, "sha256": "a" * 64}}}
@@ -206,9 +207,9 @@ def test_the_recipe_of_a_bundle_is_complete_in_itself(held, tmp_path):
         "lock_path": tmp_path / "more.lock.yml",
     }
     written = bundle_write.texts(arguments, tmp_path)["recipe.yml"].decode()
-    recipe, problems = recipes.parse(written, "more.yml")
+    recipe, problems = parse_recipe(written, "more.yml")
     assert problems == []
-    assert recipe == recipe_load.load(path, tmp_path)
+    assert recipe == recipes.load(path, tmp_path)
     assert (recipe["name"], recipe["serve"]["port"]) == ("more", 8123)
     # One that extends nothing keeps its comments.
     arguments["recipe_path"] = tmp_path / "recipes" / "mine.yml"

@@ -5,18 +5,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-from ansible.module_utils.testing import patch_module_args
-from ansible_collections.sparkfleet.vllm.plugins.action import hf_snapshot as action
 from ansible_collections.sparkfleet.vllm.plugins.modules import hf_snapshot
-from ansible_collections.sparkfleet.vllm.plugins.plugin_utils import look_then_run
 from helpers.hub import COMMIT, lab_hub
+from helpers.snapshots import FILES, SECRET, callers
 
 ROOT = Path(__file__).resolve().parents[4]
-FILES = {"config.json": b"{}", "model.safetensors": bytes(range(256)) * 4000}
-SECRET = "hf_verysecret"
 
 
 @pytest.fixture
@@ -26,123 +21,72 @@ def lab(tmp_path):
 
 
 @pytest.fixture
-def call(lab, tmp_path, capsys):
-    lock = lab.add("org/body", FILES)
+def calls(lab, tmp_path, capsys):
+    return callers(lab, tmp_path, capsys)
 
-    def run(check=False, diff=False, **arguments):
-        given = {
-            "snapshots": [{**lock, "revision": "main"}],
-            "store": str(tmp_path / "store"),
-            "endpoint": lab.url,
-            "retries": 0,
-            "disk_reserve": 0,
-            "_ansible_check_mode": check,
-            "_ansible_diff": diff,
-            "_ansible_remote_tmp": str(tmp_path / "tmp"),
-            **arguments,
-        }
-        capsys.readouterr()
-        (tmp_path / "tmp").mkdir(exist_ok=True)
-        mask = os.umask(0o022)
-        with patch_module_args(given), pytest.raises(SystemExit):
-            hf_snapshot.main()
-        os.umask(mask)
-        output = capsys.readouterr().out
-        assert SECRET not in output
-        return json.loads(output)
 
-    return run
+@pytest.fixture
+def call(calls):
+    return calls[0]
+
+
+@pytest.fixture
+def look(calls):
+    return calls[1]
 
 
 def path(tmp_path):
     return tmp_path / "store/models/org--body" / COMMIT
 
 
-def test_look_fetch_and_nothing_left(call, lab, tmp_path):
-    look = call(settled_only=True)
-    assert (look["changed"], look["settled"], look["look"][0]["missing_bytes"]) == (False, False, 1024002)
-    assert "snapshots" not in look
+def test_look_fetch_and_nothing_left(call, look, lab, tmp_path):
+    assert not look()["settled"]
     first = call(diff=True)
     assert first["changed"] and first["snapshots"][0]["state"] == "fetched"
     assert first["diff"][0]["before"] == "" and first["diff"][0]["after"].count("\n") == 2
     assert (path(tmp_path) / "model.safetensors").read_bytes() == FILES["model.safetensors"]
     lab.forget_requests()
-    for more in ({}, {"settled_only": True}):
-        second = call(diff=True, **more)
-        assert (second["changed"], second["settled"], second["diff"]) == (False, True, [])
-        assert "look" not in second or second["look"][0]["whole"]
-        assert second["snapshots"][0] | {"seconds": 0} == {
-            "repository": "org/body",
-            "commit": COMMIT,
-            "path": str(path(tmp_path)),
-            "state": "present",
-            "files": 2,
-            "bytes": 1024002,
-            "fetched_files": 0,
-            "fetched_bytes": 0,
-            "verified_bytes": 0,
-            "reused": 2,
-            "damaged": [],
-            "unexpected": [],
-            "seconds": 0,
-        }
+    assert look()["settled"]
+    second = call(diff=True)
+    assert (second["changed"], second["settled"], second["diff"]) == (False, True, [])
+    assert second["snapshots"][0] | {"seconds": 0} == {
+        "repository": "org/body",
+        "commit": COMMIT,
+        "path": str(path(tmp_path)),
+        "state": "present",
+        "files": 2,
+        "bytes": 1024002,
+        "fetched_files": 0,
+        "fetched_bytes": 0,
+        "verified_bytes": 0,
+        "reused": 2,
+        "damaged": [],
+        "unexpected": [],
+        "seconds": 0,
+    }
     assert lab.requests() == []
 
 
-def test_hashing_without_fetching(call, lab, tmp_path):
+def test_hashing_without_fetching(call, look, lab, tmp_path):
     assert not call(fetch=False)["settled"]
     call()
     lab.forget_requests()
     file = path(tmp_path) / "model.safetensors"
     os.utime(file)
-    assert call(settled_only=True)["look"][0]["unknown_bytes"] == 1024000
+    assert look()["look"][0]["unknown_bytes"] == 1024000
     checked = call(fetch=False, check=True)
     assert (checked["changed"], checked["settled"]) == (False, True)
-    assert call(settled_only=True)["look"][0]["unchecked"]
-    assert (call(fetch=False)["changed"], call(settled_only=True)["settled"]) == (False, True)
+    assert look()["look"][0]["unchecked"]
+    assert (call(fetch=False)["changed"], look()["settled"]) == (False, True)
     file.chmod(0o600)
-    assert call(settled_only=True)["look"][0]["unchecked"]
-    assert (call(fetch=False)["changed"], call(settled_only=True)["settled"]) == (True, True)
+    assert look()["look"][0]["unchecked"]
+    assert (call(fetch=False)["changed"], look()["settled"]) == (True, True)
     file.write_bytes(b"x" * 1024000)
     wrong = call(fetch=False, diff=True)
     assert (wrong["changed"], wrong["settled"], wrong["diff"]) == (False, False, [])
     assert (wrong["look"][0]["whole"], len(wrong["look"][0]["damaged"])) == (False, 1)
     assert file.read_bytes() == b"x" * 1024000
     assert lab.requests() == []
-
-
-def test_a_look_names_the_address_asked_for(call):
-    assert call(settled_only=True, interface="lo")["address"] == "127.0.0.1"
-    assert call(fetch=False, address="127.0.0.3")["address"] == "127.0.0.3"
-
-
-def test_a_look_says_whether_the_draft_fits(call, lab, tmp_path):
-    made = tmp_path / "made"
-    arguments = ["--body", str(made / "body"), "--draft", str(made / "draft"), "--acceptance", "0.69"]
-    script = ROOT / "molecule/lab/vllm/weights.py"
-    subprocess.run([sys.executable, str(script), *arguments], check=True, capture_output=True)
-    files = {
-        name: {file.name: file.read_bytes() for file in (made / name).iterdir() if file.is_file()}
-        for name in ("body", "draft")
-    }
-    config = json.loads(files["draft"]["config.json"])
-    wrong = files["draft"] | {"config.json": json.dumps(config | {"backbone_hidden_size": 7}).encode()}
-    both = [lab.add("org/body", files["body"]), lab.add("org/draft", files["draft"])]
-    other = [both[0], lab.add("org/wrong", wrong)]
-    asked = {"settled_only": True, "pair": ["org/body", "org/draft"]}
-    assert "fits" not in call(snapshots=both, **asked)
-    call(snapshots=both)
-    call(snapshots=other)
-    assert call(snapshots=both, **asked)["fits"] is True
-    assert call(snapshots=both, **asked, check=True)["fits"] is True
-    assert call(snapshots=other, **asked | {"pair": ["org/body", "org/wrong"]})["fits"] is False
-    assert call(snapshots=both, **asked | {"pair": ["org/body", "org/else"]})["fits"] is False
-    assert "fits" not in call(snapshots=both, settled_only=True)
-    assert call(snapshots=both, settled_only=True, pair=["org/body"])["fits"] is True
-    promised = json.dumps(json.loads(files["body"]["config.json"]) | {"mtp_num_hidden_layers": 1}).encode()
-    alone = [lab.add("org/alone", files["body"] | {"config.json": promised})]
-    call(snapshots=alone)
-    assert call(snapshots=alone, settled_only=True, pair=["org/alone"])["fits"] is False
 
 
 def test_two_snapshots_in_one_execution(call, lab):
@@ -218,8 +162,6 @@ def test_gated_without_a_token(call, lab, token):
         ({"token": "hf_ with a space"}, "expected a token in one word"),
         ({"transport": "ftp"}, "transport must be one of"),
         ({"verify": "md5"}, "verify must be one of"),
-        ({"settled_only": True, "interface": "nowhere9"}, "seen nowhere9 where it has"),
-        ({"fetch": False, "address": "192.0.2.1"}, "seen 192.0.2.1 where it has"),
         ({"disk_reserve": 10**9}, "a reserve of 1048576.00 GB), seen"),
     ],
 )
@@ -246,90 +188,3 @@ def test_files_that_the_lock_does_not_know_are_warned_of(call, tmp_path, monkeyp
     (path(tmp_path) / "stray.safetensors").write_bytes(b"x")
     assert not call()["changed"]
     assert "stray.safetensors; remove them" in warnings[0]
-
-
-# -- the controller side
-
-
-class Front(action.ActionModule):
-    def __init__(self, look, check=False, background=0, **arguments):
-        self._task = SimpleNamespace(args=arguments, check_mode=check, async_val=background)
-        self.look, self.calls = look, []
-
-    def _execute_module(self, name, args=None, task_vars=None):
-        self.calls.append(("look", args))
-        return self.look
-
-
-@pytest.fixture
-def front(monkeypatch):
-    def make(look, outcome=None, **options):
-        one = Front(look, **options)
-        monkeypatch.setattr(look_then_run.UnderLock, "run", lambda *_: {})
-
-        def run_with_progress(me, name, args, task_vars, timeout):
-            one.calls.append(("run", args, timeout))
-            return outcome or {"changed": True}
-
-        monkeypatch.setattr(look_then_run, "run_with_progress", run_with_progress)
-        return one
-
-    return make
-
-
-def test_a_host_where_all_is_in_place_costs_one_execution(front):
-    one = front({"changed": False, "settled": True, "snapshots": []}, store="/s")
-    assert one.run()["settled"]
-    assert one.calls == [("look", {"store": "/s", "settled_only": True})]
-
-
-def test_a_look_that_fails_is_the_answer(front):
-    one = front({"failed": True, "msg": "x"}, store="/s")
-    assert one.run()["failed"]
-    assert len(one.calls) == 1
-
-
-def test_what_is_left_to_do_runs_with_progress(front):
-    one = front({"changed": False, "settled": False}, store="/s", timeout="60")
-    assert one.run() == {"changed": True}
-    assert one.calls[1] == ("run", {"store": "/s", "timeout": "60"}, 60)
-    assert front({"settled": False}, store="/s").run() == {"changed": True}
-
-
-def test_the_time_limit_says_what_is_kept(front):
-    one = front({"settled": False}, {"failed": True, "msg": "Timeout exceeded", "exception": "x"}, timeout=7)
-    result = one.run()
-    assert "expected the models within 7 s" in result["msg"]
-    assert "exception" not in result
-
-
-@pytest.mark.parametrize("check", [True, False])
-def test_a_look_is_one_execution_and_says_whether_it_is_check_mode(front, check):
-    one = front({"settled": False}, check=check, settled_only=True)
-    assert one.run() == {"settled": False, "check_mode": check}
-    assert [name for name, *_ in one.calls] == ["look"]
-
-
-@pytest.mark.parametrize("options", [{"settled_only": True}, {"fetch": False}])
-def test_what_differs_is_told_in_check_mode_alone(front, options):
-    seen = {
-        "repository": "o/b",
-        "commit": "c" * 40,
-        "missing": ["a"],
-        "damaged": [],
-        "unknown": [],
-        "unexpected": [],
-    }
-    for check in (True, False):
-        answer = {"settled": True, "look": [seen]}
-        result = front(dict(answer), dict(answer), check=check, **options).run()
-        assert ("drift" in result) is check
-        if check:
-            assert [finding["kind"] for finding in result["drift"]["findings"]] == ["model-missing"]
-
-
-@pytest.mark.parametrize("options", [{"check": True}, {"background": 60}])
-def test_no_look_before_what_is_short_or_polled_elsewhere(front, options):
-    one = front({}, **options)
-    one.run()
-    assert [name for name, *_ in one.calls] == ["run"]

@@ -13,7 +13,7 @@ from ansible.module_utils.testing import patch_module_args
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._build import staging
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import upstream
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._images import storage
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._images.registry import parse_reference
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._images.reference import parse_reference
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._prune import store
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._serve import memory
 from ansible_collections.sparkfleet.vllm.plugins.modules import image_build

@@ -11,7 +11,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import ups
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._images import image as images
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._images.engine import PullError
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._images.ledger import LedgerError
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._images.registry import parse_reference
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._images.reference import parse_reference
 from ansible_collections.sparkfleet.vllm.plugins.modules import image_pull
 
 DIGEST = "sha256:" + "a" * 64
@@ -128,7 +128,7 @@ def test_an_image_is_settled_when_it_is_there_and_noted(tmp_path):
             return SimpleNamespace(id="sha256:1", attrs={"RepoDigests": [name]})
 
         client = SimpleNamespace(images=SimpleNamespace(get=get))
-        return image_pull.look(client, image_pull.registries.parse_reference(image), image, str(tmp_path))
+        return image_pull.look(client, parse_reference(image), image, str(tmp_path))
 
     assert look() == {"id": "", "settled": False, "mirrored": True}
     assert look(IMAGE) == {"id": "sha256:1", "settled": False, "mirrored": True}

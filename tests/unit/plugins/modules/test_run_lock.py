@@ -495,7 +495,7 @@ def test_without_a_lock_there_is_nothing_to_lose(monkeypatch):
 
 
 READS = {
-    "bundle_info", "model_pair", "registry_info", "serve_drift", "serve_info", "spark_info", "run_lock",
+    "bundle_info", "hf_snapshot_info", "model_pair", "registry_info", "serve_drift", "serve_info", "spark_info", "run_lock",
     # on the controller alone
     "recipe_lock",
 }  # fmt: skip
@@ -512,7 +512,7 @@ def test_every_module_that_changes_a_host_does_so_under_the_lock_of_its_run():
         own = ROOT / "plugins/action" / path.name
         if own.exists():
             assert path.stem not in routed and (
-                "(UnderLock)" in own.read_text() or "(LookThenRun)" in own.read_text()
+                "(UnderLock)" in own.read_text() or "(WithProgress)" in own.read_text()
             )
         else:
             assert routed[path.stem] == {"action_plugin": "sparkfleet.vllm.under_lock"}

@@ -14,8 +14,11 @@ from pathlib import Path
 
 import libtorrent
 import pytest
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._models import ensure as ensuring
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._models import pieces
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._models import snapshot as snapshots
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._models.compare import scan, signature
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._models.ensure import Options, look
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._swarm import peer as swarm_peer
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._swarm import session, torrent
 from helpers.swarm import COMMIT, KIB, MIB, Fleet, content, manifest, wait_for
@@ -110,8 +113,8 @@ def test_what_came_is_remembered(fleet, monkeypatch):
     first.start(LOCK)
     second.start(LOCK)
     second.ended()
-    (look,) = snapshots.look([second.snapshot(LOCK).manifest], snapshots.Options(str(second.store)))
-    assert not look.changed
+    (seen,) = look([second.snapshot(LOCK).manifest], Options(str(second.store)))
+    assert not seen.changed
     monkeypatch.setattr(torrent, "hash_file", None)
     assert second.describe(LOCK)["torrents"] == fleet.torrents
 
@@ -187,7 +190,7 @@ def test_a_receiver_that_was_killed_goes_on_where_it_was(fleet, throttled):
     first.start(LOCK)
     second.start(LOCK)
     staged = second.snapshot(LOCK).swarm / COMMIT
-    wait_for(lambda: sum(status.st_blocks for status in snapshots.scan(staged).values()) * 512 > MIB)
+    wait_for(lambda: sum(status.st_blocks for status in scan(staged).values()) * 512 > MIB)
     second.kill()
     assert not second.snapshot(LOCK).path.exists()
     there = pieces_in(staged)
@@ -202,7 +205,7 @@ def test_a_receiver_that_was_killed_goes_on_where_it_was(fleet, throttled):
 def pieces_in(folder: Path) -> int:
     """Bytes below `folder` that are whole pieces of the snapshot."""
     right = 0
-    for path in snapshots.scan(folder):
+    for path in scan(folder):
         data, file = FILES[path], (folder / path).read_bytes()
         for start in range(0, len(data), PIECE):
             piece = data[start : start + PIECE]
@@ -343,7 +346,7 @@ def test_a_description_that_lies_promotes_nothing(fleet):
     status = receiver.ended("failed")
     assert "expected the bytes of the lock, seen others" in status["problem"]
     assert not receiver.snapshot(LOCK).path.exists()
-    assert set(snapshots.scan(receiver.snapshot(LOCK).files)) <= {"empty"}
+    assert set(scan(receiver.snapshot(LOCK).files)) <= {"empty"}
 
 
 @pytest.mark.parametrize("lacks", ["secret", "name"])
@@ -407,7 +410,7 @@ def test_who_gives_falls_silent(fleet, throttled):
         os.kill(pid, 18)
     assert "seen no byte for 5 s" in problem and first.name in problem
     staged = second.snapshot(LOCK).swarm
-    assert any(status.st_blocks for status in snapshots.scan(staged).values())
+    assert any(status.st_blocks for status in scan(staged).values())
 
 
 def test_a_disk_without_room_is_said_before_the_first_byte(fleet):
@@ -433,7 +436,7 @@ def small_disk(tmp_path):
 def test_a_disk_that_fills_up_keeps_what_was_received(fleet, small_disk, monkeypatch):
     first, second, *_ = fleet.hosts
     second.store = small_disk / "store"
-    monkeypatch.setattr(snapshots, "check_space", lambda *rest: None)
+    monkeypatch.setattr(ensuring, "check_space", lambda *rest: None)
     first.start(LOCK)
     second.start(LOCK)
     problem = second.ended("failed")["problem"]
@@ -522,7 +525,7 @@ def test_full_verification_finds_what_the_stat_cache_does_not(fleet):
     damage(path)
     cache = second.snapshot(LOCK).cache_path
     entries = json.loads(cache.read_text())
-    entries["files"]["model-1.safetensors"][:4] = snapshots.signature(path.stat())
+    entries["files"]["model-1.safetensors"][:4] = signature(path.stat())
     cache.write_text(json.dumps(entries))
     first.start(LOCK)
     second.start(LOCK)

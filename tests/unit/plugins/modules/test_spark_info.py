@@ -12,6 +12,12 @@ import yaml
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.sparkfleet.vllm.plugins.action.spark_info import ActionModule
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import daemon_json, engine_socket, probes
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._host.ports import ports
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._host.request import (
+    ProbeError,
+    Request,
+    run_command,
+)
 from ansible_collections.sparkfleet.vllm.plugins.modules import spark_info
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.host.judge import judge
 from helpers.server import Handler, UnixServer, served
@@ -34,7 +40,7 @@ def nvidia_smi(argv, timeout):
 
 
 def no_command(argv, timeout):
-    raise probes.ProbeError(f"{argv[0]} is not there")
+    raise ProbeError(f"{argv[0]} is not there")
 
 
 def listening(*rows: tuple[str, str]) -> str:
@@ -70,7 +76,7 @@ def root(tmp_path) -> Path:
 
 
 def request(root, **kwargs):
-    return probes.Request(root=root, **{"run": nvidia_smi, "timeout": 5.0, **kwargs})
+    return Request(root=root, **{"run": nvidia_smi, "timeout": 5.0, **kwargs})
 
 
 def run_dockerd(root: Path, pid: int = 700, started: float = 100.0, path: str = "/usr/bin") -> None:
@@ -345,7 +351,7 @@ def test_ports_with_their_owners(root):
             "ports": [{"port": 81, "address": "0.0.0.0", "container_port": 80, "protocol": "tcp"}],
         },
     ]
-    assert probes.ports(request(root), containers) == [
+    assert ports(request(root), containers) == [
         {"port": 22, "address": "127.0.0.1", "pid": 31, "process": "sshd", "container": None},
         {"port": 80, "address": "::1", "pid": None, "process": None, "container": None},
         {"port": 81, "address": "0.0.0.0", "pid": None, "process": None, "container": "web"},
@@ -358,7 +364,7 @@ def test_a_published_port_belongs_to_its_container_behind_docker_proxy(root):
     (root / "proc/32/fd").mkdir()
     (root / "proc/32/fd/3").symlink_to("socket:[12]")
     port = {"port": 8000, "address": "0.0.0.0", "container_port": 8000, "protocol": "tcp"}
-    found = probes.ports(request(root), [{"id": "c", "name": "sparkfleet-vllm", "ports": [port]}])
+    found = ports(request(root), [{"id": "c", "name": "sparkfleet-vllm", "ports": [port]}])
     assert found == [
         {
             "port": 8000,
@@ -376,7 +382,7 @@ def test_environment(root):
     assert probes.environment(request(root, run=lambda a, t: answer)) == {
         "path": "/opt/sparkfleet/venv", "python": "3.12.3", "distributions": {"docker": "7.2.0"},
     }  # fmt: skip
-    with pytest.raises(probes.ProbeError):
+    with pytest.raises(ProbeError):
         probes.environment(request(root, run=no_command))
 
 
@@ -385,7 +391,7 @@ def test_environment_of_this_python_is_read(tmp_path):
     import sys
 
     (tmp_path / "bin/python").symlink_to(sys.executable)
-    found = probes.environment(probes.Request(environment=str(tmp_path)))
+    found = probes.environment(Request(environment=str(tmp_path)))
     assert found["python"].startswith("3.")
 
 
@@ -433,12 +439,12 @@ def test_each_probe_stands_alone():
 
 
 def test_a_command_that_fails_or_hangs_has_a_reason():
-    with pytest.raises(probes.ProbeError, match="exited 3: why"):
-        probes.run_command(["sh", "-c", "echo why >&2; exit 3"], 5)
-    with pytest.raises(probes.ProbeError, match="more than 0.1 s"):
-        probes.run_command(["sleep", "5"], 0.1)
-    with pytest.raises(probes.ProbeError, match="is not there"):
-        probes.run_command(["no-such-command-here"], 5)
+    with pytest.raises(ProbeError, match="exited 3: why"):
+        run_command(["sh", "-c", "echo why >&2; exit 3"], 5)
+    with pytest.raises(ProbeError, match="more than 0.1 s"):
+        run_command(["sleep", "5"], 0.1)
+    with pytest.raises(ProbeError, match="is not there"):
+        run_command(["no-such-command-here"], 5)
 
 
 def test_an_empty_machine_gives_reasons_and_no_traceback(tmp_path):

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.sparkfleet.vllm.plugins.action.spec_decode_assert import ActionModule
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate import container as gate_container
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate import docker_container
 from ansible_collections.sparkfleet.vllm.plugins.modules import spec_decode_assert as module
 from helpers.gate import MTP, FakeContainer
 from helpers.stub_server import serving
@@ -30,7 +30,7 @@ def run(capsys: pytest.CaptureFixture[str], args: dict[str, Any], check: bool = 
 @pytest.fixture
 def container(monkeypatch: pytest.MonkeyPatch) -> FakeContainer:
     fake = FakeContainer()
-    monkeypatch.setattr(gate_container, "DockerContainer", lambda name, secrets: fake)
+    monkeypatch.setattr(docker_container, "DockerContainer", lambda name, secrets: fake)
     return fake
 
 

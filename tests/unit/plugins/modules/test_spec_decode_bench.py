@@ -16,7 +16,7 @@ import pytest
 import yaml
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.sparkfleet.vllm.plugins.action.spec_decode_bench import ActionModule
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate import container as gate_container
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate import docker_container
 from ansible_collections.sparkfleet.vllm.plugins.modules import spec_decode_bench as module
 from conftest import COLLECTIONS
 from helpers.gate import MTP, FakeContainer
@@ -35,7 +35,7 @@ def run(capsys: pytest.CaptureFixture[str], args: dict[str, Any], check: bool = 
 @pytest.fixture
 def container(monkeypatch: pytest.MonkeyPatch) -> FakeContainer:
     fake = FakeContainer()
-    monkeypatch.setattr(gate_container, "DockerContainer", lambda name, secrets: fake)
+    monkeypatch.setattr(docker_container, "DockerContainer", lambda name, secrets: fake)
     return fake
 
 

@@ -7,11 +7,15 @@ import json
 from pathlib import Path
 
 import pytest
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._bundle import layout, packagers, write
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._bundle import layout, packagers, plan, write
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import copying
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._images import oci, registry, storage
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._common.upstream import Unusable, UpstreamError
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._images import oci, storage
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._images.folder import FolderSource
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._images.reference import parse_reference
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._models import snapshot
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._models.compare import scan
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._models.ensure import Options, ensure
 from ansible_collections.sparkfleet.vllm.plugins.modules import bundle_info, bundle_serve
 from helpers import bundle as maker
 
@@ -30,7 +34,7 @@ def bundle(tmp_path):
     maker.fill_store(tmp_path / "maker")
     folder = tmp_path / "bundle"
     wanted = maker.wanted(maker.fill_registry(folder / "registry"))
-    options = write.Options(folder, str(tmp_path / "maker"))
+    options = plan.Options(folder, str(tmp_path / "maker"))
     write.write(wanted, options, maker.Collected(), maker.NOW)
     return folder
 
@@ -91,16 +95,16 @@ def test_missing_short_and_linked_files_are_named(bundle):
 # -- models
 
 
-def ensure(store, bundle):
-    options = snapshot.Options(str(store), workers=2)
-    return snapshot.ensure([maker.manifest()], options, lambda: layout.BundleFetcher(bundle))
+def brought(store, bundle):
+    options = Options(str(store), workers=2)
+    return ensure([maker.manifest()], options, lambda: layout.BundleFetcher(bundle))
 
 
 def test_models_come_from_a_bundle_and_are_verified(bundle, tmp_path):
-    (report,) = ensure(tmp_path / "store", bundle)
+    (report,) = brought(tmp_path / "store", bundle)
     assert (report.state, report.fetched_bytes) == ("fetched", 9002)
     assert report.verified_bytes == 9002
-    (again,) = ensure(tmp_path / "store", bundle)
+    (again,) = brought(tmp_path / "store", bundle)
     assert again.state == "present"
 
 
@@ -111,7 +115,7 @@ def test_a_damaged_model_of_a_bundle_is_named_and_nothing_is_promoted(bundle, tm
     with pytest.raises(
         snapshot.SnapshotError, match=r"weights/model.safetensors: expected sha256 .* bundle is damaged"
     ):
-        ensure(tmp_path / "store", bundle)
+        brought(tmp_path / "store", bundle)
     assert not (tmp_path / f"store/models/lab--body/{maker.COMMIT}").exists()
 
 
@@ -120,14 +124,14 @@ def test_a_model_that_a_bundle_lacks_is_named(bundle, tmp_path):
     with pytest.raises(
         layout.BundleError, match=r"config.json: expected a file of 2 bytes, seen No such file"
     ):
-        ensure(tmp_path / "store", bundle)
+        brought(tmp_path / "store", bundle)
 
 
 # -- image
 
 
 def image_store(root, bundle):
-    reference = registry.parse_reference(read(bundle).image)
+    reference = parse_reference(read(bundle).image)
     return storage.ImageStore(str(root), reference, reference.digest or "", "arm64")
 
 
@@ -136,11 +140,9 @@ def test_an_image_comes_from_a_bundle_as_a_registry_would_serve_it(bundle, tmp_p
     report = image.ensure([FolderSource(str(bundle / "registry"))])
     assert report.state == "fetched"
     assert image.whole()
-    held = {path: status.st_size for path, status in snapshot.scan(bundle / "registry").items()}
+    held = {path: status.st_size for path, status in scan(bundle / "registry").items()}
     brought = {
-        path: status.st_size
-        for path, status in snapshot.scan(tmp_path / "registry").items()
-        if path != ".lock"
+        path: status.st_size for path, status in scan(tmp_path / "registry").items() if path != ".lock"
     }
     assert brought == held
 
@@ -153,7 +155,7 @@ def test_a_blob_that_a_bundle_has_wrong_or_not_is_named(bundle, tmp_path, how):
         blob.write_bytes(b"layer 0ne")
     else:
         blob.unlink()
-    with pytest.raises(registry.UpstreamError, match=f"{digest}.*seen"):
+    with pytest.raises(UpstreamError, match=f"{digest}.*seen"):
         image_store(tmp_path / "registry", bundle).ensure([FolderSource(str(bundle / "registry"))])
     assert not image_store(tmp_path / "registry", bundle).whole()
 
@@ -161,7 +163,7 @@ def test_a_blob_that_a_bundle_has_wrong_or_not_is_named(bundle, tmp_path, how):
 def test_a_manifest_with_other_bytes_is_refused(bundle):
     digest = read(bundle).image.rpartition("@")[2]
     (bundle / "registry" / oci.blob_path(digest)).write_bytes(b'{"manifests": []}')
-    with pytest.raises(registry.Unusable, match="it is damaged"):
+    with pytest.raises(Unusable, match="it is damaged"):
         FolderSource(str(bundle / "registry")).manifest(digest)
 
 

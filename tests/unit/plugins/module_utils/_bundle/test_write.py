@@ -9,10 +9,15 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._bundle import layout
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._bundle import plan as bundle_plan
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._bundle import write as bundle_write
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._bundle.plan import Options, plan
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import copying
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._common.files import sha256_of
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._common.store import StoreError
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._images import oci
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._models import snapshot as snapshots
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._models.compare import scan
 from helpers import bundle as maker
 
 BODY_IN_BUNDLE = f"models/lab--body/{maker.COMMIT}"
@@ -29,7 +34,7 @@ def lab(tmp_path):
         path = folder
         models = Path(store / "models/lab--body") / maker.COMMIT
         wanted = maker.wanted(digest)
-        options = bundle_write.Options(folder, str(store))
+        options = Options(folder, str(store))
         collect = maker.Collected()
 
         def write(self, wanted=None, options=None, now=maker.NOW):
@@ -42,14 +47,15 @@ def lab(tmp_path):
 def hashed(monkeypatch):
     """The files that were read to be hashed."""
     seen: list[str] = []
-    real = snapshots.sha256_of
+    real = sha256_of
 
     def spy(path, advance=lambda count: None):
         seen.append(Path(path).name)
         return real(path, advance)
 
     monkeypatch.setattr(snapshots, "sha256_of", spy)
-    monkeypatch.setattr(bundle_write, "sha256_of", spy)
+    for reader in (bundle_plan, bundle_write):
+        monkeypatch.setattr(reader, "sha256_of", spy)
     return seen
 
 
@@ -74,7 +80,7 @@ def test_everything_is_in_it_and_every_file_is_what_bundle_json_says(lab):
         assert (len(content), maker.sha256(content)) == (file.size, file.sha256), path
     sections = {path.partition("/")[0] for path in bundle.files}
     assert sections == {"recipe.yml", "lock.yml", "patches", "models", "registry", "simple", "packages"}
-    on_disk = set(snapshots.scan(lab.path)) - {".lock", ".verified.json", "bundle.json"}
+    on_disk = set(scan(lab.path)) - {".lock", ".verified.json", "bundle.json"}
     assert on_disk == set(bundle.files)
     assert (lab.path / f"{BODY_IN_BUNDLE}/weights/model.safetensors").read_bytes() == b"w" * 9000
 
@@ -115,18 +121,14 @@ def test_a_copy_that_is_not_what_was_read_is_refused(lab, monkeypatch):
 
 def test_a_second_run_changes_reads_and_asks_nothing(lab, hashed):
     lab.write()
-    before = {
-        path: status.st_ctime_ns for path, status in snapshots.scan(lab.path).items() if path != ".lock"
-    }
+    before = {path: status.st_ctime_ns for path, status in scan(lab.path).items() if path != ".lock"}
     hashed.clear()
     again = lab.write(now="2027-01-01T00:00:00Z")
     assert not again.changed
     assert again.bundle.created == maker.NOW
     assert lab.collect.asked == ["simple", "packages"]
     assert hashed == []
-    assert {
-        path: status.st_ctime_ns for path, status in snapshots.scan(lab.path).items() if path != ".lock"
-    } == before
+    assert {path: status.st_ctime_ns for path, status in scan(lab.path).items() if path != ".lock"} == before
 
 
 def test_a_file_that_changed_with_its_size_and_time_kept_is_mended(lab):
@@ -202,9 +204,9 @@ def test_an_image_that_lost_a_layer_or_a_byte_is_named(lab):
 def test_an_image_that_was_never_fetched_is_refused_but_for_a_first_look(lab):
     other = maker.wanted("sha256:" + "0" * 64)
     with pytest.raises(layout.BundleError, match="does not hold this image"):
-        bundle_write.plan(other, lab.options)
-    nowhere = bundle_write.Options(lab.path.with_name("new"), lab.options.store, without_image=True)
-    todo = bundle_write.plan(lab.wanted, nowhere)
+        plan(other, lab.options)
+    nowhere = Options(lab.path.with_name("new"), lab.options.store, without_image=True)
+    todo = plan(lab.wanted, nowhere)
     assert todo.changed
     assert todo.needed == 9002 + sum(map(len, lab.wanted.texts.values()))
     assert any(line.startswith("models: 3 to write") for line in todo.lines())
@@ -215,18 +217,18 @@ def test_an_image_for_another_platform_is_refused(lab):
     with pytest.raises(
         layout.BundleError, match="expected linux/amd64 in the image's index, seen linux/arm64"
     ):
-        bundle_write.plan(maker.wanted(lab.wanted.image.rpartition("@")[2], machine="x86_64"), lab.options)
+        plan(maker.wanted(lab.wanted.image.rpartition("@")[2], machine="x86_64"), lab.options)
 
 
 def test_the_disk_is_asked_first(lab):
-    options = bundle_write.Options(lab.path, lab.options.store, reserve=10**18)
-    with pytest.raises(snapshots.SnapshotError, match="GB free"):
+    options = Options(lab.path, lab.options.store, reserve=10**18)
+    with pytest.raises(StoreError, match="GB free"):
         lab.write(options=options)
     assert not (lab.path / "models").exists()
 
 
 def test_the_archive_is_the_bundle_and_is_written_once(lab):
-    options = bundle_write.Options(lab.path, lab.options.store, archive=True)
+    options = Options(lab.path, lab.options.store, archive=True)
     assert lab.write(options=options).changed
     path = bundle_write.archive_path(lab.path)
     with tarfile.open(path) as archive:

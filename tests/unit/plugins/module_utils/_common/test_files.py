@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import files
@@ -35,3 +36,13 @@ def test_a_failure_leaves_the_old_file_and_nothing_beside_it(tmp_path, monkeypat
         files.write(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [Path(path)]
+
+
+def test_swapping_without_renameat2(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.ctypes, "CDLL", lambda *_, **__: SimpleNamespace())
+    one, other = tmp_path / "p/files", tmp_path / "c"
+    for folder in (one, other):
+        folder.mkdir(parents=True)
+        (folder / folder.name).touch()
+    files.exchange(one, other)
+    assert (other / "files").exists() and not one.exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._common.paths import ledger_path
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._images import ledger
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._images.engine import (
     Pull,
@@ -120,7 +121,7 @@ def test_a_ledger_is_sorted_without_repetition_and_read_as_it_was_written():
     assert ledger.parse(text) == ["a@sha256:1", "b@sha256:2"]
     assert text.endswith("}\n")
     assert ledger.parse(None) == []
-    assert ledger.path("/var/lib/sparkfleet") == "/var/lib/sparkfleet/images.json"
+    assert ledger_path("/var/lib/sparkfleet") == "/var/lib/sparkfleet/images.json"
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,11 @@ from typing import Any
 
 import pytest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import upstream
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._common.store import locked
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._images import oci, storage
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._images.registry import (
-    Credentials,
-    parse_reference,
-)
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._images.reference import parse_reference
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._images.registry import Credentials
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._images.remote import Source
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._models import snapshot
 from helpers.server import Handler, served
 
 NAME = "vllm/vllm-openai"
@@ -179,7 +177,7 @@ def test_another_run_is_waited_for_and_named(make, outside):
         said.append(text)
         waits.set()
 
-    with snapshot.locked(store.root, 0, print):
+    with locked(store.root, 0, print):
         thread = threading.Thread(target=make(say=say).ensure, args=([source(outside)],), daemon=True)
         thread.start()
         assert waits.wait(10)

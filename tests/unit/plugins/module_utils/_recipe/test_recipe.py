@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe import recipe as recipes
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe.document import dotted, load
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe.recipe import parse, validate
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe.schema import Key, dotted, load, nearest
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe.schema import Key, nearest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._vllm import options
 from helpers.recipe import ROOT, SHIPPED
 
@@ -490,15 +491,6 @@ def rows(keys: tuple[Key, ...], prefix: str = "") -> list[str]:
 def test_the_documentation_lists_every_key_as_it_is_declared():
     page = (ROOT / "docs" / "recipes.md").read_text()
     assert re.findall(r"^\| `.*\|$", page, re.M) == rows(recipes.SCHEMA)
-
-
-def test_arguments_on_top_of_a_recipe_are_held_to_the_same_rules():
-    problems = recipes.argument_problems(
-        {"max-model-len": 8192, "kv_cache_dtype": "fp8", "port": 1, "seed": None, "newer": 1},
-        "vllm_serve",
-    )
-    assert {problem.key for problem in problems} == {"kv_cache_dtype", "port"}
-    assert "kv-cache-dtype" in " ".join(map(str, problems))
 
 
 COMMIT = "dee37d89115db4c94a820a79a78a7828e141c910"

@@ -9,6 +9,7 @@ import pytest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._models import manifest as model_manifest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._models import pieces
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._models import snapshot as snapshots
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._models.ensure import Options, check, ensure
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._swarm import torrent
 from helpers.swarm import COMMIT, KIB, MIB, content, manifest
 
@@ -51,7 +52,7 @@ def snapshot(tmp_path):
     for path, data in FILES.items():
         (snapshot.path / path).parent.mkdir(parents=True, exist_ok=True)
         (snapshot.path / path).write_bytes(data)
-    snapshots.check([snapshot.manifest], snapshots.Options(str(tmp_path)))
+    check([snapshot.manifest], Options(str(tmp_path)))
     return snapshot
 
 
@@ -146,7 +147,7 @@ def test_what_is_fetched_is_hashed_for_it_in_the_same_pass(tmp_path, monkeypatch
         def fetch(self, manifest, path, target, received):
             target.write_bytes(FILES[path])
 
-    snapshots.ensure([parse(FILES)], snapshots.Options(str(tmp_path)), Source)
+    ensure([parse(FILES)], Options(str(tmp_path)), Source)
     fetched = snapshots.Snapshot(str(tmp_path), parse(FILES), 2, print)
     hashes = {path: pieces.hash_file(fetched.path / path, 64 * KIB).pieces for path in FILES}
     monkeypatch.setattr(torrent, "hash_file", None)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.serving.record imp
     merge,
     mounted_models,
     serving_record,
+    serving_refusals,
     variant,
 )
 
@@ -101,11 +103,6 @@ def test_without_a_gpu_none_is_asked_for():
         ({"image": "vllm/vllm-openai:latest"}, "by digest"),
         ({"models": {}}, "models.body"),
         ({"security": "none"}, "least, recipe"),
-        ({"extra_arguments": {"max_model_len": 1}}, "nearest valid key: max-model-len"),
-        (
-            {"extra_arguments": {"speculative-config": {"num_speculative_tokens": 0}}},
-            "num_speculative_tokens",
-        ),
     ],
 )
 def test_what_does_not_add_up_is_refused(over, words):
@@ -229,6 +226,34 @@ def test_a_schedule_of_depths_is_as_deep_as_its_deepest():
 def test_where_no_depth_paid_there_is_to_be_none():
     with pytest.raises(SpecError, match="Do: serve without speculation, or"):
         record(published=PUBLISHED | {"deepest": 0})
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        (
+            {"extra_arguments": {"max_model_len": 1}},
+            "serve arguments: max_model_len: .*nearest valid key: max-model-len",
+        ),
+        (
+            {"extra_arguments": {"speculative-config": {"num_speculative_tokens": 0}}},
+            "num_speculative_tokens: expected 1 to 64, seen 0",
+        ),
+        ({"arguments": {"spec-method": "mtp"}}, "does not belong in a recipe's arguments"),
+        (
+            {"arguments": {}, "extra_arguments": {"speculative-config": {"method": "mtp"}}},
+            "num_speculative_tokens: required and missing",
+        ),
+    ],
+)
+def test_arguments_that_an_inventory_makes_of_a_recipes_are_refused_before_a_host_is_asked(inputs, words):
+    """By themselves, without image and models: the filter serving_refusals sees no host."""
+    known = {"image": "a/b:c", "published": {}, "refused": [], "measured_depth": 0, "allow_deeper": False}
+    asked = {"arguments": INPUTS["arguments"], "extra_arguments": {}, **known, **inputs}
+    (refusal,) = serving_refusals(asked)
+    assert re.search(words, refusal)
+    with pytest.raises(SpecError, match=words):
+        record(**inputs)
 
 
 @pytest.mark.parametrize(

@@ -13,19 +13,24 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._common.store import StoreError, locked
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._models import manifest as model_manifest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._models import snapshot as snapshots
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._models.compare import scan
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._models.ensure import (
+    Options,
+    check,
+    ensure,
+    look,
+    preview,
+)
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._models.hub import (
     HttpFetcher,
     Hub,
     HubError,
     LibraryFetcher,
 )
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._models.snapshot import (
-    Meter,
-    Options,
-    SnapshotError,
-)
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._models.snapshot import SnapshotError
 from helpers.hub import COMMIT, lab_hub
 
 WEIGHTS = bytes(range(256)) * 12_000
@@ -70,11 +75,11 @@ class Bench:
         return self.fetcher(hub)
 
     def ensure(self, *manifests, **more):
-        return snapshots.ensure(manifests or [self.manifest], self.options(**more), self.source)
+        return ensure(manifests or [self.manifest], self.options(**more), self.source)
 
     def content(self, path=None):
         folder = path or self.path
-        return {name: (folder / name).read_bytes() for name in snapshots.scan(folder)}
+        return {name: (folder / name).read_bytes() for name in scan(folder)}
 
     def clean(self):
         """Nothing but the snapshot, its stat cache, its piece hashes and the lock."""
@@ -103,7 +108,7 @@ def test_a_snapshot_is_fetched_verified_and_promoted(bench):
         total,
         total,
     )
-    assert {stat.S_IMODE(status.st_mode) for status in snapshots.scan(bench.path).values()} == {0o644}
+    assert {stat.S_IMODE(status.st_mode) for status in scan(bench.path).values()} == {0o644}
     assert {stat.S_IMODE(Path(folder).stat().st_mode) for folder, _, _ in os.walk(bench.path)} == {0o755}
     assert {(line["method"], line["status"]) for line in bench.lab.requests()} == {("GET", 200)}
     assert len(bench.lab.requests()) == sum(1 for data in FILES.values() if data)
@@ -117,7 +122,7 @@ def test_a_second_run_asks_nobody_and_reads_no_file(bench, monkeypatch):
     (report,) = bench.ensure()
     assert (report.state, report.changed, report.fetched, report.verified_bytes) == ("present", False, [], 0)
     assert bench.lab.requests() == []
-    assert [report.state for report in snapshots.look([bench.manifest], bench.options())] == ["present"]
+    assert [report.state for report in look([bench.manifest], bench.options())] == ["present"]
 
 
 def test_a_second_run_after_a_repair_reads_no_file(bench, monkeypatch):
@@ -132,14 +137,14 @@ def test_a_second_run_after_a_repair_reads_no_file(bench, monkeypatch):
 def test_verify_full_reads_every_file(bench):
     bench.ensure()
     assert bench.ensure(full=True)[0].verified_bytes == bench.manifest.size
-    (report,) = snapshots.look([bench.manifest], bench.options(full=True))
+    (report,) = look([bench.manifest], bench.options(full=True))
     assert (report.changed, report.look()["unknown_bytes"]) == (True, bench.manifest.size)
 
 
 def test_a_touched_file_is_hashed_again_once(bench):
     bench.ensure()
     os.utime(bench.path / "model-1.safetensors")
-    (seen,) = snapshots.look([bench.manifest], bench.options())
+    (seen,) = look([bench.manifest], bench.options())
     assert (seen.changed, seen.look()["missing_bytes"], seen.look()["unknown_bytes"]) == (
         True,
         0,
@@ -162,7 +167,7 @@ def spoil(path: Path, keep_times: bool = True) -> None:
 
 def test_a_corrupted_file_with_size_and_mtime_kept_is_found_and_swapped(bench):
     bench.ensure()
-    inodes = {name: status.st_ino for name, status in snapshots.scan(bench.path).items()}
+    inodes = {name: status.st_ino for name, status in scan(bench.path).items()}
     serving = os.open(bench.path, os.O_RDONLY)
     spoil(bench.path / "model-1.safetensors")
     bench.lab.forget_requests()
@@ -171,7 +176,7 @@ def test_a_corrupted_file_with_size_and_mtime_kept_is_found_and_swapped(bench):
     assert (report.state, report.fetched) == ("repaired", ["model-1.safetensors"])
     assert "expected sha256" in report.damaged["model-1.safetensors"]
     assert [line["path"].rpartition("/")[2] for line in bench.lab.requests()] == ["model-1.safetensors"]
-    after = {name: status.st_ino for name, status in snapshots.scan(bench.path).items()}
+    after = {name: status.st_ino for name, status in scan(bench.path).items()}
     assert {name for name in after if after[name] != inodes[name]} == {"model-1.safetensors"}
     assert os.fstat(serving).st_ino != bench.path.stat().st_ino, "the directory that serves was edited"
     os.close(serving)
@@ -300,7 +305,7 @@ def test_hub_down_with_half_a_snapshot_there_is_a_failure_and_then_goes_on(bench
         bench.ensure()
     assert not bench.path.exists()
 
-    there = set(snapshots.scan(bench.partial / "files"))
+    there = set(scan(bench.partial / "files"))
     assert "model-1.safetensors" not in there
 
     bench.lab.url = url
@@ -330,7 +335,7 @@ def test_what_an_interruption_left_is_not_trusted(bench):
     snapshot.inspect(full=False)
     snapshot.prepare(resumes=True)
     assert list(snapshot.incoming.iterdir()) == [wrong]
-    assert set(snapshots.scan(snapshot.files)) == {"model-2.safetensors"}
+    assert set(scan(snapshot.files)) == {"model-2.safetensors"}
     (report,) = bench.ensure()
     assert bench.content() == FILES
     assert "model-2.safetensors" not in report.fetched
@@ -382,10 +387,10 @@ def test_the_library_fetches_the_same(bench):
 
 def test_a_disk_too_small_is_seen_before_the_first_byte(bench, monkeypatch):
     monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=1000, f_frsize=4096))
-    with pytest.raises(SnapshotError, match=r"expected 5.1 MB free .*seen 4.1 MB; free space"):
+    with pytest.raises(StoreError, match=r"expected 5.1 MB free .*seen 4.1 MB; free space"):
         bench.ensure()
-    with pytest.raises(SnapshotError, match="Nothing was fetched"):
-        snapshots.preview([bench.manifest], bench.options())
+    with pytest.raises(StoreError, match="Nothing was fetched"):
+        preview([bench.manifest], bench.options())
     assert bench.lab.requests() == []
 
 
@@ -394,7 +399,7 @@ def test_all_snapshots_and_the_reserve_must_fit_together(bench, monkeypatch):
     one = sum(-(-file.size // 4096) * 4096 for file in bench.manifest.files.values())
     free = 2 * one + 1000
     monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=free, f_frsize=1))
-    with pytest.raises(SnapshotError, match="reserve"):
+    with pytest.raises(StoreError, match="reserve"):
         bench.ensure(bench.manifest, draft, reserve=1001)
     assert bench.lab.requests() == []
     assert [report.state for report in bench.ensure(bench.manifest, draft, reserve=1000)] == ["fetched"] * 2
@@ -423,12 +428,12 @@ def test_a_disk_that_fills_up_on_the_way(bench, monkeypatch):
 INTERRUPTED = """
 import sys
 sys.path[:0] = sys.argv[1:3]
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._models import manifest, snapshot
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._models import ensure, manifest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._models.hub import Hub, HttpFetcher
 import json
 def source():
     hub = Hub(sys.argv[3]); hub.load(); return HttpFetcher(hub)
-snapshot.ensure([manifest.parse(**json.loads(sys.argv[5]))], snapshot.Options(sys.argv[4], workers=2), source)
+ensure.ensure([manifest.parse(**json.loads(sys.argv[5]))], ensure.Options(sys.argv[4], workers=2), source)
 """
 
 
@@ -452,7 +457,7 @@ def test_a_killed_run_is_taken_up_by_the_next(bench):
     )
     try:
         deadline = time.monotonic() + 30
-        while len(snapshots.scan(bench.partial / "files")) < 4 and time.monotonic() < deadline:
+        while len(scan(bench.partial / "files")) < 4 and time.monotonic() < deadline:
             time.sleep(0.05)
         time.sleep(1.0)
         assert process.poll() is None, "it must still be at work"
@@ -461,7 +466,7 @@ def test_a_killed_run_is_taken_up_by_the_next(bench):
         process.kill()
         process.wait()
     assert not bench.path.exists()
-    underway = sum(status.st_size for status in snapshots.scan(bench.partial / "incoming").values())
+    underway = sum(status.st_size for status in scan(bench.partial / "incoming").values())
     assert underway > 0
 
     bench.lab.faults()
@@ -497,8 +502,8 @@ def test_two_runs_do_not_collide(bench):
 
 def test_a_run_that_is_not_let_in_says_who_is_there(bench):
     with (
-        snapshots.locked(bench.path.parent, 0, print),
-        pytest.raises(SnapshotError, match=rf"seen process {os.getpid()} still at work"),
+        locked(bench.path.parent, 0, print),
+        pytest.raises(StoreError, match=rf"seen process {os.getpid()} still at work"),
     ):
         bench.ensure(lock_timeout=0)
 
@@ -516,7 +521,7 @@ def test_a_look_counts_what_is_there_missing_and_left_over(bench, monkeypatch):
         file.truncate(len(WEIGHTS))
         file.write(b"x" * 5000)
     monkeypatch.setattr(snapshots, "sha256_of", lambda *_: pytest.fail("read a file"))
-    (report,) = snapshots.look([bench.manifest], bench.options())
+    (report,) = look([bench.manifest], bench.options())
     assert report.look() | {"kept_bytes": 0} == {
         "repository": "org/body",
         "commit": COMMIT,
@@ -539,32 +544,32 @@ def test_a_check_hashes_remembers_and_fetches_nothing(bench):
     bench.ensure()
     os.utime(bench.path / "model-2.safetensors")
     bench.lab.forget_requests()
-    (report,) = snapshots.check([bench.manifest], bench.options())
+    (report,) = check([bench.manifest], bench.options())
     assert (report.look()["whole"], report.verified_bytes) == (True, len(MORE))
-    assert not snapshots.look([bench.manifest], bench.options())[0].changed
+    assert not look([bench.manifest], bench.options())[0].changed
     assert bench.lab.requests() == []
 
 
 def test_a_check_finds_damage_and_the_stat_cache_no_longer_vouches_for_it(bench):
     bench.ensure()
     spoil(bench.path / "model-1.safetensors")
-    (report,) = snapshots.check([bench.manifest], bench.options(full=True))
+    (report,) = check([bench.manifest], bench.options(full=True))
     seen = report.look()
     assert (seen["whole"], seen["missing_bytes"], seen["unknown_bytes"]) == (False, len(WEIGHTS), 0)
     assert seen["damaged"][0].startswith("model-1.safetensors: expected sha256")
-    after = snapshots.look([bench.manifest], bench.options())[0].look()
+    after = look([bench.manifest], bench.options())[0].look()
     assert (after["whole"], after["unknown_bytes"]) == (False, len(WEIGHTS))
     assert (bench.path / "model-1.safetensors").read_bytes() != WEIGHTS
 
 
 def test_a_check_of_a_store_with_nothing_in_it_makes_nothing(bench):
-    (report,) = snapshots.check([bench.manifest], bench.options())
+    (report,) = check([bench.manifest], bench.options())
     assert (report.look()["whole"], report.look()["missing_bytes"]) == (False, bench.manifest.size)
     assert not bench.store.exists()
 
 
 def test_a_preview_writes_nothing_and_asks_nobody(bench):
-    (report,) = snapshots.preview([bench.manifest], bench.options())
+    (report,) = preview([bench.manifest], bench.options())
     assert (report.state, len(report.fetched), report.fetched_bytes) == (
         "fetched",
         len(FILES),
@@ -580,7 +585,7 @@ def test_a_preview_of_damage(bench):
     spoil(bench.path / "model-2.safetensors")
     (bench.path / "config.json").unlink()
     before = {entry: entry.stat().st_mtime_ns for entry in bench.path.parent.rglob("*")}
-    (report,) = snapshots.preview([bench.manifest], bench.options())
+    (report,) = preview([bench.manifest], bench.options())
     assert {entry: entry.stat().st_mtime_ns for entry in bench.path.parent.rglob("*")} == before
     assert (report.state, sorted(report.fetched)) == ("repaired", ["config.json", "model-2.safetensors"])
     diff = report.diff()
@@ -594,38 +599,3 @@ def test_a_snapshot_that_is_a_link_is_refused(bench, tmp_path):
     bench.path.symlink_to(tmp_path)
     with pytest.raises(SnapshotError, match="expected a directory that this collection made"):
         bench.ensure()
-
-
-def test_swapping_without_renameat2(tmp_path, monkeypatch):
-    monkeypatch.setattr(snapshots.ctypes, "CDLL", lambda *_, **__: SimpleNamespace())
-    one, other = tmp_path / "p/files", tmp_path / "c"
-    for folder in (one, other):
-        folder.mkdir(parents=True)
-        (folder / folder.name).touch()
-    snapshots.exchange(one, other)
-    assert (other / "files").exists() and not one.exists()
-
-
-# -- progress
-
-
-def test_the_meter_tells_done_total_rate_and_time_left():
-    now = [0.0]
-    lines: list[str] = []
-    meter = Meter(lines.append, "org/body", 10_000_000_000, clock=lambda: now[0])
-    meter.skip(2_000_000_000)
-    for _ in range(20):
-        now[0] += 1
-        meter.advance(100_000_000)
-    assert lines[0] == "org/body: 2.50 GB of 10.00 GB, 100.0 MB/s, 75 s left"
-    assert len(lines) == 4
-
-
-def test_the_meter_forgets_how_fast_it_once_was():
-    now = [0.0]
-    lines: list[str] = []
-    meter = Meter(lines.append, "x", 10_000_000_000, clock=lambda: now[0])
-    for step in range(60):
-        now[0] += 1
-        meter.advance(100_000_000 if step < 20 else 1_000_000)
-    assert ", 1.0 MB/s, " in lines[-1]

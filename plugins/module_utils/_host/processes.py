@@ -1,0 +1,56 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Processes of a host as /proc shows them, the engine's among them."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from .request import Request
+
+
+def processes(request: Request) -> list[Path]:
+    return [entry for entry in request.at("/proc").iterdir() if entry.name.isdigit()]
+
+
+def dockerd(request: Request) -> int | None:
+    """pid of this host's dockerd: other hosts' may show in /proc when they are containers here."""
+    for file in ("/run/docker.pid", "/var/run/docker.pid"):
+        noted = (request.text(file) or "").strip()
+        if noted.isdigit() and (request.text(f"/proc/{noted}/comm") or "").strip() == "dockerd":
+            return int(noted)
+    pids = [
+        int(p.name)
+        for p in processes(request)
+        if (request.text(f"/proc/{p.name}/comm") or "").strip() == "dockerd"
+    ]
+    ours = [pid for pid in sorted(pids) if _same_mounts(request, pid)]
+    return ours[0] if ours else None
+
+
+def _same_mounts(request: Request, pid: int) -> bool:
+    try:
+        return request.at(f"/proc/{pid}/ns/mnt").readlink() == request.at("/proc/self/ns/mnt").readlink()
+    except OSError:
+        return False
+
+
+def started(request: Request, pid: int) -> float | None:
+    """When a process started, in seconds since the epoch."""
+    status = request.text(f"/proc/{pid}/stat")
+    boot = re.search(r"^btime (\d+)", request.text("/proc/stat") or "", re.MULTILINE)
+    if not status or not boot:
+        return None
+    ticks = int(status.rsplit(")", 1)[1].split()[19])
+    return int(boot.group(1)) + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def environment_of(request: Request, pid: int) -> dict[str, str]:
+    try:
+        text = request.at(f"/proc/{pid}/environ").read_text(errors="replace")
+    except OSError:
+        return {}
+    return dict(pair.split("=", 1) for pair in text.split("\0") if "=" in pair)

@@ -1,0 +1,62 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the probes are given: what to look at, and how a file or a command is read. Standard library only."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class ProbeError(RuntimeError):
+    """A probe that cannot tell."""
+
+
+def run_command(argv: Sequence[str], timeout: float) -> str:
+    """Standard output of a command. ProbeError when it is not there, fails or takes too long."""
+    environment = {"PATH": PATH, "LC_ALL": "C.UTF-8"}
+    try:
+        # AnsibleModule.run_command has no time limit.
+        done = subprocess.run(  # pylint: disable=ansible-bad-function
+            argv, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+        )
+    except FileNotFoundError:
+        raise ProbeError(f"{argv[0]} is not there") from None
+    except subprocess.TimeoutExpired:
+        raise ProbeError(f"{argv[0]} took more than {timeout:g} s") from None
+    except OSError as error:
+        raise ProbeError(f"{argv[0]}: {error.strerror}") from None
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
+        raise ProbeError(f"{argv[0]} exited {done.returncode}: {said}")
+    return done.stdout
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to look at. `root` and `run` let a test put another host there."""
+
+    store: str = "/srv/sparkfleet"
+    directories: tuple[str, ...] = ()
+    environment: str = "/opt/sparkfleet/venv"
+    daemon_config: str = "/etc/docker/daemon.json"
+    data_root: str | None = None  # where Docker will keep its images, if it is not there yet
+    socket: str = "/var/run/docker.sock"
+    timeout: float = 10.0
+    root: Path = Path("/")
+    run: Callable[[Sequence[str], float], str] = field(default=run_command)
+
+    def at(self, path: str) -> Path:
+        return self.root / path.lstrip("/")
+
+    def text(self, path: str) -> str | None:
+        """Content of a small file; None if it is not there."""
+        try:
+            return self.at(path).read_text(errors="replace")
+        except (FileNotFoundError, NotADirectoryError):
+            return None

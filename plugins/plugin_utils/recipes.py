@@ -1,0 +1,165 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where recipes and their locks lie on the controller, and how one is read: by name or by path, with all that it extends."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.utils.display import Display
+
+from ..module_utils._recipe import document
+from ..module_utils._recipe import recipe as recipes
+from ..module_utils._recipe.document import Problem
+
+SHIPPED = Path(__file__).resolve().parents[2] / "recipes"
+ENDINGS = (".yml", ".yaml")
+
+
+def shown(path: Path) -> str:
+    """A path as short as it can be told from here."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def places(inventory: Path | None) -> list[Path]:
+    """Where recipes lie that have a name: what is shipped, and beside the inventory."""
+    # Beside the hosts file, and beside the directory of one: what lies in a directory is read as inventory.
+    return [SHIPPED, *([inventory / "recipes", inventory.parent / "recipes"] if inventory else [])]
+
+
+def named(name: str, inventory: Path | None) -> list[Path]:
+    """Every file of a recipe of that name."""
+    return [
+        path
+        for place in places(inventory)
+        for ending in ENDINGS
+        if (path := place / f"{name}{ending}").is_file()
+    ]
+
+
+def by_name(name: str, inventory: Path | None) -> Path:
+    """The file of the recipe of that name, among the shipped ones and beside the inventory.
+
+    :raises LookupError: there is none, or more than one
+    """
+    found = named(name, inventory)
+    if len(found) > 1:
+        raise LookupError(
+            f"expected one, seen {' and '.join(map(shown, found))}; rename yours, or give its path"
+        )
+    if found:
+        return found[0]
+    names = sorted(
+        path.stem
+        for place in places(inventory)
+        for path in place.glob("*.y*ml")
+        if path.suffix in ENDINGS and not path.stem.endswith(".lock")
+    )
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    raise LookupError(
+        f"expected one of {', '.join(names) or 'none'} in {' or '.join(map(shown, places(inventory)))}, seen '{name}'"
+        + (f"; nearest: {close[0]}" if close else "")
+    )
+
+
+def find(asked: str, inventory: Path | None, bases: list[Path]) -> Path:
+    """The file of a recipe: by name among the shipped ones and beside the inventory, or by path.
+
+    :raises AnsibleActionFail: no such recipe, or two of that name
+    """
+    if "/" in asked or asked.endswith(ENDINGS):
+        tried = [(base / Path(asked).expanduser()) for base in bases]
+        for path in tried:
+            if path.is_file():
+                return Path(os.path.normpath(path))
+        raise AnsibleActionFail(
+            f"recipe '{asked}': expected a file, seen none at {' or '.join(dict.fromkeys(map(shown, tried)))};"
+            " correct spark_recipe"
+        )
+    try:
+        return by_name(asked, inventory)
+    except LookupError as error:
+        raise AnsibleActionFail(
+            f"recipe '{asked}': {error}; correct spark_recipe, which may also be the path of a file"
+        ) from error
+
+
+def load(path: Path, inventory: Path | None) -> dict[str, Any]:
+    """The whole recipe of a file, with what it extends. Options that are unknown here are warned of.
+
+    :raises AnsibleActionFail: with every problem of it
+    """
+
+    def base(name: str) -> tuple[str, str]:
+        extended = by_name(name, inventory)
+        return read(extended), shown(extended)
+
+    recipe, problems = recipes.parse(
+        read(path), shown(path), base, warn=lambda unknown: Display().warning(str(unknown))
+    )
+    if problems:
+        raise failure(f"recipe '{path.stem}' is not valid", problems)
+    return recipe
+
+
+def whole_text(path: Path, inventory: Path | None) -> str:
+    """The file of a recipe as it is, or, where it extends another, as one that is complete in itself.
+
+    :raises AnsibleActionFail: the recipe is not valid
+    """
+    text, recipe = read(path), load(path, inventory)
+    if "extends" not in document.load(text, shown(path)).data:
+        return text
+    return f"---\n# Made of {path.name} and all that it extends.\n{document.dump(recipe)}"
+
+
+def home(variables: Mapping[str, Any]) -> Path | None:
+    """The directory of the inventory. Without an inventory file Ansible gives none, as None or as its text."""
+    inventory = str(variables.get("inventory_dir"))
+    return Path(inventory) if Path(inventory).is_dir() else None
+
+
+def beside(inventory: Path, variables: Mapping[str, Any]) -> Path:
+    """Where what belongs to an inventory lies: beside its directory, in which all is read as inventory, or beside its file."""
+    sources = [Path(source).absolute() for source in variables.get("ansible_inventory_sources") or []]
+    return inventory.parent if inventory.absolute() in sources else inventory
+
+
+def lock_file(
+    asked: str, name: str, recipe: Path, inventory: Path | None, variables: Mapping[str, Any]
+) -> Path:
+    """The lock of the recipe of that name and file: in the directory that is asked for, else beside the recipe.
+
+    A recipe of the collection may lie where nobody may write, and where the next release takes its place. Its lock is the
+    inventory's.
+    """
+    if asked:
+        folder = (inventory or Path.cwd()) / Path(asked).expanduser()
+    elif recipe.parent.resolve() == SHIPPED:
+        folder = (beside(inventory, variables) if inventory else Path.cwd()) / "locks"
+    else:
+        folder = recipe.parent
+    return folder / f"{name}.lock.yml"
+
+
+def failure(what: str, problems: list[Problem], cure: str = "") -> AnsibleActionFail:
+    count = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
+    return AnsibleActionFail(
+        "\n".join([f"{what}: {count}", *(f"  {problem}" for problem in problems), cure]).rstrip()
+    )
+
+
+def read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise AnsibleActionFail(f"{shown(path)}: expected a readable text file, seen {error}") from error
