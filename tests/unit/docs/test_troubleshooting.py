@@ -14,12 +14,14 @@ PAGE = (ROOT / "docs/troubleshooting.md").read_text()
 ENTRIES = dict(re.findall(r"^### `(\w+)`\n(.*?)(?=^#|\Z)", PAGE, flags=re.DOTALL | re.MULTILINE))
 PASSED = "ok"
 DIAGNOSIS = "plugins/module_utils/_gate/diagnosis.py"
+MAKES = ("Finding", "RefusedError")
+"""Whose first argument is a code."""
 
 
 def named(call: ast.Call) -> list[str]:
-    """The codes that a call makes: of a Finding, or handed on as `diagnosis`."""
+    """The codes that a call makes: of a Finding, of an error that has one, or handed on as `diagnosis`."""
     values = [keyword.value for keyword in call.keywords if keyword.arg in ("diagnosis", "code")]
-    if isinstance(call.func, ast.Name) and call.func.id == "Finding":
+    if isinstance(call.func, ast.Name) and call.func.id in MAKES:
         values += call.args[:1]
     return [str(value.value) for value in values if isinstance(value, ast.Constant)]
 
@@ -30,9 +32,10 @@ def in_python() -> set[str]:
     for path in ROOT.glob("plugins/**/*.py"):
         of_the_gate = path == ROOT / DIAGNOSIS
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and (
-                of_the_gate or any(it.arg == "diagnosis" for it in node.keywords)
-            ):
+            if not isinstance(node, ast.Call):
+                continue
+            refuses = isinstance(node.func, ast.Name) and node.func.id == "RefusedError"
+            if of_the_gate or refuses or any(it.arg == "diagnosis" for it in node.keywords):
                 found |= set(named(node))
     return found
 
@@ -47,7 +50,14 @@ CODES = (in_python() | in_roles()) - {PASSED}
 
 def test_the_codes_are_found_in_the_code():
     """Each way in which one is written, and each Finding by a name that can be read off."""
-    assert {"drafts_never_accepted", "engine_unreachable", "arguments_refused", "untouched"} <= CODES
+    written = {
+        "drafts_never_accepted",
+        "engine_unreachable",
+        "arguments_refused",
+        "devices_refused",
+        "untouched",
+    }
+    assert written <= CODES
     text = (ROOT / DIAGNOSIS).read_text()
     calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
     assert sum(len(named(call)) for call in calls) == text.count("Finding(")
@@ -74,5 +84,7 @@ def test_every_entry_is_found_by_what_one_sees():
 def test_the_gates_own_page_names_what_it_can_say():
     documented = yaml.safe_load(spec_decode_assert.RETURN)
     listed = set(re.findall(r"V\((\w+)\)", " ".join(documented["diagnosis"]["description"]))) - {PASSED}
-    elsewhere = {"not_streamed", "measurement_timeout", "arguments_refused", "version_refused", "untouched"}
+    elsewhere = {"not_streamed", "measurement_timeout", "untouched"} | {
+        f"{what}_refused" for what in ("arguments", "devices", "entrypoint", "version")
+    }
     assert listed == CODES - elsewhere
