@@ -5,25 +5,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ansible.utils.vars import merge_hash
-
-from ..plugin_utils.background import run_with_progress, seconds
-from ..plugin_utils.under_lock import UnderLock
-
-READY, MEASURE, SLACK = 1200, 3600, 900
-"""Defaults of the module's two limits, and what the rest of it may take, in seconds: the requests that are under way
-when the second one is reached are waited for."""
+from ..plugin_utils.asks_server import AsksServer
 
 
-class ActionModule(UnderLock):
-    _supports_check_mode = True
-    _supports_async = True
-
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result = super().run(tmp, task_vars)
-        args = self._task.args
-        limit = seconds(args, "ready_timeout", READY) + seconds(args, "measure_timeout", MEASURE) + SLACK
-        answer = run_with_progress(self, "sparkfleet.vllm.spec_decode_bench", args, task_vars, limit)
-        return merge_hash(result, answer)
+class ActionModule(AsksServer):
+    MODULE = "sparkfleet.vllm.spec_decode_bench"
+    # The requests that are under way when the time to measure is over are waited for.
+    MEASURE, SLACK = 3600, 900

@@ -162,7 +162,7 @@ def test_the_job_may_take_what_its_limits_say(
         "ansible_collections.sparkfleet.vllm.plugins.plugin_utils.under_lock.UnderLock.run", lambda *_: {}
     )
     monkeypatch.setattr(
-        "ansible_collections.sparkfleet.vllm.plugins.action.spec_decode_bench.run_with_progress",
+        "ansible_collections.sparkfleet.vllm.plugins.plugin_utils.asks_server.run_with_progress",
         run_with_progress,
     )
     action.run(None, {})
