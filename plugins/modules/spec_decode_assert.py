@@ -62,9 +62,10 @@ options:
       - Leave it out for a recipe without speculation. The server must then publish no counters of it, and no
         drafts are measured.
   acceptance_floor:
-    description: Lowest share of drafts accepted at position 0 that passes, from 0 to 1.
+    description:
+      - Lowest share of drafts accepted at position 0 that passes, from 0 to 1.
+      - Default, 0.4 with O(speculation), else 0, which is then the only value.
     type: float
-    default: 0.4
   minimum_drafts:
     description:
       - Drafts needed to judge. The standard error is 3.3 points at 200 drafts and a rate of 0.7.
@@ -72,9 +73,8 @@ options:
         usually more drafts are made.
       - While the rate is within two standard errors of the floor, the measurement continues, up to four times this number. Then the
         estimate decides.
-      - V(0) is for a server without speculation.
+      - Default, 200 with O(speculation), else 0, which is then the only value.
     type: int
-    default: 200
   concurrency:
     description:
       - Parallel requests, 1 to 64.
@@ -296,11 +296,14 @@ ARGUMENT_SPEC: dict[str, Any] = gate_module.ARGUMENT_SPEC | {
         },
         "required_one_of": [("md5", "sha256")],
     },
-    "acceptance_floor": {"type": "float", "default": 0.4},
-    "minimum_drafts": {"type": "int", "default": 200},
+    "acceptance_floor": {"type": "float"},
+    "minimum_drafts": {"type": "int"},
     "concurrency": {"type": "int", "default": 1},
     "measure_timeout": {"type": "int", "default": 900},
 }
+
+EXPECTED = {"acceptance_floor": 0.4, "minimum_drafts": 200}
+"""Defaults with a speculation. Without one nothing can be expected of it."""
 
 _BOUNDS: dict[str, tuple[float, float]] = gate_module.BOUNDS | {
     "acceptance_floor": (0, 1),
@@ -317,6 +320,9 @@ def invalid(params: dict[str, Any]) -> str | None:
         return "container: expected its name, got none"
     if params["speculation"] and not params["minimum_drafts"]:
         return "minimum_drafts: expected at least 1 with a speculation to judge, got 0"
+    for name in EXPECTED:
+        if not params["speculation"] and params[name]:
+            return f"{name}: expected 0 without a speculation to judge, got {params[name]}; give speculation, or expect nothing of it"
     for index, file in enumerate(params["files"]):
         for name, digits in (("md5", 32), ("sha256", 64)):
             if file[name] is not None and not re.fullmatch(rf"[0-9a-f]{{{digits}}}", file[name]):
@@ -342,6 +348,9 @@ def main() -> None:
     hold(module)
     gate_module.need_libraries(module)
     params = module.params
+    for name, default in EXPECTED.items():
+        if params[name] is None:
+            params[name] = default if params["speculation"] else 0
     problem = invalid(params)
     if problem:
         module.fail_json(problem)

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 CONFIG = "speculative-config"
+DRAFTS = 200
+"""How many are judged where a recipe without speculation says no number."""
 
 
 def tuned(recipe: Mapping[str, Any], lock: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,8 +34,16 @@ def tuned(recipe: Mapping[str, Any], lock: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **recipe,
         "serve": {**recipe["serve"], "arguments": arguments},
+        "expect": _expect(recipe.get("expect", {}), depth),
         "tune": {**recipe.get("tune", {}), "own": own.get(CONFIG)},
     }
+
+
+def _expect(own: Mapping[str, Any], depth: int) -> dict[str, Any]:
+    """What the gate asks for: nothing of a server without speculation, and drafts of one with it, also where the recipe has none."""
+    if not depth:
+        return {**own, "acceptance_floor": 0.0, "minimum_drafts": 0}
+    return {**own, "minimum_drafts": own.get("minimum_drafts") or DRAFTS}
 
 
 def stranger(recipe: Mapping[str, Any], speculation: Mapping[str, Any]) -> str:

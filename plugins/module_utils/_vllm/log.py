@@ -70,7 +70,7 @@ _CRASH = re.compile(
     r"|terminate called|double free|corrupted |(?:malloc|realloc|free|munmap_chunk)\(\): )"
 )
 # An exception that has the words of another program below it, and in these the line that counts.
-_QUOTES = re.compile(r"(?:std(?:err|out)|[Oo]utput|codegen error|[Ff]ailed with)\b[^:]{0,40}:?$|:$")
+_QUOTES = re.compile(r"(?:std(?:err|out)|(?i:output)|codegen error|[Ff]ailed with)\b[^:]{0,40}:?$|:$")
 _QUOTED = re.compile(r"\b(?:fatal|error|FAILED)\b")
 _QUOTED_LINES = 20
 _UVICORN = re.compile(r"^(?:ERROR|CRITICAL): +(.+)$")

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...module_utils._common.paths import snapshot_path
+from ...module_utils._recipe import measured
 from ...module_utils._recipe.recipe import rule_problems
 from ...module_utils._recipe.rules import argument_problems, deeper, depth, refused_image
 from ...module_utils._vllm.argv import render
@@ -98,8 +99,8 @@ def container_spec(
         ``patches`` (mappings with host_path, target, mount), ``arguments`` and ``extra_arguments``
         (:func:`merge`), ``environment``, ``port``, ``bind``, ``cache``, ``shm_size``, ``security``, ``gpus``
     :raises SpecError: no body, an image that is not pinned, an unknown security profile, an API key where it would
-        be recorded, a port that is not the published one, an argument that cannot be rendered or belongs elsewhere.
-        site.yml has asked :func:`serving_refusals` before; a play of one's own may have not
+        be recorded, a port that is not the published one
+    :raises ArgumentsError: an argument that cannot be rendered; :func:`serving_refusals` says more of it, before
     """
     models = inputs["models"]
     if "body" not in models:
@@ -119,8 +120,6 @@ def container_spec(
         )
     listen = {"host": "0.0.0.0", "port": inputs["port"]}  # noqa: S104  the published address is what limits access
     arguments = merge(inputs["arguments"], inputs["extra_arguments"])
-    if problems := argument_problems(arguments, "serve arguments"):
-        raise SpecError("\n".join(map(str, problems)))
     return {
         "name": inputs["name"],
         "image": inputs["image"],
@@ -186,8 +185,15 @@ def variant(serving: Mapping[str, Any], speculation: Mapping[str, Any] | None) -
     return {
         **serving,
         "container": {**serving["container"], "command": command},
-        "gate": {**serving["gate"], "speculation": None if speculation is None else dict(speculation)},
+        "gate": {**serving["gate"], **_expected(serving["gate"], speculation)},
     }
+
+
+def _expected(gate: Mapping[str, Any], speculation: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the gate asks of a variant: no drafts without speculation, and some with it."""
+    if speculation is None:
+        return {"speculation": None, "acceptance_floor": 0.0, "minimum_drafts": 0}
+    return {"speculation": dict(speculation), "minimum_drafts": gate.get("minimum_drafts") or measured.DRAFTS}
 
 
 def serving_refusals(inputs: Mapping[str, Any]) -> list[str]:
@@ -197,7 +203,8 @@ def serving_refusals(inputs: Mapping[str, Any]) -> list[str]:
     The recipe's own were judged when its file was read. An inventory's, and what the two make together, are judged here alone.
 
     :param inputs: ``arguments``, ``extra_arguments``, ``image``, ``published`` and ``refused`` (of the recipe, or
-        empty), ``measured_depth`` (the deepest that was measured to pay here, 0 for none), ``allow_deeper``
+        empty), ``measured_depth`` (the deepest that was measured to pay here, 0 for none), ``allow_deeper``,
+        ``acceptance_floor``, ``minimum_drafts``
     :raises SpecError: `published` or `refused` is not as a recipe has it
     """
     if problems := rule_problems(inputs["published"], inputs["refused"], "vllm_serve"):
@@ -206,11 +213,29 @@ def serving_refusals(inputs: Mapping[str, Any]) -> list[str]:
     found = [
         *map(str, argument_problems(arguments, "serve arguments")),
         refused_image(inputs["refused"], inputs["image"]),
+        _disagreement(arguments, inputs["acceptance_floor"], inputs["minimum_drafts"]),
     ]
     if not inputs["allow_deeper"] and depth(arguments) > inputs["measured_depth"]:
         do = "set vllm_serve_allow_deeper: true to go deeper all the same"
         found.append(deeper(arguments, inputs["published"], do))
     return [refusal for refusal in found if refusal]
+
+
+def _disagreement(arguments: Mapping[str, Any], floor: float, drafts: int) -> str | None:
+    """Why speculation and what is expected of it do not go together: a gate that expects nothing passes a server without drafts."""
+    speculates = bool(arguments.get("speculative-config"))
+    if speculates and drafts < 1:
+        return (
+            f"expected vllm_serve_minimum_drafts of at least 1 with a speculative-config, seen {drafts}; set it, or take the "
+            "speculative-config away"
+        )
+    if not speculates and (floor > 0 or drafts > 0):
+        return (
+            f"expected a speculative-config, since {drafts} drafts and {floor:.0%} of them accepted are expected, seen serve "
+            "arguments without one; add it (vllm_serve_extra_arguments adds to the recipe's arguments, vllm_serve_arguments "
+            "replaces them), or set vllm_serve_minimum_drafts and vllm_serve_acceptance_floor to 0"
+        )
+    return None
 
 
 def gate_files(patches: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:

@@ -19,7 +19,7 @@ def test_a_host_that_runs_what_is_on_record_has_nothing_to_do() -> None:
         "container": {"status": "running"},
         "boot": {"text": "[Unit]\n", "enabled": True},
     }
-    asked = {"info": info, "serving": serving, "unit": "[Unit]\n", "host": host}
+    asked: dict[str, Any] = {"info": info, "serving": serving, "unit": "[Unit]\n", "host": host}
     assert actions.run(serving_change, {}, differs="False", **asked) == {
         "state": "settled", "back": False, "boots": True, "on_record": True, "changed": False,
     }  # fmt: skip

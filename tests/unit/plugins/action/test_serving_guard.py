@@ -21,6 +21,8 @@ INPUTS: dict[str, Any] = {
     "measured_depth": 0,
     "allow_deeper": False,
     "refused": [],
+    "acceptance_floor": 0.4,
+    "minimum_drafts": 200,
 }
 
 

@@ -107,6 +107,8 @@ def test_a_numeric_string_counts_as_a_number(
         ({"acceptance_floor": -0.1}, "acceptance_floor"),
         ({"minimum_drafts": -1}, "minimum_drafts"),
         ({"minimum_drafts": 0, "speculation": MTP}, "minimum_drafts"),
+        ({"minimum_drafts": 200}, "minimum_drafts: expected 0 without a speculation"),
+        ({"acceptance_floor": 0.4}, "acceptance_floor: expected 0 without a speculation"),
         ({"max_tokens": 1}, "max_tokens"),
         ({"concurrency": 65}, "concurrency"),
         ({"ready_timeout": 0}, "ready_timeout"),

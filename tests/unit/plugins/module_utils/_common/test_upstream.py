@@ -16,7 +16,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 
 @pytest.fixture(autouse=True)
 def waits(monkeypatch):
-    waited = []
+    waited: list[float] = []
     monkeypatch.setattr(upstream.time, "sleep", waited.append)
     return waited
 

@@ -32,7 +32,7 @@ def events(*items: object) -> list[str]:
     ]
 
 
-def said(text: str, key: str = "content") -> dict[str, object]:
+def said(text: Any, key: str = "content") -> dict[str, object]:
     return {"choices": [{"index": 0, "delta": {key: text}}]}
 
 

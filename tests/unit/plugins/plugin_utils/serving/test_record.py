@@ -166,6 +166,9 @@ RECORD = {
 }  # fmt: skip
 
 
+NO_DRAFTS = {"acceptance_floor": 0.0, "minimum_drafts": 0}
+
+
 def record(**over):
     patches = [dict(patch, md5="1", sha256="2") for patch in INPUTS["patches"]]
     return serving_record(copy.deepcopy(INPUTS) | RECORD | {"patches": patches} | over)
@@ -239,7 +242,10 @@ def test_where_no_depth_paid_there_is_to_be_none():
             {"extra_arguments": {"speculative-config": {"num_speculative_tokens": 0}}},
             "num_speculative_tokens: expected 1 to 64, seen 0",
         ),
-        ({"arguments": {"spec-method": "mtp"}}, "does not belong in a recipe's arguments"),
+        (
+            {"arguments": {"spec-method": "mtp"}, "acceptance_floor": 0.0, "minimum_drafts": 0},
+            "does not belong in a recipe's arguments",
+        ),
         (
             {"arguments": {}, "extra_arguments": {"speculative-config": {"method": "mtp"}}},
             "num_speculative_tokens: required and missing",
@@ -248,7 +254,10 @@ def test_where_no_depth_paid_there_is_to_be_none():
 )
 def test_arguments_that_an_inventory_makes_of_a_recipes_are_refused_before_a_host_is_asked(inputs, words):
     """By themselves, without image and models: the filter serving_refusals sees no host."""
-    known = {"image": "a/b:c", "published": {}, "refused": [], "measured_depth": 0, "allow_deeper": False}
+    known = {
+        **{"image": "a/b:c", "published": {}, "refused": [], "measured_depth": 0, "allow_deeper": False},
+        **{"acceptance_floor": 0.4, "minimum_drafts": 200},
+    }
     asked = {"arguments": INPUTS["arguments"], "extra_arguments": {}, **known, **inputs}
     (refusal,) = serving_refusals(asked)
     assert re.search(words, refusal)
@@ -272,8 +281,29 @@ def test_rules_of_an_inventory_are_held_to_the_shape_that_a_recipe_has(inputs, s
 
 
 def test_what_is_not_deeper_passes():
-    for extra in ({}, {"speculative-config": None}, {"speculative-config": {"num_speculative_tokens": 1}}):
+    for extra in ({}, {"speculative-config": {"num_speculative_tokens": 1}}):
         assert record(published=PUBLISHED, extra_arguments=extra)
+    assert record(published=PUBLISHED, extra_arguments={"speculative-config": None}, **NO_DRAFTS)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        # Replaces the recipe's arguments, speculation with them.
+        (
+            {"arguments": {"max-model-len": 16384}},
+            "expected a speculative-config, since 200 drafts and 40% of",
+        ),
+        ({"extra_arguments": {"speculative-config": None}}, "seen serve arguments without one"),
+        ({"arguments": {}, "minimum_drafts": 0}, "since 0 drafts and 40%"),
+        ({"arguments": {}, "acceptance_floor": 0.0}, "since 200 drafts and 0%"),
+        ({"minimum_drafts": 0}, "expected vllm_serve_minimum_drafts of at least 1"),
+        ({"minimum_drafts": 0, "acceptance_floor": 0.0}, "expected vllm_serve_minimum_drafts of at least 1"),
+    ],
+)
+def test_speculation_and_what_is_expected_of_it_go_together(inputs, words):
+    with pytest.raises(SpecError, match=words):
+        record(**inputs)
 
 
 def test_an_image_of_an_inventory_is_held_to_the_recipes_rules_by_its_tag():
@@ -288,8 +318,8 @@ def test_an_image_of_an_inventory_is_held_to_the_recipes_rules_by_its_tag():
 
 def test_the_first_of_several_names_is_asked_for_and_the_mount_where_there_is_none():
     assert record(extra_arguments={"served-model-name": ["a", "b"]})["gate"]["served_model"] == "a"
-    assert record(arguments={})["gate"]["served_model"] == "/models/b"
-    assert record(arguments={})["gate"]["speculation"] is None
+    assert record(arguments={}, **NO_DRAFTS)["gate"]["served_model"] == "/models/b"
+    assert record(arguments={}, **NO_DRAFTS)["gate"]["speculation"] is None
 
 
 def test_a_variant_differs_in_its_speculation_and_in_nothing_else():
@@ -299,16 +329,17 @@ def test_a_variant_differs_in_its_speculation_and_in_nothing_else():
     made = variant(served, four)
     assert made == record(arguments=INPUTS["arguments"] | {"speculative-config": four})
     off = variant(served, None)
-    assert off == record(arguments={"served-model-name": "m"})
+    assert off == record(arguments={"served-model-name": "m"}, **NO_DRAFTS)
     assert off["container"]["volumes"] == served["container"]["volumes"], "the draft stays mounted"
     assert variant(served, served["gate"]["speculation"]) == served == kept
 
 
 def test_a_variant_of_a_server_without_speculation_has_it_at_the_end():
-    off = record(arguments={"served-model-name": "m"})
+    off = record(arguments={"served-model-name": "m"}, **NO_DRAFTS)
     one = {"method": "mtp", "num_speculative_tokens": 1}
     made = variant(off, one)
     assert made["container"]["command"] == [
         *off["container"]["command"], "--speculative-config", '{"method":"mtp","num_speculative_tokens":1}',
     ]  # fmt: skip
+    assert made["gate"]["minimum_drafts"] == 200, "some drafts are expected where a server drafts"
     assert variant(made, None) == off
