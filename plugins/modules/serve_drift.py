@@ -181,22 +181,10 @@ def look_files(
     ]
 
 
-def stale_mounts(
-    state: gate_container.State, models: dict[str, dict[str, str]], proc: Path = Path("/proc")
-) -> list[str]:
-    """Mount points at which the process has another directory than the one that lies at its source now."""
-    stale = []
-    for model in models.values():
-        if state.mounts.get(model["mount"]) != model["path"]:
-            continue
-        try:
-            inside = gate_container.resolve_in_root(proc / str(state.pid) / "root", model["mount"]).stat()
-            outside = Path(model["path"]).stat()
-        except OSError:
-            continue
-        if (inside.st_dev, inside.st_ino) != (outside.st_dev, outside.st_ino):
-            stale.append(model["mount"])
-    return stale
+def mounted(state: gate_container.State, models: dict[str, dict[str, str]]) -> dict[str, str]:
+    """The models that are mounted from where they shall be: mount point -> source."""
+    wanted = {model["mount"]: model["path"] for model in models.values()}
+    return {target: source for target, source in wanted.items() if state.mounts.get(target) == source}
 
 
 def ask(server: client.Server) -> drift_look.Answers:
@@ -273,7 +261,7 @@ def look(params: dict[str, Any], engine: Engine) -> drift_look.Seen:
             seen |= {
                 "files": look_files(container, state, serving["files"]) if params["patches_known"] else [],
                 "changes": engine.changes(name),
-                "stale": stale_mounts(state, serving["models"]),
+                "stale": gate_container.stale_mounts(state.pid, mounted(state, serving["models"])),
                 "answers": ask(client.Server(serving["gate"]["base_url"], params["api_key"])),
                 "log": log.speculation(line.text for line in container.log(start, start + START_WINDOW)),
             }

@@ -95,12 +95,14 @@ boot:
 """
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 from ..module_utils._common import files
+from ..module_utils._gate import container as gate_container
 from ..module_utils._images import image as images
 from ..module_utils._serve import state as serve_state
 
@@ -122,7 +124,16 @@ def look_container(client: Any, name: str) -> dict[str, Any] | None:
         "image": data["Config"]["Image"],
         "started_at": data["State"]["StartedAt"],
         "restarts": data.get("RestartCount") or 0,
+        "stale": gate_container.stale_mounts(data["State"].get("Pid") or 0, bound(data))
+        if data["State"]["Status"] == "running"
+        else [],
     }
+
+
+def bound(data: Mapping[str, Any]) -> dict[str, str]:
+    """What of the host is mounted into a container: mount point -> source."""
+    mounts = (mount for mount in data.get("Mounts") or [] if mount.get("Type") == "bind")
+    return {mount["Destination"]: mount["Source"] for mount in mounts}
 
 
 def look_recorded(client: Any, serving: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import subprocess
 import pytest
 import testing
 from edits import NAME, SERVES
-from spark import DIGEST, HOST, because, clean, drift, on, playbook
+from spark import DIGEST, HOST, because, clean, drift, on, playbook, recorded
 
 Run = subprocess.CompletedProcess[str]
 LOOK, MEASURE = "Inspect and judge the host in one execution", "playbooks/tasks/measure.yml"
@@ -96,6 +96,17 @@ class TestWhereNothingHasChanged:
         assert because(done) == {"what is asked for", "a run that holds the host"}, done.stdout
         assert done.returncode != 0 and MEASURE not in done.stdout, done.stdout
         assert "expected no other run on this host" in done.stdout
+
+
+@pytest.mark.usefixtures("proved")
+def test_a_model_that_is_mended_under_its_server_is_the_one_that_it_serves():
+    """It runs on with the directory of before, and only a new start gives it the new one."""
+    started = f"docker inspect --format '{{{{ .State.StartedAt }}}}' {NAME}"
+    before = on(started)
+    on(f"file=$(ls {recorded()['models']['body']['path']}/*.safetensors | head -n 1); printf x >>$file")
+    assert changed(site())
+    assert on(started) != before
+    clean(drift())
 
 
 @pytest.mark.usefixtures("mended")

@@ -35,7 +35,7 @@ _DTYPES = {"fp8": "fp8_e4m3"}
 _CODE = ("/usr/", "/opt/")
 _EDITABLE = (".py", ".pth", ".so", ".json", ".jinja")
 _ADDED, _REMOVED = 1, 2
-RESTART = "playbooks/site.yml makes the container anew; docker restart alone loads what is there now"
+RESTART = "playbooks/site.yml starts it again with what is there now, and measures it"
 
 
 def files(checked: Sequence[CheckedFile], state: State, patched: bool) -> list[Finding]:

@@ -93,6 +93,25 @@ def parse_time(text: str) -> float:
     return whole + float(match[2] or 0)
 
 
+def stale_mounts(pid: int, mounts: Mapping[str, str], proc: Path = Path("/proc")) -> list[str]:
+    """Mount points at which a process has another file or directory than the one that lies at its source now.
+
+    A start of the container looks the source up again.
+
+    :param mounts: mount point in the container -> source on the host
+    """
+    stale = []
+    for target, source in mounts.items():
+        try:
+            inside = resolve_in_root(proc / str(pid) / "root", target).stat()
+            outside = Path(source).stat()
+        except OSError:
+            continue
+        if (inside.st_dev, inside.st_ino) != (outside.st_dev, outside.st_ino):
+            stale.append(target)
+    return stale
+
+
 def resolve_in_root(root: Path, path: str) -> Path:
     """The file that `path` means to a process whose root directory is `root`.
 

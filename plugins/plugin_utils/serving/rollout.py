@@ -33,7 +33,8 @@ def change(
 ) -> dict[str, Any]:
     """What bringing a host to `serving` means there.
 
-    :param info: what ``serve_info`` returned
+    :param info: what ``serve_info`` returned. A server that has something else open than lies at its mounts is replaced: by its own
+        next start, where nothing else differs
     :param serving: the record that the host shall serve
     :param differs: whether the container that is there is another one, or does not run
     :param unit: text of the unit that shall start it at boot; empty for none
@@ -43,7 +44,7 @@ def change(
     """
     current = (info["state"] or {}).get("current")
     recorded = current["serving"] if current else None
-    if differs:
+    if differs or (info["container"] or {}).get("stale"):
         state = REPLACE if (info["container"] or {}).get("status") == "running" else START
     else:
         state = SETTLED if recorded == serving else UNPROVEN

@@ -1,4 +1,4 @@
-"""What the module sees with its own eyes: a server, a lock, a directory that was replaced."""
+"""What the module sees with its own eyes: a server, a lock, what is mounted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate.container import State
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._vllm import client
-from ansible_collections.sparkfleet.vllm.plugins.modules.serve_drift import ask, look_run, stale_mounts
+from ansible_collections.sparkfleet.vllm.plugins.modules.serve_drift import ask, look_run, mounted
 from helpers.stub_server import serving
 
 
@@ -44,22 +44,17 @@ def test_a_run_at_work_and_one_that_is_no_more(tmp_path):
     assert look_run(tmp_path, path.stat().st_mtime) is None
 
 
-def test_a_directory_that_was_replaced_since_it_was_mounted(tmp_path):
-    model, root = tmp_path / "models/b", tmp_path / "proc/7/root"
-    model.mkdir(parents=True)
-    (root / "models").mkdir(parents=True)
-    # As a bind mount has it: the very directory, under another name.
-    (root / "models/b").symlink_to("/same")
-    (root / "same").mkdir()
-    state = State("c", "running", "1970-01-01T00:00:00Z", pid=7, mounts={"/models/b": str(model)})
-    wanted = {"body": {"path": str(model), "mount": "/models/b"}}
-    assert stale_mounts(state, wanted, tmp_path / "proc") == ["/models/b"]
-    (root / "same").rmdir()
-    model.rename(root / "same")
-    model.symlink_to(root / "same")
-    assert stale_mounts(state, wanted, tmp_path / "proc") == []
-
-
-def test_a_mount_of_another_directory_is_told_elsewhere(tmp_path):
-    state = State("c", "running", "1970-01-01T00:00:00Z", pid=7, mounts={"/models/b": "/elsewhere"})
-    assert stale_mounts(state, {"body": {"path": str(tmp_path), "mount": "/models/b"}}, tmp_path) == []
+def test_a_mount_of_another_directory_is_told_elsewhere():
+    state = State(
+        "c",
+        "running",
+        "1970-01-01T00:00:00Z",
+        pid=7,
+        mounts={"/models/b": "/srv/b", "/models/d": "/elsewhere"},
+    )
+    models = {
+        "body": {"path": "/srv/b", "mount": "/models/b"},
+        "draft": {"path": "/srv/d", "mount": "/models/d"},
+        "gone": {"path": "/srv/e", "mount": "/models/e"},
+    }
+    assert mounted(state, models) == {"/models/b": "/srv/b"}

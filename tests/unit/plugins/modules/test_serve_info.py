@@ -84,6 +84,33 @@ def test_no_container_is_none():
     assert serve_info.look_container(Engine(), "sparkfleet-vllm") is None
 
 
+@pytest.mark.parametrize(("status", "stale"), [("running", ["/models/b"]), ("exited", [])])
+def test_a_running_server_says_what_was_replaced_under_it(monkeypatch, status, stale):
+    looked = []
+
+    def stale_mounts(pid, mounts):
+        looked.append((pid, mounts))
+        return ["/models/b"]
+
+    monkeypatch.setattr(serve_info.gate_container, "stale_mounts", stale_mounts)
+    seen = serve_info.look_container(
+        Engine(
+            container={
+                "Id": "c",
+                "State": {"Status": status, "StartedAt": "now", "Pid": 7},
+                "Config": {"Image": IMAGE},
+                "Mounts": [
+                    {"Type": "bind", "Destination": "/models/b", "Source": "/srv/b"},
+                    {"Type": "volume", "Destination": "/v", "Source": "/var/lib/docker/volumes/v"},
+                ],
+            }
+        ),
+        "sparkfleet-vllm",
+    )
+    assert seen["stale"] == stale
+    assert looked == ([(7, {"/models/b": "/srv/b"})] if stale else [])
+
+
 def test_a_unit_and_whether_it_is_started_at_boot(tmp_path, monkeypatch):
     monkeypatch.setattr(serve_info, "UNITS", tmp_path)
     assert serve_info.look_boot("v") == {"text": "", "enabled": False}

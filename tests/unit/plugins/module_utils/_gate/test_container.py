@@ -11,6 +11,7 @@ import pytest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate.container import (
     parse_time,
     resolve_in_root,
+    stale_mounts,
 )
 from helpers.gate import process_with_links
 
@@ -41,3 +42,18 @@ def test_links_stay_inside_the_root_of_the_process(proc: Path, path: str) -> Non
 def test_a_loop_of_links_is_an_error(proc: Path) -> None:
     with pytest.raises(OSError, match="too many links"):
         resolve_in_root(proc / "42/root", "/opt/loop")
+
+
+def test_a_directory_that_was_replaced_since_it_was_mounted(tmp_path: Path) -> None:
+    model, root = tmp_path / "models/b", tmp_path / "proc/7/root"
+    model.mkdir(parents=True)
+    (root / "models").mkdir(parents=True)
+    # As a bind mount has it: the very directory, under another name.
+    (root / "models/b").symlink_to("/same")
+    (root / "same").mkdir()
+    mounts = {"/models/b": str(model), "/models/gone": str(tmp_path / "gone")}
+    assert stale_mounts(7, mounts, tmp_path / "proc") == ["/models/b"]
+    (root / "same").rmdir()
+    model.rename(root / "same")
+    model.symlink_to(root / "same")
+    assert stale_mounts(7, mounts, tmp_path / "proc") == []

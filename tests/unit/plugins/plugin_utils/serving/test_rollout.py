@@ -50,6 +50,16 @@ def test_what_a_turn_means_for_a_host(recorded, status, differs, expected):
     assert seen["on_record"] is (expected["state"] == "settled")
 
 
+def test_a_server_that_holds_what_was_replaced_under_it_gets_a_new_start():
+    seen = info(WANTED, "running")
+    seen["container"]["stale"] = ["/models/body"]
+    assert change(seen, WANTED, False, UNIT, HOST) == {
+        "state": "replace", "back": False, "boots": True, "on_record": False,
+    }  # fmt: skip
+    seen["container"]["stale"] = []
+    assert change(seen, WANTED, False, UNIT, HOST)["state"] == "settled"
+
+
 @pytest.mark.parametrize(
     ("here", "unit", "boots", "on_record"),
     [
