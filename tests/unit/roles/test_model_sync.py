@@ -168,6 +168,14 @@ def test_one_fetches_what_none_has_and_the_others_get_it_from_there(tmp_path: Pa
     assert swarm not in done.stdout, "a secret of the run is shown to nobody"
 
 
+def test_what_one_host_has_is_shared_and_fetched_by_nobody(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, one=[BODY, DRAFT], two=[])
+    done = fleet.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [fleet.whole(name) for name in fleet.names] == [[BODY, DRAFT]] * 2
+    assert not any(line[0] == "fetch" for name in fleet.names for line in fleet.did(name))
+
+
 def test_where_all_is_in_place_nothing_is_brought_and_nothing_reported(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path, one=[BODY, DRAFT], two=[BODY, DRAFT])
     done = fleet.run()

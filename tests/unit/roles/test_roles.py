@@ -222,3 +222,21 @@ def test_what_roles_hand_on_is_in_the_table_with_who_makes_it() -> None:
     for name, by in made.items():
         assert by <= stated[name] or name == "spark_drift", (name, by, stated[name])
     assert [name for name in stated if name not in made] == []
+
+
+def registered(value: Any, skippable: bool = False) -> Iterator[tuple[str, bool]]:
+    """(variable, whether its task may be skipped) of all tasks."""
+    for task in value or []:
+        here = skippable or "when" in task
+        if "register" in task:
+            yield task["register"], here
+        for part in ("block", "rescue", "always"):
+            yield from registered(task.get(part), here)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_what_several_tasks_register_is_registered_by_none_that_may_be_skipped(role: str) -> None:
+    """A task that is skipped registers that it was, over what another one has found. A file that is not included does not."""
+    every = [entry for path in files(role, "tasks") for entry in registered(yaml.safe_load(path.read_text()))]
+    names = [name for name, _ in every]
+    assert [name for name, skippable in every if skippable and names.count(name) > 1] == []
