@@ -8,8 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-_SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
+_SECRET_NAME = re.compile(
+    r"KEY|TOKEN|SECRET|PASSW|PASSPHRASE|CREDENTIAL|(?:^|_)AUTH(?:$|_|ORIZATION)|(?:^|_)DSN$", re.IGNORECASE
+)
+_SECRET_OPTION = re.compile(r"(?:^|[._-])(?:api[._-]?key|token|secret|password|passphrase)$", re.IGNORECASE)
 _HUB_TOKEN = re.compile(r"hf_[A-Za-z0-9]{16,}")
+_USER = re.compile(r"://[^\s/@]{1,500}@")
 
 
 def is_secret(name: str) -> bool:
@@ -17,8 +21,13 @@ def is_secret(name: str) -> bool:
     return bool(_SECRET_NAME.search(name))
 
 
+def is_secret_option(name: str) -> bool:
+    """Whether an option of that name does: ``api-key``, ``ssl-keyfile-password``, and not ``tokenizer``."""
+    return bool(_SECRET_OPTION.search(name))
+
+
 def mask(text: str, secrets: Sequence[str]) -> str:
-    """`text` without the given secrets and without anything that looks like a Hub token."""
+    """`text` without the given secrets, without anything that looks like a Hub token, and without the user of an address."""
     for secret in secrets:
         text = text.replace(secret, "***")
-    return _HUB_TOKEN.sub("hf_***", text)
+    return _USER.sub("://***@", _HUB_TOKEN.sub("hf_***", text))

@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from .._common.secrets import is_secret, mask
+from .._common.secrets import is_secret, is_secret_option, mask
 from .._vllm.argv import options
 from .finding import Finding
 
@@ -121,7 +121,7 @@ def _option(name: str, values: tuple[str, ...] | None) -> str:
     shown = f"--{name}" if name else "the model"
     if values is None:
         return f"{shown} {NOTHING}"
-    if name.endswith("api-key") or name == "hf-token":
+    if is_secret_option(name):
         return f"{shown} ***"
     if values == ("false",):
         return f"--no-{name}"

@@ -10,16 +10,14 @@ differ. Pure.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ...module_utils._common.secrets import is_secret, mask
+from ...module_utils._common.secrets import is_secret, is_secret_option, mask
 from ...module_utils._vllm.argv import options
 
 PATCHES = "sparkfleet.vllm.patches"
 # Of options, whose names are not those of variables: max-num-batched-tokens and tokenizer are no secrets.
-_SECRET_OPTION = re.compile(r"(?:^|[._-])(?:api[._-]?key|token|secret|password)$", re.IGNORECASE)
 
 
 class Thing(NamedTuple):
@@ -117,7 +115,7 @@ def _variable(name: str, text: str) -> Thing:
 def _argument(name: str, text: str) -> Thing:
     # A word in front: in a diff, dashes after the sign of the line would look like its header.
     line = f"argument {text}"
-    return Thing(line, f"argument --{name} ***" if _SECRET_OPTION.search(name) else mask(line, []))
+    return Thing(line, f"argument --{name} ***" if is_secret_option(name) else mask(line, []))
 
 
 def _bindings(bound: Sequence[Mapping[str, Any]] | None) -> str:

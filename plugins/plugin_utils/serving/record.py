@@ -9,13 +9,14 @@ secret: the API key is added to the environment by the task that starts the cont
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...module_utils._common.paths import snapshot_path
 from ...module_utils._recipe import measured
 from ...module_utils._recipe.recipe import rule_problems
-from ...module_utils._recipe.rules import argument_problems, deeper, depth, refused_image
+from ...module_utils._recipe.rules import HIDDEN, argument_problems, deeper, depth, refused_image
 from ...module_utils._vllm.argv import render
 
 SECURITY = ("least", "recipe")
@@ -113,6 +114,11 @@ def container_spec(
         raise SpecError(
             "environment.VLLM_API_KEY: the environment is shown in diffs and recorded; set vllm_serve_api_key, "
             "which is not"
+        )
+    if hidden := sorted(name for name in inputs["environment"] if re.search(HIDDEN, name.upper())):
+        raise SpecError(
+            f"environment.{hidden[0]}: the environment is shown in diffs and recorded; a server needs no secret but its API key, "
+            "since its models are files here"
         )
     if "port" in inputs["extra_arguments"]:
         raise SpecError(

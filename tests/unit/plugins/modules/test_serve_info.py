@@ -107,7 +107,7 @@ def test_a_running_server_says_what_was_replaced_under_it(monkeypatch, status, s
         ),
         "sparkfleet-vllm",
     )
-    assert seen["stale"] == stale
+    assert seen and seen["stale"] == stale
     assert looked == ([(7, {"/models/b": "/srv/b"})] if stale else [])
 
 

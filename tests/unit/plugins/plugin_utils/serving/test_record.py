@@ -155,6 +155,13 @@ def test_a_key_in_the_environment_that_is_recorded_is_refused_without_showing_it
     assert "hush" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["HF_TOKEN", "aws_secret_access_key_SECRET", "DB_PASSWORD", "OTHER_API_KEY"])
+def test_no_secret_enters_the_record_by_the_environment(name):
+    with pytest.raises(SpecError, match=f"environment.{name}: .*recorded") as caught:
+        spec(environment={name: "hush"})
+    assert "hush" not in str(caught.value)
+
+
 def test_a_port_beside_the_published_one_is_refused():
     with pytest.raises(SpecError, match="vllm_serve_port"):
         spec(extra_arguments={"port": 9000})
