@@ -20,6 +20,7 @@ from ...module_utils._recipe.rules import HIDDEN, argument_problems, deeper, dep
 from ...module_utils._vllm.argv import render
 
 SECURITY = ("least", "recipe")
+PORT = "vllm_serve_extra_arguments.port: nothing would be published there; set vllm_serve_port"
 
 
 class SpecError(ValueError):
@@ -100,7 +101,7 @@ def container_spec(
         ``patches`` (mappings with host_path, target, mount), ``arguments`` and ``extra_arguments``
         (:func:`merge`), ``environment``, ``port``, ``bind``, ``cache``, ``shm_size``, ``security``, ``gpus``
     :raises SpecError: no body, an image that is not pinned, an unknown security profile, an API key where it would
-        be recorded, a port that is not the published one
+        be recorded
     :raises ArgumentsError: an argument that cannot be rendered; :func:`serving_refusals` says more of it, before
     """
     models = inputs["models"]
@@ -119,10 +120,6 @@ def container_spec(
         raise SpecError(
             f"environment.{hidden[0]}: the environment is shown in diffs and recorded; a server needs no secret but its API key, "
             "since its models are files here"
-        )
-    if "port" in inputs["extra_arguments"]:
-        raise SpecError(
-            "vllm_serve_extra_arguments.port: nothing would be published there; set vllm_serve_port"
         )
     listen = {"host": "0.0.0.0", "port": inputs["port"]}  # noqa: S104  the published address is what limits access
     arguments = merge(inputs["arguments"], inputs["extra_arguments"])
@@ -215,8 +212,10 @@ def serving_refusals(inputs: Mapping[str, Any]) -> list[str]:
     """
     if problems := rule_problems(inputs["published"], inputs["refused"], "vllm_serve"):
         raise SpecError("\n".join(map(str, problems)))
-    arguments = merge(inputs["arguments"], inputs["extra_arguments"])
+    extra = {name: value for name, value in inputs["extra_arguments"].items() if name != "port"}
+    arguments = merge(inputs["arguments"], extra)
     found = [
+        None if extra == inputs["extra_arguments"] else PORT,
         *map(str, argument_problems(arguments, "serve arguments")),
         refused_image(inputs["refused"], inputs["image"]),
         _disagreement(arguments, inputs["acceptance_floor"], inputs["minimum_drafts"]),

@@ -162,11 +162,6 @@ def test_no_secret_enters_the_record_by_the_environment(name):
     assert "hush" not in str(caught.value)
 
 
-def test_a_port_beside_the_published_one_is_refused():
-    with pytest.raises(SpecError, match="vllm_serve_port"):
-        spec(extra_arguments={"port": 9000})
-
-
 RECORD = {
     "recipe": "r", "acceptance_floor": 0.4, "minimum_drafts": 200, "memory_fraction": 0.65, "memory_minimum_bytes": None,
     "published": {}, "allow_deeper": False, "measured_depth": 0, "refused": [],
@@ -236,6 +231,12 @@ def test_a_schedule_of_depths_is_as_deep_as_its_deepest():
 def test_where_no_depth_paid_there_is_to_be_none():
     with pytest.raises(SpecError, match="Do: serve without speculation, or"):
         record(published=PUBLISHED | {"deepest": 0})
+
+
+def test_a_port_beside_the_published_one_is_refused():
+    for port in (9000, None):
+        with pytest.raises(SpecError, match="^vllm_serve_extra_arguments.port: .*set vllm_serve_port$"):
+            record(extra_arguments={"port": port})
 
 
 @pytest.mark.parametrize(
