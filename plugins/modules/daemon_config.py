@@ -131,7 +131,8 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._host import daemon_json, probes
+from ..module_utils._host import daemon_json, toolkit
+from ..module_utils._host import engine as docker
 from ..module_utils._host.request import Request
 from ..module_utils._run.lock_file import hold
 
@@ -156,8 +157,8 @@ class Engine:
         self.module = module
         self.request = request
         self.path = path
-        self.seen = probes.engine(request)
-        self.toolkit = probes.toolkit(request, self.seen)
+        self.seen = docker.look(request)
+        self.toolkit = toolkit.look(request, self.seen)
 
     def validate(self, text: str) -> None:
         """Let dockerd itself read the new file before it is in place."""
@@ -181,7 +182,7 @@ class Engine:
             return said
         deadline, behind = time.monotonic() + self.module.params["timeout"], list[str]()
         while time.monotonic() < deadline:
-            now = probes.engine(self.request)
+            now = docker.look(self.request)
             behind = daemon_json.unapplied_keys(content, now)
             if now["version"] and not behind and (action == "reload" or now["pid"] != self.seen["pid"]):
                 return None

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -60,3 +61,11 @@ class Request:
             return self.at(path).read_text(errors="replace")
         except (FileNotFoundError, NotADirectoryError):
             return None
+
+    def which(self, name: str, path: str = PATH) -> str | None:
+        """Where a program is found in the directories of a PATH."""
+        for directory in path.split(":"):
+            candidate = self.at(f"{directory}/{name}")
+            if directory and candidate.is_file() and os.access(candidate, os.X_OK):
+                return f"{directory}/{name}"
+        return None

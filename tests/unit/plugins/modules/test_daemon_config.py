@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import daemon_json, probes
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import daemon_json, probes, toolkit
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import engine as docker
 from ansible_collections.sparkfleet.vllm.plugins.modules import daemon_config, python_environment
 
 SERVING = [{"name": "sparkfleet-vllm"}]
@@ -82,16 +83,16 @@ def path(tmp_path):
 
 @pytest.fixture
 def dockerd(path, monkeypatch):
-    engine = Dockerd(path)
-    monkeypatch.setattr(probes, "engine", engine.probe)
-    monkeypatch.setattr(probes, "toolkit", lambda request, seen: {"unseen": False})
-    monkeypatch.setattr(os, "kill", engine.kill)
+    host = Dockerd(path)
+    monkeypatch.setattr(docker, "look", host.probe)
+    monkeypatch.setattr(toolkit, "look", lambda request, seen: {"unseen": False})
+    monkeypatch.setattr(os, "kill", host.kill)
     monkeypatch.setattr(
         daemon_config.AnsibleModule,
         "run_command",
-        lambda self, argv, **k: engine.run_command(self, argv, **k),
+        lambda self, argv, **k: host.run_command(self, argv, **k),
     )
-    return engine
+    return host
 
 
 def run(capsys, module, **arguments):
@@ -184,7 +185,7 @@ def test_a_recent_engine_reads_the_file_before_it_is_in_place(capsys, path, dock
 
 
 def test_a_toolkit_that_came_later_restarts_an_idle_engine(capsys, path, dockerd, monkeypatch):
-    monkeypatch.setattr(probes, "toolkit", lambda request, seen: {"unseen": True})
+    monkeypatch.setattr(toolkit, "look", lambda request, seen: {"unseen": True})
     merge(capsys, path, nvidia_runtime=False)
     assert dockerd.did == []
     result = merge(capsys, path, nvidia_runtime=True)

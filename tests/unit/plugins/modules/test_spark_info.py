@@ -11,7 +11,14 @@ import pytest
 import yaml
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.sparkfleet.vllm.plugins.action.spark_info import ActionModule
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import daemon_json, engine_socket, probes
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import (
+    daemon_json,
+    engine_socket,
+    gpu,
+    probes,
+    toolkit,
+)
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import engine as docker
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._host.ports import ports
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._host.request import (
     ProbeError,
@@ -151,29 +158,29 @@ def engine(root):
 
 
 def install_hook(root: Path, directory: str = "/usr/bin") -> None:
-    put(root, {f"{directory}/{probes.HOOK}": "#!/bin/sh\n"})
-    (root / directory.lstrip("/") / probes.HOOK).chmod(0o755)
+    put(root, {f"{directory}/{toolkit.HOOK}": "#!/bin/sh\n"})
+    (root / directory.lstrip("/") / toolkit.HOOK).chmod(0o755)
 
 
 # Each probe
 
 
 def test_gb10_by_any_of_three_witnesses(root):
-    assert probes.gb10(request(root, run=no_command)) == {
+    assert gpu.gb10(request(root, run=no_command)) == {
         "present": True, "pci": ["000f:01:00.0"], "name": None, "product": "Ascent",
     }  # fmt: skip
     (root / "sys/bus/pci/devices/000f:01:00.0/device").write_text("0x2e13\n")
-    assert not probes.gb10(request(root, run=no_command))["present"]
-    assert probes.gb10(request(root))["present"], "nvidia-smi names it"
-    assert not probes.gb10(request(root, run=lambda a, t: "NVIDIA GB100\n"))["present"], "another chip"
+    assert not gpu.gb10(request(root, run=no_command))["present"]
+    assert gpu.gb10(request(root))["present"], "nvidia-smi names it"
+    assert not gpu.gb10(request(root, run=lambda a, t: "NVIDIA GB100\n"))["present"], "another chip"
     (root / "sys/class/dmi/id/product_name").write_text("NVIDIA_DGX_Spark\n")
-    assert probes.gb10(request(root, run=no_command))["present"]
+    assert gpu.gb10(request(root, run=no_command))["present"]
 
 
 def test_driver_from_the_kernel_before_nvidia_smi(root):
-    assert probes.driver(request(root)) == "580.95.05"
+    assert gpu.driver(request(root)) == "580.95.05"
     put(root, {"/sys/module/nvidia/version": "590.1\n"})
-    assert probes.driver(request(root, run=no_command)) == "590.1"
+    assert gpu.driver(request(root, run=no_command)) == "590.1"
 
 
 def test_memory_in_bytes(root):
@@ -213,18 +220,18 @@ def test_daemon_config(root, text, content, error):
 def test_engine_is_not_asked_while_dockerd_does_not_run(root, engine):
     (root / "run/docker.pid").unlink()
     (root / "proc/700/comm").write_text("other\n")
-    found = probes.engine(request(root))
+    found = docker.look(request(root))
     assert (found["running"], found["installed"], found["version"]) == (False, False, None)
 
 
 def test_a_stale_pid_file_is_no_engine(root):
     run_dockerd(root)
     (root / "proc/700/comm").write_text("nginx\n")
-    assert not probes.engine(request(root))["running"]
+    assert not docker.look(request(root))["running"]
 
 
 def test_engine(root, engine):
-    found = probes.engine(request(root))
+    found = docker.look(request(root))
     assert found["running"] and found["installed"]
     assert found["started"] == pytest.approx(BOOT + 100)
     expected = {
@@ -266,19 +273,19 @@ def test_toolkit_is_usable_only_if_the_engine_started_after_it(root, engine):
             "/var/lib/dpkg/status": "Package: nvidia-container-toolkit\nStatus: install ok installed\nVersion: 1.19.0-1\n\n"
         },
     )
-    installed = (root / "usr/bin" / probes.HOOK).stat().st_ctime
+    installed = (root / "usr/bin" / toolkit.HOOK).stat().st_ctime
 
     run_dockerd(root, started=installed - BOOT + 60)
-    found = probes.toolkit(request(root), probes.engine(request(root)))
-    assert (found["version"], found["hook"]) == ("1.19.0-1", f"/usr/bin/{probes.HOOK}")
+    found = toolkit.look(request(root), docker.look(request(root)))
+    assert (found["version"], found["hook"]) == ("1.19.0-1", f"/usr/bin/{toolkit.HOOK}")
     assert (found["usable"], found["unseen"]) == (True, False)
 
     run_dockerd(root, started=installed - BOOT - 60)
-    found = probes.toolkit(request(root), probes.engine(request(root)))
+    found = toolkit.look(request(root), docker.look(request(root)))
     assert (found["usable"], found["unseen"]) == (False, True)
 
     engine["/info"]["DiscoveredDevices"] = [{"Source": "cdi", "ID": "nvidia.com/gpu=all"}]
-    found = probes.toolkit(request(root), probes.engine(request(root)))
+    found = toolkit.look(request(root), docker.look(request(root)))
     assert (found["usable"], found["unseen"]) == (True, False)
 
 
@@ -306,15 +313,15 @@ def test_an_upgraded_toolkit_is_no_reason_to_stop_what_serves(root, engine, log,
             "/var/log/dpkg.log.1": f"2026-10-01 21:00:00 {rotated}\n",
         },
     )
-    run_dockerd(root, started=(root / "usr/bin" / probes.HOOK).stat().st_ctime - BOOT - 60)
-    found = probes.toolkit(request(root), probes.engine(request(root)))
+    run_dockerd(root, started=(root / "usr/bin" / toolkit.HOOK).stat().st_ctime - BOOT - 60)
+    found = toolkit.look(request(root), docker.look(request(root)))
     assert (found["unseen"], found["usable"]) == (unseen, not unseen)
 
 
 def test_the_hook_must_be_on_the_path_of_dockerd(root, engine):
     engine["/info"]["DiscoveredDevices"] = []
     install_hook(root, "/usr/local/bin")
-    assert probes.toolkit(request(root), probes.engine(request(root)))["hook"] is None
+    assert toolkit.look(request(root), docker.look(request(root)))["hook"] is None
 
 
 def test_a_removed_package_is_not_installed(root):
@@ -324,7 +331,7 @@ def test_a_removed_package_is_not_installed(root):
             "/var/lib/dpkg/status": "Package: nvidia-container-toolkit\nStatus: deinstall ok config-files\nVersion: 1\n"
         },
     )
-    assert probes.toolkit(request(root), {})["installed"] is False
+    assert toolkit.look(request(root), {})["installed"] is False
 
 
 def test_ports_with_their_owners(root):

@@ -1,0 +1,90 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The Docker engine of a host, as /proc and its socket show it. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from . import engine_socket
+from .processes import dockerd, started
+from .request import Request
+
+
+def look(request: Request) -> dict[str, Any]:
+    """The Docker engine. It is asked only where dockerd runs: socket activation would start it otherwise."""
+    pid = dockerd(request)
+    installed = request.which("dockerd")
+    found: dict[str, Any] = {
+        "installed": installed is not None or pid is not None,
+        "running": pid is not None,
+        "pid": pid,
+        "started": None,
+        "socket": request.socket,
+        "version": None,
+        "api_version": None,
+        "data_root": None,
+        "storage_driver": None,
+        "cgroup_version": None,
+        "live_restore": None,
+        "runtimes": None,
+        "registry_mirrors": None,
+        "insecure_registries": None,
+        "cdi_devices": None,
+        "images_bytes": None,
+        "containers": None,
+    }
+    if pid is None:
+        return found
+    found["started"] = started(request, pid)
+
+    def ask(url: str) -> Any:
+        return engine_socket.get(str(request.at(request.socket)), url, request.timeout / 4)
+
+    try:
+        version, info, images, containers = map(
+            ask, ("/version", "/info", "/images/json", "/containers/json")
+        )
+    except engine_socket.EngineError as error:
+        return {**found, "silent": str(error)}
+    registries = info.get("RegistryConfig") or {}
+    insecure = [
+        name for name, index in (registries.get("IndexConfigs") or {}).items() if not index.get("Secure")
+    ]
+    devices = info.get("DiscoveredDevices") or []  # API 1.50 and later
+    return {
+        **found,
+        "version": version["Version"],
+        "api_version": version["ApiVersion"],
+        "data_root": info.get("DockerRootDir"),
+        "storage_driver": info.get("Driver"),
+        "cgroup_version": info.get("CgroupVersion"),
+        "live_restore": bool(info.get("LiveRestoreEnabled")),
+        "runtimes": sorted(info.get("Runtimes") or {}),
+        "registry_mirrors": registries.get("Mirrors") or [],
+        "insecure_registries": sorted({*insecure, *(registries.get("InsecureRegistryCIDRs") or [])}),
+        "cdi_devices": sorted(device["ID"] for device in devices if device.get("Source") == "cdi"),
+        "images_bytes": sum(image.get("Size") or 0 for image in images or []),
+        "containers": [_container(container) for container in containers or []],
+    }
+
+
+def _container(container: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "id": container["Id"],
+        "name": (container.get("Names") or [container["Id"][:12]])[0].lstrip("/"),
+        "image": container.get("Image"),
+        "labels": container.get("Labels") or {},
+        "ports": [
+            {
+                "port": port["PublicPort"],
+                "address": port.get("IP") or "0.0.0.0",  # noqa: S104 - what the engine means by none
+                "container_port": port["PrivatePort"],
+                "protocol": port.get("Type", "tcp"),
+            }
+            for port in container.get("Ports") or []
+            if port.get("PublicPort")
+        ],
+    }
