@@ -192,6 +192,13 @@ driver:
   returned: always
   type: str
   sample: 580.95.05
+gpu:
+  description:
+    - Whether a new container could use the GPU. C(loaded) is the driver in the kernel, C(libraries) are the versions of its library
+      on the disk, C(error) has the words of an nvidia-smi that fails, and is null otherwise.
+  returned: always
+  type: dict
+  sample: {loaded: 580.95.05, libraries: [580.95.05], error: null}
 memory:
   description: Unified memory in bytes, total and available, and swap.
   returned: always
@@ -231,6 +238,7 @@ docker:
     cgroup_version: "2"
     live_restore: false
     runtimes: [io.containerd.runc.v2, nvidia, runc]
+    default_runtime: runc
     registry_mirrors: []
     insecure_registries: ["127.0.0.0/8", "::1/128"]
     cdi_devices: [nvidia.com/gpu=0]
@@ -248,11 +256,21 @@ daemon_config:
   sample: {path: /etc/docker/daemon.json, exists: true, content: {log-driver: local}, error: null}
 toolkit:
   description:
-    - nvidia-container-toolkit. C(hook) is the path in dockerd's PATH, C(usable) whether the running engine can provide a GPU,
-      C(unseen) whether the hook was installed after dockerd started, which looks for it only at its start.
+    - nvidia-container-toolkit. C(hook) and C(cdi_hook) are paths in dockerd's PATH, C(mode) is C(nvidia-container-runtime.mode) of
+      its C(config.toml), C(usable) says whether the running engine can provide a GPU, C(unseen) whether the hooks were installed
+      after dockerd started, which looks for them only at its start.
   returned: always
   type: dict
-  sample: {installed: true, version: 1.19.0-1, hook: /usr/bin/nvidia-container-runtime-hook, runtime: true, cdi: false, unseen: false, usable: true}
+  sample:
+    installed: true
+    version: 1.19.0-1
+    hook: /usr/bin/nvidia-container-runtime-hook
+    cdi_hook: /usr/bin/nvidia-cdi-hook
+    mode: auto
+    runtime: true
+    cdi: false
+    unseen: false
+    usable: true
 ports:
   description: Listening TCP ports and those that Docker publishes, each with address, pid, process and container if known.
   returned: always

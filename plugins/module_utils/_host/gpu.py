@@ -8,9 +8,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from .request import ProbeError, Request
+from .request import CommandAbsentError, ProbeError, Request
 
 GB10 = ("0x10de", "0x2e12")
+MODULE = "/sys/module/nvidia/version"
+# The library that nvidia-smi and the toolkit talk to the kernel through, in Debian's folders: a link to one with its version.
+LIBRARY = "usr/lib/*-linux-gnu/libnvidia-ml.so.1"
 
 
 def gb10(request: Request) -> dict[str, Any]:
@@ -36,7 +39,7 @@ def gb10(request: Request) -> dict[str, Any]:
 
 
 def driver(request: Request) -> str:
-    loaded = request.text("/sys/module/nvidia/version")
+    loaded = request.text(MODULE)
     return loaded.strip() if loaded else _nvidia_smi(request, "driver_version")
 
 
@@ -46,3 +49,22 @@ def _nvidia_smi(request: Request, field: str) -> str:
     if not lines:
         raise ProbeError("nvidia-smi names no GPU")
     return lines[0]
+
+
+def access(request: Request) -> dict[str, Any]:
+    """Whether a new container could use the GPU: what runs keeps it when the driver below is replaced.
+
+    `error` has the words of nvidia-smi, which asks as a new container does; without it, the two versions tell.
+    """
+    loaded = (request.text(MODULE) or "").strip() or None
+    found = [link.resolve().name for link in sorted(request.root.glob(LIBRARY))]
+    libraries = sorted({name.partition(".so.")[2] for name in found} - {"", "1"})
+    error = None
+    try:
+        _nvidia_smi(request, "name")
+    except CommandAbsentError:
+        if loaded and libraries and loaded not in libraries:
+            error = f"driver/library version mismatch: {loaded} is loaded, the libraries are {', '.join(libraries)}"
+    except ProbeError as failed:
+        error = str(failed)
+    return {"loaded": loaded, "libraries": libraries, "error": error}

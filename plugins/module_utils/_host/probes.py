@@ -79,6 +79,7 @@ def gather(request: Request) -> dict[str, Any]:
             "remove_ipc": lambda: remove_ipc(request),
             "gb10": lambda: gpu.gb10(request),
             "driver": lambda: gpu.driver(request),
+            "gpu": lambda: gpu.access(request),
             "memory": lambda: memory(request),
             "disks": lambda: disks(
                 request, _data_root(request, known, content_of), known.get("images_bytes") or 0

@@ -12,36 +12,70 @@ from typing import Any
 from .processes import environment_of
 from .request import PATH, Request
 
-# dockerd registers the GPU driver behind `--gpus` when it starts and finds this on its PATH.
+# dockerd registers what serves `--gpus` when it starts, by what it finds on its PATH then.
 HOOK = "nvidia-container-runtime-hook"
+CDI_HOOK = "nvidia-cdi-hook"
+# Before this engine a CDI device is for `--device` alone (moby 50228): `--gpus` asks the hook.
+CDI_SINCE = (29, 2)
+CONFIG = "/etc/nvidia-container-runtime/config.toml"
+HOOK_MODES = ("auto", "legacy")
 TOOLKIT = "nvidia-container-toolkit"
 # Two clocks are compared (seconds since boot, file times): finer than this they do not agree.
 CLOCK_SLACK = 1.0
 
 
 def look(request: Request, docker: Mapping[str, Any]) -> dict[str, Any]:
-    """nvidia-container-toolkit, and whether the engine that runs now can use it.
+    """nvidia-container-toolkit, and whether the engine that runs now can give a GPU to `--gpus`.
 
-    `unseen`: it was installed after dockerd started, which looks for the hook only then.
+    `unseen`: it could after a restart, because dockerd looks for the hooks only when it starts.
     """
-    path = PATH
-    started = docker.get("started")
-    if docker.get("pid"):
-        path = environment_of(request, docker["pid"]).get("PATH", PATH)
-    hook = request.which(HOOK, path)
+    path = environment_of(request, docker["pid"]).get("PATH", PATH) if docker.get("pid") else PATH
+    hook, cdi_hook = request.which(HOOK, path), request.which(CDI_HOOK, path)
     version = _package_version(request, TOOLKIT)
     cdi = any(device.startswith("nvidia.com/gpu") for device in docker.get("cdi_devices") or [])
-    newer = hook is not None and started is not None and _changed(request, hook) > started + CLOCK_SLACK
-    newer = newer and not _upgraded(request, TOOLKIT)
+    mode = _mode(request)
+    # The nvidia runtime takes the hook's place in every mode, for containers that it runs.
+    serve = [hook] if mode in HOOK_MODES or docker.get("default_runtime") == "nvidia" else []
+    if cdi and _release(docker.get("version")) >= CDI_SINCE:
+        serve.append(cdi_hook)
+    there = [one for one in serve if one]
+    upgraded = bool(there) and _upgraded(request, TOOLKIT)
+    started = docker.get("started")
+    seen = [one for one in there if upgraded or started is None or not _newer(request, one, started)]
+    running = bool(docker.get("running"))
     return {
         "installed": version is not None or hook is not None or cdi,
         "version": version,
         "hook": hook,
+        "cdi_hook": cdi_hook,
+        "mode": mode,
         "runtime": "nvidia" in (docker.get("runtimes") or []),
         "cdi": cdi,
-        "unseen": newer and not cdi,
-        "usable": bool(docker.get("running")) and (cdi or (hook is not None and not newer)),
+        "unseen": bool(there) and not seen,
+        "usable": running and bool(seen),
     }
+
+
+def _mode(request: Request) -> str:
+    """How the toolkit gives out GPUs. The hook, when it does not skip that, fails in every mode but its own."""
+    sections = re.split(r"^\s*\[([^\]]+)\][^\n]*$", request.text(CONFIG) or "", flags=re.MULTILINE)
+    of = dict(zip(sections[1::2], sections[2::2], strict=True))
+    if re.search(r"^\s*skip-mode-detection\s*=\s*true\b", of.get(HOOK, ""), re.MULTILINE):
+        return "legacy"
+    found = re.findall(
+        r"^\s*mode\s*=\s*[\"']([\w-]+)[\"']", of.get("nvidia-container-runtime", ""), re.MULTILINE
+    )
+    return found[-1] if found else "auto"
+
+
+def _release(version: str | None) -> tuple[int, int]:
+    """Major and minor of an engine; (0, 0) for what shows none."""
+    found = re.match(r"(\d+)\.(\d+)", version or "")
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def _newer(request: Request, path: str, than: float) -> bool:
+    return _changed(request, path) > than + CLOCK_SLACK
 
 
 def _package_version(request: Request, package: str) -> str | None:

@@ -17,6 +17,7 @@ SITE = "playbooks/site.yml brings it back"
 ENGINE_CHECKS = ("docker", "packages", "toolkit", "daemon.json")
 KINDS = {
     "driver": "driver-too-old",
+    "gpu": "gpu-unusable",
     "port": "port-taken",
     "docker": "engine-unusable",
     "toolkit": "toolkit-unusable",

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from ...module_utils._host.toolkit import HOOK_MODES
 from .requirements import missing_requirements, older, version_of
 
 GIB = 1024**3
@@ -79,6 +80,7 @@ def problems(info: Mapping[str, Any], wanted: Wanted) -> list[dict[str, str]]:
         _architecture,
         _gb10,
         _driver,
+        _gpu,
         _memory,
         _disks,
         _ports,
@@ -191,6 +193,30 @@ def _driver(info: Mapping[str, Any], wanted: Wanted) -> list[Problem]:
             f"NVIDIA driver {wanted.minimum_driver} or later",
             version or _unseen(info, "driver", "none"),
             "update the host (DGX OS brings the driver); this role leaves drivers and firmware alone",
+        )
+    ]
+
+
+def _gpu(info: Mapping[str, Any], wanted: Wanted) -> list[Problem]:
+    """Whether a new container could use the GPU. The server that runs shows nothing of it: it keeps what it has."""
+    if not wanted.toolkit:
+        return []
+    gpu = info["gpu"]
+    if gpu is not None and not gpu["error"]:
+        return []
+    seen = gpu["error"] if gpu else _unseen(info, "gpu", "none")
+    versions = f" ({gpu['loaded']} is loaded)" if gpu and gpu["loaded"] and gpu["loaded"] not in seen else ""
+    mismatch = "mismatch" in seen.lower() or bool(
+        gpu and gpu["loaded"] and gpu["libraries"] and gpu["loaded"] not in gpu["libraries"]
+    )
+    return [
+        Problem(
+            "gpu",
+            "a GPU that a new container can use, so an nvidia-smi that answers",
+            f"{seen}{versions}",
+            "reboot the host: its driver was updated, and the old one is still loaded"
+            if mismatch
+            else "mend what nvidia-smi says (dmesg has more), or reboot the host",
         )
     ]
 
@@ -356,11 +382,21 @@ def _toolkit(info: Mapping[str, Any], wanted: Wanted) -> list[Problem]:
         or not (info["docker"] or {}).get("running")
     ):
         return []
+    engine = f"engine {(info['docker'] or {}).get('version')}, nvidia-container-toolkit {toolkit['version'] or 'of unknown version'}"
+    if toolkit["hook"] and toolkit["mode"] not in HOOK_MODES:
+        return [
+            Problem(
+                "toolkit",
+                "a mode of the toolkit in which --gpus works, or engine 29.2 with nvidia-cdi-hook and CDI devices",
+                f'{engine}, nvidia-container-runtime.mode = "{toolkit["mode"]}"',
+                "nvidia-ctk config --in-place --set nvidia-container-runtime.mode=auto, or make nvidia Docker's default runtime",
+            )
+        ]
     return [
         Problem(
             "toolkit",
-            "an engine that finds nvidia-container-runtime-hook on its PATH, or GPUs by CDI",
-            f"nvidia-container-toolkit {toolkit['version'] or 'of unknown version'}, and neither",
+            "an engine that finds nvidia-container-runtime-hook on its PATH; from 29.2, nvidia-cdi-hook and CDI devices",
+            f"{engine}, and neither",
             "put the hook on dockerd's PATH (apt-get install --reinstall nvidia-container-toolkit), then restart Docker",
         )
     ]

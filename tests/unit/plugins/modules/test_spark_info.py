@@ -21,6 +21,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import (
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import engine as docker
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._host.ports import ports
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._host.request import (
+    CommandAbsentError,
     ProbeError,
     Request,
     run_command,
@@ -47,7 +48,7 @@ def nvidia_smi(argv, timeout):
 
 
 def no_command(argv, timeout):
-    raise ProbeError(f"{argv[0]} is not there")
+    raise CommandAbsentError(f"{argv[0]} is not there")
 
 
 def listening(*rows: tuple[str, str]) -> str:
@@ -284,9 +285,104 @@ def test_toolkit_is_usable_only_if_the_engine_started_after_it(root, engine):
     found = toolkit.look(request(root), docker.look(request(root)))
     assert (found["usable"], found["unseen"]) == (False, True)
 
-    engine["/info"]["DiscoveredDevices"] = [{"Source": "cdi", "ID": "nvidia.com/gpu=all"}]
-    found = toolkit.look(request(root), docker.look(request(root)))
-    assert (found["usable"], found["unseen"]) == (True, False)
+
+def look_at_toolkit(root: Path) -> dict[str, Any]:
+    return toolkit.look(request(root), docker.look(request(root)))
+
+
+@pytest.mark.parametrize(
+    ("version", "hooks", "late", "expected"),
+    [
+        # Before 29.2, CDI devices are for --device alone.
+        ("28.3.3", [toolkit.HOOK], True, (False, True)),
+        ("28.3.3", [toolkit.CDI_HOOK], False, (False, False)),
+        ("29.1.3", [toolkit.HOOK], False, (True, False)),
+        ("29.1.3", [], False, (False, False)),
+        ("29.2.0", [toolkit.CDI_HOOK], False, (True, False)),
+        ("29.2.0", [toolkit.CDI_HOOK], True, (False, True)),
+        ("30.0.1", [], False, (False, False)),
+        ("dev", [toolkit.CDI_HOOK], False, (False, False)),
+    ],
+)
+def test_cdi_gives_a_gpu_from_the_engine_on_that_asks_for_it(root, engine, version, hooks, late, expected):
+    engine["/version"]["Version"] = version
+    for name in hooks:
+        put(root, {f"/usr/bin/{name}": "#!/bin/sh\n"})
+        (root / "usr/bin" / name).chmod(0o755)
+    run_dockerd(root, started=time.time() - BOOT + (-600 if late else 600))
+    found = look_at_toolkit(root)
+    assert found["cdi"] and (found["usable"], found["unseen"]) == expected
+
+
+def config_toml(mode: str, skip: bool = False) -> str:
+    hook = f"[nvidia-container-runtime-hook]\nskip-mode-detection = {str(skip).lower()}\n"
+    # Modes of other sections are not the runtime's.
+    other = '[nvidia-container-runtime.modes.cdi]\nmode = "none of ours"\n'
+    return f'# of a person\n[nvidia-container-runtime]\n#mode = "csv"\n  mode = "{mode}"  # asked for\n\n{other}{hook}'
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "usable"),
+    [
+        ("", "auto", True),
+        (config_toml("auto"), "auto", True),
+        (config_toml("legacy"), "legacy", True),
+        (config_toml("cdi"), "cdi", False),
+        (config_toml("csv"), "csv", False),
+        (config_toml("cdi", skip=True), "legacy", True),
+    ],
+)
+def test_the_hook_serves_in_its_own_mode_only(root, engine, text, mode, usable):
+    install_hook(root)
+    put(root, {toolkit.CONFIG: text})
+    run_dockerd(root, started=time.time() - BOOT + 600)
+    found = look_at_toolkit(root)
+    assert (found["mode"], found["usable"], found["unseen"]) == (mode, usable, False)
+    engine["/info"]["DefaultRuntime"] = "nvidia"
+    assert look_at_toolkit(root)["usable"], "the runtime serves in every mode"
+
+
+def test_mode_cdi_is_served_by_a_newer_engine(root, engine):
+    install_hook(root)
+    put(root, {toolkit.CONFIG: config_toml("cdi"), f"/usr/bin/{toolkit.CDI_HOOK}": "#!/bin/sh\n"})
+    (root / "usr/bin" / toolkit.CDI_HOOK).chmod(0o755)
+    engine["/version"]["Version"] = "29.2.1"
+    run_dockerd(root, started=time.time() - BOOT + 600)
+    assert look_at_toolkit(root)["usable"]
+
+
+MISMATCH = "nvidia-smi exited 18: Failed to initialize NVML: Driver/library version mismatch; NVML library version: 580.126"
+
+
+def failing(said: str):
+    def run(argv, timeout):
+        raise ProbeError(said)
+
+    return run
+
+
+def libraries(root: Path, version: str) -> None:
+    put(root, {f"/usr/lib/aarch64-linux-gnu/libnvidia-ml.so.{version}": ""})
+    (root / "usr/lib/aarch64-linux-gnu/libnvidia-ml.so.1").symlink_to(f"libnvidia-ml.so.{version}")
+
+
+def test_an_nvidia_smi_that_fails_says_that_no_new_container_gets_the_gpu(root):
+    put(root, {gpu.MODULE: "580.95.05\n"})
+    libraries(root, "580.126.09")
+    found = probes.gather(request(root, run=failing(MISMATCH)))["gpu"]
+    assert found == {"loaded": "580.95.05", "libraries": ["580.126.09"], "error": MISMATCH}
+    assert gpu.access(request(root))["error"] is None, "it answers"
+    assert (
+        "580.95.05 is loaded, the libraries are 580.126.09"
+        in gpu.access(absent := request(root, run=no_command))["error"]
+    )
+    put(root, {gpu.MODULE: "580.126.09\n"})
+    assert gpu.access(absent)["error"] is None
+
+
+def test_all_that_nvidia_smi_says_of_its_failure_is_kept():
+    with pytest.raises(ProbeError, match="exited 18: Driver mismatch; NVML library version: 1$"):
+        run_command(["sh", "-c", "echo 'Driver mismatch'; echo 'NVML library version: 1'; exit 18"], 5)
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ def spark() -> dict[str, Any]:
         "remove_ipc": True,
         "gb10": {"present": True, "pci": ["000f:01:00.0"], "name": "NVIDIA GB10", "product": None},
         "driver": "580.95.05",
+        "gpu": {"loaded": "580.95.05", "libraries": ["580.95.05"], "error": None},
         "memory": {"total_bytes": 120 * GIB, "available_bytes": 60 * GIB, "swap_bytes": 0},
         "disks": {
             "store": {"path": "/srv/sparkfleet", "nearest": "/srv/sparkfleet", "device": 1, "free_bytes": 900 * GIB,
@@ -45,7 +46,7 @@ def spark() -> dict[str, Any]:
             "content": {"registry-mirrors": ["http://m:5000"], "runtimes": {"nvidia": {"path": "x"}}},
             "error": None,
         },
-        "toolkit": {"installed": True, "version": "1.19.0-1", "hook": "/usr/bin/h", "runtime": True, "cdi": False,
+        "toolkit": {"installed": True, "version": "1.19.0-1", "hook": "/usr/bin/h", "cdi_hook": None, "mode": "auto", "runtime": True, "cdi": False,
                     "unseen": False, "usable": True},
         "docker": {
             "installed": True, "running": True, "pid": 7, "started": 1.0, "socket": "/var/run/docker.sock",
@@ -149,7 +150,7 @@ def test_a_host_that_is_no_spark_may_serve_when_it_is_asked_for(spark):
 
 
 @pytest.mark.parametrize(
-    "probe", ["gb10", "driver", "memory", "disks", "ports", "toolkit", "docker", "daemon_config"]
+    "probe", ["gb10", "driver", "gpu", "memory", "disks", "ports", "toolkit", "docker", "daemon_config"]
 )
 def test_what_could_not_be_read_is_a_problem_with_its_reason(spark, probe):
     spark[probe] = None
@@ -271,3 +272,32 @@ def test_a_driver_whose_version_cannot_be_read_is_not_late_enough(spark):
 def test_what_is_judged_has_a_default_in_the_module():
     names = {field.name for field in fields(judge.Wanted)}
     assert names == set(spark_info.WANTED) - set(spark_info.OF_DAEMON_JSON)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "seen", "do"),
+    [
+        (
+            {"error": "exited 18: Driver/library version mismatch", "libraries": []},
+            "(580.95.05 is loaded)",
+            "reboot the host: its",
+        ),
+        (
+            {"error": "exited 9: no talk with the driver", "libraries": ["580.126"]},
+            "no talk",
+            "reboot the host: its",
+        ),
+        ({"error": "exited 9: no talk with the driver"}, "no talk", "dmesg"),
+    ],
+)
+def test_a_gpu_that_no_new_container_gets_is_a_problem(spark, gpu, seen, do):
+    spark["gpu"].update(gpu)
+    assert only(spark)["check"] == "gpu"
+    assert seen in only(spark)["seen"] and do in only(spark)["do"]
+    assert checks(spark, WANTED | {"toolkit": False}) == [], "nobody asks for a GPU"
+
+
+def test_a_mode_of_the_toolkit_in_which_the_engine_gets_no_gpu_is_named(spark):
+    spark["toolkit"].update(mode="cdi", usable=False)
+    assert "engine 29.1.3" in only(spark)["seen"] and 'mode = "cdi"' in only(spark)["seen"]
+    assert "mode=auto" in only(spark)["do"]
