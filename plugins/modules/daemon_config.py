@@ -131,7 +131,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._host import daemon_json, toolkit
+from ..module_utils._host import daemon_flags, daemon_json, toolkit
 from ..module_utils._host import engine as docker
 from ..module_utils._host.request import Request
 from ..module_utils._run.lock_file import hold
@@ -183,7 +183,7 @@ class Engine:
         deadline, behind = time.monotonic() + self.module.params["timeout"], list[str]()
         while time.monotonic() < deadline:
             now = docker.look(self.request)
-            behind = daemon_json.unapplied_keys(content, now)
+            behind = daemon_json.unapplied_keys(content, now) + daemon_json.store_differs(content, now)
             if now["version"] and not behind and (action == "reload" or now["pid"] != self.seen["pid"]):
                 return None
             time.sleep(0.2)
@@ -278,6 +278,10 @@ def plan(module: AnsibleModule, file: File, engine: Engine) -> Change:
         )
     except daemon_json.DaemonConfigError as error:
         module.fail_json(msg=cannot_merge(file.path, error))
+    if twice := daemon_flags.conflict(engine.seen["flags"], after):
+        module.fail_json(
+            msg=f"expected {file.path} that dockerd starts with, seen: {twice}; do: leave it in one place. Nothing was changed"
+        )
     if engine.seen["running"] and not engine.seen["version"]:
         module.fail_json(
             msg=f"expected an engine that answers, seen: {engine.seen['silent']}; do: systemctl status docker"

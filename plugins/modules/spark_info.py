@@ -221,8 +221,8 @@ directories:
   sample: [/srv/sparkfleet]
 docker:
   description:
-    - The Docker engine. C(started) is in seconds since the epoch, C(images_bytes) in bytes; C(containers) are the running ones with
-      C(id), C(name), C(image), C(labels) and published C(ports). Everything that the engine reports is null while it does not run.
+    - The Docker engine. C(started) is in seconds since the epoch, C(images_bytes) in bytes; C(flags) are keys of daemon.json that
+      dockerd has from its command line; C(containers) are the running ones with C(id), C(name), C(image), C(labels) and published C(ports). Everything that the engine reports is null while it does not run.
   returned: always
   type: dict
   sample:
@@ -230,11 +230,13 @@ docker:
     running: true
     pid: 1200
     started: 1795470000.0
+    flags: [hosts]
     socket: /var/run/docker.sock
     version: 29.1.3
     api_version: "1.52"
     data_root: /var/lib/docker
     storage_driver: overlayfs
+    containerd_snapshotter: true
     cgroup_version: "2"
     live_restore: false
     runtimes: [io.containerd.runc.v2, nvidia, runc]

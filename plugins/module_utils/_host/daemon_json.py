@@ -11,7 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# What dockerd takes over at SIGHUP, without stopping a container
+from . import daemon_flags
+
+# What dockerd takes over at SIGHUP, without stopping a container; each feature is a setting of its own there
 # (https://docs.docker.com/reference/cli/dockerd/#configuration-reload-behavior).
 RELOADABLE = frozenset(
     {
@@ -19,7 +21,7 @@ RELOADABLE = frozenset(
         "authorization-plugins",
         "debug",
         "default-runtime",
-        "features",
+        "features.buildkit",
         "insecure-registries",
         "labels",
         "live-restore",
@@ -42,6 +44,7 @@ UNRESTORABLE = frozenset(
         "data-root",
         "default-address-pools",
         "exec-root",
+        "features.containerd-snapshotter",
         "fixed-cidr",
         "fixed-cidr-v6",
         "graph",
@@ -56,6 +59,9 @@ UNRESTORABLE = frozenset(
 
 # moby daemon/nvidia_linux.go: the GPU driver is registered at start, if the hook is on PATH by then.
 TOOLKIT_UNSEEN = "the engine looks for nvidia-container-toolkit only when it starts"
+
+SNAPSHOTTER = "features.containerd-snapshotter"
+STORE_UNSEEN = "the engine chooses its image store only when it starts, and has then none of the images and containers of the other one"
 
 NVIDIA_RUNTIME: dict[str, Any] = {"nvidia": {"path": "nvidia-container-runtime", "args": []}}
 
@@ -145,6 +151,16 @@ def unapplied_keys(content: Mapping[str, Any], engine: Mapping[str, Any]) -> lis
     return unapplied
 
 
+def store_differs(content: Mapping[str, Any], engine: Mapping[str, Any]) -> list[str]:
+    """Settings of daemon.json that name another image store than the engine has: it took them up at no start yet."""
+    settings = _settings(content)
+    return [
+        key
+        for key, seen in _store(engine).items()
+        if seen is not None and settings.get(key) is not None and settings[key] != seen
+    ]
+
+
 def redacted(value: Any) -> Any:
     """`value` without the user and password of any URL in it (proxies are written that way)."""
     if isinstance(value, str):
@@ -180,10 +196,17 @@ def plan(
     changed = changed_keys(before, after)
     if not running:
         return Plan(dict(after), changed, "none", [], [])
-    because = [f"{key} takes effect at a restart only" for key in changed if key not in RELOADABLE]
+    settings, has, store = _settings(after), _store(engine), store_differs(after, engine)
+    differing = [
+        key
+        for key in changed_keys(_settings(before), settings)
+        if key not in store and (key not in has or has[key] != settings.get(key))
+    ]
+    because = [f"{key} takes effect at a restart only" for key in differing if key not in RELOADABLE]
+    because += [f"{key}: {STORE_UNSEEN}" for key in store]
     because += list(restart_because)
     if because:
-        survives = bool(engine.get("live_restore")) and not UNRESTORABLE.intersection(changed)
+        survives = bool(engine.get("live_restore")) and not UNRESTORABLE.intersection([*differing, *store])
         stops = [] if survives else [str(container["name"]) for container in containers]
         return Plan(dict(after), changed, "restart", because, stops)
     reload = changed or unapplied_keys(after, engine)
@@ -229,6 +252,8 @@ def needed(info: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
         )
     except DaemonConfigError as error:
         return {**nothing, "error": str(error)}
+    if twice := daemon_flags.conflict(docker.get("flags") or [], after):
+        return {**nothing, "error": twice}
     unseen = (
         asked["toolkit"] and docker.get("running") and (not toolkit.get("installed") or toolkit["unseen"])
     )
@@ -247,6 +272,23 @@ def needed(info: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
         "because": planned.because,
         "stops": planned.stops,
         "refused": refusal(planned, asked["restart_docker"]),
+    }
+
+
+def _settings(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What is set, by its name: a key, and of `features` each one."""
+    settings = {key: value for key, value in content.items() if key != "features"}
+    features = content.get("features") or {}
+    if not isinstance(features, Mapping):
+        return dict(content)
+    return settings | {f"features.{name}": on for name, on in features.items()}
+
+
+def _store(engine: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that choose an image store, as the engine shows them; None where it shows none."""
+    return {
+        "storage-driver": engine.get("storage_driver"),
+        SNAPSHOTTER: engine.get("containerd_snapshotter"),
     }
 
 

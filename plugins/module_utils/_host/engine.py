@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from . import engine_socket
-from .processes import dockerd, started
+from . import daemon_flags, engine_socket
+from .processes import command_line, dockerd, started
 from .request import Request
+
+SNAPSHOTTER = "io.containerd.snapshotter.v1"
+"""The driver of an engine that keeps its images in containerd."""
 
 
 def look(request: Request) -> dict[str, Any]:
@@ -22,11 +25,13 @@ def look(request: Request) -> dict[str, Any]:
         "running": pid is not None,
         "pid": pid,
         "started": None,
+        "flags": [],
         "socket": request.socket,
         "version": None,
         "api_version": None,
         "data_root": None,
         "storage_driver": None,
+        "containerd_snapshotter": None,
         "cgroup_version": None,
         "live_restore": None,
         "runtimes": None,
@@ -40,6 +45,7 @@ def look(request: Request) -> dict[str, Any]:
     if pid is None:
         return found
     found["started"] = started(request, pid)
+    found["flags"] = daemon_flags.keys(command_line(request, pid))
 
     def ask(url: str) -> Any:
         return engine_socket.get(str(request.at(request.socket)), url, request.timeout / 4)
@@ -61,6 +67,7 @@ def look(request: Request) -> dict[str, Any]:
         "api_version": version["ApiVersion"],
         "data_root": info.get("DockerRootDir"),
         "storage_driver": info.get("Driver"),
+        "containerd_snapshotter": ["driver-type", SNAPSHOTTER] in (info.get("DriverStatus") or []),
         "cgroup_version": info.get("CgroupVersion"),
         "live_restore": bool(info.get("LiveRestoreEnabled")),
         "runtimes": sorted(info.get("Runtimes") or {}),

@@ -48,6 +48,11 @@ def started(request: Request, pid: int) -> float | None:
     return int(boot.group(1)) + ticks / os.sysconf("SC_CLK_TCK")
 
 
+def command_line(request: Request, pid: int) -> list[str]:
+    """Its words; none of a process that has ended."""
+    return [word for word in (request.text(f"/proc/{pid}/cmdline") or "").split("\0") if word]
+
+
 def environment_of(request: Request, pid: int) -> dict[str, str]:
     try:
         text = request.at(f"/proc/{pid}/environ").read_text(errors="replace")

@@ -23,12 +23,14 @@ class Dockerd:
         self.path = path
         self.running = True
         self.version: str | None = "20.10.24"
+        self.flags: list[str] = []
         self.containers: list[dict[str, Any]] = []
         self.live_restore = False
         self.follows = True
         self.pid = 700
         self.did: list[str] = []
         self.content = self._read()
+        self.snapshotter = False
 
     def _read(self) -> dict[str, Any]:
         return daemon_json.parse(self.path.read_text()) if self.path.exists() else {}
@@ -37,18 +39,25 @@ class Dockerd:
         if self.follows:
             self.content = self._read()
 
+    def start(self) -> None:
+        self.pid += 1
+        self.follow()
+        self.snapshotter = bool((self.content.get("features") or {}).get("containerd-snapshotter"))
+
     def probe(self, request) -> dict[str, Any]:
         return {
             "installed": True,
             "running": self.running,
             "pid": self.pid,
             "started": 1.0,
+            "flags": self.flags,
             "version": self.version,
             "silent": "timed out",
             "containers": self.containers,
             "live_restore": bool(self.content.get("live-restore", self.live_restore)),
             "registry_mirrors": [f"{m}/" for m in self.content.get("registry-mirrors", [])],
             "insecure_registries": self.content.get("insecure-registries", []),
+            "containerd_snapshotter": self.snapshotter,
             "runtimes": ["runc", *self.content.get("runtimes", {})],
         }
 
@@ -60,8 +69,7 @@ class Dockerd:
     def run_command(self, module, argv, **kwargs):
         if argv[:2] == ["systemctl", "restart"]:
             self.did.append("restart")
-            self.pid += 1
-            self.follow()
+            self.start()
             if "no-such-key" in self._read():
                 return 1, "", "Job for docker.service failed"
         if argv[0] == "journalctl":
@@ -127,6 +135,29 @@ def test_check_mode_shows_and_does_nothing(capsys, path, dockerd):
     assert (result["changed"], result["action"]) == (True, "restart")
     assert '"max-size": "5m"' in result["diff"]["after"] and result["diff"]["before"] == ""
     assert not path.exists() and dockerd.did == []
+
+
+@pytest.mark.parametrize("check", [True, False])
+@pytest.mark.parametrize(
+    ("flags", "config"),
+    [(["max-concurrent-downloads"], {"max-concurrent-downloads": 3}), (["hosts"], {"hosts": ["fd://"]})],
+)
+def test_a_key_that_dockerd_has_as_a_flag_is_refused_before_anything_is_written(
+    capsys, path, dockerd, flags, config, check
+):
+    dockerd.flags = flags
+    result = merge(capsys, path, config=config, _ansible_check_mode=check)
+    assert result["failed"] and f"dockerd runs with {flags[0]} as a flag too" in result["msg"]
+    assert not path.exists() and dockerd.did == []
+
+
+def test_another_image_store_restarts_the_engine_once(capsys, path, dockerd):
+    config = {"features": {"containerd-snapshotter": True}}
+    first = merge(capsys, path, config=config)
+    assert (first["action"], dockerd.did, dockerd.snapshotter) == ("restart", ["restart"], True)
+    assert merge(capsys, path, config=config)["changed"] is False
+    dockerd.snapshotter = False
+    assert merge(capsys, path, config=config)["action"] == "restart", "it lost it"
 
 
 @pytest.mark.parametrize("check", [True, False])

@@ -95,6 +95,7 @@ def run_dockerd(root: Path, pid: int = 700, started: float = 100.0, path: str = 
             "/run/docker.pid": f"{pid}\n",
             f"/proc/{pid}/comm": "dockerd\n",
             f"/proc/{pid}/stat": f"{pid} (docker d) S " + " ".join(["0"] * 18) + f" {ticks} 0 0\n",
+            f"/proc/{pid}/cmdline": "/usr/bin/dockerd\0-H\0fd://\0",
             f"/proc/{pid}/environ": f"HOME=/\0PATH={path}\0",
         },
     )
@@ -239,6 +240,7 @@ def test_engine(root, engine):
         "pid": 700, "version": "29.1.3", "api_version": "1.52", "data_root": "/data/docker", "live_restore": True,
         "runtimes": ["nvidia", "runc"], "registry_mirrors": ["http://m:5000/"], "images_bytes": 12,
         "insecure_registries": ["10.0.0.1:5000", "127.0.0.0/8"], "cdi_devices": ["nvidia.com/gpu=0"],
+        "flags": ["hosts"], "containerd_snapshotter": False,
     }  # fmt: skip
     assert {key: found[key] for key in expected} == expected
     assert found["containers"] == [
@@ -247,6 +249,11 @@ def test_engine(root, engine):
             "ports": [{"port": 8000, "address": "127.0.0.1", "container_port": 8000, "protocol": "tcp"}],
         }
     ]  # fmt: skip
+
+
+def test_an_engine_that_keeps_its_images_in_containerd(root, engine):
+    engine["/info"]["DriverStatus"] = [["driver-type", "io.containerd.snapshotter.v1"]]
+    assert docker.look(request(root))["containerd_snapshotter"] is True
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import random
 from typing import Any
 
 import pytest
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import daemon_json
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import daemon_flags, daemon_json
 
 CONTAINER = {"name": "sparkfleet-vllm"}
 
@@ -190,3 +190,76 @@ def test_passwords_in_urls_are_not_shown():
         "proxies": {"http-proxy": "http://***@proxy:3128"},
         "x": ["https://***@h/p", "https://h/@x"],
     }
+
+
+SNAPSHOTTER = {"features": {"containerd-snapshotter": True}}
+
+
+@pytest.mark.parametrize(
+    ("after", "engine", "because"),
+    [
+        (
+            SNAPSHOTTER,
+            {"containerd_snapshotter": False},
+            ["features.containerd-snapshotter: the engine chooses"],
+        ),
+        ({"storage-driver": "btrfs"}, {"storage_driver": "overlay2"}, ["storage-driver: the engine chooses"]),
+        (
+            {"features": {"cdi": True}},
+            {"live_restore": False},
+            ["features.cdi takes effect at a restart only"],
+        ),
+        # An engine before 23 shows no store; what it shows already needs no restart.
+        (SNAPSHOTTER, {}, ["features.containerd-snapshotter takes effect at a restart only"]),
+        (SNAPSHOTTER, {"containerd_snapshotter": True}, []),
+        ({"features": {"buildkit": True}}, {}, []),
+    ],
+)
+def test_a_feature_that_dockerd_reads_at_its_start_needs_one(after, engine, because):
+    planned = plan({"debug": True}, {"debug": True} | after, engine=engine, containers=[CONTAINER])
+    assert planned.changed == list(after)
+    assert [text[: len(said)] for text, said in zip(planned.because, because, strict=True)] == because
+    assert (planned.action, planned.stops) == (
+        ("restart", ["sparkfleet-vllm"]) if because else ("reload", [])
+    )
+
+
+def test_another_image_store_loses_the_containers_that_live_restore_keeps():
+    engine = {"live_restore": True, "containerd_snapshotter": False}
+    assert plan({}, SNAPSHOTTER, engine=engine, containers=[CONTAINER]).stops == ["sparkfleet-vllm"]
+    assert plan({}, {"features": {"cdi": True}}, engine=engine, containers=[CONTAINER]).stops == []
+
+
+def test_an_engine_that_never_took_up_its_image_store_is_seen_again():
+    assert plan(SNAPSHOTTER, SNAPSHOTTER, engine={"containerd_snapshotter": False}).action == "restart"
+    assert plan(SNAPSHOTTER, SNAPSHOTTER, engine={"containerd_snapshotter": True}).action == "none"
+    assert daemon_json.store_differs({"features": None}, {"containerd_snapshotter": True}) == []
+    assert daemon_json.store_differs({"features": ["x"]}, {"containerd_snapshotter": True}) == []
+
+
+PACKAGED = ["/usr/bin/dockerd", "-H", "fd://", "--containerd=/run/containerd/containerd.sock"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "keys"),
+    [
+        (PACKAGED, ["containerd", "hosts"]),
+        (["dockerd", "-Hfd://", "-D", "--label", "a=b", "--config-file=/x"], ["debug", "hosts", "labels"]),
+        (
+            ["dockerd", "--http-proxy=http://me:pw@p", "--max-concurrent-downloads", "3"],
+            ["http-proxy", "max-concurrent-downloads"],
+        ),
+        (["dockerd", "--"], []),
+        ([], []),
+    ],
+)
+def test_flags_of_dockerd_are_keys_of_its_file(argv, keys):
+    assert daemon_flags.keys(argv) == keys
+
+
+def test_a_key_that_is_a_flag_too_is_refused():
+    flags = daemon_flags.keys([*PACKAGED, "--add-runtime=kata=/k", "--registry-mirror=http://m"])
+    assert daemon_flags.conflict(flags, {"debug": True, "runtimes": {}}) is None, "runtimes are united"
+    assert "hosts, registry-mirrors as a flag too" in (
+        daemon_flags.conflict(flags, {"hosts": [], "debug": True, "registry-mirrors": []}) or ""
+    )

@@ -154,3 +154,11 @@ def test_a_look_at_the_patches_that_failed_is_no_refusal_and_is_told(result, why
 
 def test_a_recipe_without_patches():
     assert patches({"skipped": True}, [])["findings"] == []
+
+
+@pytest.mark.parametrize(("has", "kinds"), [(True, []), (False, ["engine-not-restarted"]), (None, [])])
+def test_an_image_store_that_the_engine_has_not_taken_up_is_told(has, kinds):
+    content = {**FILE, "features": {"containerd-snapshotter": True}}
+    part = judged(daemon_config__content=content, docker__containerd_snapshotter=has)
+    assert [finding["kind"] for finding in part["findings"]] == kinds
+    assert all("features.containerd-snapshotter" in finding["expected"] for finding in part["findings"])

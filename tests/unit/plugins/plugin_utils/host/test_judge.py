@@ -301,3 +301,9 @@ def test_a_mode_of_the_toolkit_in_which_the_engine_gets_no_gpu_is_named(spark):
     spark["toolkit"].update(mode="cdi", usable=False)
     assert "engine 29.1.3" in only(spark)["seen"] and 'mode = "cdi"' in only(spark)["seen"]
     assert "mode=auto" in only(spark)["do"]
+
+
+def test_a_key_of_daemon_json_that_dockerd_has_as_a_flag_is_a_problem(spark):
+    spark["docker"]["flags"] = ["registry-mirrors"]
+    assert only(spark)["check"] == "daemon.json"
+    assert "dockerd runs with registry-mirrors as a flag too" in only(spark)["seen"]
