@@ -282,10 +282,13 @@ def plan(module: AnsibleModule, file: File, engine: Engine) -> Change:
         module.fail_json(
             msg=f"expected {file.path} that dockerd starts with, seen: {twice}; do: leave it in one place. Nothing was changed"
         )
-    if engine.seen["running"] and not engine.seen["version"]:
+    if engine.seen["snap"]:
         module.fail_json(
-            msg=f"expected an engine that answers, seen: {engine.seen['silent']}; do: systemctl status docker"
+            msg=f"expected Docker as a package of the system, seen: Docker as a snap, which does not read {file.path}; "
+            "do: snap remove docker, and run again. Nothing was changed"
         )
+    if silent := engine.seen.get("silent"):
+        module.fail_json(msg=f"expected an engine that answers, seen: {silent}; do: systemctl status docker")
     unseen = asked["nvidia_runtime"] and engine.toolkit["unseen"]
     made = daemon_json.plan(
         before,

@@ -221,12 +221,13 @@ directories:
   sample: [/srv/sparkfleet]
 docker:
   description:
-    - The Docker engine. C(started) is in seconds since the epoch, C(images_bytes) in bytes; C(flags) are keys of daemon.json that
+    - The Docker engine. C(snap) means that it is a snap, which nothing here can set up; C(started) is in seconds since the epoch, C(images_bytes) in bytes; C(flags) are keys of daemon.json that
       dockerd has from its command line; C(containers) are the running ones with C(id), C(name), C(image), C(labels) and published C(ports). Everything that the engine reports is null while it does not run.
   returned: always
   type: dict
   sample:
     installed: true
+    snap: false
     running: true
     pid: 1200
     started: 1795470000.0
@@ -290,7 +291,8 @@ ensurepip:
   type: bool
   sample: true
 unknown:
-  description: Why a probe failed, by its name. C(docker_api) means an engine that runs but does not answer.
+  description: Why a probe failed, by its name. C(docker_api) means an engine that runs but does not answer,
+    C(docker_images) one that does not tell in time what its images hold.
   returned: always
   type: dict
   sample: {driver: "nvidia-smi is not there"}

@@ -5,23 +5,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from . import daemon_flags, engine_socket
-from .processes import command_line, dockerd, started
+from .processes import command_line, dockerd, snap_dockerd, started
 from .request import Request
 
+SNAP = "/snap/bin/docker"
 SNAPSHOTTER = "io.containerd.snapshotter.v1"
 """The driver of an engine that keeps its images in containerd."""
 
 
 def look(request: Request) -> dict[str, Any]:
     """The Docker engine. It is asked only where dockerd runs: socket activation would start it otherwise."""
-    pid = dockerd(request)
-    installed = request.which("dockerd")
+    pid = _pid(request)
+    system = request.which("dockerd") is not None or dockerd(request) is not None
+    snap = not system and (pid is not None or os.path.lexists(request.at(SNAP)))
     found: dict[str, Any] = {
-        "installed": installed is not None or pid is not None,
+        "installed": system or snap,
+        "snap": snap,
         "running": pid is not None,
         "pid": pid,
         "started": None,
@@ -47,24 +51,51 @@ def look(request: Request) -> dict[str, Any]:
     found["started"] = started(request, pid)
     found["flags"] = daemon_flags.keys(command_line(request, pid))
 
-    def ask(url: str) -> Any:
-        return engine_socket.get(str(request.at(request.socket)), url, request.timeout / 4)
+    found |= _asked(request)
+    return found
 
-    try:
-        version, info, images, containers = map(
-            ask, ("/version", "/info", "/images/json", "/containers/json")
-        )
-    except engine_socket.EngineError as error:
-        return {**found, "silent": str(error)}
+
+def images_bytes(request: Request) -> int | None:
+    """What its images hold; None where none runs. Asked by itself: of many images, containerd tells after many seconds."""
+    if _pid(request) is None:
+        return None
+    images = engine_socket.get(str(request.at(request.socket)), "/images/json", request.timeout * 0.9)
+    return sum(image.get("Size") or 0 for image in images or [])
+
+
+def _pid(request: Request) -> int | None:
+    pid = dockerd(request)
+    return snap_dockerd(request) if pid is None else pid
+
+
+def _asked(request: Request) -> dict[str, Any]:
+    """What the engine says of itself. A question without an answer leaves the others theirs, and its reason in `silent`."""
+    seen: dict[str, Any] = {}
+    silent = []
+    questions: dict[str, Callable[[Any], dict[str, Any]]] = {
+        "/version": _version,
+        "/info": _info,
+        "/containers/json": _containers,
+    }
+    for url, read in questions.items():
+        try:
+            seen |= read(engine_socket.get(str(request.at(request.socket)), url, request.timeout / 4))
+        except engine_socket.EngineError as error:
+            silent.append(str(error))
+    return seen | ({"silent": "; ".join(silent)} if silent else {})
+
+
+def _version(answer: Mapping[str, Any]) -> dict[str, Any]:
+    return {"version": answer["Version"], "api_version": answer["ApiVersion"]}
+
+
+def _info(info: Mapping[str, Any]) -> dict[str, Any]:
     registries = info.get("RegistryConfig") or {}
     insecure = [
         name for name, index in (registries.get("IndexConfigs") or {}).items() if not index.get("Secure")
     ]
     devices = info.get("DiscoveredDevices") or []  # API 1.50 and later
     return {
-        **found,
-        "version": version["Version"],
-        "api_version": version["ApiVersion"],
         "data_root": info.get("DockerRootDir"),
         "storage_driver": info.get("Driver"),
         "containerd_snapshotter": ["driver-type", SNAPSHOTTER] in (info.get("DriverStatus") or []),
@@ -75,9 +106,11 @@ def look(request: Request) -> dict[str, Any]:
         "registry_mirrors": registries.get("Mirrors") or [],
         "insecure_registries": sorted({*insecure, *(registries.get("InsecureRegistryCIDRs") or [])}),
         "cdi_devices": sorted(device["ID"] for device in devices if device.get("Source") == "cdi"),
-        "images_bytes": sum(image.get("Size") or 0 for image in images or []),
-        "containers": [_container(container) for container in containers or []],
     }
+
+
+def _containers(running: Iterable[Mapping[str, Any]] | None) -> dict[str, Any]:
+    return {"containers": [_container(container) for container in running or []]}
 
 
 def _container(container: Mapping[str, Any]) -> dict[str, Any]:

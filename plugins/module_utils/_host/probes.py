@@ -65,8 +65,12 @@ def each(probes: Mapping[str, Callable[[], Any]], timeout: float) -> tuple[dict[
 
 def gather(request: Request) -> dict[str, Any]:
     """Everything that RETURN of spark_info documents, but for its judgment."""
-    docker, why = each({"docker": lambda: engine.look(request)}, request.timeout)
-    known = docker["docker"] or {}
+    asked, why = each(
+        {"docker": lambda: engine.look(request), "docker_images": lambda: engine.images_bytes(request)},
+        request.timeout,
+    )
+    docker, known = asked["docker"], asked["docker"] or {}
+    known["images_bytes"] = asked["docker_images"]
     content_of = request.text(request.daemon_config) if not known.get("data_root") else None
     values, reasons = each(
         {
@@ -95,7 +99,7 @@ def gather(request: Request) -> dict[str, Any]:
     )
     if known.get("silent"):
         why["docker_api"] = known.pop("silent")
-    return {**values, **docker, "unknown": {**reasons, **why}}
+    return {**values, "docker": docker, "unknown": {**reasons, **why}}
 
 
 def operating_system(request: Request) -> dict[str, str]:

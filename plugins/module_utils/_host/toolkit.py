@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import re
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .processes import environment_of
@@ -94,9 +97,23 @@ def _changed(request: Request, path: str) -> float:
 
 def _upgraded(request: Request, package: str) -> bool:
     """True if dpkg last upgraded the package: an older one was there already, and new files prove nothing."""
-    for log in ("/var/log/dpkg.log", "/var/log/dpkg.log.1"):
-        text = request.text(log) or ""
+    for text in _dpkg_logs(request):
         done = re.findall(rf"^\S+ \S+ (install|upgrade) {re.escape(package)}[: ]", text, re.MULTILINE)
         if done:
             return bool(done[-1] == "upgrade")
     return False
+
+
+def _dpkg_logs(request: Request) -> Iterator[str]:
+    """The log of dpkg and those that were rotated away, the newest first; the older ones are packed."""
+    rotated = {
+        int(found[1]): path
+        for path in request.at("/var/log").glob("dpkg.log.*")
+        if (found := re.fullmatch(r"dpkg\.log\.(\d+)(\.gz)?", path.name))
+    }
+    yield request.text("/var/log/dpkg.log") or ""
+    for _number, path in sorted(rotated.items()):
+        # A log that is cut short, or is none, says nothing of the package.
+        with contextlib.suppress(OSError, EOFError, zlib.error):
+            packed = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+            yield packed.decode(errors="replace")

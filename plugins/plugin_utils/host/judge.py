@@ -332,6 +332,15 @@ def _engine(info: Mapping[str, Any], wanted: Wanted) -> list[Problem]:
                 "systemctl status docker",
             )
         ]
+    if docker["snap"]:
+        return [
+            Problem(
+                "docker",
+                "Docker as a package of the system, or none",
+                f"Docker as a snap (engine {docker['version'] or 'of unknown version'}), which reads other files than {(info['daemon_config'] or {}).get('path')}",
+                "snap remove docker, which removes its containers and images too, and run again",
+            )
+        ]
     if not docker["running"]:
         needs_service_manager = docker["installed"] or wanted.docker_package
         if needs_service_manager and not info["systemd"]:
@@ -344,7 +353,7 @@ def _engine(info: Mapping[str, Any], wanted: Wanted) -> list[Problem]:
                 )
             ]
         return []
-    if docker["version"] is None:
+    if docker["version"] is None or "docker_api" in info["unknown"]:
         return [
             Problem(
                 "docker",

@@ -24,6 +24,7 @@ class Dockerd:
         self.running = True
         self.version: str | None = "20.10.24"
         self.flags: list[str] = []
+        self.snap = False
         self.containers: list[dict[str, Any]] = []
         self.live_restore = False
         self.follows = True
@@ -52,14 +53,14 @@ class Dockerd:
             "started": 1.0,
             "flags": self.flags,
             "version": self.version,
-            "silent": "timed out",
+            "snap": self.snap,
             "containers": self.containers,
             "live_restore": bool(self.content.get("live-restore", self.live_restore)),
             "registry_mirrors": [f"{m}/" for m in self.content.get("registry-mirrors", [])],
             "insecure_registries": self.content.get("insecure-registries", []),
             "containerd_snapshotter": self.snapshotter,
             "runtimes": ["runc", *self.content.get("runtimes", {})],
-        }
+        } | ({} if self.version else {"silent": "timed out"})
 
     def kill(self, pid: int, number: int) -> None:
         assert (pid, number) == (self.pid, signal.SIGHUP)
@@ -234,6 +235,12 @@ def test_an_engine_that_is_silent_is_not_guessed_about(capsys, path, dockerd):
     dockerd.version = None
     result = merge(capsys, path, config={"debug": True})
     assert "timed out" in result["msg"] and not path.exists()
+
+
+def test_an_engine_that_is_a_snap_is_left_alone(capsys, path, dockerd):
+    dockerd.snap = True
+    result = merge(capsys, path, config={"debug": True})
+    assert "Docker as a snap" in result["msg"] and not path.exists() and dockerd.did == []
 
 
 @pytest.mark.parametrize(

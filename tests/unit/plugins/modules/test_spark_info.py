@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import time
@@ -238,7 +239,7 @@ def test_engine(root, engine):
     assert found["started"] == pytest.approx(BOOT + 100)
     expected = {
         "pid": 700, "version": "29.1.3", "api_version": "1.52", "data_root": "/data/docker", "live_restore": True,
-        "runtimes": ["nvidia", "runc"], "registry_mirrors": ["http://m:5000/"], "images_bytes": 12,
+        "runtimes": ["nvidia", "runc"], "registry_mirrors": ["http://m:5000/"],
         "insecure_registries": ["10.0.0.1:5000", "127.0.0.0/8"], "cdi_devices": ["nvidia.com/gpu=0"],
         "flags": ["hosts"], "containerd_snapshotter": False,
     }  # fmt: skip
@@ -262,9 +263,43 @@ def test_an_engine_that_keeps_its_images_in_containerd(root, engine):
 def test_an_engine_that_answers_badly_says_why(root, engine, answer, said):
     engine["/info"] = answer
     info = probes.gather(request(root, timeout=2.0))
-    assert info["docker"]["running"] and info["docker"]["version"] is None
+    assert info["docker"]["running"] and info["docker"]["data_root"] is None
+    # Each question is asked by itself.
+    assert info["docker"]["version"] == "29.1.3" and len(info["docker"]["containers"]) == 1
     assert said in info["unknown"]["docker_api"]
     assert "silent" not in info["docker"]
+
+
+def test_an_engine_that_takes_its_time_to_list_its_images_is_known_all_the_same(root, engine):
+    assert probes.gather(request(root))["docker"]["images_bytes"] == 12
+    engine["/images/json"] = "hang"
+    info = probes.gather(request(root, timeout=1.0))
+    assert set(info["unknown"]) == {"docker_images"} and "timed out" in info["unknown"]["docker_images"]
+    assert info["docker"]["version"] and info["docker"]["images_bytes"] is None
+    assert info["disks"]["docker"]["held_bytes"] == 0
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"/run/snap.docker/docker.pid": "800\n", "/proc/800/comm": "dockerd\n"},
+        {"/proc/800/comm": "dockerd\n"},
+        {"/snap/bin/docker": ""},
+    ],
+)
+def test_docker_as_a_snap_is_known_by_its_name(root, files):
+    put(root, {"/proc/800/cgroup": "0::/system.slice/snap.docker.dockerd.service\n", **files})
+    found = docker.look(request(root))
+    assert (found["installed"], found["snap"]) == (True, True)
+    put(root, {"/usr/bin/dockerd": ""})
+    (root / "usr/bin/dockerd").chmod(0o755)
+    assert docker.look(request(root))["snap"] is False, "the system has one"
+
+
+def test_a_dockerd_of_another_host_in_a_container_is_no_snap(root):
+    put(root, {"/proc/800/comm": "dockerd\n", "/proc/800/cgroup": "0::/system.slice/docker-ab.scope\n"})
+    found = docker.look(request(root))
+    assert (found["installed"], found["snap"]) == (False, False)
 
 
 def test_no_socket_says_so(tmp_path):
@@ -419,6 +454,25 @@ def test_an_upgraded_toolkit_is_no_reason_to_stop_what_serves(root, engine, log,
     run_dockerd(root, started=(root / "usr/bin" / toolkit.HOOK).stat().st_ctime - BOOT - 60)
     found = toolkit.look(request(root), docker.look(request(root)))
     assert (found["unseen"], found["usable"]) == (unseen, not unseen)
+
+
+@pytest.mark.parametrize(
+    ("done", "broken", "unseen"),
+    [("upgrade", {}, False), ("install", {}, True), ("upgrade", {"dpkg.log.2.gz": b"no gzip"}, False)],
+)
+def test_the_log_of_an_upgrade_may_be_rotated_away(root, engine, done, broken, unseen):
+    install_hook(root)
+    put(root, {"/var/log/dpkg.log": ""})
+    line = f"2026-08-20 06:12:01 {done} nvidia-container-toolkit:arm64 1.18 1.19\n".encode()
+    # 10 comes after 3, whatever their letters say; the newest entry counts.
+    logs = {
+        "dpkg.log.3.gz": gzip.compress(line),
+        "dpkg.log.10.gz": gzip.compress(line.replace(done.encode(), b"install")),
+    }
+    for name, content in {**logs, **broken, "dpkg.log.old": line}.items():
+        (root / "var/log" / name).write_bytes(content)
+    run_dockerd(root, started=time.time() - BOOT - 600)
+    assert look_at_toolkit(root)["unseen"] is unseen
 
 
 def test_the_hook_must_be_on_the_path_of_dockerd(root, engine):

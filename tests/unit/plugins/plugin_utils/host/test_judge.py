@@ -49,7 +49,7 @@ def spark() -> dict[str, Any]:
         "toolkit": {"installed": True, "version": "1.19.0-1", "hook": "/usr/bin/h", "cdi_hook": None, "mode": "auto", "runtime": True, "cdi": False,
                     "unseen": False, "usable": True},
         "docker": {
-            "installed": True, "running": True, "pid": 7, "started": 1.0, "socket": "/var/run/docker.sock",
+            "installed": True, "snap": False, "running": True, "pid": 7, "started": 1.0, "socket": "/var/run/docker.sock",
             "version": "29.1.3", "api_version": "1.52", "data_root": "/var/lib/docker", "storage_driver": "overlayfs",
             "live_restore": False, "runtimes": ["nvidia", "runc"], "registry_mirrors": ["http://m:5000/"],
             "insecure_registries": [], "cdi_devices": [], "images_bytes": 0,
@@ -65,7 +65,13 @@ def spark() -> dict[str, Any]:
 @pytest.fixture
 def bare(spark) -> dict[str, Any]:
     """A Spark without engine, toolkit and environment."""
-    spark["docker"] = {**dict.fromkeys(spark["docker"]), "installed": False, "running": False, "socket": "/s"}
+    spark["docker"] = {
+        **dict.fromkeys(spark["docker"]),
+        "installed": False,
+        "snap": False,
+        "running": False,
+        "socket": "/s",
+    }
     spark["toolkit"] = {
         **spark["toolkit"],
         "installed": False,
@@ -307,3 +313,14 @@ def test_a_key_of_daemon_json_that_dockerd_has_as_a_flag_is_a_problem(spark):
     spark["docker"]["flags"] = ["registry-mirrors"]
     assert only(spark)["check"] == "daemon.json"
     assert "dockerd runs with registry-mirrors as a flag too" in only(spark)["seen"]
+
+
+def test_docker_as_a_snap_is_refused_by_name_and_nothing_is_installed_beside_it(bare):
+    bare["docker"].update(installed=True, snap=True)
+    assert "Docker as a snap" in only(bare)["seen"] and "snap remove docker" in only(bare)["do"]
+    assert "docker.io" not in str(judged(bare, WANTED)["changes"])
+
+
+def test_an_engine_that_answers_one_question_of_two_is_not_judged_by_it(spark):
+    spark["unknown"]["docker_api"] = "/info: timed out"
+    assert only(spark)["seen"] == "unknown: /info: timed out"
