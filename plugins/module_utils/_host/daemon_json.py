@@ -71,16 +71,31 @@ class DaemonConfigError(ValueError):
 
 
 def parse(text: str) -> dict[str, Any]:
-    """The content of daemon.json. Empty text is an empty configuration, as it is for dockerd."""
+    """The content of daemon.json, read as dockerd does: empty text is an empty configuration, and a byte order mark is none."""
+    text = text.removeprefix("\ufeff")
     if not text.strip():
         return {}
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
         raise DaemonConfigError(f"line {error.lineno}, column {error.colno}: {error.msg}") from None
+    except (ValueError, RecursionError) as error:
+        raise DaemonConfigError(str(error)) from None
     if not isinstance(content, dict):
         raise DaemonConfigError(f"a JSON object is needed at the top, there is a {_kind(content)}")
+    _check(content)
     return content
+
+
+def _check(content: Mapping[str, Any]) -> None:
+    """Of what is read here: a list of texts, an object, or null, which is nothing."""
+    for key in ("registry-mirrors", "insecure-registries"):
+        value = content.get(key)
+        if value is not None and not (isinstance(value, list) and all(isinstance(one, str) for one in value)):
+            raise DaemonConfigError(f"{key}: a list of strings is needed")
+    for key in ("runtimes", "features"):
+        if not isinstance(content.get(key), (Mapping, type(None))):
+            raise DaemonConfigError(f"{key}: an object is needed, there is a {_kind(content[key])}")
 
 
 def render(content: Mapping[str, Any], like: str = "") -> str:
@@ -105,7 +120,8 @@ def wanted(
     mirrored = merge({"registry-mirrors": list(mirrors)} if mirrors else {}, config)
     merged = merge(current, mirrored, {"runtimes": NVIDIA_RUNTIME} if nvidia_runtime else {})
     if fleet_registry:
-        merged["registry-mirrors"] = _headed(merged.get("registry-mirrors", []), fleet_registry)
+        merged["registry-mirrors"] = _headed(merged.get("registry-mirrors") or [], fleet_registry)
+    _check(merged)
     return merged
 
 
@@ -140,13 +156,13 @@ def unapplied_keys(content: Mapping[str, Any], engine: Mapping[str, Any]) -> lis
     }
     unapplied = []
     for key, seen in shown.items():
-        if seen is None or key not in content:
+        if seen is None or content.get(key) is None:
             continue
         have = {_plain(item) for item in seen}
         if not {_plain(item) for item in content[key]} <= have:
             unapplied.append(key)
     live = engine.get("live_restore")
-    if live is not None and "live-restore" in content and bool(content["live-restore"]) != live:
+    if live is not None and content.get("live-restore") not in (None, live):
         unapplied.append("live-restore")
     return unapplied
 
@@ -278,10 +294,7 @@ def needed(info: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
 def _settings(content: Mapping[str, Any]) -> dict[str, Any]:
     """What is set, by its name: a key, and of `features` each one."""
     settings = {key: value for key, value in content.items() if key != "features"}
-    features = content.get("features") or {}
-    if not isinstance(features, Mapping):
-        return dict(content)
-    return settings | {f"features.{name}": on for name, on in features.items()}
+    return settings | {f"features.{name}": on for name, on in (content.get("features") or {}).items()}
 
 
 def _store(engine: Mapping[str, Any]) -> dict[str, Any]:
@@ -296,7 +309,7 @@ def _merge(current: Mapping[str, Any], config: Mapping[str, Any], where: str) ->
     merged = dict(current)
     for key, value in config.items():
         path = f"{where}.{key}" if where else key
-        if key not in merged:
+        if merged.get(key) is None:  # null is nothing, for dockerd too
             merged[key] = value
             continue
         there = merged[key]
@@ -314,7 +327,7 @@ def _merge(current: Mapping[str, Any], config: Mapping[str, Any], where: str) ->
 def _fill(current: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     filled = dict(current)
     for key, value in defaults.items():
-        if key not in filled:
+        if filled.get(key) is None:
             filled[key] = value
         elif isinstance(filled[key], Mapping) and isinstance(value, Mapping):
             # One level is enough for runtimes: an entry somebody wrote is complete as it stands.

@@ -237,6 +237,13 @@ def test_an_engine_that_is_silent_is_not_guessed_about(capsys, path, dockerd):
     assert "timed out" in result["msg"] and not path.exists()
 
 
+def test_a_file_with_a_byte_order_mark_is_merged(capsys, path, dockerd):
+    path.parent.mkdir()
+    path.write_bytes(b'\xef\xbb\xbf{"debug": true}')
+    merge(capsys, path, registry_mirrors=["http://m"])
+    assert json.loads(path.read_bytes()) == {"debug": True, "registry-mirrors": ["http://m"]}
+
+
 def test_an_engine_that_is_a_snap_is_left_alone(capsys, path, dockerd):
     dockerd.snap = True
     result = merge(capsys, path, config={"debug": True})

@@ -209,6 +209,7 @@ def test_disks_at_the_nearest_existing_parent(root):
     [
         (None, {}, None),
         ('{"a": 1}', {"a": 1}, None),
+        ('\ufeff{"a": 1}', {"a": 1}, None),
         ('{"a" 1}', None, "line 1, column 6"),
     ],
 )
@@ -458,7 +459,13 @@ def test_an_upgraded_toolkit_is_no_reason_to_stop_what_serves(root, engine, log,
 
 @pytest.mark.parametrize(
     ("done", "broken", "unseen"),
-    [("upgrade", {}, False), ("install", {}, True), ("upgrade", {"dpkg.log.2.gz": b"no gzip"}, False)],
+    [
+        ("upgrade", {}, False),
+        ("install", {}, True),
+        ("upgrade", {"dpkg.log.2.gz": b"no gzip"}, False),
+        ("upgrade", {"dpkg.log.2.gz": gzip.compress(b"cut")[:-9]}, False),
+        ("upgrade", {"dpkg.log.2.gz": gzip.compress(b"x")[:10] + b"\xff" * 30}, False),
+    ],
 )
 def test_the_log_of_an_upgrade_may_be_rotated_away(root, engine, done, broken, unseen):
     install_hook(root)

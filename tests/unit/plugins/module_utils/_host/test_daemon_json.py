@@ -28,6 +28,46 @@ def test_parse_wants_an_object(text, kind):
         daemon_json.parse(text)
 
 
+def test_a_byte_order_mark_is_no_content():
+    assert daemon_json.parse('\ufeff{"debug": true}') == {"debug": True}
+    assert daemon_json.parse("\ufeff") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[" * 100_000, "recursion"),
+        ('{"mtu": ' + "1" * 5000 + "}", "digits"),
+        ('{"registry-mirrors": 5}', "registry-mirrors: a list of strings"),
+        ('{"registry-mirrors": [{}]}', "registry-mirrors: a list of strings"),
+        ('{"insecure-registries": "x"}', "insecure-registries: a list of strings"),
+        ('{"runtimes": []}', "runtimes: an object is needed, there is a list"),
+        ('{"features": true}', "features: an object is needed, there is a boolean"),
+    ],
+)
+def test_what_dockerd_would_not_start_with_is_said(text, said):
+    with pytest.raises(daemon_json.DaemonConfigError, match=said):
+        daemon_json.parse(text)
+
+
+def test_what_is_wanted_is_held_to_the_same():
+    with pytest.raises(daemon_json.DaemonConfigError, match="runtimes: an object"):
+        daemon_json.wanted({}, [], False, {"runtimes": "nvidia"})
+
+
+KEYS = ("registry-mirrors", "insecure-registries", "runtimes", "features", "live-restore")
+
+
+def test_null_is_nothing_as_it_is_for_dockerd():
+    empty = daemon_json.parse(json.dumps(dict.fromkeys(KEYS)))
+    engine = {"registry_mirrors": [], "insecure_registries": [], "runtimes": ["runc"], "live_restore": True}
+    assert plan(empty, empty, engine=engine).action == "none"
+    merged = daemon_json.wanted(empty, ["http://m"], True, {"features": {"cdi": True}}, FLEET)
+    assert merged["registry-mirrors"] == [FLEET, "http://m"]
+    assert (merged["runtimes"], merged["features"]) == (daemon_json.NVIDIA_RUNTIME, {"cdi": True})
+    assert daemon_json.wanted(empty, [], False, {}, FLEET)["registry-mirrors"] == [FLEET]
+
+
 @pytest.mark.parametrize("indent", ["  ", "    ", "\t"])
 def test_render_keeps_the_indentation(indent):
     text = json.dumps({"a": {"b": 1}}, indent=indent) + "\n"
@@ -234,7 +274,6 @@ def test_an_engine_that_never_took_up_its_image_store_is_seen_again():
     assert plan(SNAPSHOTTER, SNAPSHOTTER, engine={"containerd_snapshotter": False}).action == "restart"
     assert plan(SNAPSHOTTER, SNAPSHOTTER, engine={"containerd_snapshotter": True}).action == "none"
     assert daemon_json.store_differs({"features": None}, {"containerd_snapshotter": True}) == []
-    assert daemon_json.store_differs({"features": ["x"]}, {"containerd_snapshotter": True}) == []
 
 
 PACKAGED = ["/usr/bin/dockerd", "-H", "fd://", "--containerd=/run/containerd/containerd.sock"]
