@@ -167,6 +167,7 @@ drift:
 """
 
 import base64
+import contextlib
 import json
 import traceback
 import urllib.parse
@@ -182,6 +183,7 @@ from ..module_utils._run.lock_file import hold
 from ..module_utils._serve import patch as patches
 
 MODE = 0o444
+LABEL, PROBE = "sparkfleet.vllm.probe", "patch_pin"
 
 
 def store(path: Path, content: bytes, *, write: bool) -> bool:
@@ -206,6 +208,12 @@ def image_id(socket: str, image: str) -> str:
         raise
 
 
+def remove_leftovers(client: Any) -> None:
+    """Probes that the engine could not start, or of runs that were killed: prune would keep the image for them."""
+    for left in client.containers.list(all=True, filters={"label": f"{LABEL}={PROBE}"}):
+        left.remove(force=True)
+
+
 def ask_image(image: str, question: dict[str, Any]) -> dict[str, Any]:
     """Run the probe in the image: no network, no GPU, nothing mounted, removed afterwards.
 
@@ -216,9 +224,13 @@ def ask_image(image: str, question: dict[str, Any]) -> dict[str, Any]:
     import docker
     import docker.errors
 
+    client = None
     try:
-        said = docker.from_env().containers.run(
+        client = docker.from_env()
+        remove_leftovers(client)
+        said = client.containers.run(
             image,
+            labels={LABEL: PROBE},
             entrypoint=["python3", "-c", patches.PROBE],
             command=[json.dumps(question)],
             remove=True,
@@ -232,6 +244,10 @@ def ask_image(image: str, question: dict[str, Any]) -> dict[str, Any]:
             f"expected python3 in image {image} to look for the file to replace, seen: {error}; name an image that "
             "holds the patched package, or use a recipe with patches: []"
         ) from error
+    finally:
+        if client is not None:
+            with contextlib.suppress(docker.errors.DockerException):  # the next run removes them, too
+                remove_leftovers(client)
     answer: dict[str, Any] = json.loads(said)
     return answer
 

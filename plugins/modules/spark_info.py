@@ -221,7 +221,8 @@ directories:
   sample: [/srv/sparkfleet]
 docker:
   description:
-    - The Docker engine. C(snap) means that it is a snap, which nothing here can set up; C(started) is in seconds since the epoch, C(images_bytes) in bytes; C(flags) are keys of daemon.json that
+    - The Docker engine. C(snap) means that it is a snap, which nothing here can set up; C(started) is in seconds since the epoch, C(images_bytes) in bytes, C(images_root) is where
+      the images lie, which for those in containerd is not below C(data_root); C(flags) are keys of daemon.json that
       dockerd has from its command line; C(containers) are the running ones with C(id), C(name), C(image), C(labels) and published C(ports). Everything that the engine reports is null while it does not run.
   returned: always
   type: dict
@@ -236,6 +237,7 @@ docker:
     version: 29.1.3
     api_version: "1.52"
     data_root: /var/lib/docker
+    images_root: /var/lib/containerd
     storage_driver: overlayfs
     containerd_snapshotter: true
     cgroup_version: "2"

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -13,6 +14,8 @@ from . import daemon_flags, engine_socket
 from .processes import command_line, dockerd, snap_dockerd, started
 from .request import Request
 
+DATA_ROOT = "/var/lib/docker"
+CONTAINERD_ROOT, CONTAINERD_CONFIG = "/var/lib/containerd", "/etc/containerd/config.toml"
 SNAP = "/snap/bin/docker"
 SNAPSHOTTER = "io.containerd.snapshotter.v1"
 """The driver of an engine that keeps its images in containerd."""
@@ -34,6 +37,7 @@ def look(request: Request) -> dict[str, Any]:
         "version": None,
         "api_version": None,
         "data_root": None,
+        "images_root": None,
         "storage_driver": None,
         "containerd_snapshotter": None,
         "cgroup_version": None,
@@ -74,7 +78,7 @@ def _asked(request: Request) -> dict[str, Any]:
     silent = []
     questions: dict[str, Callable[[Any], dict[str, Any]]] = {
         "/version": _version,
-        "/info": _info,
+        "/info": lambda info: _info(info, request.text(CONTAINERD_CONFIG) or ""),
         "/containers/json": _containers,
     }
     for url, read in questions.items():
@@ -89,7 +93,7 @@ def _version(answer: Mapping[str, Any]) -> dict[str, Any]:
     return {"version": answer["Version"], "api_version": answer["ApiVersion"]}
 
 
-def _info(info: Mapping[str, Any]) -> dict[str, Any]:
+def _info(info: Mapping[str, Any], containerd: str) -> dict[str, Any]:
     registries = info.get("RegistryConfig") or {}
     insecure = [
         name for name, index in (registries.get("IndexConfigs") or {}).items() if not index.get("Secure")
@@ -97,6 +101,7 @@ def _info(info: Mapping[str, Any]) -> dict[str, Any]:
     devices = info.get("DiscoveredDevices") or []  # API 1.50 and later
     return {
         "data_root": info.get("DockerRootDir"),
+        "images_root": images_root(info, containerd),
         "storage_driver": info.get("Driver"),
         "containerd_snapshotter": ["driver-type", SNAPSHOTTER] in (info.get("DriverStatus") or []),
         "cgroup_version": info.get("CgroupVersion"),
@@ -107,6 +112,37 @@ def _info(info: Mapping[str, Any]) -> dict[str, Any]:
         "insecure_registries": sorted({*insecure, *(registries.get("InsecureRegistryCIDRs") or [])}),
         "cdi_devices": sorted(device["ID"] for device in devices if device.get("Source") == "cdi"),
     }
+
+
+def release(version: str | None) -> tuple[int, int]:
+    """Major and minor of an engine; (0, 0) for what shows none."""
+    found = re.match(r"(\d+)\.(\d+)", version or "")
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def counts_packed_layers(info: Mapping[str, Any]) -> bool:
+    """Whether `SharedSize` of an image has all that it shares. Of images in containerd it lacked the packed layers before 29.5."""
+    return ["driver-type", SNAPSHOTTER] not in (info.get("DriverStatus") or []) or release(
+        info.get("ServerVersion")
+    ) >= (29, 5)
+
+
+def images_root(info: Mapping[str, Any], containerd: str) -> str:
+    """Where an engine keeps its images. Those in containerd are not below Docker's data root, whatever daemon.json says.
+
+    :param info: what /info answers
+    :param containerd: the text of containerd's config.toml, which counts unless dockerd started containerd itself
+    """
+    data_root = str(info.get("DockerRootDir") or DATA_ROOT)
+    if ["driver-type", SNAPSHOTTER] not in (info.get("DriverStatus") or []):
+        return data_root
+    address = str((info.get("Containerd") or {}).get("Address") or "")
+    if address.removeprefix("/var").startswith("/run/docker/"):
+        return f"{data_root}/containerd"
+    root = re.search(
+        r"""^\s*root\s*=\s*["'](/[^"']*)["']""", f"\n{containerd}".partition("\n[")[0], re.MULTILINE
+    )
+    return root[1] if root else CONTAINERD_ROOT
 
 
 def _containers(running: Iterable[Mapping[str, Any]] | None) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def gather(request: Request) -> dict[str, Any]:
     )
     docker, known = asked["docker"], asked["docker"] or {}
     known["images_bytes"] = asked["docker_images"]
-    content_of = request.text(request.daemon_config) if not known.get("data_root") else None
+    content_of = request.text(request.daemon_config) if not known.get("images_root") else None
     values, reasons = each(
         {
             "architecture": platform.machine,
@@ -161,13 +161,13 @@ def _held(directory: Path) -> int:
 
 def _data_root(request: Request, docker: Mapping[str, Any], text: str | None) -> str:
     """Where Docker keeps or will keep images: as it says, as will be written, as daemon.json says, or by default."""
-    if docker.get("data_root"):
-        return str(docker["data_root"])
+    if docker.get("images_root"):
+        return str(docker["images_root"])
     try:
         configured = daemon_json.parse(text or "").get("data-root")
     except daemon_json.DaemonConfigError:
         configured = None
-    return request.data_root or configured or "/var/lib/docker"
+    return request.data_root or configured or engine.DATA_ROOT
 
 
 def daemon_config(request: Request) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from .engine import release
 from .processes import environment_of
 from .request import PATH, Request
 
@@ -39,7 +40,7 @@ def look(request: Request, docker: Mapping[str, Any]) -> dict[str, Any]:
     mode = _mode(request)
     # The nvidia runtime takes the hook's place in every mode, for containers that it runs.
     serve = [hook] if mode in HOOK_MODES or docker.get("default_runtime") == "nvidia" else []
-    if cdi and _release(docker.get("version")) >= CDI_SINCE:
+    if cdi and release(docker.get("version")) >= CDI_SINCE:
         serve.append(cdi_hook)
     there = [one for one in serve if one]
     upgraded = bool(there) and _upgraded(request, TOOLKIT)
@@ -69,12 +70,6 @@ def _mode(request: Request) -> str:
         r"^\s*mode\s*=\s*[\"']([\w-]+)[\"']", of.get("nvidia-container-runtime", ""), re.MULTILINE
     )
     return found[-1] if found else "auto"
-
-
-def _release(version: str | None) -> tuple[int, int]:
-    """Major and minor of an engine; (0, 0) for what shows none."""
-    found = re.match(r"(\d+)\.(\d+)", version or "")
-    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def _newer(request: Request, path: str, than: float) -> bool:

@@ -250,6 +250,8 @@ def _disks(info: Mapping[str, Any], wanted: Wanted) -> list[Problem]:
                 "look at the file systems",
             )
         ]
+    in_containerd = (info["docker"] or {}).get("containerd_snapshotter")
+    root = "containerd's root (/etc/containerd/config.toml)" if in_containerd else "Docker's data-root"
     needs = {"store": wanted.minimum_store_gib, "docker": wanted.minimum_docker_gib}
     shared: dict[Any, list[str]] = {}
     for name, disk in disks.items():
@@ -267,7 +269,7 @@ def _disks(info: Mapping[str, Any], wanted: Wanted) -> list[Problem]:
                 "disk",
                 f"{need / GIB:.1f} GiB free for {paths}",
                 f"{free / GIB:.1f} GiB free on the file system of {disks[names[0]]['nearest']}",
-                f"make room, move spark_store or Docker's data-root, or lower {options}",
+                f"make room, move spark_store or {root}, or lower {options}",
             )
         )
     return found

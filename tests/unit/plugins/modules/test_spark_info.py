@@ -253,9 +253,27 @@ def test_engine(root, engine):
     ]  # fmt: skip
 
 
-def test_an_engine_that_keeps_its_images_in_containerd(root, engine):
-    engine["/info"]["DriverStatus"] = [["driver-type", "io.containerd.snapshotter.v1"]]
-    assert docker.look(request(root))["containerd_snapshotter"] is True
+@pytest.mark.parametrize(
+    ("address", "config", "expected"),
+    [
+        ("/run/containerd/containerd.sock", "", "/var/lib/containerd"),
+        ("", 'version = 2\n  root = "/data/containerd"\n[plugins]\n', "/data/containerd"),
+        ("", '[plugins]\nroot = "/of/a/plugin"\n', "/var/lib/containerd"),
+        ("", 'version = 2\n[plugins]\nroot = "/of/a/plugin"\n', "/var/lib/containerd"),
+        ("/var/run/docker/containerd/containerd.sock", 'root = "/of/another"\n', "/data/docker/containerd"),
+        ("/run/docker/containerd/containerd.sock", "", "/data/docker/containerd"),
+    ],
+)
+def test_images_in_containerd_are_not_below_dockers_data_root(root, engine, address, config, expected):
+    assert probes.gather(request(root))["disks"]["docker"]["path"] == "/data/docker"
+    put(root, {docker.CONTAINERD_CONFIG: config})
+    engine["/info"] |= {
+        "DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]],
+        "Containerd": {"Address": address},
+    }
+    info = probes.gather(request(root))
+    assert info["docker"]["containerd_snapshotter"] and info["docker"]["images_root"] == expected
+    assert info["disks"]["docker"]["path"] == expected
 
 
 @pytest.mark.parametrize(

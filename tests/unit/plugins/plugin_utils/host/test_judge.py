@@ -183,7 +183,11 @@ def test_each_file_system_is_judged_alone(spark):
     spark["disks"]["docker"].update(device=2, free_bytes=GIB)
     problem = only(spark)
     assert problem["expected"] == "20.0 GiB free for /var/lib/docker"
-    assert problem["do"].endswith("prerequisites_minimum_docker_gib")
+    assert (
+        problem["do"].endswith("prerequisites_minimum_docker_gib") and "Docker's data-root" in problem["do"]
+    )
+    spark["docker"]["containerd_snapshotter"] = True
+    assert "containerd's root" in only(spark)["do"]
 
 
 def test_a_port_is_taken_by_a_container_of_another_name(spark):
