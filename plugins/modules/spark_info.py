@@ -219,6 +219,11 @@ directories:
   type: list
   elements: str
   sample: [/srv/sparkfleet]
+alterable:
+  description: Those of O(wanted.directories) that others than root may alter, with who may.
+  returned: always
+  type: dict
+  sample: {}
 docker:
   description:
     - The Docker engine. C(snap) means that it is a snap, which nothing here can set up; C(started) is in seconds since the epoch, C(images_bytes) in bytes, C(images_root) is where

@@ -21,6 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from .._common import files
 from . import daemon_json, engine, engine_socket, gpu, toolkit
 from .ports import ports
 from .request import ProbeError, Request
@@ -89,6 +90,7 @@ def gather(request: Request) -> dict[str, Any]:
                 request, _data_root(request, known, content_of), known.get("images_bytes") or 0
             ),
             "directories": lambda: [path for path in request.directories if request.at(path).is_dir()],
+            "alterable": lambda: alterable(request),
             "daemon_config": lambda: daemon_config(request),
             "toolkit": lambda: toolkit.look(request, known),
             "ports": lambda: ports(request, known.get("containers") or []),
@@ -132,6 +134,12 @@ def disks(request: Request, data_root: str, images_bytes: int) -> dict[str, dict
         "store": _disk(request, request.store, _held(request.at(request.store) / "models")),
         "docker": _disk(request, data_root, images_bytes),
     }
+
+
+def alterable(request: Request) -> dict[str, str]:
+    """Directories whose content others may alter: by path, who. What lies there is run, or mounted, as root."""
+    there = {path: request.at(path) for path in request.directories if request.at(path).is_dir()}
+    return {path: who for path, place in there.items() if (who := files.alterable(place))}
 
 
 def _disk(request: Request, path: str, held: int) -> dict[str, Any]:

@@ -19,6 +19,7 @@ KINDS = {
     "driver": "driver-too-old",
     "gpu": "gpu-unusable",
     "port": "port-taken",
+    "directory": "directory-unsafe",
     "docker": "engine-unusable",
     "toolkit": "toolkit-unusable",
     "daemon.json": "daemon-json-broken",

@@ -83,6 +83,7 @@ def problems(info: Mapping[str, Any], wanted: Wanted) -> list[dict[str, str]]:
         _gpu,
         _memory,
         _disks,
+        _directories,
         _ports,
         _packages,
         _engine,
@@ -273,6 +274,21 @@ def _disks(info: Mapping[str, Any], wanted: Wanted) -> list[Problem]:
             )
         )
     return found
+
+
+def _directories(info: Mapping[str, Any], wanted: Wanted) -> list[Problem]:
+    expected = "directories that root alone may alter"
+    if info["alterable"] is None:
+        return [Problem("directory", expected, _unseen(info, "alterable", "none"), "look at the directories")]
+    return [
+        Problem(
+            "directory",
+            f"{path} that root alone may alter",
+            who,
+            f"look at what lies there, then chown root:root {path} and chmod o-w {path}",
+        )
+        for path, who in info["alterable"].items()
+    ]
 
 
 def _ports(info: Mapping[str, Any], wanted: Wanted) -> list[Problem]:

@@ -204,6 +204,14 @@ def test_disks_at_the_nearest_existing_parent(root):
     assert found["docker"]["device"] == root.stat().st_dev
 
 
+def test_a_store_that_others_may_alter_is_told(root):
+    (root / "srv/sparkfleet").mkdir()
+    asked = request(root, directories=("/srv/sparkfleet", "/srv/not-there"))
+    assert probes.alterable(asked) == {}
+    (root / "srv/sparkfleet").chmod(0o777)
+    assert probes.alterable(asked) == {"/srv/sparkfleet": "writable by everybody (mode 0777)"}
+
+
 @pytest.mark.parametrize(
     ("text", "content", "error"),
     [

@@ -58,6 +58,7 @@ def problem(check):
     [
         ({"problems": [problem("driver")]}, [("host", "driver-too-old", "drift")]),
         ({"problems": [problem("gpu")]}, [("host", "gpu-unusable", "drift")]),
+        ({"problems": [problem("directory")]}, [("host", "directory-unsafe", "drift")]),
         ({"problems": [problem("disk")]}, [("host", "disk", "warning")]),
         ({"problems": [problem("docker")]}, [("engine", "engine-unusable", "drift")]),
         # That Docker would have to restart is no state of the host: the keys that differ are.

@@ -40,6 +40,7 @@ def spark() -> dict[str, Any]:
                        "total_bytes": 1000 * GIB, "held_bytes": 20 * GIB},
         },
         "directories": ["/srv/sparkfleet"],
+        "alterable": {},
         "daemon_config": {
             "path": "/etc/docker/daemon.json",
             "exists": True,
@@ -156,7 +157,8 @@ def test_a_host_that_is_no_spark_may_serve_when_it_is_asked_for(spark):
 
 
 @pytest.mark.parametrize(
-    "probe", ["gb10", "driver", "gpu", "memory", "disks", "ports", "toolkit", "docker", "daemon_config"]
+    "probe",
+    ["gb10", "driver", "gpu", "memory", "disks", "alterable", "ports", "toolkit", "docker", "daemon_config"],
 )
 def test_what_could_not_be_read_is_a_problem_with_its_reason(spark, probe):
     spark[probe] = None
@@ -328,3 +330,9 @@ def test_docker_as_a_snap_is_refused_by_name_and_nothing_is_installed_beside_it(
 def test_an_engine_that_answers_one_question_of_two_is_not_judged_by_it(spark):
     spark["unknown"]["docker_api"] = "/info: timed out"
     assert only(spark)["seen"] == "unknown: /info: timed out"
+
+
+def test_a_store_that_others_may_alter_is_a_problem(spark):
+    spark["alterable"] = {"/srv/sparkfleet": "owned by uid 1000"}
+    assert (only(spark)["check"], only(spark)["seen"]) == ("directory", "owned by uid 1000")
+    assert "chown root:root /srv/sparkfleet" in only(spark)["do"]
