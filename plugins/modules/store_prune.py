@@ -162,7 +162,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise PruneError(
             f"{path}: expected a readable JSON file, seen {error}; nothing was removed; mend it or move it away"
         ) from error

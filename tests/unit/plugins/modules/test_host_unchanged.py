@@ -130,7 +130,30 @@ def test_check_mode_records_nothing(host):
     assert not (host.folder / "settled.json").exists()
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"version": 0}', "{"])
+WATCH = {"environment": "/e", "files": [], "urls": []}
+
+
+def settled(**over):
+    whole = {"version": 1, "inputs": "asked", "watch": WATCH, "seen": {}, "proved": True}
+    return json.dumps({name: value for name, value in {**whole, **over}.items() if value is not None})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        '{"version": 0}',
+        "{",
+        "[" * 100_000,
+        *[settled(**{name: None}) for name in ("inputs", "watch", "seen", "proved")],
+        settled(watch=[]),
+        settled(watch={"files": []}),
+        settled(watch={**WATCH, "files": 5}),
+        settled(watch={**WATCH, "environment": 5}),
+        settled(seen=5),
+    ],
+)
 def test_records_that_cannot_be_read_are_none(host, text):
     host.run(), host.run()
     (host.folder / "settled.json").write_text(text)
@@ -257,7 +280,9 @@ def test_a_look_that_fails_is_said_and_the_run_goes_on(tmp_path):
         )
     )
     (tmp_path / "settled.json").write_text(
-        json.dumps({"version": host_unchanged.VERSION, "watch": {}, "seen": {}, "inputs": "", "proved": True})
+        json.dumps(
+            {"version": host_unchanged.VERSION, "watch": WATCH, "seen": {}, "inputs": "", "proved": True}
+        )
     )
     tasks = """
     - import_role: {name: sparkfleet.vllm.unchanged}
