@@ -131,6 +131,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils._common.files import sync, unwritable
 from ..module_utils._host import daemon_flags, daemon_json, toolkit
 from ..module_utils._host import engine as docker
 from ..module_utils._host.request import Request
@@ -218,19 +219,27 @@ class File:
         self.text = path.read_text() if self.existed else ""
 
     def replace(self, text: str) -> None:
+        """On the disk before it has its name: an empty file after a power cut would be an empty configuration."""
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-        handle, name = tempfile.mkstemp(dir=self.module.tmpdir)
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-        if not self.path.exists():
-            Path(name).chmod(0o644)
-        self.module.atomic_move(name, str(self.path))
+        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            if not self.path.exists():
+                Path(name).chmod(0o644)
+            self.module.atomic_move(name, str(self.path))
+        finally:
+            Path(name).unlink(missing_ok=True)
+        sync(self.path.parent)
 
     def restore(self) -> None:
         if self.existed:
             self.replace(self.text)
         else:
             self.path.unlink()
+            sync(self.path.parent)
 
 
 @dataclass(frozen=True)
@@ -319,7 +328,10 @@ def apply(module: AnsibleModule, file: File, engine: Engine, change: Change) -> 
         engine.validate(change.text)
         if module.params["backup"] and file.existed:
             more["backup_file"] = module.backup_local(str(file.path))
-        file.replace(change.text)
+        try:
+            file.replace(change.text)
+        except OSError as error:
+            module.fail_json(msg=f"{unwritable(file.path, error)}. Nothing was changed")
     if change.plan.action == "none":
         return more
     if wrong := engine.follow(change.plan.action, change.after):

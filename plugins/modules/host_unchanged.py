@@ -238,7 +238,13 @@ def main() -> None:
                 exception=traceback.format_exc(),
             )
         module.exit_json(changed=False, **looked)
-    module.exit_json(changed=False, **record(module.params, write=not module.check_mode))
+    try:
+        recorded = record(module.params, write=not module.check_mode)
+    except OSError as error:
+        # The host has passed by now: all that is lost is that the next run is spared its look.
+        module.warn(files.unwritable(f"settled.json in {module.params['state_dir']}", error))
+        recorded = {"settled": False, "because": []}
+    module.exit_json(changed=False, **recorded)
 
 
 if __name__ == "__main__":

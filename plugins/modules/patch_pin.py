@@ -191,8 +191,16 @@ def store(path: Path, content: bytes, *, write: bool) -> bool:
     if path.is_file() and path.stat().st_mode & 0o777 == MODE and path.read_bytes() == content:
         return False
     if write:
-        files.write(path, content, MODE)
+        _write(path, content, MODE)
     return True
+
+
+def _write(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """:raises PatchError: it cannot be written"""
+    try:
+        files.write(path, content, mode)
+    except OSError as error:
+        raise patches.PatchError(files.unwritable(path, error)) from error
 
 
 def image_id(socket: str, image: str) -> str:
@@ -296,7 +304,7 @@ def meet_image(module: AnsibleModule, wanted: list[dict[str, Any]], paths: list[
     ]
     # Of an image that takes them: a refusal leaves nothing in the store.
     if new and not module.check_mode:
-        files.write(known, patches.remembered(question, seen).encode())
+        _write(known, patches.remembered(question, seen).encode())
     return {"image": {"version": seen["version"], "directory": seen["directory"]}, "patches": placed}
 
 

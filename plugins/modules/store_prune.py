@@ -315,8 +315,13 @@ def main() -> None:
         host = Host(module.params)
         things += prune_store(host, write=not module.check_mode)
         things += prune_images(host, write=not module.check_mode)
-    except (PruneError, OSError) as error:
+    except PruneError as error:
         module.fail_json(msg=str(error), **result(things))
+    except OSError as error:
+        module.fail_json(
+            msg=f"expected a store that can be read and written, seen: {error}; mend that and prune again",
+            **result(things),
+        )
     failed = [f"{thing.name}: {thing.why}" for thing in things if thing.verdict == references.FAILED]
     if failed:
         module.fail_json(

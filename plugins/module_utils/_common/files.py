@@ -37,6 +37,11 @@ def write(path: Path, content: bytes, mode: int = 0o644) -> None:
         raise
 
 
+def unwritable(path: Path | str, error: OSError) -> str:
+    """What to say of a :func:`write` that failed."""
+    return f"expected to write {path}, seen: {error.strerror or error}; make room there, or mend the disk, and run again"
+
+
 def alterable(path: Path) -> str:
     """Who besides root and this user may alter what is there, in words; empty for nobody. A link's end counts.
 

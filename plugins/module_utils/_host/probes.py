@@ -162,7 +162,10 @@ def _held(directory: Path) -> int:
     held = 0
     for where, _folders, names in os.walk(directory):
         for name in names:
-            found = (Path(where) / name).lstat()
+            try:
+                found = (Path(where) / name).lstat()
+            except OSError:  # it went meanwhile, or no path is long enough for it
+                continue
             held += found.st_blocks * 512 if stat.S_ISREG(found.st_mode) else 0
     return held
 

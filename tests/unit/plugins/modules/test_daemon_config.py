@@ -244,6 +244,38 @@ def test_a_file_with_a_byte_order_mark_is_merged(capsys, path, dockerd):
     assert json.loads(path.read_bytes()) == {"debug": True, "registry-mirrors": ["http://m"]}
 
 
+def test_the_file_is_on_the_disk_before_it_has_its_name(capsys, path, dockerd, monkeypatch):
+    done, fsync = [], os.fsync
+    move = daemon_config.AnsibleModule.atomic_move
+
+    def seen(handle):
+        fsync(handle)
+        done.append(Path(os.readlink(f"/proc/self/fd/{handle}")))
+
+    def moved(module, source, target):
+        done.append("moved")
+        move(module, source, target)
+
+    monkeypatch.setattr(os, "fsync", seen)
+    monkeypatch.setattr(daemon_config.AnsibleModule, "atomic_move", moved)
+    merge(capsys, path, registry_mirrors=["http://m"])
+    draft, *rest = done
+    assert draft.parent == path.parent and rest == ["moved", path.parent]
+    assert os.listdir(path.parent) == ["daemon.json"]
+
+
+def test_a_full_disk_leaves_the_file_and_the_engine(capsys, path, dockerd, monkeypatch):
+    def full(_handle):
+        raise OSError(28, "No space left on device")
+
+    path.parent.mkdir()
+    path.write_text('{"debug": true}')
+    monkeypatch.setattr(os, "fsync", full)
+    result = merge(capsys, path, registry_mirrors=["http://m"], backup=False)
+    assert f"expected to write {path}, seen: No space left" in result["msg"] and dockerd.did == []
+    assert path.read_text() == '{"debug": true}' and os.listdir(path.parent) == ["daemon.json"]
+
+
 def test_an_engine_that_is_a_snap_is_left_alone(capsys, path, dockerd):
     dockerd.snap = True
     result = merge(capsys, path, config={"debug": True})

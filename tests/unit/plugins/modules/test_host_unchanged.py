@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ansible.module_utils.testing import patch_module_args
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 from ansible_collections.sparkfleet.vllm.plugins.action import host_unchanged as action
@@ -123,6 +124,21 @@ def test_another_watch_is_proved_only_by_another_run(host, monkeypatch):
     assert host.look()["settled"]
     host.record(host.look()["seen"], files=["/etc/more"])
     assert not host.look()["settled"]
+
+
+def test_a_full_disk_does_not_fail_a_host_that_has_passed(host, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    warned: list[str] = []
+    monkeypatch.setattr(host_unchanged.files, "write", full)
+    monkeypatch.setattr(host_unchanged.AnsibleModule, "warn", lambda _, text: warned.append(text))
+    asked = {"state": "recorded", "state_dir": str(host.folder)}
+    with patch_module_args(asked), pytest.raises(SystemExit) as left:
+        host_unchanged.main()
+    result = json.loads(capsys.readouterr().out)
+    assert left.value.code == 0 and result["settled"] is False
+    assert "expected to write settled.json in" in warned[0]
 
 
 def test_check_mode_records_nothing(host):

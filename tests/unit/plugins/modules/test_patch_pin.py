@@ -80,6 +80,15 @@ def test_an_image_is_asked_once(call, engine, tmp_path):
     assert first["patches"][0]["target"] == TARGET
 
 
+def test_a_full_disk_is_said(call, engine, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(patch_pin.files, "write", full)
+    assert "seen: No space left on device; make room" in call()["msg"]
+    monkeypatch.undo()
+
+
 def test_another_image_or_another_question_is_asked_anew(call, engine, monkeypatch):
     call()
     engine.images["repo/img@sha256:2"] = "sha256:" + "b" * 64
