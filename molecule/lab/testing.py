@@ -48,7 +48,7 @@ def until(condition: Callable[[], T], within: float = 60, every: float = 0.2) ->
 
 def boot(host: str) -> None:
     """Starts a lab Spark anew, and waits until it takes ssh."""
-    docker("restart", "--time=60", f"sparkfleet-lab-{host}")
+    docker("restart", "-t60", f"sparkfleet-lab-{host}")
     up = "systemctl is-system-running --wait | grep -Eq 'running|degraded'; (: </dev/tcp/127.0.0.1/22) 2>/dev/null"
     until(lambda: on(host, f"if {up}; then echo up; fi", check=False))
 

@@ -129,6 +129,7 @@ def look(folder: Path) -> dict[str, Any]:
     bundle = layout.read(folder)
     if bundle is None:
         return {}
+    layout.refuse_alterable(folder, bundle)
     problems = layout.damaged_by_size(folder, bundle.files.items())
     texts: dict[str, str] = {}
     for path, file in bundle.files.items():

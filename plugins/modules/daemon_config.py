@@ -131,7 +131,9 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._host import daemon_json, probes
+from ..module_utils._common.files import sync, unwritable
+from ..module_utils._host import daemon_flags, daemon_json, toolkit
+from ..module_utils._host import engine as docker
 from ..module_utils._host.request import Request
 from ..module_utils._run.lock_file import hold
 
@@ -156,8 +158,8 @@ class Engine:
         self.module = module
         self.request = request
         self.path = path
-        self.seen = probes.engine(request)
-        self.toolkit = probes.toolkit(request, self.seen)
+        self.seen = docker.look(request)
+        self.toolkit = toolkit.look(request, self.seen)
 
     def validate(self, text: str) -> None:
         """Let dockerd itself read the new file before it is in place."""
@@ -181,8 +183,8 @@ class Engine:
             return said
         deadline, behind = time.monotonic() + self.module.params["timeout"], list[str]()
         while time.monotonic() < deadline:
-            now = probes.engine(self.request)
-            behind = daemon_json.unapplied_keys(content, now)
+            now = docker.look(self.request)
+            behind = daemon_json.unapplied_keys(content, now) + daemon_json.store_differs(content, now)
             if now["version"] and not behind and (action == "reload" or now["pid"] != self.seen["pid"]):
                 return None
             time.sleep(0.2)
@@ -217,19 +219,27 @@ class File:
         self.text = path.read_text() if self.existed else ""
 
     def replace(self, text: str) -> None:
+        """On the disk before it has its name: an empty file after a power cut would be an empty configuration."""
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-        handle, name = tempfile.mkstemp(dir=self.module.tmpdir)
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-        if not self.path.exists():
-            Path(name).chmod(0o644)
-        self.module.atomic_move(name, str(self.path))
+        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            if not self.path.exists():
+                Path(name).chmod(0o644)
+            self.module.atomic_move(name, str(self.path))
+        finally:
+            Path(name).unlink(missing_ok=True)
+        sync(self.path.parent)
 
     def restore(self) -> None:
         if self.existed:
             self.replace(self.text)
         else:
             self.path.unlink()
+            sync(self.path.parent)
 
 
 @dataclass(frozen=True)
@@ -277,10 +287,17 @@ def plan(module: AnsibleModule, file: File, engine: Engine) -> Change:
         )
     except daemon_json.DaemonConfigError as error:
         module.fail_json(msg=cannot_merge(file.path, error))
-    if engine.seen["running"] and not engine.seen["version"]:
+    if twice := daemon_flags.conflict(engine.seen["flags"], after):
         module.fail_json(
-            msg=f"expected an engine that answers, seen: {engine.seen['silent']}; do: systemctl status docker"
+            msg=f"expected {file.path} that dockerd starts with, seen: {twice}; do: leave it in one place. Nothing was changed"
         )
+    if engine.seen["snap"]:
+        module.fail_json(
+            msg=f"expected Docker as a package of the system, seen: Docker as a snap, which does not read {file.path}; "
+            "do: snap remove docker, and run again. Nothing was changed"
+        )
+    if silent := engine.seen.get("silent"):
+        module.fail_json(msg=f"expected an engine that answers, seen: {silent}; do: systemctl status docker")
     unseen = asked["nvidia_runtime"] and engine.toolkit["unseen"]
     made = daemon_json.plan(
         before,
@@ -311,7 +328,10 @@ def apply(module: AnsibleModule, file: File, engine: Engine, change: Change) -> 
         engine.validate(change.text)
         if module.params["backup"] and file.existed:
             more["backup_file"] = module.backup_local(str(file.path))
-        file.replace(change.text)
+        try:
+            file.replace(change.text)
+        except OSError as error:
+            module.fail_json(msg=f"{unwritable(file.path, error)}. Nothing was changed")
     if change.plan.action == "none":
         return more
     if wrong := engine.follow(change.plan.action, change.after):

@@ -143,12 +143,22 @@ WATCH = ("environment", "files", "urls")
 
 
 def read(path: Path) -> dict[str, Any]:
-    """What was recorded; nothing of a file that is not there, or that this version does not know."""
+    """What was recorded; nothing of a file that is not there, or that this version does not know: it is a cache."""
     try:
         known = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
-    return known if isinstance(known, dict) and known.get("version") == VERSION else {}
+    if not isinstance(known, dict) or known.get("version") != VERSION:
+        return {}
+    kinds = {"inputs": str, "watch": dict, "seen": dict, "proved": bool}
+    whole = all(isinstance(known.get(name), kind) for name, kind in kinds.items())
+    return known if whole and _watchable(known["watch"]) else {}
+
+
+def _watchable(watch: dict[str, Any]) -> bool:
+    lists = [watch.get("files"), watch.get("urls")]
+    texts = all(isinstance(one, list) and all(isinstance(entry, str) for entry in one) for one in lists)
+    return texts and isinstance(watch.get("environment"), str)
 
 
 def current(path: Path) -> dict[str, Any] | None:
@@ -228,7 +238,13 @@ def main() -> None:
                 exception=traceback.format_exc(),
             )
         module.exit_json(changed=False, **looked)
-    module.exit_json(changed=False, **record(module.params, write=not module.check_mode))
+    try:
+        recorded = record(module.params, write=not module.check_mode)
+    except OSError as error:
+        # The host has passed by now: all that is lost is that the next run is spared its look.
+        module.warn(files.unwritable(f"settled.json in {module.params['state_dir']}", error))
+        recorded = {"settled": False, "because": []}
+    module.exit_json(changed=False, **recorded)
 
 
 if __name__ == "__main__":

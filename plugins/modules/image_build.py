@@ -174,6 +174,8 @@ from ..module_utils._common import upstream
 from ..module_utils._common.files import remove
 from ..module_utils._common.progress import Progress
 from ..module_utils._common.store import StoreError, locked
+from ..module_utils._host import engine
+from ..module_utils._host.request import Request
 from ..module_utils._images import image, oci, registry, storage
 from ..module_utils._images import push as image_push
 from ..module_utils._images.reference import parse_reference
@@ -245,10 +247,10 @@ def source(params: dict[str, Any]) -> buildkit.Source:
     )
 
 
-def short(params: dict[str, Any], docker_root: str) -> list[str]:
+def short(params: dict[str, Any], images_root: str) -> list[str]:
     """What the host lacks for a build: nothing has begun yet."""
     problems = []
-    places = {docker_root: params["minimum_docker_gib"], params["directory"]: params["minimum_store_gib"]}
+    places = {images_root: params["minimum_docker_gib"], params["directory"]: params["minimum_store_gib"]}
     for path, minimum in places.items():
         there = next(parent for parent in (Path(path), *Path(path).parents) if parent.exists())
         free = shutil.disk_usage(there).free / memory.GIB
@@ -322,7 +324,9 @@ def make(
         )
     progress = Progress.from_environment()
     client = docker.from_env(timeout=600)
-    problems = short(params, client.info()["DockerRootDir"])
+    problems = short(
+        params, engine.images_root(client.info(), Request().text(engine.CONTAINERD_CONFIG) or "")
+    )
     if problems:
         raise BuildError("the host has no room for a build:\n" + "\n".join(f"  {line}" for line in problems))
     directory = Path(params["directory"])

@@ -234,7 +234,7 @@ def main() -> None:
             )
     try:
         images.noted(params["state_dir"], params["image"], write=True)
-    except OSError as error:
+    except (OSError, ledger.LedgerError) as error:
         module.fail_json(
             msg=f"expected {ledger_path(params['state_dir'])} to be written, seen: {error}; mend that and run again"
         )

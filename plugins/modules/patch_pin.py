@@ -167,6 +167,7 @@ drift:
 """
 
 import base64
+import contextlib
 import json
 import traceback
 import urllib.parse
@@ -182,6 +183,7 @@ from ..module_utils._run.lock_file import hold
 from ..module_utils._serve import patch as patches
 
 MODE = 0o444
+LABEL, PROBE = "sparkfleet.vllm.probe", "patch_pin"
 
 
 def store(path: Path, content: bytes, *, write: bool) -> bool:
@@ -189,8 +191,16 @@ def store(path: Path, content: bytes, *, write: bool) -> bool:
     if path.is_file() and path.stat().st_mode & 0o777 == MODE and path.read_bytes() == content:
         return False
     if write:
-        files.write(path, content, MODE)
+        _write(path, content, MODE)
     return True
+
+
+def _write(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """:raises PatchError: it cannot be written"""
+    try:
+        files.write(path, content, mode)
+    except OSError as error:
+        raise patches.PatchError(files.unwritable(path, error)) from error
 
 
 def image_id(socket: str, image: str) -> str:
@@ -206,6 +216,12 @@ def image_id(socket: str, image: str) -> str:
         raise
 
 
+def remove_leftovers(client: Any) -> None:
+    """Probes that the engine could not start, or of runs that were killed: prune would keep the image for them."""
+    for left in client.containers.list(all=True, filters={"label": f"{LABEL}={PROBE}"}):
+        left.remove(force=True)
+
+
 def ask_image(image: str, question: dict[str, Any]) -> dict[str, Any]:
     """Run the probe in the image: no network, no GPU, nothing mounted, removed afterwards.
 
@@ -216,9 +232,13 @@ def ask_image(image: str, question: dict[str, Any]) -> dict[str, Any]:
     import docker
     import docker.errors
 
+    client = None
     try:
-        said = docker.from_env().containers.run(
+        client = docker.from_env()
+        remove_leftovers(client)
+        said = client.containers.run(
             image,
+            labels={LABEL: PROBE},
             entrypoint=["python3", "-c", patches.PROBE],
             command=[json.dumps(question)],
             remove=True,
@@ -232,6 +252,10 @@ def ask_image(image: str, question: dict[str, Any]) -> dict[str, Any]:
             f"expected python3 in image {image} to look for the file to replace, seen: {error}; name an image that "
             "holds the patched package, or use a recipe with patches: []"
         ) from error
+    finally:
+        if client is not None:
+            with contextlib.suppress(docker.errors.DockerException):  # the next run removes them, too
+                remove_leftovers(client)
     answer: dict[str, Any] = json.loads(said)
     return answer
 
@@ -280,7 +304,7 @@ def meet_image(module: AnsibleModule, wanted: list[dict[str, Any]], paths: list[
     ]
     # Of an image that takes them: a refusal leaves nothing in the store.
     if new and not module.check_mode:
-        files.write(known, patches.remembered(question, seen).encode())
+        _write(known, patches.remembered(question, seen).encode())
     return {"image": {"version": seen["version"], "directory": seen["directory"]}, "patches": placed}
 
 

@@ -85,7 +85,10 @@ def main() -> None:
     after = state.record(before, module.params["serving"], module.params["evidence"])
     changed = after != before
     if changed and not module.check_mode:
-        files.write(path, (json.dumps(after, indent=2, sort_keys=True) + "\n").encode(), 0o600)
+        try:
+            files.write(path, (json.dumps(after, indent=2, sort_keys=True) + "\n").encode(), 0o600)
+        except OSError as error:
+            module.fail_json(msg=f"{files.unwritable(path, error)}. What was on record is kept")
     module.exit_json(changed=changed, state=after, diff={"before": before or {}, "after": after})
 
 

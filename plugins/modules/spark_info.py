@@ -192,6 +192,13 @@ driver:
   returned: always
   type: str
   sample: 580.95.05
+gpu:
+  description:
+    - Whether a new container could use the GPU. C(loaded) is the driver in the kernel, C(libraries) are the versions of its library
+      on the disk, C(error) has the words of an nvidia-smi that fails, and is null otherwise.
+  returned: always
+  type: dict
+  sample: {loaded: 580.95.05, libraries: [580.95.05], error: null}
 memory:
   description: Unified memory in bytes, total and available, and swap.
   returned: always
@@ -212,25 +219,36 @@ directories:
   type: list
   elements: str
   sample: [/srv/sparkfleet]
+alterable:
+  description: Those of O(wanted.directories) that others than root may alter, with who may.
+  returned: always
+  type: dict
+  sample: {}
 docker:
   description:
-    - The Docker engine. C(started) is in seconds since the epoch, C(images_bytes) in bytes; C(containers) are the running ones with
-      C(id), C(name), C(image), C(labels) and published C(ports). Everything that the engine reports is null while it does not run.
+    - The Docker engine. C(snap) means that it is a snap, which nothing here can set up; C(started) is in seconds since the epoch, C(images_bytes) in bytes, C(images_root) is where
+      the images lie, which for those in containerd is not below C(data_root); C(flags) are keys of daemon.json that
+      dockerd has from its command line; C(containers) are the running ones with C(id), C(name), C(image), C(labels) and published C(ports). Everything that the engine reports is null while it does not run.
   returned: always
   type: dict
   sample:
     installed: true
+    snap: false
     running: true
     pid: 1200
     started: 1795470000.0
+    flags: [hosts]
     socket: /var/run/docker.sock
     version: 29.1.3
     api_version: "1.52"
     data_root: /var/lib/docker
+    images_root: /var/lib/containerd
     storage_driver: overlayfs
+    containerd_snapshotter: true
     cgroup_version: "2"
     live_restore: false
     runtimes: [io.containerd.runc.v2, nvidia, runc]
+    default_runtime: runc
     registry_mirrors: []
     insecure_registries: ["127.0.0.0/8", "::1/128"]
     cdi_devices: [nvidia.com/gpu=0]
@@ -248,11 +266,21 @@ daemon_config:
   sample: {path: /etc/docker/daemon.json, exists: true, content: {log-driver: local}, error: null}
 toolkit:
   description:
-    - nvidia-container-toolkit. C(hook) is the path in dockerd's PATH, C(usable) whether the running engine can provide a GPU,
-      C(unseen) whether the hook was installed after dockerd started, which looks for it only at its start.
+    - nvidia-container-toolkit. C(hook) and C(cdi_hook) are paths in dockerd's PATH, C(mode) is C(nvidia-container-runtime.mode) of
+      its C(config.toml), C(usable) says whether the running engine can provide a GPU, C(unseen) whether the hooks were installed
+      after dockerd started, which looks for them only at its start.
   returned: always
   type: dict
-  sample: {installed: true, version: 1.19.0-1, hook: /usr/bin/nvidia-container-runtime-hook, runtime: true, cdi: false, unseen: false, usable: true}
+  sample:
+    installed: true
+    version: 1.19.0-1
+    hook: /usr/bin/nvidia-container-runtime-hook
+    cdi_hook: /usr/bin/nvidia-cdi-hook
+    mode: auto
+    runtime: true
+    cdi: false
+    unseen: false
+    usable: true
 ports:
   description: Listening TCP ports and those that Docker publishes, each with address, pid, process and container if known.
   returned: always
@@ -270,7 +298,8 @@ ensurepip:
   type: bool
   sample: true
 unknown:
-  description: Why a probe failed, by its name. C(docker_api) means an engine that runs but does not answer.
+  description: Why a probe failed, by its name. C(docker_api) means an engine that runs but does not answer,
+    C(docker_images) one that does not tell in time what its images hold.
   returned: always
   type: dict
   sample: {driver: "nvidia-smi is not there"}

@@ -113,11 +113,22 @@ things:
       description: What refers to it, or why it was removed or kept.
       type: str
       sample: last_good, container sparkfleet-vllm
+    at_most:
+      description:
+        - Whether RV(things[].bytes) of an image counts layers that may stay because others share them, which engines before API 1.42,
+          and those before 29.5 that keep images in containerd, do not tell.
+      type: bool
+      sample: false
 freed_bytes:
   description: Freed bytes, or those that would be. A file with another name elsewhere does not count.
   type: int
   returned: always
   sample: 27014131712
+freed_at_most:
+  description: Whether that counts bytes of images that may have stayed.
+  type: bool
+  returned: always
+  sample: false
 """
 
 import json
@@ -131,7 +142,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._common import files
 from ..module_utils._common.paths import ledger_path
-from ..module_utils._host import engine_socket
+from ..module_utils._host import engine, engine_socket
 from ..module_utils._images import ledger
 from ..module_utils._prune import references, store
 from ..module_utils._prune.references import PruneError, References, Thing
@@ -151,7 +162,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise PruneError(
             f"{path}: expected a readable JSON file, seen {error}; nothing was removed; mend it or move it away"
         ) from error
@@ -194,6 +205,7 @@ class Host:
         self.brought = read_ledger(self.ledger_path)
         # Sizes of shared layers: an engine before API 1.42 does not know the question and goes on without.
         self.images = self._ask("/images/json?shared-size=1")
+        self.packed_counted = engine.counts_packed_layers(self._ask("/info"))
         self.containers = self._ask("/containers/json?all=1")
         volumes = self._ask("/volumes").get("Volumes") or []
         references.refer_containers(
@@ -225,7 +237,9 @@ class Host:
         return self.judge(store.things(Path(self.store)))
 
     def brought_images(self) -> list[Thing]:
-        return references.judge_images(self.brought, self.images, self.containers, self.references)
+        return references.judge_images(
+            self.brought, self.images, self.containers, self.references, self.packed_counted
+        )
 
 
 def prune_store(host: Host, write: bool) -> list[Thing]:
@@ -301,8 +315,13 @@ def main() -> None:
         host = Host(module.params)
         things += prune_store(host, write=not module.check_mode)
         things += prune_images(host, write=not module.check_mode)
-    except (PruneError, OSError) as error:
+    except PruneError as error:
         module.fail_json(msg=str(error), **result(things))
+    except OSError as error:
+        module.fail_json(
+            msg=f"expected a store that can be read and written, seen: {error}; mend that and prune again",
+            **result(things),
+        )
     failed = [f"{thing.name}: {thing.why}" for thing in things if thing.verdict == references.FAILED]
     if failed:
         module.fail_json(
@@ -316,6 +335,7 @@ def result(things: list[Thing]) -> dict[str, Any]:
         "changed": any(thing.verdict == references.REMOVED for thing in things),
         "things": [thing.result() for thing in things],
         "freed_bytes": references.freed(things),
+        "freed_at_most": any(thing.at_most for thing in things if thing.verdict == references.REMOVED),
     }
 
 

@@ -84,7 +84,7 @@ def instead(
     def do(record: Record) -> str:
         over = change(record["container"])
         started = run(record, **over)
-        return f"{before}\ndocker stop --time 5 {NAME}; docker rename {NAME} {ASIDE}\n{started}\n{SERVES}\n{then}"
+        return f"{before}\ndocker stop -t 5 {NAME}; docker rename {NAME} {ASIDE}\n{started}\n{SERVES}\n{then}"
 
     def undo(record: Record) -> str:
         made = change(record["container"]).get("name", NAME)
@@ -236,7 +236,7 @@ HOST, PATCHES, ALL = (
     ("patch_pin", "vllm_serve"),
     ("prerequisites", "patch_pin", "vllm_serve"),
 )
-RESTARTED = f"docker restart --time 5 {NAME}; {SERVES}"
+RESTARTED = f"docker restart -t 5 {NAME}; {SERVES}"
 
 
 def body(record: Record) -> str:
@@ -251,7 +251,7 @@ ONE_BY_ONE = (
     replace(instead("the same server by hand", lambda spec: {}), roles=ALL),
     edit(
         "stopped",
-        f"docker update --restart=always {NAME}; docker stop --time 5 {NAME}",
+        f"docker update --restart=always {NAME}; docker stop -t 5 {NAME}",
         f"docker update --restart=on-failure:3 {NAME}; docker start {NAME}; {SERVES}",
         ("container: stopped", "exited since"),
         ("container: restart-policy", "on-failure, at most 3 times", "always"),

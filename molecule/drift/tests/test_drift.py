@@ -18,7 +18,7 @@ from spark import Report, clean, drift, expect, on
 
 def test_a_run_at_work_is_not_called_drift():
     held = {"version": 1, "run": "1", "holder": "me@controller", "controller": "", "since": "2026-11-24T04:00:00Z", "pid": 1, "lease": 120, "playbook": "site.yml"}  # fmt: skip
-    on(f"docker stop --time 5 {NAME}; echo {json.dumps(json.dumps(held))} >/var/lib/sparkfleet/run.json")
+    on(f"docker stop -t 5 {NAME}; echo {json.dumps(json.dumps(held))} >/var/lib/sparkfleet/run.json")
     report = drift()
     on(f"rm /var/lib/sparkfleet/run.json; docker start {NAME}; {SERVES}")
     assert report.host["verdict"] == "held" and not report.host["findings"]

@@ -20,7 +20,7 @@ EDITS = {
     "files": "touch /etc/docker/daemon.json",
     "models": "touch $(find /srv/sparkfleet/models -name config.json | head -n 1)",
     "boot unit": f"systemctl disable --quiet {NAME}",
-    "container": f"docker stop --time 5 {NAME}",
+    "container": f"docker stop -t 5 {NAME}",
 }
 PUT_BACK = {"kernel and driver", "Python environment", "patches", "records"}
 """Edited by the tests of drift, and as it was, but for its times."""

@@ -120,7 +120,7 @@ def power_off(*names: str) -> None:
 
 def restart(*names: str) -> None:
     """As an admin does it: everything is asked to stop before."""
-    docker("stop", "--time=60", *(f"sparkfleet-lab-{name}" for name in names))
+    docker("stop", "-t60", *(f"sparkfleet-lab-{name}" for name in names))
     power_on(*names)
 
 

@@ -27,6 +27,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from .._common.copying import bring
+from .._common.files import alterable
 from .._common.paths import snapshot_path
 from .._images import oci
 from .._images.reference import parse_reference
@@ -177,6 +178,18 @@ def damaged_by_size(folder: Path, files: Iterable[tuple[str, File]]) -> list[str
         elif status.st_size != file.size:
             problems.append(f"{path}: expected {file.size} bytes, seen {status.st_size}")
     return problems
+
+
+def refuse_alterable(folder: Path, bundle: Bundle) -> None:
+    """:raises BundleError: others than root may alter what is in it; its wheels and packages are run as root"""
+    paths = [folder, *(folder / path for path in (CONTENTS, *bundle.files))]
+    folders = {parent for path in paths[1:] for parent in path.parents if parent.is_relative_to(folder)}
+    for path in sorted({*paths, *folders}):
+        if path.exists() and (who := alterable(path)):
+            raise BundleError(
+                f"{folder}: expected a bundle that root alone may alter, seen {path} {who}; if you trust it, "
+                f"copy it as root, or chown -R root:root {folder} and chmod -R o-w {folder}. Nothing of it was used"
+            )
 
 
 def damaged(folder: Path, problems: list[str]) -> BundleError:

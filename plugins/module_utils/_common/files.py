@@ -10,6 +10,7 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,23 @@ def write(path: Path, content: bytes, mode: int = 0o644) -> None:
     except BaseException:
         Path(draft).unlink(missing_ok=True)
         raise
+
+
+def unwritable(path: Path | str, error: OSError) -> str:
+    """What to say of a :func:`write` that failed."""
+    return f"expected to write {path}, seen: {error.strerror or error}; make room there, or mend the disk, and run again"
+
+
+def alterable(path: Path) -> str:
+    """Who besides root and this user may alter what is there, in words; empty for nobody. A link's end counts.
+
+    :raises OSError: it cannot be looked at
+    """
+    status = path.stat()
+    said = [] if status.st_uid in (0, os.geteuid()) else [f"owned by uid {status.st_uid}"]
+    if status.st_mode & stat.S_IWOTH:
+        said.append(f"writable by everybody (mode {stat.S_IMODE(status.st_mode):04o})")
+    return " and ".join(said)
 
 
 def stamp(path: str | Path) -> str:

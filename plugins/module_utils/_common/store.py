@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from .files import unwritable
 from .progress import volume
 
 
@@ -39,9 +40,13 @@ def check_space(store: str, needed: int, reserve: int) -> None:
 @contextlib.contextmanager
 def locked(folder: Path, timeout: float, say: Callable[[str], None]) -> Iterator[None]:
     """One run at a time in a folder, such as that of a repository. The kernel drops the lock when the process ends, however it ends."""
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / ".lock"
-    with path.open("a+") as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = path.open("a+")
+    except OSError as error:
+        raise StoreError(unwritable(path, error)) from error
+    with handle as file:
         deadline = time.monotonic() + timeout
         while True:
             try:
@@ -57,6 +62,7 @@ def locked(folder: Path, timeout: float, say: Callable[[str], None]) -> Iterator
                 say(f"waiting for process {owner}, which works in {folder}")
                 time.sleep(min(0.5, timeout))
         file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        # On a full disk the lock holds without a name in it.
+        with contextlib.suppress(OSError):
+            os.write(file.fileno(), str(os.getpid()).encode())
         yield

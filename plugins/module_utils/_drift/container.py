@@ -50,15 +50,17 @@ def compare(
     :param secrets: environment that the record does not hold, by name; compared, and never shown
     :param patches_known: False: which files are to be mounted is not known, so mounts and labels are not compared
     """
+    # An engine may have no config of an image, or leave it out: what the image brings is then not known.
+    known = image if image and image.get("Config") is not None else None
     return [
         *_image(wanted["image"], seen, image, wanted_image),
         *_arguments(wanted["command"], seen["Config"].get("Cmd") or []),
-        *_entrypoint(seen, image),
-        *_environment({**wanted["env"], **(secrets or {})}, seen, image),
-        *(_mounts(wanted["volumes"], seen, image) if patches_known else ()),
+        *_entrypoint(seen, known),
+        *_environment({**wanted["env"], **(secrets or {})}, seen, known),
+        *(_mounts(wanted["volumes"], seen, known) if patches_known else ()),
         *_ports(wanted, seen),
         *_restart_policy(wanted, seen),
-        *_security(wanted, seen, image),
+        *_security(wanted, seen, known),
         *_limits(wanted, seen),
         *(_labels(wanted.get("labels") or {}, seen) if patches_known else ()),
     ]

@@ -9,15 +9,20 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+import stat
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol
 
 _MAX_LINKS = 40
 LONGEST_LINE = 16 * 1024
 """Characters of a log line that are read. Docker's own drivers cut a message there, and then join the pieces."""
+LARGEST_FILE, LONGEST_READ = 64 << 20, 30.0
+"""Bytes and seconds of a file in the container. Those that are looked at are sources."""
 
 
 @dataclass(frozen=True)
@@ -143,22 +148,40 @@ def resolve_in_root(root: Path, path: str) -> Path:
     return root.joinpath(*reached)
 
 
-def digest(stream: IO[bytes], changed: float | None = None) -> FileSeen:
+def digest(blocks: Iterable[bytes], changed: float | None = None) -> FileSeen:
+    """Of a file that ends: whatever runs in the container may have put an endless one there."""
     md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
-    while block := stream.read(1 << 20):
+    for block in bounded(blocks):
         md5.update(block)
         sha256.update(block)
     return FileSeen(md5.hexdigest(), sha256.hexdigest(), changed)
 
 
+def bounded(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """:raises OSError: more than :data:`LARGEST_FILE` bytes or :data:`LONGEST_READ` seconds"""
+    read, deadline = 0, time.monotonic() + LONGEST_READ
+    for block in blocks:
+        read += len(block)
+        if read > LARGEST_FILE:
+            raise OSError(f"more than {LARGEST_FILE >> 20} MiB, which no file that is looked at has")
+        if time.monotonic() > deadline:
+            raise OSError(f"no end within {LONGEST_READ:g} s")
+        yield block
+
+
 def read_file(path: Path) -> FileSeen:
+    """A plain file: a pipe would be waited for, and a device has no end."""
     try:
-        with path.open("rb") as stream:
-            return digest(stream, os.fstat(stream.fileno()).st_ctime)
+        if not stat.S_ISREG(path.stat().st_mode):
+            return FileSeen(error="not a plain file")
+        # Again by what was opened: the container may have changed it meanwhile.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY), "rb") as stream:
+            status = os.fstat(stream.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                return FileSeen(error="not a plain file")
+            return digest(iter(partial(stream.read, 1 << 20), b""), status.st_ctime)
     except FileNotFoundError:
         return FileSeen(error="no such file")
-    except IsADirectoryError:
-        return FileSeen(error="a directory, not a file")
     except OSError as error:
         return FileSeen(error=error.strerror or str(error))
 

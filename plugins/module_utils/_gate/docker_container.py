@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .._common.secrets import is_secret, mask
-from .container import LONGEST_LINE, FileSeen, LogLine, State, digest, read_file, resolve_in_root
+from .container import LONGEST_LINE, FileSeen, LogLine, State, bounded, digest, read_file, resolve_in_root
 
 try:
     import docker
@@ -85,10 +85,10 @@ class DockerContainer:
         """From the engine: for a process that has ended, or one whose files only root may see. Without age."""
         try:
             chunks, _status = self._api.get_archive(self._name, path)
-            with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as archive:
+            with tarfile.open(fileobj=io.BytesIO(b"".join(bounded(chunks)))) as archive:
                 member = archive.next()
-                stream = archive.extractfile(member) if member else None
-                return digest(stream) if stream else FileSeen(error="not a plain file")
+                stream = archive.extractfile(member) if member and member.isreg() else None
+                return digest([stream.read()]) if stream else FileSeen(error="not a plain file")
         except docker.errors.NotFound:
             return FileSeen(error="no such file")
         except (docker.errors.DockerException, OSError, tarfile.TarError, KeyError) as error:

@@ -11,7 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# What dockerd takes over at SIGHUP, without stopping a container
+from . import daemon_flags
+
+# What dockerd takes over at SIGHUP, without stopping a container; each feature is a setting of its own there
 # (https://docs.docker.com/reference/cli/dockerd/#configuration-reload-behavior).
 RELOADABLE = frozenset(
     {
@@ -19,7 +21,7 @@ RELOADABLE = frozenset(
         "authorization-plugins",
         "debug",
         "default-runtime",
-        "features",
+        "features.buildkit",
         "insecure-registries",
         "labels",
         "live-restore",
@@ -42,6 +44,7 @@ UNRESTORABLE = frozenset(
         "data-root",
         "default-address-pools",
         "exec-root",
+        "features.containerd-snapshotter",
         "fixed-cidr",
         "fixed-cidr-v6",
         "graph",
@@ -57,6 +60,9 @@ UNRESTORABLE = frozenset(
 # moby daemon/nvidia_linux.go: the GPU driver is registered at start, if the hook is on PATH by then.
 TOOLKIT_UNSEEN = "the engine looks for nvidia-container-toolkit only when it starts"
 
+SNAPSHOTTER = "features.containerd-snapshotter"
+STORE_UNSEEN = "the engine chooses its image store only when it starts, and has then none of the images and containers of the other one"
+
 NVIDIA_RUNTIME: dict[str, Any] = {"nvidia": {"path": "nvidia-container-runtime", "args": []}}
 
 
@@ -65,16 +71,31 @@ class DaemonConfigError(ValueError):
 
 
 def parse(text: str) -> dict[str, Any]:
-    """The content of daemon.json. Empty text is an empty configuration, as it is for dockerd."""
+    """The content of daemon.json, read as dockerd does: empty text is an empty configuration, and a byte order mark is none."""
+    text = text.removeprefix("\ufeff")
     if not text.strip():
         return {}
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
         raise DaemonConfigError(f"line {error.lineno}, column {error.colno}: {error.msg}") from None
+    except (ValueError, RecursionError) as error:
+        raise DaemonConfigError(str(error)) from None
     if not isinstance(content, dict):
         raise DaemonConfigError(f"a JSON object is needed at the top, there is a {_kind(content)}")
+    _check(content)
     return content
+
+
+def _check(content: Mapping[str, Any]) -> None:
+    """Of what is read here: a list of texts, an object, or null, which is nothing."""
+    for key in ("registry-mirrors", "insecure-registries"):
+        value = content.get(key)
+        if value is not None and not (isinstance(value, list) and all(isinstance(one, str) for one in value)):
+            raise DaemonConfigError(f"{key}: a list of strings is needed")
+    for key in ("runtimes", "features"):
+        if not isinstance(content.get(key), (Mapping, type(None))):
+            raise DaemonConfigError(f"{key}: an object is needed, there is a {_kind(content[key])}")
 
 
 def render(content: Mapping[str, Any], like: str = "") -> str:
@@ -99,7 +120,8 @@ def wanted(
     mirrored = merge({"registry-mirrors": list(mirrors)} if mirrors else {}, config)
     merged = merge(current, mirrored, {"runtimes": NVIDIA_RUNTIME} if nvidia_runtime else {})
     if fleet_registry:
-        merged["registry-mirrors"] = _headed(merged.get("registry-mirrors", []), fleet_registry)
+        merged["registry-mirrors"] = _headed(merged.get("registry-mirrors") or [], fleet_registry)
+    _check(merged)
     return merged
 
 
@@ -134,15 +156,25 @@ def unapplied_keys(content: Mapping[str, Any], engine: Mapping[str, Any]) -> lis
     }
     unapplied = []
     for key, seen in shown.items():
-        if seen is None or key not in content:
+        if seen is None or content.get(key) is None:
             continue
         have = {_plain(item) for item in seen}
         if not {_plain(item) for item in content[key]} <= have:
             unapplied.append(key)
     live = engine.get("live_restore")
-    if live is not None and "live-restore" in content and bool(content["live-restore"]) != live:
+    if live is not None and content.get("live-restore") not in (None, live):
         unapplied.append("live-restore")
     return unapplied
+
+
+def store_differs(content: Mapping[str, Any], engine: Mapping[str, Any]) -> list[str]:
+    """Settings of daemon.json that name another image store than the engine has: it took them up at no start yet."""
+    settings = _settings(content)
+    return [
+        key
+        for key, seen in _store(engine).items()
+        if seen is not None and settings.get(key) is not None and settings[key] != seen
+    ]
 
 
 def redacted(value: Any) -> Any:
@@ -180,10 +212,17 @@ def plan(
     changed = changed_keys(before, after)
     if not running:
         return Plan(dict(after), changed, "none", [], [])
-    because = [f"{key} takes effect at a restart only" for key in changed if key not in RELOADABLE]
+    settings, has, store = _settings(after), _store(engine), store_differs(after, engine)
+    differing = [
+        key
+        for key in changed_keys(_settings(before), settings)
+        if key not in store and (key not in has or has[key] != settings.get(key))
+    ]
+    because = [f"{key} takes effect at a restart only" for key in differing if key not in RELOADABLE]
+    because += [f"{key}: {STORE_UNSEEN}" for key in store]
     because += list(restart_because)
     if because:
-        survives = bool(engine.get("live_restore")) and not UNRESTORABLE.intersection(changed)
+        survives = bool(engine.get("live_restore")) and not UNRESTORABLE.intersection([*differing, *store])
         stops = [] if survives else [str(container["name"]) for container in containers]
         return Plan(dict(after), changed, "restart", because, stops)
     reload = changed or unapplied_keys(after, engine)
@@ -229,6 +268,8 @@ def needed(info: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
         )
     except DaemonConfigError as error:
         return {**nothing, "error": str(error)}
+    if twice := daemon_flags.conflict(docker.get("flags") or [], after):
+        return {**nothing, "error": twice}
     unseen = (
         asked["toolkit"] and docker.get("running") and (not toolkit.get("installed") or toolkit["unseen"])
     )
@@ -250,11 +291,25 @@ def needed(info: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _settings(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What is set, by its name: a key, and of `features` each one."""
+    settings = {key: value for key, value in content.items() if key != "features"}
+    return settings | {f"features.{name}": on for name, on in (content.get("features") or {}).items()}
+
+
+def _store(engine: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that choose an image store, as the engine shows them; None where it shows none."""
+    return {
+        "storage-driver": engine.get("storage_driver"),
+        SNAPSHOTTER: engine.get("containerd_snapshotter"),
+    }
+
+
 def _merge(current: Mapping[str, Any], config: Mapping[str, Any], where: str) -> dict[str, Any]:
     merged = dict(current)
     for key, value in config.items():
         path = f"{where}.{key}" if where else key
-        if key not in merged:
+        if merged.get(key) is None:  # null is nothing, for dockerd too
             merged[key] = value
             continue
         there = merged[key]
@@ -272,7 +327,7 @@ def _merge(current: Mapping[str, Any], config: Mapping[str, Any], where: str) ->
 def _fill(current: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     filled = dict(current)
     for key, value in defaults.items():
-        if key not in filled:
+        if filled.get(key) is None:
             filled[key] = value
         elif isinstance(filled[key], Mapping) and isinstance(value, Mapping):
             # One level is enough for runtimes: an entry somebody wrote is complete as it stands.

@@ -21,17 +21,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from . import daemon_json, engine_socket
+from .._common import files
+from . import daemon_json, engine, engine_socket, gpu, toolkit
 from .ports import ports
-from .processes import dockerd, environment_of, started
-from .request import PATH, ProbeError, Request
-
-GB10 = ("0x10de", "0x2e12")
-# dockerd registers the GPU driver behind `--gpus` when it starts and finds this on its PATH.
-HOOK = "nvidia-container-runtime-hook"
-TOOLKIT = "nvidia-container-toolkit"
-# Two clocks are compared (seconds since boot, file times): finer than this they do not agree.
-CLOCK_SLACK = 1.0
+from .request import ProbeError, Request
 
 _DISTRIBUTIONS = """
 import importlib.metadata as m, json, platform
@@ -73,9 +66,13 @@ def each(probes: Mapping[str, Callable[[], Any]], timeout: float) -> tuple[dict[
 
 def gather(request: Request) -> dict[str, Any]:
     """Everything that RETURN of spark_info documents, but for its judgment."""
-    docker, why = each({"docker": lambda: engine(request)}, request.timeout)
-    known = docker["docker"] or {}
-    content_of = request.text(request.daemon_config) if not known.get("data_root") else None
+    asked, why = each(
+        {"docker": lambda: engine.look(request), "docker_images": lambda: engine.images_bytes(request)},
+        request.timeout,
+    )
+    docker, known = asked["docker"], asked["docker"] or {}
+    known["images_bytes"] = asked["docker_images"]
+    content_of = request.text(request.daemon_config) if not known.get("images_root") else None
     values, reasons = each(
         {
             "architecture": platform.machine,
@@ -85,15 +82,17 @@ def gather(request: Request) -> dict[str, Any]:
             "apt": lambda: request.at("/usr/bin/apt-get").exists(),
             "systemd": lambda: request.at("/run/systemd/system").is_dir(),
             "remove_ipc": lambda: remove_ipc(request),
-            "gb10": lambda: gb10(request),
-            "driver": lambda: driver(request),
+            "gb10": lambda: gpu.gb10(request),
+            "driver": lambda: gpu.driver(request),
+            "gpu": lambda: gpu.access(request),
             "memory": lambda: memory(request),
             "disks": lambda: disks(
                 request, _data_root(request, known, content_of), known.get("images_bytes") or 0
             ),
             "directories": lambda: [path for path in request.directories if request.at(path).is_dir()],
+            "alterable": lambda: alterable(request),
             "daemon_config": lambda: daemon_config(request),
-            "toolkit": lambda: toolkit(request, known),
+            "toolkit": lambda: toolkit.look(request, known),
             "ports": lambda: ports(request, known.get("containers") or []),
             "environment": lambda: environment(request),
             "ensurepip": lambda: find_spec("ensurepip") is not None,
@@ -102,7 +101,7 @@ def gather(request: Request) -> dict[str, Any]:
     )
     if known.get("silent"):
         why["docker_api"] = known.pop("silent")
-    return {**values, **docker, "unknown": {**reasons, **why}}
+    return {**values, "docker": docker, "unknown": {**reasons, **why}}
 
 
 def operating_system(request: Request) -> dict[str, str]:
@@ -115,41 +114,6 @@ def operating_system(request: Request) -> dict[str, str]:
         "version": pairs.get("VERSION_ID", ""),
         "name": pairs.get("PRETTY_NAME", pairs.get("ID", "linux")),
     }
-
-
-def gb10(request: Request) -> dict[str, Any]:
-    """A GB10 by any of three witnesses: OEM boards differ in their DMI, containers hide the PCI bus."""
-    pci = sorted(
-        device.name
-        for device in request.at("/sys/bus/pci/devices").glob("*")
-        if tuple(
-            (request.text(str(device.relative_to(request.root) / part)) or "").strip()
-            for part in ("vendor", "device")
-        )
-        == GB10
-    )
-    try:
-        name = _nvidia_smi(request, "name")
-    except ProbeError:
-        name = None
-    product = (request.text("/sys/class/dmi/id/product_name") or "").strip() or None
-    named = re.search(r"\bGB10\b", name or "") or re.search(
-        r"\bGB10\b|DGX[ _-]?Spark", product or "", re.IGNORECASE
-    )
-    return {"present": bool(pci or named), "pci": pci, "name": name, "product": product}
-
-
-def driver(request: Request) -> str:
-    loaded = request.text("/sys/module/nvidia/version")
-    return loaded.strip() if loaded else _nvidia_smi(request, "driver_version")
-
-
-def _nvidia_smi(request: Request, field: str) -> str:
-    out = request.run(["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader"], request.timeout)
-    lines = [line.strip() for line in out.splitlines() if line.strip()]
-    if not lines:
-        raise ProbeError("nvidia-smi names no GPU")
-    return lines[0]
 
 
 def memory(request: Request) -> dict[str, int]:
@@ -172,6 +136,12 @@ def disks(request: Request, data_root: str, images_bytes: int) -> dict[str, dict
     }
 
 
+def alterable(request: Request) -> dict[str, str]:
+    """Directories whose content others may alter: by path, who. What lies there is run, or mounted, as root."""
+    there = {path: request.at(path) for path in request.directories if request.at(path).is_dir()}
+    return {path: who for path, place in there.items() if (who := files.alterable(place))}
+
+
 def _disk(request: Request, path: str, held: int) -> dict[str, Any]:
     nearest = request.at(path)
     while not nearest.exists():
@@ -192,20 +162,23 @@ def _held(directory: Path) -> int:
     held = 0
     for where, _folders, names in os.walk(directory):
         for name in names:
-            found = (Path(where) / name).lstat()
+            try:
+                found = (Path(where) / name).lstat()
+            except OSError:  # it went meanwhile, or no path is long enough for it
+                continue
             held += found.st_blocks * 512 if stat.S_ISREG(found.st_mode) else 0
     return held
 
 
 def _data_root(request: Request, docker: Mapping[str, Any], text: str | None) -> str:
     """Where Docker keeps or will keep images: as it says, as will be written, as daemon.json says, or by default."""
-    if docker.get("data_root"):
-        return str(docker["data_root"])
+    if docker.get("images_root"):
+        return str(docker["images_root"])
     try:
         configured = daemon_json.parse(text or "").get("data-root")
     except daemon_json.DaemonConfigError:
         configured = None
-    return request.data_root or configured or "/var/lib/docker"
+    return request.data_root or configured or engine.DATA_ROOT
 
 
 def daemon_config(request: Request) -> dict[str, Any]:
@@ -221,132 +194,6 @@ def daemon_config(request: Request) -> dict[str, Any]:
     except daemon_json.DaemonConfigError as error:
         found["error"] = str(error)
     return found
-
-
-def engine(request: Request) -> dict[str, Any]:
-    """The Docker engine. It is asked only where dockerd runs: socket activation would start it otherwise."""
-    pid = dockerd(request)
-    installed = _which(request, "dockerd", PATH)
-    found: dict[str, Any] = {
-        "installed": installed is not None or pid is not None,
-        "running": pid is not None,
-        "pid": pid,
-        "started": None,
-        "socket": request.socket,
-        "version": None,
-        "api_version": None,
-        "data_root": None,
-        "storage_driver": None,
-        "cgroup_version": None,
-        "live_restore": None,
-        "runtimes": None,
-        "registry_mirrors": None,
-        "insecure_registries": None,
-        "cdi_devices": None,
-        "images_bytes": None,
-        "containers": None,
-    }
-    if pid is None:
-        return found
-    found["started"] = started(request, pid)
-
-    def ask(url: str) -> Any:
-        return engine_socket.get(str(request.at(request.socket)), url, request.timeout / 4)
-
-    try:
-        version, info, images, containers = map(
-            ask, ("/version", "/info", "/images/json", "/containers/json")
-        )
-    except engine_socket.EngineError as error:
-        return {**found, "silent": str(error)}
-    registries = info.get("RegistryConfig") or {}
-    insecure = [
-        name for name, index in (registries.get("IndexConfigs") or {}).items() if not index.get("Secure")
-    ]
-    devices = info.get("DiscoveredDevices") or []  # API 1.50 and later
-    return {
-        **found,
-        "version": version["Version"],
-        "api_version": version["ApiVersion"],
-        "data_root": info.get("DockerRootDir"),
-        "storage_driver": info.get("Driver"),
-        "cgroup_version": info.get("CgroupVersion"),
-        "live_restore": bool(info.get("LiveRestoreEnabled")),
-        "runtimes": sorted(info.get("Runtimes") or {}),
-        "registry_mirrors": registries.get("Mirrors") or [],
-        "insecure_registries": sorted({*insecure, *(registries.get("InsecureRegistryCIDRs") or [])}),
-        "cdi_devices": sorted(device["ID"] for device in devices if device.get("Source") == "cdi"),
-        "images_bytes": sum(image.get("Size") or 0 for image in images or []),
-        "containers": [_container(container) for container in containers or []],
-    }
-
-
-def _container(container: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "id": container["Id"],
-        "name": (container.get("Names") or [container["Id"][:12]])[0].lstrip("/"),
-        "image": container.get("Image"),
-        "labels": container.get("Labels") or {},
-        "ports": [
-            {
-                "port": port["PublicPort"],
-                "address": port.get("IP") or "0.0.0.0",  # noqa: S104 - what the engine means by none
-                "container_port": port["PrivatePort"],
-                "protocol": port.get("Type", "tcp"),
-            }
-            for port in container.get("Ports") or []
-            if port.get("PublicPort")
-        ],
-    }
-
-
-def toolkit(request: Request, docker: Mapping[str, Any]) -> dict[str, Any]:
-    """nvidia-container-toolkit, and whether the engine that runs now can use it.
-
-    `unseen`: it was installed after dockerd started, which looks for the hook only then.
-    """
-    path = PATH
-    started = docker.get("started")
-    if docker.get("pid"):
-        path = environment_of(request, docker["pid"]).get("PATH", PATH)
-    hook = _which(request, HOOK, path)
-    version = _package_version(request, TOOLKIT)
-    cdi = any(device.startswith("nvidia.com/gpu") for device in docker.get("cdi_devices") or [])
-    newer = hook is not None and started is not None and _changed(request, hook) > started + CLOCK_SLACK
-    newer = newer and not _upgraded(request, TOOLKIT)
-    return {
-        "installed": version is not None or hook is not None or cdi,
-        "version": version,
-        "hook": hook,
-        "runtime": "nvidia" in (docker.get("runtimes") or []),
-        "cdi": cdi,
-        "unseen": newer and not cdi,
-        "usable": bool(docker.get("running")) and (cdi or (hook is not None and not newer)),
-    }
-
-
-def _package_version(request: Request, package: str) -> str | None:
-    status = request.text("/var/lib/dpkg/status") or ""
-    for paragraph in re.split(r"\n\s*\n", status):
-        if re.match(rf"Package: {re.escape(package)}\n", paragraph):
-            fields = dict(re.findall(r"^(Status|Version): (.*)$", paragraph, re.MULTILINE))
-            return fields.get("Version") if fields.get("Status", "").endswith(" installed") else None
-    return None
-
-
-def _changed(request: Request, path: str) -> float:
-    """When a file came to be here: packages keep the time of their build as its modification time."""
-    return request.at(path).stat().st_ctime
-
-
-def _upgraded(request: Request, package: str) -> bool:
-    """True if dpkg last upgraded the package: an older one was there already, and new files prove nothing."""
-    for log in ("/var/log/dpkg.log", "/var/log/dpkg.log.1"):
-        text = request.text(log) or ""
-        done = re.findall(rf"^\S+ \S+ (install|upgrade) {re.escape(package)}[: ]", text, re.MULTILINE)
-        if done:
-            return bool(done[-1] == "upgrade")
-    return False
 
 
 def environment(request: Request) -> dict[str, Any]:
@@ -378,11 +225,3 @@ def remove_ipc(request: Request) -> bool:
                 or [value]
             )[-1]
     return value.lower() in ("yes", "true", "on", "1")
-
-
-def _which(request: Request, name: str, path: str) -> str | None:
-    for directory in path.split(":"):
-        candidate = request.at(f"{directory}/{name}")
-        if directory and candidate.is_file() and os.access(candidate, os.X_OK):
-            return f"{directory}/{name}"
-    return None

@@ -31,6 +31,21 @@ def dockerd(request: Request) -> int | None:
     return ours[0] if ours else None
 
 
+def snap_dockerd(request: Request) -> int | None:
+    """pid of the dockerd of the snap, which has other files below /etc and /var than the host."""
+    noted = (request.text("/run/snap.docker/docker.pid") or "").strip()
+    pids = [int(noted)] if noted.isdigit() else sorted(int(process.name) for process in processes(request))
+    return next(
+        (
+            pid
+            for pid in pids
+            if (request.text(f"/proc/{pid}/comm") or "").strip() == "dockerd"
+            and "snap.docker" in (request.text(f"/proc/{pid}/cgroup") or "")
+        ),
+        None,
+    )
+
+
 def _same_mounts(request: Request, pid: int) -> bool:
     try:
         return request.at(f"/proc/{pid}/ns/mnt").readlink() == request.at("/proc/self/ns/mnt").readlink()
@@ -46,6 +61,11 @@ def started(request: Request, pid: int) -> float | None:
         return None
     ticks = int(status.rsplit(")", 1)[1].split()[19])
     return int(boot.group(1)) + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def command_line(request: Request, pid: int) -> list[str]:
+    """Its words; none of a process that has ended."""
+    return [word for word in (request.text(f"/proc/{pid}/cmdline") or "").split("\0") if word]
 
 
 def environment_of(request: Request, pid: int) -> dict[str, str]:

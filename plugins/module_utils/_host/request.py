@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,10 @@ class ProbeError(RuntimeError):
     """A probe that cannot tell."""
 
 
+class CommandAbsentError(ProbeError):
+    """The command is not on this host."""
+
+
 def run_command(argv: Sequence[str], timeout: float) -> str:
     """Standard output of a command. ProbeError when it is not there, fails or takes too long."""
     environment = {"PATH": PATH, "LC_ALL": "C.UTF-8"}
@@ -26,15 +31,21 @@ def run_command(argv: Sequence[str], timeout: float) -> str:
             argv, env=environment, capture_output=True, text=True, timeout=timeout, check=False
         )
     except FileNotFoundError:
-        raise ProbeError(f"{argv[0]} is not there") from None
+        raise CommandAbsentError(f"{argv[0]} is not there") from None
     except subprocess.TimeoutExpired:
         raise ProbeError(f"{argv[0]} took more than {timeout:g} s") from None
     except OSError as error:
         raise ProbeError(f"{argv[0]}: {error.strerror}") from None
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
-        raise ProbeError(f"{argv[0]} exited {done.returncode}: {said}")
+        raise ProbeError(f"{argv[0]} exited {done.returncode}: {_said(done.stdout, done.stderr)}")
     return done.stdout
+
+
+def _said(out: str, err: str) -> str:
+    """Why a command failed: the last line of its errors (Python's reason), or all that it answered (nvidia-smi has two lines)."""
+    if err.strip():
+        return err.strip().splitlines()[-1]
+    return "; ".join(line.strip() for line in out.splitlines() if line.strip())[:500] or "no message"
 
 
 @dataclass(frozen=True)
@@ -60,3 +71,11 @@ class Request:
             return self.at(path).read_text(errors="replace")
         except (FileNotFoundError, NotADirectoryError):
             return None
+
+    def which(self, name: str, path: str = PATH) -> str | None:
+        """Where a program is found in the directories of a PATH."""
+        for directory in path.split(":"):
+            candidate = self.at(f"{directory}/{name}")
+            if directory and candidate.is_file() and os.access(candidate, os.X_OK):
+                return f"{directory}/{name}"
+        return None

@@ -22,6 +22,11 @@ from typing import Any
 from .._common.paths import ledger_path
 
 SYSTEM = ("/proc/sys/kernel/random/boot_id", "/proc/sys/kernel/osrelease", "/proc/driver/nvidia/version")
+DRIVER = (
+    "/usr/bin/nvidia-smi",
+    "/usr/lib/*-linux-gnu/libnvidia-ml.so.1",
+    "/etc/nvidia-container-runtime/config.toml",
+)
 PACKAGES = (
     "/etc/os-release",
     "/var/lib/dpkg/status",
@@ -127,7 +132,7 @@ def of_host(
     environment = watch["environment"]
     parts: dict[str, Any] = {
         "what is watched": dict(watch),
-        "kernel and driver": [contents(SYSTEM), files(["/usr/bin/nvidia-smi"])],
+        "kernel and driver": [contents(SYSTEM), files(DRIVER)],
         "packages": files(PACKAGES),
         "Python environment": files(
             [f"{environment}/bin/python", f"{environment}/lib*/python*/site-packages"]

@@ -33,14 +33,24 @@ def present(client: Any, image: str, digest: str) -> str:
 def noted(state_dir: str | None, image: str, *, write: bool) -> bool:
     """Note the image in the ledger. True when it was not in there.
 
-    :raises LedgerError, OSError: there is a ledger that cannot be gone on with
+    :raises LedgerError: there is a ledger that cannot be gone on with
+    :raises OSError: it cannot be written
     """
     if not state_dir:
         return False
     path = Path(ledger_path(state_dir))
-    images = ledger.parse(path.read_text() if path.exists() else None)
+    images = ledger.parse(_text(path))
     if image in images:
         return False
     if write:
         files.write(path, ledger.render([*images, image]).encode())
     return True
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ledger.LedgerError(f"expected a ledger that can be read, seen {error}") from None

@@ -29,6 +29,8 @@ def parse(text: str | None) -> list[str]:
         content = json.loads(text)
     except json.JSONDecodeError as error:
         raise LedgerError(f"expected JSON, seen {error.msg} in line {error.lineno}") from None
+    except (ValueError, RecursionError) as error:
+        raise LedgerError(f"expected JSON, seen {error}") from None
     version = content.get("version") if isinstance(content, dict) else None
     if version != VERSION:
         raise LedgerError(f"expected a ledger of version {VERSION}, seen version {version}")

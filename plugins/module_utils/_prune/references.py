@@ -50,6 +50,8 @@ class Thing:
     """Folder whose lock is held by a run that works on it; none if empty."""
     size: int | None = None
     """Bytes, where the engine counts them and not the file system."""
+    at_most: bool = False
+    """Whether `size` counts what may stay: layers that the engine does not know to be shared."""
     verdict: str = ""
     why: str = ""
 
@@ -67,6 +69,7 @@ class Thing:
             "name": self.name,
             "path": self.path,
             "bytes": self.bytes,
+            "at_most": self.at_most,
             "verdict": self.verdict,
             "why": self.why,
         }
@@ -197,10 +200,12 @@ def judge_images(
     images: Sequence[Mapping[str, Any]],
     containers: Sequence[Mapping[str, Any]],
     references: References,
+    packed_counted: bool = True,
 ) -> list[Thing]:
     """The images of the ledger, each with its verdict. Any other image is none of ours and not in the result.
 
     :param images: as the engine lists them
+    :param packed_counted: whether what the engine says of shared layers is all of them
     """
     users: dict[str, list[str]] = {}
     for container in containers:
@@ -213,7 +218,9 @@ def judge_images(
         image = on_host.get(familiar(reference))
         if image is not None:
             # What other images share stays; the engine says how much that is, or -1.
-            thing.size = int(image["Size"]) - max(0, int(image.get("SharedSize", -1)))
+            shared = int(image.get("SharedSize", -1))
+            thing.size = int(image["Size"]) - max(0, shared)
+            thing.at_most = shared < 0 or (shared > 0 and not packed_counted)
         whose = references.of(thing) + (users.get(str(image["Id"]), []) if image else [])
         if whose:
             thing.judged(KEPT, ", ".join(dict.fromkeys(whose)))
@@ -326,7 +333,7 @@ def rows(
         row(
             thing["kind"],
             _SHORT.sub(r"\1", thing["name"]),
-            volume(thing["bytes"]),
+            _bytes(thing["bytes"], thing["at_most"]),
             would.get(thing["verdict"], thing["verdict"]),
             _SHORT.sub(r"\1", thing["why"]),
         )
@@ -336,5 +343,10 @@ def rows(
         made.append(row("-", "-", "-", "FAILED", failure["task"]))
     if pruned:
         freed = "would come free" if check else "freed"
-        made.append(row("total", "-", volume(pruned.get("freed_bytes", 0)), freed, ""))
+        at_most = bool(pruned.get("freed_at_most"))
+        made.append(row("total", "-", _bytes(pruned.get("freed_bytes", 0), at_most), freed, ""))
     return made
+
+
+def _bytes(count: int, at_most: bool) -> str:
+    return f"at most {volume(count)}" if at_most else volume(count)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +43,11 @@ def measure(path: Path) -> Usage:
             if folder:
                 pending += [Path(entry.path) for entry in os.scandir(place)]
         except FileNotFoundError:  # the engine and the registry write while this reads
+            continue
+        except OSError as error:
+            # Whatever runs in a container can make folders that no path is long enough for. They are not counted.
+            if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
+                raise
             continue
         # A folder's links are its folders; it has one name.
         one = {(status.st_dev, status.st_ino): [status.st_blocks * 512, 1, 1 if folder else status.st_nlink]}

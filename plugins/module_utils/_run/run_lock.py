@@ -38,12 +38,18 @@ def parse(text: str) -> dict[str, Any]:
 
     :raises ValueError: the text is no record of this version
     """
-    record = json.loads(text)
+    try:
+        record = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
     if not isinstance(record, dict) or record.get("version") != VERSION:
         raise ValueError(f"expected a lock of version {VERSION}")
     for name in ("run", "holder", "controller", "since"):
         if not isinstance(record.get(name), str):
             raise ValueError(f"{name}: expected text, seen {record.get(name)!r}")
+    for name in ("playbook", "job", "started"):
+        if not isinstance(record.get(name, ""), str):
+            raise ValueError(f"{name}: expected text, seen {record[name]!r}")
     for name in ("pid", "lease"):
         if not isinstance(record.get(name), int):
             raise ValueError(f"{name}: expected a whole number, seen {record.get(name)!r}")

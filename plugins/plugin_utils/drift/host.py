@@ -17,7 +17,9 @@ SITE = "playbooks/site.yml brings it back"
 ENGINE_CHECKS = ("docker", "packages", "toolkit", "daemon.json")
 KINDS = {
     "driver": "driver-too-old",
+    "gpu": "gpu-unusable",
     "port": "port-taken",
+    "directory": "directory-unsafe",
     "docker": "engine-unusable",
     "toolkit": "toolkit-unusable",
     "daemon.json": "daemon-json-broken",
@@ -121,16 +123,18 @@ def _daemon_json(info: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[Fin
         found.append(
             Finding("engine", "engine-not-reloaded", f"the engine has read {file['path']}", seen, do)
         )
-    found += [
-        Finding(
-            "engine",
-            "engine-not-restarted",
-            "the engine has seen the toolkit",
-            reason,
-            "systemctl restart docker",
-        )
+    unseen = [
+        ("the engine has seen the toolkit", reason)
         for reason in plan["because"]
         if reason == daemon_json.TOOLKIT_UNSEEN
+    ]
+    unseen += [
+        (f"the engine runs with {key} of {file['path']}", daemon_json.STORE_UNSEEN)
+        for key in daemon_json.store_differs(content, info["docker"] or {})
+    ]
+    found += [
+        Finding("engine", "engine-not-restarted", expected, seen, "systemctl restart docker")
+        for expected, seen in unseen
     ]
     return found
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from ...module_utils._host.toolkit import HOOK_MODES
 from .requirements import missing_requirements, older, version_of
 
 GIB = 1024**3
@@ -79,8 +80,10 @@ def problems(info: Mapping[str, Any], wanted: Wanted) -> list[dict[str, str]]:
         _architecture,
         _gb10,
         _driver,
+        _gpu,
         _memory,
         _disks,
+        _directories,
         _ports,
         _packages,
         _engine,
@@ -195,6 +198,30 @@ def _driver(info: Mapping[str, Any], wanted: Wanted) -> list[Problem]:
     ]
 
 
+def _gpu(info: Mapping[str, Any], wanted: Wanted) -> list[Problem]:
+    """Whether a new container could use the GPU. The server that runs shows nothing of it: it keeps what it has."""
+    if not wanted.toolkit:
+        return []
+    gpu = info["gpu"]
+    if gpu is not None and not gpu["error"]:
+        return []
+    seen = gpu["error"] if gpu else _unseen(info, "gpu", "none")
+    versions = f" ({gpu['loaded']} is loaded)" if gpu and gpu["loaded"] and gpu["loaded"] not in seen else ""
+    mismatch = "mismatch" in seen.lower() or bool(
+        gpu and gpu["loaded"] and gpu["libraries"] and gpu["loaded"] not in gpu["libraries"]
+    )
+    return [
+        Problem(
+            "gpu",
+            "a GPU that a new container can use, so an nvidia-smi that answers",
+            f"{seen}{versions}",
+            "reboot the host: its driver was updated, and the old one is still loaded"
+            if mismatch
+            else "mend what nvidia-smi says (dmesg has more), or reboot the host",
+        )
+    ]
+
+
 def _memory(info: Mapping[str, Any], wanted: Wanted) -> list[Problem]:
     total = (info["memory"] or {}).get("total_bytes")
     if total is not None and total >= wanted.minimum_memory_gib * GIB:
@@ -224,6 +251,8 @@ def _disks(info: Mapping[str, Any], wanted: Wanted) -> list[Problem]:
                 "look at the file systems",
             )
         ]
+    in_containerd = (info["docker"] or {}).get("containerd_snapshotter")
+    root = "containerd's root (/etc/containerd/config.toml)" if in_containerd else "Docker's data-root"
     needs = {"store": wanted.minimum_store_gib, "docker": wanted.minimum_docker_gib}
     shared: dict[Any, list[str]] = {}
     for name, disk in disks.items():
@@ -241,10 +270,25 @@ def _disks(info: Mapping[str, Any], wanted: Wanted) -> list[Problem]:
                 "disk",
                 f"{need / GIB:.1f} GiB free for {paths}",
                 f"{free / GIB:.1f} GiB free on the file system of {disks[names[0]]['nearest']}",
-                f"make room, move spark_store or Docker's data-root, or lower {options}",
+                f"make room, move spark_store or {root}, or lower {options}",
             )
         )
     return found
+
+
+def _directories(info: Mapping[str, Any], wanted: Wanted) -> list[Problem]:
+    expected = "directories that root alone may alter"
+    if info["alterable"] is None:
+        return [Problem("directory", expected, _unseen(info, "alterable", "none"), "look at the directories")]
+    return [
+        Problem(
+            "directory",
+            f"{path} that root alone may alter",
+            who,
+            f"look at what lies there, then chown root:root {path} and chmod o-w {path}",
+        )
+        for path, who in info["alterable"].items()
+    ]
 
 
 def _ports(info: Mapping[str, Any], wanted: Wanted) -> list[Problem]:
@@ -306,6 +350,15 @@ def _engine(info: Mapping[str, Any], wanted: Wanted) -> list[Problem]:
                 "systemctl status docker",
             )
         ]
+    if docker["snap"]:
+        return [
+            Problem(
+                "docker",
+                "Docker as a package of the system, or none",
+                f"Docker as a snap (engine {docker['version'] or 'of unknown version'}), which reads other files than {(info['daemon_config'] or {}).get('path')}",
+                "snap remove docker, which removes its containers and images too, and run again",
+            )
+        ]
     if not docker["running"]:
         needs_service_manager = docker["installed"] or wanted.docker_package
         if needs_service_manager and not info["systemd"]:
@@ -318,7 +371,7 @@ def _engine(info: Mapping[str, Any], wanted: Wanted) -> list[Problem]:
                 )
             ]
         return []
-    if docker["version"] is None:
+    if docker["version"] is None or "docker_api" in info["unknown"]:
         return [
             Problem(
                 "docker",
@@ -356,11 +409,21 @@ def _toolkit(info: Mapping[str, Any], wanted: Wanted) -> list[Problem]:
         or not (info["docker"] or {}).get("running")
     ):
         return []
+    engine = f"engine {(info['docker'] or {}).get('version')}, nvidia-container-toolkit {toolkit['version'] or 'of unknown version'}"
+    if toolkit["hook"] and toolkit["mode"] not in HOOK_MODES:
+        return [
+            Problem(
+                "toolkit",
+                "a mode of the toolkit in which --gpus works, or engine 29.2 with nvidia-cdi-hook and CDI devices",
+                f'{engine}, nvidia-container-runtime.mode = "{toolkit["mode"]}"',
+                "nvidia-ctk config --in-place --set nvidia-container-runtime.mode=auto, or make nvidia Docker's default runtime",
+            )
+        ]
     return [
         Problem(
             "toolkit",
-            "an engine that finds nvidia-container-runtime-hook on its PATH, or GPUs by CDI",
-            f"nvidia-container-toolkit {toolkit['version'] or 'of unknown version'}, and neither",
+            "an engine that finds nvidia-container-runtime-hook on its PATH; from 29.2, nvidia-cdi-hook and CDI devices",
+            f"{engine}, and neither",
             "put the hook on dockerd's PATH (apt-get install --reinstall nvidia-container-toolkit), then restart Docker",
         )
     ]

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import daemon_json, probes
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import daemon_json, probes, toolkit
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import engine as docker
 from ansible_collections.sparkfleet.vllm.plugins.modules import daemon_config, python_environment
 
 SERVING = [{"name": "sparkfleet-vllm"}]
@@ -22,12 +23,15 @@ class Dockerd:
         self.path = path
         self.running = True
         self.version: str | None = "20.10.24"
+        self.flags: list[str] = []
+        self.snap = False
         self.containers: list[dict[str, Any]] = []
         self.live_restore = False
         self.follows = True
         self.pid = 700
         self.did: list[str] = []
         self.content = self._read()
+        self.snapshotter = False
 
     def _read(self) -> dict[str, Any]:
         return daemon_json.parse(self.path.read_text()) if self.path.exists() else {}
@@ -36,20 +40,27 @@ class Dockerd:
         if self.follows:
             self.content = self._read()
 
+    def start(self) -> None:
+        self.pid += 1
+        self.follow()
+        self.snapshotter = bool((self.content.get("features") or {}).get("containerd-snapshotter"))
+
     def probe(self, request) -> dict[str, Any]:
         return {
             "installed": True,
             "running": self.running,
             "pid": self.pid,
             "started": 1.0,
+            "flags": self.flags,
             "version": self.version,
-            "silent": "timed out",
+            "snap": self.snap,
             "containers": self.containers,
             "live_restore": bool(self.content.get("live-restore", self.live_restore)),
             "registry_mirrors": [f"{m}/" for m in self.content.get("registry-mirrors", [])],
             "insecure_registries": self.content.get("insecure-registries", []),
+            "containerd_snapshotter": self.snapshotter,
             "runtimes": ["runc", *self.content.get("runtimes", {})],
-        }
+        } | ({} if self.version else {"silent": "timed out"})
 
     def kill(self, pid: int, number: int) -> None:
         assert (pid, number) == (self.pid, signal.SIGHUP)
@@ -59,8 +70,7 @@ class Dockerd:
     def run_command(self, module, argv, **kwargs):
         if argv[:2] == ["systemctl", "restart"]:
             self.did.append("restart")
-            self.pid += 1
-            self.follow()
+            self.start()
             if "no-such-key" in self._read():
                 return 1, "", "Job for docker.service failed"
         if argv[0] == "journalctl":
@@ -82,16 +92,16 @@ def path(tmp_path):
 
 @pytest.fixture
 def dockerd(path, monkeypatch):
-    engine = Dockerd(path)
-    monkeypatch.setattr(probes, "engine", engine.probe)
-    monkeypatch.setattr(probes, "toolkit", lambda request, seen: {"unseen": False})
-    monkeypatch.setattr(os, "kill", engine.kill)
+    host = Dockerd(path)
+    monkeypatch.setattr(docker, "look", host.probe)
+    monkeypatch.setattr(toolkit, "look", lambda request, seen: {"unseen": False})
+    monkeypatch.setattr(os, "kill", host.kill)
     monkeypatch.setattr(
         daemon_config.AnsibleModule,
         "run_command",
-        lambda self, argv, **k: engine.run_command(self, argv, **k),
+        lambda self, argv, **k: host.run_command(self, argv, **k),
     )
-    return engine
+    return host
 
 
 def run(capsys, module, **arguments):
@@ -126,6 +136,29 @@ def test_check_mode_shows_and_does_nothing(capsys, path, dockerd):
     assert (result["changed"], result["action"]) == (True, "restart")
     assert '"max-size": "5m"' in result["diff"]["after"] and result["diff"]["before"] == ""
     assert not path.exists() and dockerd.did == []
+
+
+@pytest.mark.parametrize("check", [True, False])
+@pytest.mark.parametrize(
+    ("flags", "config"),
+    [(["max-concurrent-downloads"], {"max-concurrent-downloads": 3}), (["hosts"], {"hosts": ["fd://"]})],
+)
+def test_a_key_that_dockerd_has_as_a_flag_is_refused_before_anything_is_written(
+    capsys, path, dockerd, flags, config, check
+):
+    dockerd.flags = flags
+    result = merge(capsys, path, config=config, _ansible_check_mode=check)
+    assert result["failed"] and f"dockerd runs with {flags[0]} as a flag too" in result["msg"]
+    assert not path.exists() and dockerd.did == []
+
+
+def test_another_image_store_restarts_the_engine_once(capsys, path, dockerd):
+    config = {"features": {"containerd-snapshotter": True}}
+    first = merge(capsys, path, config=config)
+    assert (first["action"], dockerd.did, dockerd.snapshotter) == ("restart", ["restart"], True)
+    assert merge(capsys, path, config=config)["changed"] is False
+    dockerd.snapshotter = False
+    assert merge(capsys, path, config=config)["action"] == "restart", "it lost it"
 
 
 @pytest.mark.parametrize("check", [True, False])
@@ -184,7 +217,7 @@ def test_a_recent_engine_reads_the_file_before_it_is_in_place(capsys, path, dock
 
 
 def test_a_toolkit_that_came_later_restarts_an_idle_engine(capsys, path, dockerd, monkeypatch):
-    monkeypatch.setattr(probes, "toolkit", lambda request, seen: {"unseen": True})
+    monkeypatch.setattr(toolkit, "look", lambda request, seen: {"unseen": True})
     merge(capsys, path, nvidia_runtime=False)
     assert dockerd.did == []
     result = merge(capsys, path, nvidia_runtime=True)
@@ -202,6 +235,51 @@ def test_an_engine_that_is_silent_is_not_guessed_about(capsys, path, dockerd):
     dockerd.version = None
     result = merge(capsys, path, config={"debug": True})
     assert "timed out" in result["msg"] and not path.exists()
+
+
+def test_a_file_with_a_byte_order_mark_is_merged(capsys, path, dockerd):
+    path.parent.mkdir()
+    path.write_bytes(b'\xef\xbb\xbf{"debug": true}')
+    merge(capsys, path, registry_mirrors=["http://m"])
+    assert json.loads(path.read_bytes()) == {"debug": True, "registry-mirrors": ["http://m"]}
+
+
+def test_the_file_is_on_the_disk_before_it_has_its_name(capsys, path, dockerd, monkeypatch):
+    done, fsync = [], os.fsync
+    move = daemon_config.AnsibleModule.atomic_move
+
+    def seen(handle):
+        fsync(handle)
+        done.append(Path(os.readlink(f"/proc/self/fd/{handle}")))
+
+    def moved(module, source, target):
+        done.append("moved")
+        move(module, source, target)
+
+    monkeypatch.setattr(os, "fsync", seen)
+    monkeypatch.setattr(daemon_config.AnsibleModule, "atomic_move", moved)
+    merge(capsys, path, registry_mirrors=["http://m"])
+    draft, *rest = done
+    assert draft.parent == path.parent and rest == ["moved", path.parent]
+    assert os.listdir(path.parent) == ["daemon.json"]
+
+
+def test_a_full_disk_leaves_the_file_and_the_engine(capsys, path, dockerd, monkeypatch):
+    def full(_handle):
+        raise OSError(28, "No space left on device")
+
+    path.parent.mkdir()
+    path.write_text('{"debug": true}')
+    monkeypatch.setattr(os, "fsync", full)
+    result = merge(capsys, path, registry_mirrors=["http://m"], backup=False)
+    assert f"expected to write {path}, seen: No space left" in result["msg"] and dockerd.did == []
+    assert path.read_text() == '{"debug": true}' and os.listdir(path.parent) == ["daemon.json"]
+
+
+def test_an_engine_that_is_a_snap_is_left_alone(capsys, path, dockerd):
+    dockerd.snap = True
+    result = merge(capsys, path, config={"debug": True})
+    assert "Docker as a snap" in result["msg"] and not path.exists() and dockerd.did == []
 
 
 @pytest.mark.parametrize(

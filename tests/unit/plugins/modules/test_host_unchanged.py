@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ansible.module_utils.testing import patch_module_args
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 from ansible_collections.sparkfleet.vllm.plugins.action import host_unchanged as action
@@ -125,12 +126,50 @@ def test_another_watch_is_proved_only_by_another_run(host, monkeypatch):
     assert not host.look()["settled"]
 
 
+def test_a_full_disk_does_not_fail_a_host_that_has_passed(host, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    warned: list[str] = []
+    monkeypatch.setattr(host_unchanged.files, "write", full)
+    monkeypatch.setattr(host_unchanged.AnsibleModule, "warn", lambda _, text: warned.append(text))
+    asked = {"state": "recorded", "state_dir": str(host.folder)}
+    with patch_module_args(asked), pytest.raises(SystemExit) as left:
+        host_unchanged.main()
+    result = json.loads(capsys.readouterr().out)
+    assert left.value.code == 0 and result["settled"] is False
+    assert "expected to write settled.json in" in warned[0]
+
+
 def test_check_mode_records_nothing(host):
     host.record({}, write=False)
     assert not (host.folder / "settled.json").exists()
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"version": 0}', "{"])
+WATCH = {"environment": "/e", "files": [], "urls": []}
+
+
+def settled(**over):
+    whole = {"version": 1, "inputs": "asked", "watch": WATCH, "seen": {}, "proved": True}
+    return json.dumps({name: value for name, value in {**whole, **over}.items() if value is not None})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        '{"version": 0}',
+        "{",
+        "[" * 100_000,
+        *[settled(**{name: None}) for name in ("inputs", "watch", "seen", "proved")],
+        settled(watch=[]),
+        settled(watch={"files": []}),
+        settled(watch={**WATCH, "files": 5}),
+        settled(watch={**WATCH, "environment": 5}),
+        settled(seen=5),
+    ],
+)
 def test_records_that_cannot_be_read_are_none(host, text):
     host.run(), host.run()
     (host.folder / "settled.json").write_text(text)
@@ -257,7 +296,9 @@ def test_a_look_that_fails_is_said_and_the_run_goes_on(tmp_path):
         )
     )
     (tmp_path / "settled.json").write_text(
-        json.dumps({"version": host_unchanged.VERSION, "watch": {}, "seen": {}, "inputs": "", "proved": True})
+        json.dumps(
+            {"version": host_unchanged.VERSION, "watch": WATCH, "seen": {}, "inputs": "", "proved": True}
+        )
     )
     tasks = """
     - import_role: {name: sparkfleet.vllm.unchanged}

@@ -170,6 +170,13 @@ def test_a_push_that_is_refused_names_nothing(host):
     assert host.engine.names == []
 
 
+def test_room_is_measured_where_the_engine_keeps_images(host, monkeypatch):
+    info = {"DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]]}
+    monkeypatch.setattr(host.engine, "info", lambda: {"DockerRootDir": str(host.engine.folder), **info})
+    result = host.run(minimum_docker_gib=1_000_000)
+    assert "containerd: expected 1000000 GiB free" in result["msg"] and host.engine.builds() == []
+
+
 def test_what_a_run_that_was_cut_short_left_is_in_nobodys_way(host):
     left = host.directory / "registry" / "storage" / "docker"
     left.mkdir(parents=True)

@@ -85,6 +85,18 @@ def test_an_image_is_noted_once(tmp_path):
     assert json.loads((tmp_path / "images.json").read_text())["images"] == ["other@sha256:1", IMAGE]
 
 
+@pytest.mark.parametrize(
+    "content", [b"\xff", b"[" * 100_000, b"1" * 5000, b'{"version": 1, "images": 5}', None]
+)
+def test_a_ledger_that_cannot_be_read_is_one_refusal(tmp_path, content):
+    if content is None:
+        (tmp_path / "images.json").mkdir()
+    else:
+        (tmp_path / "images.json").write_bytes(content)
+    with pytest.raises(LedgerError, match="expected .* seen "):
+        images.noted(str(tmp_path), IMAGE, write=True)
+
+
 def test_a_ledger_of_another_version_is_not_overwritten(tmp_path):
     (tmp_path / "images.json").write_text('{"version": 2}')
     with pytest.raises(LedgerError):

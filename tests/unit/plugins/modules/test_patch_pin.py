@@ -6,7 +6,10 @@ import base64
 import hashlib
 import json
 import sys
+from types import SimpleNamespace
 
+import docker
+import docker.errors
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import engine_socket
@@ -75,6 +78,15 @@ def test_an_image_is_asked_once(call, engine, tmp_path):
     assert first["patches"] == second["patches"] and first["image"] == second["image"]
     assert engine.asked == [("repo/img@sha256:1", {"package": "vllm", "files": {PATH: None}})]
     assert first["patches"][0]["target"] == TARGET
+
+
+def test_a_full_disk_is_said(call, engine, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(patch_pin.files, "write", full)
+    assert "seen: No space left on device; make room" in call()["msg"]
+    monkeypatch.undo()
 
 
 def test_another_image_or_another_question_is_asked_anew(call, engine, monkeypatch):
@@ -155,3 +167,37 @@ def test_the_id_of_an_image_and_of_none(monkeypatch):
     assert patch_pin.image_id("/s", "x") == ""
     with pytest.raises(engine_socket.EngineError):
         patch_pin.image_id("/s", "x")
+
+
+class Left:
+    def __init__(self, there: list[Left]) -> None:
+        self.there = there
+
+    def remove(self, force: bool) -> None:
+        self.there.remove(self)
+
+
+class Probes:
+    """Containers of a host by label; one that the engine cannot start stays, whatever `remove` says."""
+
+    def __init__(self) -> None:
+        self.there: dict[str, list[Left]] = {}
+
+    def list(self, all: bool, filters: dict[str, str]) -> list[Left]:
+        return list(self.there.get(filters["label"], []) if all else [])
+
+    def run(self, image: str, labels: dict[str, str], remove: bool, **options: object) -> bytes:
+        ((name, value),) = labels.items()
+        there = self.there.setdefault(f"{name}={value}", [])
+        there.append(Left(there))
+        raise docker.errors.APIError("500 Server Error", explanation="runc is too old")
+
+
+def test_a_probe_that_the_engine_cannot_start_does_not_stay(monkeypatch):
+    probes = Probes()
+    killed = probes.there.setdefault(f"{patch_pin.LABEL}={patch_pin.PROBE}", [])
+    killed.append(Left(killed))
+    monkeypatch.setattr(docker, "from_env", lambda: SimpleNamespace(containers=probes))
+    with pytest.raises(patches.PatchError, match="runc is too old"):
+        patch_pin.ask_image("repo/img@sha256:1", {})
+    assert [label for label, there in probes.there.items() if there] == []

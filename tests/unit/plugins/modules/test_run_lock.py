@@ -281,7 +281,25 @@ def test_a_clock_that_was_set_back_holds_nobody_off_for_ever(host):
     assert host.run()["fresh"]
 
 
-@pytest.mark.parametrize("torn", ["", "{half", "[]", '{"version": 2}', '{"version": 1, "run": 3}', "\udcff"])
+def lock_with(**over):
+    whole = {"version": 1, "run": "r", "holder": "h", "controller": "c", "since": "s", "pid": 1, "lease": 120}
+    return json.dumps({**whole, **over})
+
+
+@pytest.mark.parametrize(
+    "torn",
+    [
+        "",
+        "{half",
+        "[]",
+        '{"version": 2}',
+        '{"version": 1, "run": 3}',
+        "\udcff",
+        "[" * 100_000,
+        lock_with(playbook=5),
+        lock_with(job=[]),
+    ],
+)
 def test_a_damaged_lock_holds_as_long_as_any(host, torn):
     host.state.mkdir()
     host.path.write_bytes(torn.encode(errors="surrogateescape"))

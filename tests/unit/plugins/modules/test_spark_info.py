@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import time
@@ -11,9 +12,17 @@ import pytest
 import yaml
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.sparkfleet.vllm.plugins.action.spark_info import ActionModule
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import daemon_json, engine_socket, probes
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import (
+    daemon_json,
+    engine_socket,
+    gpu,
+    probes,
+    toolkit,
+)
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import engine as docker
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._host.ports import ports
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._host.request import (
+    CommandAbsentError,
     ProbeError,
     Request,
     run_command,
@@ -40,7 +49,7 @@ def nvidia_smi(argv, timeout):
 
 
 def no_command(argv, timeout):
-    raise ProbeError(f"{argv[0]} is not there")
+    raise CommandAbsentError(f"{argv[0]} is not there")
 
 
 def listening(*rows: tuple[str, str]) -> str:
@@ -87,6 +96,7 @@ def run_dockerd(root: Path, pid: int = 700, started: float = 100.0, path: str = 
             "/run/docker.pid": f"{pid}\n",
             f"/proc/{pid}/comm": "dockerd\n",
             f"/proc/{pid}/stat": f"{pid} (docker d) S " + " ".join(["0"] * 18) + f" {ticks} 0 0\n",
+            f"/proc/{pid}/cmdline": "/usr/bin/dockerd\0-H\0fd://\0",
             f"/proc/{pid}/environ": f"HOME=/\0PATH={path}\0",
         },
     )
@@ -151,29 +161,29 @@ def engine(root):
 
 
 def install_hook(root: Path, directory: str = "/usr/bin") -> None:
-    put(root, {f"{directory}/{probes.HOOK}": "#!/bin/sh\n"})
-    (root / directory.lstrip("/") / probes.HOOK).chmod(0o755)
+    put(root, {f"{directory}/{toolkit.HOOK}": "#!/bin/sh\n"})
+    (root / directory.lstrip("/") / toolkit.HOOK).chmod(0o755)
 
 
 # Each probe
 
 
 def test_gb10_by_any_of_three_witnesses(root):
-    assert probes.gb10(request(root, run=no_command)) == {
+    assert gpu.gb10(request(root, run=no_command)) == {
         "present": True, "pci": ["000f:01:00.0"], "name": None, "product": "Ascent",
     }  # fmt: skip
     (root / "sys/bus/pci/devices/000f:01:00.0/device").write_text("0x2e13\n")
-    assert not probes.gb10(request(root, run=no_command))["present"]
-    assert probes.gb10(request(root))["present"], "nvidia-smi names it"
-    assert not probes.gb10(request(root, run=lambda a, t: "NVIDIA GB100\n"))["present"], "another chip"
+    assert not gpu.gb10(request(root, run=no_command))["present"]
+    assert gpu.gb10(request(root))["present"], "nvidia-smi names it"
+    assert not gpu.gb10(request(root, run=lambda a, t: "NVIDIA GB100\n"))["present"], "another chip"
     (root / "sys/class/dmi/id/product_name").write_text("NVIDIA_DGX_Spark\n")
-    assert probes.gb10(request(root, run=no_command))["present"]
+    assert gpu.gb10(request(root, run=no_command))["present"]
 
 
 def test_driver_from_the_kernel_before_nvidia_smi(root):
-    assert probes.driver(request(root)) == "580.95.05"
+    assert gpu.driver(request(root)) == "580.95.05"
     put(root, {"/sys/module/nvidia/version": "590.1\n"})
-    assert probes.driver(request(root, run=no_command)) == "590.1"
+    assert gpu.driver(request(root, run=no_command)) == "590.1"
 
 
 def test_memory_in_bytes(root):
@@ -194,11 +204,20 @@ def test_disks_at_the_nearest_existing_parent(root):
     assert found["docker"]["device"] == root.stat().st_dev
 
 
+def test_a_store_that_others_may_alter_is_told(root):
+    (root / "srv/sparkfleet").mkdir()
+    asked = request(root, directories=("/srv/sparkfleet", "/srv/not-there"))
+    assert probes.alterable(asked) == {}
+    (root / "srv/sparkfleet").chmod(0o777)
+    assert probes.alterable(asked) == {"/srv/sparkfleet": "writable by everybody (mode 0777)"}
+
+
 @pytest.mark.parametrize(
     ("text", "content", "error"),
     [
         (None, {}, None),
         ('{"a": 1}', {"a": 1}, None),
+        ('\ufeff{"a": 1}', {"a": 1}, None),
         ('{"a" 1}', None, "line 1, column 6"),
     ],
 )
@@ -213,24 +232,25 @@ def test_daemon_config(root, text, content, error):
 def test_engine_is_not_asked_while_dockerd_does_not_run(root, engine):
     (root / "run/docker.pid").unlink()
     (root / "proc/700/comm").write_text("other\n")
-    found = probes.engine(request(root))
+    found = docker.look(request(root))
     assert (found["running"], found["installed"], found["version"]) == (False, False, None)
 
 
 def test_a_stale_pid_file_is_no_engine(root):
     run_dockerd(root)
     (root / "proc/700/comm").write_text("nginx\n")
-    assert not probes.engine(request(root))["running"]
+    assert not docker.look(request(root))["running"]
 
 
 def test_engine(root, engine):
-    found = probes.engine(request(root))
+    found = docker.look(request(root))
     assert found["running"] and found["installed"]
     assert found["started"] == pytest.approx(BOOT + 100)
     expected = {
         "pid": 700, "version": "29.1.3", "api_version": "1.52", "data_root": "/data/docker", "live_restore": True,
-        "runtimes": ["nvidia", "runc"], "registry_mirrors": ["http://m:5000/"], "images_bytes": 12,
+        "runtimes": ["nvidia", "runc"], "registry_mirrors": ["http://m:5000/"],
         "insecure_registries": ["10.0.0.1:5000", "127.0.0.0/8"], "cdi_devices": ["nvidia.com/gpu=0"],
+        "flags": ["hosts"], "containerd_snapshotter": False,
     }  # fmt: skip
     assert {key: found[key] for key in expected} == expected
     assert found["containers"] == [
@@ -242,14 +262,71 @@ def test_engine(root, engine):
 
 
 @pytest.mark.parametrize(
+    ("address", "config", "expected"),
+    [
+        ("/run/containerd/containerd.sock", "", "/var/lib/containerd"),
+        ("", 'version = 2\n  root = "/data/containerd"\n[plugins]\n', "/data/containerd"),
+        ("", '[plugins]\nroot = "/of/a/plugin"\n', "/var/lib/containerd"),
+        ("", 'version = 2\n[plugins]\nroot = "/of/a/plugin"\n', "/var/lib/containerd"),
+        ("/var/run/docker/containerd/containerd.sock", 'root = "/of/another"\n', "/data/docker/containerd"),
+        ("/run/docker/containerd/containerd.sock", "", "/data/docker/containerd"),
+    ],
+)
+def test_images_in_containerd_are_not_below_dockers_data_root(root, engine, address, config, expected):
+    assert probes.gather(request(root))["disks"]["docker"]["path"] == "/data/docker"
+    put(root, {docker.CONTAINERD_CONFIG: config})
+    engine["/info"] |= {
+        "DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]],
+        "Containerd": {"Address": address},
+    }
+    info = probes.gather(request(root))
+    assert info["docker"]["containerd_snapshotter"] and info["docker"]["images_root"] == expected
+    assert info["disks"]["docker"]["path"] == expected
+
+
+@pytest.mark.parametrize(
     ("answer", "said"), [(500, "/info: 500"), (b"<html>", "no JSON"), ("hang", "timed out")]
 )
 def test_an_engine_that_answers_badly_says_why(root, engine, answer, said):
     engine["/info"] = answer
     info = probes.gather(request(root, timeout=2.0))
-    assert info["docker"]["running"] and info["docker"]["version"] is None
+    assert info["docker"]["running"] and info["docker"]["data_root"] is None
+    # Each question is asked by itself.
+    assert info["docker"]["version"] == "29.1.3" and len(info["docker"]["containers"]) == 1
     assert said in info["unknown"]["docker_api"]
     assert "silent" not in info["docker"]
+
+
+def test_an_engine_that_takes_its_time_to_list_its_images_is_known_all_the_same(root, engine):
+    assert probes.gather(request(root))["docker"]["images_bytes"] == 12
+    engine["/images/json"] = "hang"
+    info = probes.gather(request(root, timeout=1.0))
+    assert set(info["unknown"]) == {"docker_images"} and "timed out" in info["unknown"]["docker_images"]
+    assert info["docker"]["version"] and info["docker"]["images_bytes"] is None
+    assert info["disks"]["docker"]["held_bytes"] == 0
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"/run/snap.docker/docker.pid": "800\n", "/proc/800/comm": "dockerd\n"},
+        {"/proc/800/comm": "dockerd\n"},
+        {"/snap/bin/docker": ""},
+    ],
+)
+def test_docker_as_a_snap_is_known_by_its_name(root, files):
+    put(root, {"/proc/800/cgroup": "0::/system.slice/snap.docker.dockerd.service\n", **files})
+    found = docker.look(request(root))
+    assert (found["installed"], found["snap"]) == (True, True)
+    put(root, {"/usr/bin/dockerd": ""})
+    (root / "usr/bin/dockerd").chmod(0o755)
+    assert docker.look(request(root))["snap"] is False, "the system has one"
+
+
+def test_a_dockerd_of_another_host_in_a_container_is_no_snap(root):
+    put(root, {"/proc/800/comm": "dockerd\n", "/proc/800/cgroup": "0::/system.slice/docker-ab.scope\n"})
+    found = docker.look(request(root))
+    assert (found["installed"], found["snap"]) == (False, False)
 
 
 def test_no_socket_says_so(tmp_path):
@@ -266,20 +343,115 @@ def test_toolkit_is_usable_only_if_the_engine_started_after_it(root, engine):
             "/var/lib/dpkg/status": "Package: nvidia-container-toolkit\nStatus: install ok installed\nVersion: 1.19.0-1\n\n"
         },
     )
-    installed = (root / "usr/bin" / probes.HOOK).stat().st_ctime
+    installed = (root / "usr/bin" / toolkit.HOOK).stat().st_ctime
 
     run_dockerd(root, started=installed - BOOT + 60)
-    found = probes.toolkit(request(root), probes.engine(request(root)))
-    assert (found["version"], found["hook"]) == ("1.19.0-1", f"/usr/bin/{probes.HOOK}")
+    found = toolkit.look(request(root), docker.look(request(root)))
+    assert (found["version"], found["hook"]) == ("1.19.0-1", f"/usr/bin/{toolkit.HOOK}")
     assert (found["usable"], found["unseen"]) == (True, False)
 
     run_dockerd(root, started=installed - BOOT - 60)
-    found = probes.toolkit(request(root), probes.engine(request(root)))
+    found = toolkit.look(request(root), docker.look(request(root)))
     assert (found["usable"], found["unseen"]) == (False, True)
 
-    engine["/info"]["DiscoveredDevices"] = [{"Source": "cdi", "ID": "nvidia.com/gpu=all"}]
-    found = probes.toolkit(request(root), probes.engine(request(root)))
-    assert (found["usable"], found["unseen"]) == (True, False)
+
+def look_at_toolkit(root: Path) -> dict[str, Any]:
+    return toolkit.look(request(root), docker.look(request(root)))
+
+
+@pytest.mark.parametrize(
+    ("version", "hooks", "late", "expected"),
+    [
+        # Before 29.2, CDI devices are for --device alone.
+        ("28.3.3", [toolkit.HOOK], True, (False, True)),
+        ("28.3.3", [toolkit.CDI_HOOK], False, (False, False)),
+        ("29.1.3", [toolkit.HOOK], False, (True, False)),
+        ("29.1.3", [], False, (False, False)),
+        ("29.2.0", [toolkit.CDI_HOOK], False, (True, False)),
+        ("29.2.0", [toolkit.CDI_HOOK], True, (False, True)),
+        ("30.0.1", [], False, (False, False)),
+        ("dev", [toolkit.CDI_HOOK], False, (False, False)),
+    ],
+)
+def test_cdi_gives_a_gpu_from_the_engine_on_that_asks_for_it(root, engine, version, hooks, late, expected):
+    engine["/version"]["Version"] = version
+    for name in hooks:
+        put(root, {f"/usr/bin/{name}": "#!/bin/sh\n"})
+        (root / "usr/bin" / name).chmod(0o755)
+    run_dockerd(root, started=time.time() - BOOT + (-600 if late else 600))
+    found = look_at_toolkit(root)
+    assert found["cdi"] and (found["usable"], found["unseen"]) == expected
+
+
+def config_toml(mode: str, skip: bool = False) -> str:
+    hook = f"[nvidia-container-runtime-hook]\nskip-mode-detection = {str(skip).lower()}\n"
+    # Modes of other sections are not the runtime's.
+    other = '[nvidia-container-runtime.modes.cdi]\nmode = "none of ours"\n'
+    return f'# of a person\n[nvidia-container-runtime]\n#mode = "csv"\n  mode = "{mode}"  # asked for\n\n{other}{hook}'
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "usable"),
+    [
+        ("", "auto", True),
+        (config_toml("auto"), "auto", True),
+        (config_toml("legacy"), "legacy", True),
+        (config_toml("cdi"), "cdi", False),
+        (config_toml("csv"), "csv", False),
+        (config_toml("cdi", skip=True), "legacy", True),
+    ],
+)
+def test_the_hook_serves_in_its_own_mode_only(root, engine, text, mode, usable):
+    install_hook(root)
+    put(root, {toolkit.CONFIG: text})
+    run_dockerd(root, started=time.time() - BOOT + 600)
+    found = look_at_toolkit(root)
+    assert (found["mode"], found["usable"], found["unseen"]) == (mode, usable, False)
+    engine["/info"]["DefaultRuntime"] = "nvidia"
+    assert look_at_toolkit(root)["usable"], "the runtime serves in every mode"
+
+
+def test_mode_cdi_is_served_by_a_newer_engine(root, engine):
+    install_hook(root)
+    put(root, {toolkit.CONFIG: config_toml("cdi"), f"/usr/bin/{toolkit.CDI_HOOK}": "#!/bin/sh\n"})
+    (root / "usr/bin" / toolkit.CDI_HOOK).chmod(0o755)
+    engine["/version"]["Version"] = "29.2.1"
+    run_dockerd(root, started=time.time() - BOOT + 600)
+    assert look_at_toolkit(root)["usable"]
+
+
+MISMATCH = "nvidia-smi exited 18: Failed to initialize NVML: Driver/library version mismatch; NVML library version: 580.126"
+
+
+def failing(said: str):
+    def run(argv, timeout):
+        raise ProbeError(said)
+
+    return run
+
+
+def libraries(root: Path, version: str) -> None:
+    put(root, {f"/usr/lib/aarch64-linux-gnu/libnvidia-ml.so.{version}": ""})
+    (root / "usr/lib/aarch64-linux-gnu/libnvidia-ml.so.1").symlink_to(f"libnvidia-ml.so.{version}")
+
+
+def test_an_nvidia_smi_that_fails_says_that_no_new_container_gets_the_gpu(root):
+    put(root, {gpu.MODULE: "580.95.05\n"})
+    libraries(root, "580.126.09")
+    found = probes.gather(request(root, run=failing(MISMATCH)))["gpu"]
+    assert found == {"loaded": "580.95.05", "libraries": ["580.126.09"], "error": MISMATCH}
+    assert gpu.access(request(root))["error"] is None, "it answers"
+    assert (
+        "580.95.05 is loaded, the libraries are 580.126.09"
+        in gpu.access(absent := request(root, run=no_command))["error"]
+    )
+    put(root, {gpu.MODULE: "580.126.09\n"})
+    assert gpu.access(absent)["error"] is None
+
+
+def test_all_that_nvidia_smi_says_of_its_failure_is_kept():
+    with pytest.raises(ProbeError, match="exited 18: Driver mismatch; NVML library version: 1$"):
+        run_command(["sh", "-c", "echo 'Driver mismatch'; echo 'NVML library version: 1'; exit 18"], 5)
 
 
 @pytest.mark.parametrize(
@@ -306,15 +478,40 @@ def test_an_upgraded_toolkit_is_no_reason_to_stop_what_serves(root, engine, log,
             "/var/log/dpkg.log.1": f"2026-10-01 21:00:00 {rotated}\n",
         },
     )
-    run_dockerd(root, started=(root / "usr/bin" / probes.HOOK).stat().st_ctime - BOOT - 60)
-    found = probes.toolkit(request(root), probes.engine(request(root)))
+    run_dockerd(root, started=(root / "usr/bin" / toolkit.HOOK).stat().st_ctime - BOOT - 60)
+    found = toolkit.look(request(root), docker.look(request(root)))
     assert (found["unseen"], found["usable"]) == (unseen, not unseen)
+
+
+@pytest.mark.parametrize(
+    ("done", "broken", "unseen"),
+    [
+        ("upgrade", {}, False),
+        ("install", {}, True),
+        ("upgrade", {"dpkg.log.2.gz": b"no gzip"}, False),
+        ("upgrade", {"dpkg.log.2.gz": gzip.compress(b"cut")[:-9]}, False),
+        ("upgrade", {"dpkg.log.2.gz": gzip.compress(b"x")[:10] + b"\xff" * 30}, False),
+    ],
+)
+def test_the_log_of_an_upgrade_may_be_rotated_away(root, engine, done, broken, unseen):
+    install_hook(root)
+    put(root, {"/var/log/dpkg.log": ""})
+    line = f"2026-08-20 06:12:01 {done} nvidia-container-toolkit:arm64 1.18 1.19\n".encode()
+    # 10 comes after 3, whatever their letters say; the newest entry counts.
+    logs = {
+        "dpkg.log.3.gz": gzip.compress(line),
+        "dpkg.log.10.gz": gzip.compress(line.replace(done.encode(), b"install")),
+    }
+    for name, content in {**logs, **broken, "dpkg.log.old": line}.items():
+        (root / "var/log" / name).write_bytes(content)
+    run_dockerd(root, started=time.time() - BOOT - 600)
+    assert look_at_toolkit(root)["unseen"] is unseen
 
 
 def test_the_hook_must_be_on_the_path_of_dockerd(root, engine):
     engine["/info"]["DiscoveredDevices"] = []
     install_hook(root, "/usr/local/bin")
-    assert probes.toolkit(request(root), probes.engine(request(root)))["hook"] is None
+    assert toolkit.look(request(root), docker.look(request(root)))["hook"] is None
 
 
 def test_a_removed_package_is_not_installed(root):
@@ -324,7 +521,7 @@ def test_a_removed_package_is_not_installed(root):
             "/var/lib/dpkg/status": "Package: nvidia-container-toolkit\nStatus: deinstall ok config-files\nVersion: 1\n"
         },
     )
-    assert probes.toolkit(request(root), {})["installed"] is False
+    assert toolkit.look(request(root), {})["installed"] is False
 
 
 def test_ports_with_their_owners(root):

@@ -39,6 +39,7 @@ class Engine:
             for name, reference in [*IMAGES.items(), ("foreign", FOREIGN)]
         ]
         self.containers: list[dict[str, Any]] = []
+        self.info: dict[str, Any] = {"ServerVersion": "29.7.2"}
         self.refuses: tuple[int, str] | None = None
         self.removed: list[str] = []
 
@@ -53,6 +54,8 @@ class Engine:
         if url.path == "/containers/json":
             running = [container for container in self.containers if container.get("State") == "running"]
             return self.containers if "all=1" in url.query else running
+        if url.path == "/info":
+            return self.info
         assert url.path == "/volumes"
         return {"Volumes": None}
 
@@ -197,6 +200,20 @@ def test_what_an_image_shares_is_asked_for(call, engine):
     before = call(check=True)["freed_bytes"]
     engine.images[0]["SharedSize"] = 600
     assert call(check=True)["freed_bytes"] == before - 600
+
+
+@pytest.mark.parametrize(
+    ("version", "at_most"), [("28.5.2", True), ("29.4.1", True), ("29.5.0", False), ("30.0.0", False)]
+)
+def test_what_containerd_does_not_count_is_said(call, engine, version, at_most):
+    for image in engine.images:
+        image["SharedSize"] = 600
+    engine.info = {"ServerVersion": version}
+    assert call(check=True)["freed_at_most"] is False, "a graph driver counts all of it"
+    engine.info["DriverStatus"] = [["driver-type", "io.containerd.snapshotter.v1"]]
+    result = call(check=True)
+    assert result["freed_at_most"] is at_most
+    assert {thing["at_most"] for thing in result["things"] if thing["kind"] == "image"} == {at_most}
 
 
 def test_what_a_link_points_to_has_no_size_here(tmp_path):

@@ -238,6 +238,15 @@ def test_a_look_finds_a_lock_of_the_same_size_with_other_bytes(bundle):
         bundle_info.look(bundle)
 
 
+@pytest.mark.parametrize(
+    "path", ["", "bundle.json", "simple/docker", "simple/docker/docker-7.2.0-py3-none-any.whl"]
+)
+def test_a_bundle_that_others_may_alter_is_not_used(bundle, path):
+    (bundle / path).chmod(0o777)
+    with pytest.raises(layout.BundleError, match=r"root alone may alter, seen .*writable by everybody"):
+        bundle_info.look(bundle)
+
+
 def test_a_look_names_a_model_that_is_short(bundle):
     (bundle / f"models/lab--body/{maker.COMMIT}/weights/model.safetensors").write_bytes(b"w")
     with pytest.raises(layout.BundleError, match=r"model.safetensors: expected 9000 bytes, seen 1"):

@@ -46,3 +46,19 @@ def test_swapping_without_renameat2(tmp_path, monkeypatch):
         (folder / folder.name).touch()
     files.exchange(one, other)
     assert (other / "files").exists() and not one.exists()
+
+
+@pytest.mark.parametrize(
+    ("uid", "mode", "said"),
+    [
+        (0, 0o40755, ""),
+        (0, 0o40775, ""),  # a group that somebody asked for
+        (1000, 0o40755, "owned by uid 1000"),
+        (0, 0o41777, "writable by everybody (mode 1777)"),
+        (1000, 0o100666, "owned by uid 1000 and writable by everybody (mode 0666)"),
+    ],
+)
+def test_who_may_alter_a_file(monkeypatch, uid, mode, said):
+    monkeypatch.setattr(files.os, "geteuid", lambda: 0)
+    place = SimpleNamespace(stat=lambda: SimpleNamespace(st_uid=uid, st_mode=mode))
+    assert files.alterable(place) == said

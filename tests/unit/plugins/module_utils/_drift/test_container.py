@@ -134,6 +134,12 @@ def test_without_its_image_nothing_is_said_of_what_the_image_brings():
     assert found(image=None) == []
 
 
+@pytest.mark.parametrize("config", [{}, {"Config": None}])
+def test_an_image_whose_config_the_engine_leaves_out_is_like_one_that_is_gone(config):
+    bare = {name: value for name, value in IMAGE.items() if name != "Config"} | config
+    assert found(image=bare, wanted_image=bare) == []
+
+
 def test_the_published_flags_are_met_by_what_the_engine_makes_of_them():
     wanted = CONTAINER | {
         "privileged": True, "network_mode": "host", "ipc_mode": "host", "auto_remove": True, "restart_policy": "no",

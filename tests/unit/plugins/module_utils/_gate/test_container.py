@@ -5,11 +5,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate import container
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate.container import (
+    FileSeen,
     parse_time,
+    read_file,
     resolve_in_root,
     stale_mounts,
 )
@@ -57,3 +64,33 @@ def test_a_directory_that_was_replaced_since_it_was_mounted(tmp_path: Path) -> N
     model.rename(root / "same")
     model.symlink_to(root / "same")
     assert stale_mounts(7, mounts, tmp_path / "proc") == []
+
+
+def pipe(place: Path) -> None:
+    os.mkfifo(place)
+
+
+def endless_device(place: Path) -> None:
+    place.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("make", [pipe, endless_device, Path.mkdir])
+def test_what_is_no_plain_file_is_not_read(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    place = tmp_path / "p.py"
+    make(place)
+    seen: list[FileSeen] = []
+    # A daemon: one that waits for a pipe would keep the tests from ending.
+    reader = threading.Thread(target=lambda: seen.append(read_file(place)), daemon=True)
+    reader.start()
+    reader.join(5)
+    assert [one.error for one in seen] == ["not a plain file"]
+
+
+def test_a_plain_file_is_read_to_its_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "p.py"
+    place.write_bytes(b"x" * 100)
+    assert read_file(place).md5 == hashlib.md5(b"x" * 100, usedforsecurity=False).hexdigest()
+    monkeypatch.setattr(container, "LONGEST_READ", -1.0)
+    assert "no end within" in (read_file(place).error or "")
+    monkeypatch.setattr(container, "LARGEST_FILE", 99)
+    assert "more than 0 MiB" in (read_file(place).error or "")

@@ -9,12 +9,14 @@ import hashlib
 import io
 import os
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import docker.errors
 import pytest
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate import container as gate_container
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate import docker_container
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate.container import (
     LONGEST_LINE,
@@ -153,7 +155,7 @@ def test_file_of_the_process(api: FakeApi, proc: Path) -> None:
     assert seen.sha256 == hashlib.sha256(b"inside").hexdigest()
     assert seen.changed == os.stat(proc / "42/root/usr/lib/python3.12/vllm/p.py").st_ctime
     assert container.file(state, "/nope").error == "no such file"
-    assert container.file(state, "/opt").error == "a directory, not a file"
+    assert container.file(state, "/opt").error == "not a plain file"
     assert "too many links" in str(container.file(state, "/opt/loop").error)
 
 
@@ -174,3 +176,14 @@ def test_file_of_the_host(api: FakeApi, tmp_path: Path) -> None:
     container = DockerContainer("vllm")
     assert container.host_file(str(tmp_path / "p")).sha256 == hashlib.sha256(b"x" * 3_000_000).hexdigest()
     assert container.host_file(str(tmp_path / "q")).error == "no such file"
+
+
+def test_a_file_out_of_the_archive_ends(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    def endless() -> Iterator[bytes]:
+        while True:
+            yield bytes(1 << 20)
+
+    monkeypatch.setattr(gate_container, "LARGEST_FILE", 3 << 20)
+    monkeypatch.setattr(api, "get_archive", lambda name, path: (endless(), {}))
+    seen = DockerContainer("vllm").file(State(id="1", status="exited", started_at="x"), "/p.py")
+    assert "more than 3 MiB" in (seen.error or "")

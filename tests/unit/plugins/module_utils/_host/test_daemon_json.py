@@ -5,7 +5,7 @@ import random
 from typing import Any
 
 import pytest
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import daemon_json
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import daemon_flags, daemon_json
 
 CONTAINER = {"name": "sparkfleet-vllm"}
 
@@ -26,6 +26,46 @@ def test_an_empty_file_is_an_empty_configuration(text):
 def test_parse_wants_an_object(text, kind):
     with pytest.raises(daemon_json.DaemonConfigError, match=f"there is a {kind}$"):
         daemon_json.parse(text)
+
+
+def test_a_byte_order_mark_is_no_content():
+    assert daemon_json.parse('\ufeff{"debug": true}') == {"debug": True}
+    assert daemon_json.parse("\ufeff") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[" * 100_000, "recursion"),
+        ('{"mtu": ' + "1" * 5000 + "}", "digits"),
+        ('{"registry-mirrors": 5}', "registry-mirrors: a list of strings"),
+        ('{"registry-mirrors": [{}]}', "registry-mirrors: a list of strings"),
+        ('{"insecure-registries": "x"}', "insecure-registries: a list of strings"),
+        ('{"runtimes": []}', "runtimes: an object is needed, there is a list"),
+        ('{"features": true}', "features: an object is needed, there is a boolean"),
+    ],
+)
+def test_what_dockerd_would_not_start_with_is_said(text, said):
+    with pytest.raises(daemon_json.DaemonConfigError, match=said):
+        daemon_json.parse(text)
+
+
+def test_what_is_wanted_is_held_to_the_same():
+    with pytest.raises(daemon_json.DaemonConfigError, match="runtimes: an object"):
+        daemon_json.wanted({}, [], False, {"runtimes": "nvidia"})
+
+
+KEYS = ("registry-mirrors", "insecure-registries", "runtimes", "features", "live-restore")
+
+
+def test_null_is_nothing_as_it_is_for_dockerd():
+    empty = daemon_json.parse(json.dumps(dict.fromkeys(KEYS)))
+    engine = {"registry_mirrors": [], "insecure_registries": [], "runtimes": ["runc"], "live_restore": True}
+    assert plan(empty, empty, engine=engine).action == "none"
+    merged = daemon_json.wanted(empty, ["http://m"], True, {"features": {"cdi": True}}, FLEET)
+    assert merged["registry-mirrors"] == [FLEET, "http://m"]
+    assert (merged["runtimes"], merged["features"]) == (daemon_json.NVIDIA_RUNTIME, {"cdi": True})
+    assert daemon_json.wanted(empty, [], False, {}, FLEET)["registry-mirrors"] == [FLEET]
 
 
 @pytest.mark.parametrize("indent", ["  ", "    ", "\t"])
@@ -190,3 +230,75 @@ def test_passwords_in_urls_are_not_shown():
         "proxies": {"http-proxy": "http://***@proxy:3128"},
         "x": ["https://***@h/p", "https://h/@x"],
     }
+
+
+SNAPSHOTTER = {"features": {"containerd-snapshotter": True}}
+
+
+@pytest.mark.parametrize(
+    ("after", "engine", "because"),
+    [
+        (
+            SNAPSHOTTER,
+            {"containerd_snapshotter": False},
+            ["features.containerd-snapshotter: the engine chooses"],
+        ),
+        ({"storage-driver": "btrfs"}, {"storage_driver": "overlay2"}, ["storage-driver: the engine chooses"]),
+        (
+            {"features": {"cdi": True}},
+            {"live_restore": False},
+            ["features.cdi takes effect at a restart only"],
+        ),
+        # An engine before 23 shows no store; what it shows already needs no restart.
+        (SNAPSHOTTER, {}, ["features.containerd-snapshotter takes effect at a restart only"]),
+        (SNAPSHOTTER, {"containerd_snapshotter": True}, []),
+        ({"features": {"buildkit": True}}, {}, []),
+    ],
+)
+def test_a_feature_that_dockerd_reads_at_its_start_needs_one(after, engine, because):
+    planned = plan({"debug": True}, {"debug": True} | after, engine=engine, containers=[CONTAINER])
+    assert planned.changed == list(after)
+    assert [text[: len(said)] for text, said in zip(planned.because, because, strict=True)] == because
+    assert (planned.action, planned.stops) == (
+        ("restart", ["sparkfleet-vllm"]) if because else ("reload", [])
+    )
+
+
+def test_another_image_store_loses_the_containers_that_live_restore_keeps():
+    engine = {"live_restore": True, "containerd_snapshotter": False}
+    assert plan({}, SNAPSHOTTER, engine=engine, containers=[CONTAINER]).stops == ["sparkfleet-vllm"]
+    assert plan({}, {"features": {"cdi": True}}, engine=engine, containers=[CONTAINER]).stops == []
+
+
+def test_an_engine_that_never_took_up_its_image_store_is_seen_again():
+    assert plan(SNAPSHOTTER, SNAPSHOTTER, engine={"containerd_snapshotter": False}).action == "restart"
+    assert plan(SNAPSHOTTER, SNAPSHOTTER, engine={"containerd_snapshotter": True}).action == "none"
+    assert daemon_json.store_differs({"features": None}, {"containerd_snapshotter": True}) == []
+
+
+PACKAGED = ["/usr/bin/dockerd", "-H", "fd://", "--containerd=/run/containerd/containerd.sock"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "keys"),
+    [
+        (PACKAGED, ["containerd", "hosts"]),
+        (["dockerd", "-Hfd://", "-D", "--label", "a=b", "--config-file=/x"], ["debug", "hosts", "labels"]),
+        (
+            ["dockerd", "--http-proxy=http://me:pw@p", "--max-concurrent-downloads", "3"],
+            ["http-proxy", "max-concurrent-downloads"],
+        ),
+        (["dockerd", "--"], []),
+        ([], []),
+    ],
+)
+def test_flags_of_dockerd_are_keys_of_its_file(argv, keys):
+    assert daemon_flags.keys(argv) == keys
+
+
+def test_a_key_that_is_a_flag_too_is_refused():
+    flags = daemon_flags.keys([*PACKAGED, "--add-runtime=kata=/k", "--registry-mirror=http://m"])
+    assert daemon_flags.conflict(flags, {"debug": True, "runtimes": {}}) is None, "runtimes are united"
+    assert "hosts, registry-mirrors as a flag too" in (
+        daemon_flags.conflict(flags, {"hosts": [], "debug": True, "registry-mirrors": []}) or ""
+    )

@@ -237,6 +237,18 @@ def test_what_an_image_shares_is_not_what_it_frees():
     assert image(listed(SharedSize=60))[0].bytes == 40
 
 
+@pytest.mark.parametrize(
+    ("shared", "packed_counted", "at_most"),
+    [(-1, True, True), (0, False, False), (60, False, True), (60, True, False)],
+)
+def test_a_size_that_the_engine_does_not_know_is_one_at_most(shared, packed_counted, at_most):
+    (thing,) = judge_images([IMAGE], [listed(SharedSize=shared)], [], References(), packed_counted)
+    assert thing.result()["at_most"] is at_most
+    pruned = {"things": [thing.result()], "freed_bytes": 40, "freed_at_most": at_most}
+    rows = prune_references.rows("s", pruned, None, check=True)
+    assert [row["size"].startswith("at most ") for row in rows] == [at_most, at_most]
+
+
 def test_an_image_that_this_collection_did_not_bring_is_not_even_listed():
     assert image(listed(), brought=()) == []
 

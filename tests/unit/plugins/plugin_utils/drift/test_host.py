@@ -57,6 +57,8 @@ def problem(check):
     ("over", "expected"),
     [
         ({"problems": [problem("driver")]}, [("host", "driver-too-old", "drift")]),
+        ({"problems": [problem("gpu")]}, [("host", "gpu-unusable", "drift")]),
+        ({"problems": [problem("directory")]}, [("host", "directory-unsafe", "drift")]),
         ({"problems": [problem("disk")]}, [("host", "disk", "warning")]),
         ({"problems": [problem("docker")]}, [("engine", "engine-unusable", "drift")]),
         # That Docker would have to restart is no state of the host: the keys that differ are.
@@ -153,3 +155,11 @@ def test_a_look_at_the_patches_that_failed_is_no_refusal_and_is_told(result, why
 
 def test_a_recipe_without_patches():
     assert patches({"skipped": True}, [])["findings"] == []
+
+
+@pytest.mark.parametrize(("has", "kinds"), [(True, []), (False, ["engine-not-restarted"]), (None, [])])
+def test_an_image_store_that_the_engine_has_not_taken_up_is_told(has, kinds):
+    content = {**FILE, "features": {"containerd-snapshotter": True}}
+    part = judged(daemon_config__content=content, docker__containerd_snapshotter=has)
+    assert [finding["kind"] for finding in part["findings"]] == kinds
+    assert all("features.containerd-snapshotter" in finding["expected"] for finding in part["findings"])

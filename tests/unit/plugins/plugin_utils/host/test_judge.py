@@ -31,6 +31,7 @@ def spark() -> dict[str, Any]:
         "remove_ipc": True,
         "gb10": {"present": True, "pci": ["000f:01:00.0"], "name": "NVIDIA GB10", "product": None},
         "driver": "580.95.05",
+        "gpu": {"loaded": "580.95.05", "libraries": ["580.95.05"], "error": None},
         "memory": {"total_bytes": 120 * GIB, "available_bytes": 60 * GIB, "swap_bytes": 0},
         "disks": {
             "store": {"path": "/srv/sparkfleet", "nearest": "/srv/sparkfleet", "device": 1, "free_bytes": 900 * GIB,
@@ -39,16 +40,17 @@ def spark() -> dict[str, Any]:
                        "total_bytes": 1000 * GIB, "held_bytes": 20 * GIB},
         },
         "directories": ["/srv/sparkfleet"],
+        "alterable": {},
         "daemon_config": {
             "path": "/etc/docker/daemon.json",
             "exists": True,
             "content": {"registry-mirrors": ["http://m:5000"], "runtimes": {"nvidia": {"path": "x"}}},
             "error": None,
         },
-        "toolkit": {"installed": True, "version": "1.19.0-1", "hook": "/usr/bin/h", "runtime": True, "cdi": False,
+        "toolkit": {"installed": True, "version": "1.19.0-1", "hook": "/usr/bin/h", "cdi_hook": None, "mode": "auto", "runtime": True, "cdi": False,
                     "unseen": False, "usable": True},
         "docker": {
-            "installed": True, "running": True, "pid": 7, "started": 1.0, "socket": "/var/run/docker.sock",
+            "installed": True, "snap": False, "running": True, "pid": 7, "started": 1.0, "socket": "/var/run/docker.sock",
             "version": "29.1.3", "api_version": "1.52", "data_root": "/var/lib/docker", "storage_driver": "overlayfs",
             "live_restore": False, "runtimes": ["nvidia", "runc"], "registry_mirrors": ["http://m:5000/"],
             "insecure_registries": [], "cdi_devices": [], "images_bytes": 0,
@@ -64,7 +66,13 @@ def spark() -> dict[str, Any]:
 @pytest.fixture
 def bare(spark) -> dict[str, Any]:
     """A Spark without engine, toolkit and environment."""
-    spark["docker"] = {**dict.fromkeys(spark["docker"]), "installed": False, "running": False, "socket": "/s"}
+    spark["docker"] = {
+        **dict.fromkeys(spark["docker"]),
+        "installed": False,
+        "snap": False,
+        "running": False,
+        "socket": "/s",
+    }
     spark["toolkit"] = {
         **spark["toolkit"],
         "installed": False,
@@ -149,7 +157,8 @@ def test_a_host_that_is_no_spark_may_serve_when_it_is_asked_for(spark):
 
 
 @pytest.mark.parametrize(
-    "probe", ["gb10", "driver", "memory", "disks", "ports", "toolkit", "docker", "daemon_config"]
+    "probe",
+    ["gb10", "driver", "gpu", "memory", "disks", "alterable", "ports", "toolkit", "docker", "daemon_config"],
 )
 def test_what_could_not_be_read_is_a_problem_with_its_reason(spark, probe):
     spark[probe] = None
@@ -176,7 +185,11 @@ def test_each_file_system_is_judged_alone(spark):
     spark["disks"]["docker"].update(device=2, free_bytes=GIB)
     problem = only(spark)
     assert problem["expected"] == "20.0 GiB free for /var/lib/docker"
-    assert problem["do"].endswith("prerequisites_minimum_docker_gib")
+    assert (
+        problem["do"].endswith("prerequisites_minimum_docker_gib") and "Docker's data-root" in problem["do"]
+    )
+    spark["docker"]["containerd_snapshotter"] = True
+    assert "containerd's root" in only(spark)["do"]
 
 
 def test_a_port_is_taken_by_a_container_of_another_name(spark):
@@ -271,3 +284,55 @@ def test_a_driver_whose_version_cannot_be_read_is_not_late_enough(spark):
 def test_what_is_judged_has_a_default_in_the_module():
     names = {field.name for field in fields(judge.Wanted)}
     assert names == set(spark_info.WANTED) - set(spark_info.OF_DAEMON_JSON)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "seen", "do"),
+    [
+        (
+            {"error": "exited 18: Driver/library version mismatch", "libraries": []},
+            "(580.95.05 is loaded)",
+            "reboot the host: its",
+        ),
+        (
+            {"error": "exited 9: no talk with the driver", "libraries": ["580.126"]},
+            "no talk",
+            "reboot the host: its",
+        ),
+        ({"error": "exited 9: no talk with the driver"}, "no talk", "dmesg"),
+    ],
+)
+def test_a_gpu_that_no_new_container_gets_is_a_problem(spark, gpu, seen, do):
+    spark["gpu"].update(gpu)
+    assert only(spark)["check"] == "gpu"
+    assert seen in only(spark)["seen"] and do in only(spark)["do"]
+    assert checks(spark, WANTED | {"toolkit": False}) == [], "nobody asks for a GPU"
+
+
+def test_a_mode_of_the_toolkit_in_which_the_engine_gets_no_gpu_is_named(spark):
+    spark["toolkit"].update(mode="cdi", usable=False)
+    assert "engine 29.1.3" in only(spark)["seen"] and 'mode = "cdi"' in only(spark)["seen"]
+    assert "mode=auto" in only(spark)["do"]
+
+
+def test_a_key_of_daemon_json_that_dockerd_has_as_a_flag_is_a_problem(spark):
+    spark["docker"]["flags"] = ["registry-mirrors"]
+    assert only(spark)["check"] == "daemon.json"
+    assert "dockerd runs with registry-mirrors as a flag too" in only(spark)["seen"]
+
+
+def test_docker_as_a_snap_is_refused_by_name_and_nothing_is_installed_beside_it(bare):
+    bare["docker"].update(installed=True, snap=True)
+    assert "Docker as a snap" in only(bare)["seen"] and "snap remove docker" in only(bare)["do"]
+    assert "docker.io" not in str(judged(bare, WANTED)["changes"])
+
+
+def test_an_engine_that_answers_one_question_of_two_is_not_judged_by_it(spark):
+    spark["unknown"]["docker_api"] = "/info: timed out"
+    assert only(spark)["seen"] == "unknown: /info: timed out"
+
+
+def test_a_store_that_others_may_alter_is_a_problem(spark):
+    spark["alterable"] = {"/srv/sparkfleet": "owned by uid 1000"}
+    assert (only(spark)["check"], only(spark)["seen"]) == ("directory", "owned by uid 1000")
+    assert "chown root:root /srv/sparkfleet" in only(spark)["do"]

@@ -57,6 +57,7 @@ def test_prune_tells_how_far_a_host_got_that_failed(reports: Reports) -> None:
         "kind": "patch",
         "name": "p.py",
         "bytes": 1000,
+        "at_most": False,
         "verdict": "removed",
         "why": "nothing refers to it",
     }

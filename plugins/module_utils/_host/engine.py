@@ -1,0 +1,168 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The Docker engine of a host, as /proc and its socket show it. Standard library only."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from . import daemon_flags, engine_socket
+from .processes import command_line, dockerd, snap_dockerd, started
+from .request import Request
+
+DATA_ROOT = "/var/lib/docker"
+CONTAINERD_ROOT, CONTAINERD_CONFIG = "/var/lib/containerd", "/etc/containerd/config.toml"
+SNAP = "/snap/bin/docker"
+SNAPSHOTTER = "io.containerd.snapshotter.v1"
+"""The driver of an engine that keeps its images in containerd."""
+
+
+def look(request: Request) -> dict[str, Any]:
+    """The Docker engine. It is asked only where dockerd runs: socket activation would start it otherwise."""
+    pid = _pid(request)
+    system = request.which("dockerd") is not None or dockerd(request) is not None
+    snap = not system and (pid is not None or os.path.lexists(request.at(SNAP)))
+    found: dict[str, Any] = {
+        "installed": system or snap,
+        "snap": snap,
+        "running": pid is not None,
+        "pid": pid,
+        "started": None,
+        "flags": [],
+        "socket": request.socket,
+        "version": None,
+        "api_version": None,
+        "data_root": None,
+        "images_root": None,
+        "storage_driver": None,
+        "containerd_snapshotter": None,
+        "cgroup_version": None,
+        "live_restore": None,
+        "runtimes": None,
+        "default_runtime": None,
+        "registry_mirrors": None,
+        "insecure_registries": None,
+        "cdi_devices": None,
+        "images_bytes": None,
+        "containers": None,
+    }
+    if pid is None:
+        return found
+    found["started"] = started(request, pid)
+    found["flags"] = daemon_flags.keys(command_line(request, pid))
+
+    found |= _asked(request)
+    return found
+
+
+def images_bytes(request: Request) -> int | None:
+    """What its images hold; None where none runs. Asked by itself: of many images, containerd tells after many seconds."""
+    if _pid(request) is None:
+        return None
+    images = engine_socket.get(str(request.at(request.socket)), "/images/json", request.timeout * 0.9)
+    return sum(image.get("Size") or 0 for image in images or [])
+
+
+def _pid(request: Request) -> int | None:
+    pid = dockerd(request)
+    return snap_dockerd(request) if pid is None else pid
+
+
+def _asked(request: Request) -> dict[str, Any]:
+    """What the engine says of itself. A question without an answer leaves the others theirs, and its reason in `silent`."""
+    seen: dict[str, Any] = {}
+    silent = []
+    questions: dict[str, Callable[[Any], dict[str, Any]]] = {
+        "/version": _version,
+        "/info": lambda info: _info(info, request.text(CONTAINERD_CONFIG) or ""),
+        "/containers/json": _containers,
+    }
+    for url, read in questions.items():
+        try:
+            seen |= read(engine_socket.get(str(request.at(request.socket)), url, request.timeout / 4))
+        except engine_socket.EngineError as error:
+            silent.append(str(error))
+    return seen | ({"silent": "; ".join(silent)} if silent else {})
+
+
+def _version(answer: Mapping[str, Any]) -> dict[str, Any]:
+    return {"version": answer["Version"], "api_version": answer["ApiVersion"]}
+
+
+def _info(info: Mapping[str, Any], containerd: str) -> dict[str, Any]:
+    registries = info.get("RegistryConfig") or {}
+    insecure = [
+        name for name, index in (registries.get("IndexConfigs") or {}).items() if not index.get("Secure")
+    ]
+    devices = info.get("DiscoveredDevices") or []  # API 1.50 and later
+    return {
+        "data_root": info.get("DockerRootDir"),
+        "images_root": images_root(info, containerd),
+        "storage_driver": info.get("Driver"),
+        "containerd_snapshotter": ["driver-type", SNAPSHOTTER] in (info.get("DriverStatus") or []),
+        "cgroup_version": info.get("CgroupVersion"),
+        "live_restore": bool(info.get("LiveRestoreEnabled")),
+        "runtimes": sorted(info.get("Runtimes") or {}),
+        "default_runtime": info.get("DefaultRuntime"),
+        "registry_mirrors": registries.get("Mirrors") or [],
+        "insecure_registries": sorted({*insecure, *(registries.get("InsecureRegistryCIDRs") or [])}),
+        "cdi_devices": sorted(device["ID"] for device in devices if device.get("Source") == "cdi"),
+    }
+
+
+def release(version: str | None) -> tuple[int, int]:
+    """Major and minor of an engine; (0, 0) for what shows none."""
+    found = re.match(r"(\d+)\.(\d+)", version or "")
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def counts_packed_layers(info: Mapping[str, Any]) -> bool:
+    """Whether `SharedSize` of an image has all that it shares. Of images in containerd it lacked the packed layers before 29.5."""
+    return ["driver-type", SNAPSHOTTER] not in (info.get("DriverStatus") or []) or release(
+        info.get("ServerVersion")
+    ) >= (29, 5)
+
+
+def images_root(info: Mapping[str, Any], containerd: str) -> str:
+    """Where an engine keeps its images. Those in containerd are not below Docker's data root, whatever daemon.json says.
+
+    :param info: what /info answers
+    :param containerd: the text of containerd's config.toml, which counts unless dockerd started containerd itself
+    """
+    data_root = str(info.get("DockerRootDir") or DATA_ROOT)
+    if ["driver-type", SNAPSHOTTER] not in (info.get("DriverStatus") or []):
+        return data_root
+    address = str((info.get("Containerd") or {}).get("Address") or "")
+    if address.removeprefix("/var").startswith("/run/docker/"):
+        return f"{data_root}/containerd"
+    root = re.search(
+        r"""^\s*root\s*=\s*["'](/[^"']*)["']""", f"\n{containerd}".partition("\n[")[0], re.MULTILINE
+    )
+    return root[1] if root else CONTAINERD_ROOT
+
+
+def _containers(running: Iterable[Mapping[str, Any]] | None) -> dict[str, Any]:
+    return {"containers": [_container(container) for container in running or []]}
+
+
+def _container(container: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "id": container["Id"],
+        "name": (container.get("Names") or [container["Id"][:12]])[0].lstrip("/"),
+        "image": container.get("Image"),
+        "labels": container.get("Labels") or {},
+        "ports": [
+            {
+                "port": port["PublicPort"],
+                "address": port.get("IP") or "0.0.0.0",  # noqa: S104 - what the engine means by none
+                "container_port": port["PrivatePort"],
+                "protocol": port.get("Type", "tcp"),
+            }
+            for port in container.get("Ports") or []
+            if port.get("PublicPort")
+        ],
+    }
