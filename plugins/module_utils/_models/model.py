@@ -7,22 +7,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from . import pairing
+from .weights import HEADER_LIMIT, INDEX, Model, WeightFile
 
 SUFFIX = ".safetensors"
 
 
-def read(name: str, folder: Path) -> pairing.Model:
+def read(name: str, folder: Path) -> Model:
     """:raises OSError: no config.json, or a file that cannot be read"""
-    index = folder / pairing.INDEX
+    index = folder / INDEX
     weights = {}
     for path in folder.iterdir():
         if path.name.endswith(SUFFIX) and path.is_file():
             with path.open("rb") as file:
                 head = file.read(8)
-                head += file.read(min(int.from_bytes(head, "little"), pairing.HEADER_LIMIT))
-            weights[path.name] = pairing.WeightFile(path.stat().st_size, head)
-    return pairing.Model(
+                head += file.read(min(int.from_bytes(head, "little"), HEADER_LIMIT))
+            weights[path.name] = WeightFile(path.stat().st_size, head)
+    return Model(
         name,
         (folder / "config.json").read_text(encoding="utf-8", errors="replace"),
         index.read_text(encoding="utf-8", errors="replace") if index.exists() else None,

@@ -10,69 +10,16 @@ head size, layer type or intermediate size and missing weights give no warning t
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
 from typing import Any
+
+from .weights import DAMAGED, Model, Problem, Tensors, missing_of, read_weights
 
 ASSISTANT = "Gemma4AssistantForCausalLM"
 """The architecture whose weights are known well enough to say what they must be."""
 _TEXT_PARTS = ("text_config", "transformer_layer_config")
 """Where a config keeps the language model's part: a multimodal body or an assistant, and a draft of speculators."""
-
-HEADER_LIMIT = 100_000_000
-DIMENSIONS = 16
-"""More than any tensor has. Their product is computed, which takes quadratic time in how many there are."""
-LARGEST = 2**63 - 1
-DTYPE_BITS = {
-    **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
-    **dict.fromkeys(("F32", "I32", "U32"), 32),
-    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 16),
-    **dict.fromkeys(("F8_E4M3", "F8_E5M2", "F8_E8M0", "I8", "U8", "BOOL"), 8),
-    "F4": 4,
-}
-INDEX = "model.safetensors.index.json"
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One reason not to serve: where, what was expected, what was seen, what to do."""
-
-    where: str
-    expected: str
-    seen: str
-    do: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: expected {self.expected}, seen {self.seen}; {self.do}"
-
-    def as_dict(self) -> dict[str, str]:
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class WeightFile:
-    """The beginning of a safetensors file: `size` of the whole file, `head` its first 8 bytes and header."""
-
-    size: int
-    head: bytes
-
-
-@dataclass(frozen=True)
-class Model:
-    """What one snapshot says about itself. `name` is its part in the pair, ``body`` or ``draft``."""
-
-    name: str
-    config: str
-    index: str | None
-    weights: Mapping[str, WeightFile]
-
-
-Tensors = dict[str, tuple[str, list[int]]]
-"""{name: (dtype, shape)}"""
-
-DAMAGED = "the file is damaged or was cut short: verify the snapshot with verify full"
 MISFIT = "use the draft that was made for this body"
 
 
@@ -222,93 +169,6 @@ def _shapes(shapes: set[tuple[Any, Any]]) -> str:
 # -- weights
 
 
-def read_weights(model: Model) -> tuple[Tensors, list[Problem]]:
-    """All tensors of a model by the headers of its files, and what is wrong with the files."""
-    problems: list[Problem] = []
-    by_file: dict[str, Tensors] = {}
-    if not model.weights:
-        do = "is this a model repository with safetensors weights?"
-        problems.append(Problem(f"{model.name} weights", "*.safetensors files", "none", do))
-    for name, file in sorted(model.weights.items()):
-        by_file[name], found = read_header(f"{model.name} {name}", file)
-        problems += found
-    if model.index is not None:
-        problems += _check_index(model, by_file)
-    return {name: tensor for tensors in by_file.values() for name, tensor in tensors.items()}, problems
-
-
-def read_header(where: str, file: WeightFile) -> tuple[Tensors, list[Problem]]:
-    """A safetensors file: 8 bytes of header length N, N bytes of JSON, data without gap or overlap to its end."""
-    length = int.from_bytes(file.head[:8], "little")
-    if len(file.head) < 8 or length > HEADER_LIMIT or 8 + length > file.size:
-        seen = (
-            f"a header of {length} bytes in a file of {file.size}"
-            if len(file.head) >= 8
-            else f"{file.size} bytes"
-        )
-        return {}, [Problem(where, "a safetensors header inside the file", seen, DAMAGED)]
-    try:
-        header = json.loads(file.head[8 : 8 + length])
-        entries = sorted(
-            (
-                (_whole(begin), _whole(end), name, str(entry["dtype"]), _shape(entry["shape"]))
-                for name, entry in header.items()
-                if name != "__metadata__"
-                for begin, end in [entry["data_offsets"]]
-            ),
-        )
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        seen = f"{type(error).__name__}: {error}"[:200]
-        return {}, [Problem(where, "a safetensors header", seen, DAMAGED)]
-    problems = []
-    position = 0
-    for begin, end, name, dtype, shape in entries:
-        bits = DTYPE_BITS.get(dtype)
-        size = (math.prod(shape) * bits + 7) // 8 if bits else end - begin
-        if begin != position or end - begin != size:
-            expected = f"bytes {position} to {position + size}"
-            problems.append(Problem(f"{where} {name}", expected, f"{begin} to {end}", DAMAGED))
-            break
-        position = end
-    else:
-        if 8 + length + position != file.size:
-            problems.append(Problem(where, f"{8 + length + position} bytes", f"{file.size}", DAMAGED))
-    return {name: (dtype, shape) for _start, _end, name, dtype, shape in entries}, problems
-
-
-def _shape(given: Any) -> list[int]:
-    if not isinstance(given, list) or len(given) > DIMENSIONS:
-        raise ValueError(f"expected a shape of at most {DIMENSIONS} sizes, seen {given!r:.60}")
-    return [_whole(size) for size in given]
-
-
-def _whole(given: Any) -> int:
-    if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given <= LARGEST:
-        raise ValueError(f"expected a whole number from 0 to {LARGEST}, seen {given!r:.60}")
-    return given
-
-
-def _check_index(model: Model, by_file: Mapping[str, Tensors]) -> Iterator[Problem]:
-    where = f"{model.name} {INDEX}"
-    try:
-        placed = json.loads(model.index or "")["weight_map"]
-        wanted: dict[str, list[str]] = {}
-        for tensor, name in placed.items():
-            wanted.setdefault(name, []).append(tensor)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        yield Problem(where, "a weight_map of {tensor: file}", f"{type(error).__name__}: {error}", DAMAGED)
-        return
-    for name, tensors in sorted(wanted.items()):
-        if name not in by_file:
-            yield Problem(where, f"{name}, which {len(tensors)} tensors are in", "no such file", DAMAGED)
-        elif missing := sorted(set(tensors) - set(by_file[name])):
-            yield Problem(where, f"{len(tensors)} tensors in {name}", _missing(missing), DAMAGED)
-
-
-def _missing(names: list[str]) -> str:
-    return f"{len(names)} of them missing ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
-
-
 def check_own_layers(config: Mapping[str, Any], tensors: Tensors) -> Iterator[Problem]:
     """The layers that draft, where a body says how many it has as Qwen does since 3.5; of others nothing is told.
 
@@ -381,7 +241,7 @@ def check_assistant_weights(config: Mapping[str, Any], tensors: Tensors) -> Iter
         for name, (_dtype, shape) in tensors.items()
     }
     if missing := [name for name in expected if name not in seen]:
-        yield Problem("draft weights", f"{len(expected)} linear weights", _missing(missing), MISFIT)
+        yield Problem("draft weights", f"{len(expected)} linear weights", missing_of(missing), MISFIT)
     for name, shape in expected.items():
         if name in seen and seen[name] != shape:
             yield Problem(f"draft {name}", f"shape {shape}, as config.json has it", f"{seen[name]}", MISFIT)
