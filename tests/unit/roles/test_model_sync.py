@@ -30,7 +30,7 @@ import json, os
 from ansible.module_utils.basic import AnsibleModule
 
 module = AnsibleModule({name: {"type": "raw", "no_log": name == "swarm"} for name in (
-    "snapshots store endpoint token transport max_workers retries disk_reserve timeout interface address verify settled_only fetch pair"
+    "snapshots store endpoint token transport max_workers retries disk_reserve timeout interface address verify hash fetch pair"
     " state name port peers swarm torrents idle").split()}, supports_check_mode=True)
 asked, folder = module.params, module.params["store"]
 path = os.path.join(folder, "whole.json")
@@ -49,15 +49,16 @@ def say(line):
 commits = [each["commit"] for each in asked["snapshots"] or []]
 """
 HF_SNAPSHOT = """
-if not asked["settled_only"]:
-    if module.check_mode:
-        module.exit_json(changed=True, msg="would bring " + " ".join(commits))
-    say(["fetch", commits])
-    if os.path.exists(os.path.join(folder, "no-hub")):
-        module.fail_json(msg="the Hub does not answer")
-    bring(commits)
-    module.exit_json(changed=True, snapshots=[
-        {"commit": commit, "state": "fetched", "fetched_bytes": 100, "seconds": 1.0} for commit in commits])
+if module.check_mode:
+    module.exit_json(changed=True, msg="would bring " + " ".join(commits))
+say(["fetch", commits])
+if os.path.exists(os.path.join(folder, "no-hub")):
+    module.fail_json(msg="the Hub does not answer")
+bring(commits)
+module.exit_json(changed=True, snapshots=[
+    {"commit": commit, "state": "fetched", "fetched_bytes": 100, "seconds": 1.0} for commit in commits])
+"""
+HF_SNAPSHOT_INFO = """
 look = [{"repository": each["repository"], "commit": each["commit"], "bytes": 100, "whole": each["commit"] in whole,
          "missing_bytes": 0 if each["commit"] in whole else 100, "kept_bytes": 0, "unchecked": False} for each in asked["snapshots"]]
 module.exit_json(settled=all(each["whole"] for each in look), look=look, address=os.path.basename(folder),
@@ -102,6 +103,7 @@ class Fleet:
         (vllm / "plugins/modules/model_pair.py").symlink_to(ROOT / "plugins/modules/model_pair.py")
         for name, text in (
             ("hf_snapshot", HF_SNAPSHOT),
+            ("hf_snapshot_info", HF_SNAPSHOT_INFO),
             ("snapshot_torrent", SNAPSHOT_TORRENT),
             ("snapshot_peer", SNAPSHOT_PEER),
         ):
