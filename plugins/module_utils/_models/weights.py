@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .._common import json_text
+
 HEADER_LIMIT = 100_000_000
 DIMENSIONS = 16
 """More than any tensor has. Their product is computed, which takes quadratic time in how many there are."""
@@ -23,6 +25,8 @@ DTYPE_BITS = {
     "F4": 4,
 }
 INDEX = "model.safetensors.index.json"
+"""Of the files beside it, vLLM loads those that this one names."""
+INDEXES = (INDEX, "consolidated.safetensors.index.json")
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,20 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class Unseen:
+    """What vLLM may serve, and nothing here can judge."""
+
+    where: str
+    because: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: not looked at, because {self.because}"
+
+
+Finding = Problem | Unseen
+
+
+@dataclass(frozen=True)
 class WeightFile:
     """The beginning of a safetensors file: `size` of the whole file, `head` its first 8 bytes and header."""
 
@@ -54,9 +72,12 @@ class Model:
     """What one snapshot says about itself. `name` is its part in the pair, ``body`` or ``draft``."""
 
     name: str
-    config: str
-    index: str | None
+    config: bytes | None
+    """None: the repository has another layout, which vLLM reads."""
+    indexes: Mapping[str, bytes]
     weights: Mapping[str, WeightFile]
+    others: tuple[str, ...] = ()
+    """Files of weights in another format."""
 
 
 Tensors = dict[str, tuple[str, list[int]]]
@@ -65,19 +86,33 @@ Tensors = dict[str, tuple[str, list[int]]]
 DAMAGED = "the file is damaged or was cut short: verify the snapshot with verify full"
 
 
-def read_weights(model: Model) -> tuple[Tensors, list[Problem]]:
-    """All tensors of a model by the headers of its files, and what is wrong with the files."""
-    problems: list[Problem] = []
+def read_weights(model: Model) -> tuple[Tensors, Tensors, list[Finding]]:
+    """The tensors that vLLM loads, those in files that the index leaves out, and what is wrong with the files."""
+    findings: list[Finding] = []
     by_file: dict[str, Tensors] = {}
-    if not model.weights:
+    if not model.weights and model.others:
+        findings.append(Unseen(f"{model.name} weights", f"{', '.join(model.others)} are no safetensors"))
+    elif not model.weights:
         do = "is this a model repository with safetensors weights?"
-        problems.append(Problem(f"{model.name} weights", "*.safetensors files", "none", do))
-    for name, file in sorted(model.weights.items()):
+        findings.append(Problem(f"{model.name} weights", "*.safetensors files", "none", do))
+    for name, file in model.weights.items():
         by_file[name], found = read_header(f"{model.name} {name}", file)
-        problems += found
-    if model.index is not None:
-        problems += _check_index(model, by_file)
-    return {name: tensor for tensors in by_file.values() for name, tensor in tensors.items()}, problems
+        findings += found
+    loaded = set(by_file)
+    for index, text in model.indexes.items():
+        try:
+            placed = _placed(text, index)
+        except ValueError as error:
+            where = f"{model.name} {index}"
+            findings.append(Problem(where, "a weight_map of {tensor: file}", f"{error}", DAMAGED))
+            continue
+        findings += _check_index(f"{model.name} {index}", placed, by_file)
+        if index == INDEX:
+            loaded &= set(placed)
+    parts: tuple[Tensors, Tensors] = ({}, {})
+    for name, tensors in by_file.items():
+        parts[name not in loaded].update(tensors)
+    return *parts, findings
 
 
 def read_header(where: str, file: WeightFile) -> tuple[Tensors, list[Problem]]:
@@ -131,17 +166,25 @@ def _whole(given: Any) -> int:
     return given
 
 
-def _check_index(model: Model, by_file: Mapping[str, Tensors]) -> Iterator[Problem]:
-    where = f"{model.name} {INDEX}"
-    try:
-        placed = json.loads(model.index or "")["weight_map"]
-        wanted: dict[str, list[str]] = {}
-        for tensor, name in placed.items():
-            wanted.setdefault(name, []).append(tensor)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        yield Problem(where, "a weight_map of {tensor: file}", f"{type(error).__name__}: {error}", DAMAGED)
-        return
-    for name, tensors in sorted(wanted.items()):
+def _placed(text: bytes, name: str) -> dict[str, list[str]]:
+    """{file: tensors} of an index.
+
+    :raises ValueError: it is none
+    """
+    content = json_text.read(text, name)
+    placed = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(placed, dict) or not all(isinstance(file, str) for file in placed.values()):
+        raise ValueError(f"{placed!r:.60}")
+    files: dict[str, list[str]] = {}
+    for tensor, file in placed.items():
+        files.setdefault(file, []).append(tensor)
+    return files
+
+
+def _check_index(
+    where: str, placed: Mapping[str, list[str]], by_file: Mapping[str, Tensors]
+) -> Iterator[Problem]:
+    for name, tensors in sorted(placed.items()):
         if name not in by_file:
             yield Problem(where, f"{name}, which {len(tensors)} tensors are in", "no such file", DAMAGED)
         elif missing := sorted(set(tensors) - set(by_file[name])):

@@ -74,9 +74,9 @@ def test_a_header_that_nests_for_ever_is_told():
     assert "expected a safetensors header, seen RecursionError" in str(problem)
 
 
-def model(index):
+def model(index, name=weights.INDEX):
     files = {"one.safetensors": WeightFile(len(GOOD), GOOD)}
-    return Model("body", "{}", index if index is None else json.dumps(index), files)
+    return Model("body", b"{}", {name: json.dumps(index).encode()}, files)
 
 
 @pytest.mark.parametrize(
@@ -89,11 +89,25 @@ def model(index):
     ],
 )  # fmt: skip
 def test_an_index_that_the_files_do_not_keep(index, expected):
-    _, (problem,) = weights.read_weights(model(index))
+    *_, (problem,) = weights.read_weights(model(index))
     assert expected in str(problem)
 
 
 def test_an_index_that_the_files_keep():
     assert (
-        weights.read_weights(model({"weight_map": {"a": "one.safetensors", "b": "one.safetensors"}}))[1] == []
+        weights.read_weights(model({"weight_map": {"a": "one.safetensors", "b": "one.safetensors"}}))[2] == []
     )
+
+
+def test_the_index_of_mistrals_layout_is_kept_as_well():
+    *_, (problem,) = weights.read_weights(model({"weight_map": {"c": "two.safetensors"}}, weights.INDEXES[1]))
+    assert "body consolidated.safetensors.index.json: expected two.safetensors" in str(problem)
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"{", b"\xff", b"[" * 100_000, b'{"weight_map": null}', b'{"weight_map": {"a": 5}}']
+)
+def test_an_index_that_cannot_be_read_is_told(text):
+    files = {"one.safetensors": WeightFile(len(GOOD), GOOD)}
+    *_, (problem,) = weights.read_weights(Model("body", b"{}", {weights.INDEX: text}, files))
+    assert "expected a weight_map of {tensor: file}" in str(problem)
