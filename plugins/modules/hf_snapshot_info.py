@@ -44,6 +44,10 @@ options:
     type: list
     elements: str
     default: []
+  speculation:
+    description: The speculative config that the server gets, for O(pair).
+    type: dict
+    default: {}
   interface:
     description:
       - Network interface whose IPv4 address is returned as RV(address); refused when the host has none of that name.
@@ -157,6 +161,12 @@ fits:
   type: bool
   returned: with O(pair), when all is in place
   sample: true
+unseen:
+  description: What was not looked at when body and draft were judged, and why. vLLM decides there.
+  type: list
+  elements: str
+  returned: with O(pair), when all is in place
+  sample: ["draft weights: not looked at, because pytorch_model.bin are no safetensors"]
 address:
   description: IPv4 address on which the host meets the others; empty when it has several, none was asked for and no default route.
   type: str
@@ -191,6 +201,7 @@ ARGUMENT_SPEC: dict[str, Any] = snapshot_options.ARGUMENT_SPEC | {
     "hash": {"type": "bool", "default": False},
     "timeout": {"type": "int", "default": 14400},
     "pair": {"type": "list", "elements": "str", "default": []},
+    "speculation": {"type": "dict", "default": {}},
     "interface": {"type": "str"},
     "address": {"type": "str"},
 }
@@ -206,16 +217,17 @@ def run(module: AnsibleModule) -> list[Report]:
     return ensure.check(manifests, replace(options, say=Progress.from_environment().say), remember=False)
 
 
-def fits(paths: dict[str, Path], pair: list[str]) -> bool:
-    """Whether snapshots that are whole are a body and its draft. What cannot be read fits nothing."""
+def fits(paths: dict[str, Path], pair: list[str], speculation: dict[str, Any]) -> tuple[bool, list[str]]:
+    """Whether snapshots that are whole are a body and its draft, and what was not looked at. What cannot be read fits nothing."""
     try:
         body, *drafts = (
             model.read(name, paths[repository])
             for name, repository in zip(("body", "draft")[: len(pair)], pair, strict=True)
         )
     except (OSError, KeyError, ValueError):
-        return False
-    return not pairing.judge(body, drafts[0] if drafts else None, drafts_itself=not drafts)[0]
+        return False, []
+    problems, _facts, unseen = pairing.judge(body, drafts[0] if drafts else None, not drafts, speculation)
+    return not problems, [str(each) for each in unseen]
 
 
 def main() -> None:
@@ -236,7 +248,10 @@ def main() -> None:
     }
     if params["pair"] and settled:
         paths = {report.manifest.repository: Path(report.path) for report in reports}
-        result["fits"] = fits(paths, params["pair"])
+        result["fits"], result["unseen"] = fits(paths, params["pair"], params["speculation"])
+        if result["fits"]:  # model_pair says the same, and why a pair does not fit
+            for each in result["unseen"]:
+                module.warn(each)
     for warning in filter(None, map(Report.strays, reports)):
         module.warn(warning)
     module.exit_json(changed=False, **result)

@@ -18,7 +18,9 @@ description:
     with the body's, and head size and key/value heads of each layer type, because a draft reads the body's cache.
   - Checks that every safetensors file is complete (header, offsets without gap or overlap, file size) and holds what the
     index says. For a Gemma 4 assistant, that every linear weight is there and shaped as its config says; for an EAGLE-3 draft,
-      that it reads this body's hidden states and says which tokens it knows.
+    that it reads this body's hidden states and says which tokens it knows; for a DFlash draft, that it was made for a body of
+    this size.
+  - Says in RV(unseen) what vLLM may serve and this module cannot look into, such as weights that are no safetensors.
   - Reports all problems at once. Reads a few megabytes, no weights, and needs only Python.
 options:
   body:
@@ -32,6 +34,12 @@ options:
     description: The body speculates with its own layers, as with method C(mtp) and no draft. Checks that they exist.
     type: bool
     default: false
+  speculation:
+    description:
+      - The speculative config that the server gets. C(num_speculative_tokens) is compared with the block that a DSpark or DFlash
+        drafter was trained for, and C(use_heterogeneous_vocab) allows a draft with another vocabulary.
+    type: dict
+    default: {}
 extends_documentation_fragment:
   - sparkfleet.vllm.attributes.looks
 attributes:
@@ -46,6 +54,7 @@ EXAMPLES = r"""
   sparkfleet.vllm.model_pair:
     body: /srv/sparkfleet/models/coolthor--Huihui-gemma-4-26B-A4B-it-abliterated-FP8-Dynamic/c4bbb7689dc16de4aaa468647625a5a02f98e22f
     draft: "{{ draft_path }}"
+    speculation: "{{ recipe.serve.arguments['speculative-config'] }}"
 """
 
 RETURN = r"""
@@ -71,6 +80,12 @@ problems:
       description: What to do next.
       type: str
       sample: use the draft that was made for this body
+unseen:
+  description: What was not looked at, and why. vLLM decides there.
+  type: list
+  elements: str
+  returned: when the snapshots are there
+  sample: ["draft weights: not looked at, because pytorch_model.bin are no safetensors"]
 facts:
   description: The facts behind the judgement, for C(body) and C(draft).
   type: dict
@@ -79,6 +94,7 @@ facts:
     body:
       architecture: Gemma4ForCausalLM
       backbone_hidden_size:
+      block_size:
       hidden_size: 2816
       layer_types: [full_attention, sliding_attention]
       layers: 30
@@ -100,6 +116,7 @@ def main() -> None:
             "body": {"type": "path", "required": True},
             "draft": {"type": "path"},
             "drafts_itself": {"type": "bool", "default": False},
+            "speculation": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
     )
@@ -120,12 +137,17 @@ def main() -> None:
             "verify the snapshot with verify full, or correct the repository",
             problems=[],
         )
-    problems, facts = pairing.judge(models["body"], models.get("draft"), module.params["drafts_itself"])
+    problems, facts, unseen = pairing.judge(
+        models["body"], models.get("draft"), module.params["drafts_itself"], module.params["speculation"]
+    )
     result: dict[str, Any] = {
         "changed": False,
         "facts": facts,
         "problems": [problem.as_dict() for problem in problems],
+        "unseen": [str(each) for each in unseen],
     }
+    for each in unseen:
+        module.warn(str(each))
     if problems:
         reasons = "\n".join(f"- {problem}" for problem in problems)
         count = "a reason" if len(problems) == 1 else f"{len(problems)} reasons"

@@ -227,14 +227,9 @@ class Upstream:
 
     def commit(self, repository: str, revision: str) -> str:
         try:
-            api = self.hub.load().HfApi(endpoint=self.hub.endpoint, token=self.hub.token or False)
-            what = f"{repository} at {revision}"
-            info = self.hub.call(
-                what, lambda: api.model_info(repository, revision=revision, timeout=self.hub.timeout)
-            )
+            return self.hub.commit(repository, revision)
         except HubError as error:
             raise _of_hub(error) from error
-        return str(info.sha)
 
     def patch(self, patch: Mapping[str, Any]) -> bytes:
         return raw_file.fetch(self.raw, patch["repository"], patch["commit"], patch["path"])

@@ -26,6 +26,27 @@ class TooLongError(Exception):
     """More bytes came than anybody should send here."""
 
 
+def session() -> requests.Session:
+    """A session of requests that takes no password from a netrc file, neither for the address asked nor after a redirect."""
+
+    class WithoutNetrc(requests.Session):
+        def rebuild_auth(
+            self, prepared_request: requests.PreparedRequest, response: requests.Response
+        ) -> None:
+            sent, url = response.request.url or "", prepared_request.url or ""
+            if self.should_strip_auth(sent, url):  # type: ignore[no-untyped-call]
+                prepared_request.headers.pop("Authorization", None)
+
+    made = WithoutNetrc()
+    made.auth = _as_it_is
+    return made
+
+
+def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """As the `auth` of a session: with none at all, requests looks into a netrc file."""
+    return request
+
+
 class Session:
     """One request, all of which takes `seconds` at most. A second one would be ended by the limit of the first.
 
@@ -36,7 +57,7 @@ class Session:
         self._seconds = seconds
         self._over = threading.Event()
         self._timers: list[threading.Timer] = []
-        self._session = requests.Session()
+        self._session = session()
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, self._adapter())
 
@@ -54,7 +75,7 @@ class Session:
         self._session.close()
 
     def use_no_proxy(self) -> None:
-        """Nor a netrc file: what is on this very host is asked itself."""
+        """What is on this very host is asked itself."""
         self._session.trust_env = False
 
     def request(self, method: str, url: str, **options: Any) -> requests.Response:

@@ -5,11 +5,12 @@
 
 The stream of POST /images/create: one object a step of a layer (`id`), with `status` and, while bytes move,
 `progressDetail` {current, total}. Its counts of unpacking are bytes of the packed layer too; an engine with containerd's
-image store gives none.
+image store gives seconds instead (`units`: s).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,7 @@ class Layer:
     pulled: int = 0
     unpacked: int = 0
     total: int = 0  # 0 until the engine begins with it
+    seconds: int = 0  # how long it unpacks, from an engine that counts no bytes meanwhile
     done: bool = False
 
 
@@ -50,8 +52,8 @@ class Pull:
 
     def feed(self, event: Mapping[str, Any]) -> None:
         """:raises PullError: the engine gives up"""
-        if "error" in event:
-            raise refusal(str(event["error"]))
+        if said := error_of(event):
+            raise refusal(said)
         name, status = event.get("id"), event.get("status", "")
         if not name or status == "Already exists" or status.startswith("Pulling from"):
             return
@@ -64,6 +66,8 @@ class Pull:
             layer.pulled = layer.total
         elif status == "Extracting" and total:
             layer.unpacked = detail.get("current", 0)
+        elif status == "Extracting" and detail.get("units") == "s":
+            layer.seconds = detail.get("current", 0)
         elif status == "Pull complete":
             layer.pulled = layer.unpacked = layer.total
             layer.done = True
@@ -77,8 +81,9 @@ class Pull:
         """
         layers = self._layers.values()
         total = sum(layer.total for layer in layers)
+        unpacking = max((layer.seconds for layer in layers if not layer.done), default=0)
         if not total:
-            return ""
+            return f"image: unpacking, {unpacking} s" if unpacking else ""
         self._marks = [mark for mark in self._marks if now - mark[0] <= WINDOW]
         since, before = self._marks[0] if self._marks else (now, self.pulled)
         rate = (self.pulled - before) / (now - since) if now > since else 0.0
@@ -86,7 +91,14 @@ class Pull:
         known = "" if all(layer.total or layer.done for layer in layers) else "at least "
         unpacked = sum(layer.unpacked for layer in layers)
         text = f"image: {gigabytes(self.pulled)} of {known}{gigabytes(total)} GB pulled, {gigabytes(unpacked)} GB unpacked"
+        if unpacking:
+            text += f" (at one layer for {unpacking} s)"
         return f"{text}, {rate / 1e6:.0f} MB/s" if rate > 0 else text
+
+
+def error_of(event: Mapping[str, Any]) -> str:
+    """What the engine says when it gives up, else empty. `error` is the older place of it."""
+    return str((event.get("errorDetail") or {}).get("message") or event.get("error") or "")
 
 
 def gigabytes(count: int) -> str:
@@ -103,42 +115,50 @@ def refusal(said: str) -> PullError:
     text = said.strip()
     lower = text.lower()
     for words, do, again in REFUSALS:
-        if any(word in lower for word in words):
+        if re.search(words, lower):
             return PullError(f"expected the engine to pull the image, seen: {text}; {do}", again)
     return PullError(
         f"expected the engine to pull the image, seen: {text}; see journalctl -u docker on the host", True
     )
 
 
+# From the particular to the general: an engine puts several of these into one message.
 REFUSALS = (
     (
-        ("no space left on device",),
+        r"no space left on device",
         "make room where Docker keeps its images (docker system df, playbook prune) and run again",
         False,
     ),
     (
-        ("verification failed", "unexpected commit digest", "invalid checksum"),
-        "a registry gave other bytes than were locked, and the engine refused them: mend or take away that registry or mirror",
+        r"verification failed|unexpected commit digest|invalid checksum",
+        "a registry gave other bytes than were locked, and the engine refused them: run site.yml without --limit, which verifies "
+        "the fleet's registry, and mend or take away any other registry or mirror",
         False,
     ),
     (
-        ("toomanyrequests", "rate limit"),
+        r"toomanyrequests|too many requests|rate limit",
         "Docker Hub limits pulls by address: wait, log in, or let one host fetch for all (spark_registry_host)",
         False,
     ),
     (
-        ("manifest unknown", "not found", "repository does not exist"),
-        "no registry that the engine asks has this digest: check the lock, and whether it was deleted upstream",
-        False,
-    ),
-    (
-        ("unauthorized", "access denied", "authentication required"),
-        "log the engine in (docker login), or name a mirror that has the image",
-        False,
-    ),
-    (
-        ("no matching manifest", "does not match the specified platform", "no match for platform"),
+        r"no matching manifest|does not match the specified platform|no match for platform",
         "lock an image that was built for this host",
+        False,
+    ),
+    (
+        r"incorrect repository format|invalid reference format|invalid repository name",
+        "correct image.reference in the recipe, of which this registry takes no such path, and lock again",
+        False,
+    ),
+    (
+        r"pull access denied|requested access to the resource is denied|access denied|access forbidden|unauthorized"
+        r"|authentication required|no basic auth credentials|403 forbidden",
+        "correct the name, log the engine in (docker login), or name a mirror that has the image",
+        False,
+    ),
+    (
+        r"manifest unknown|name unknown|repository name not known|not found$",
+        "no registry that the engine asks has this digest: check the lock, and whether it was deleted upstream",
         False,
     ),
 )

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .engine import gigabytes
+from .engine import error_of, gigabytes
 
 
 class PushError(Exception):
@@ -29,8 +29,8 @@ class Push:
 
     def feed(self, event: Mapping[str, Any]) -> None:
         """:raises PushError: the engine gives up"""
-        if "error" in event:
-            raise refusal(str(event["error"]))
+        if said := error_of(event):
+            raise refusal(said)
         detail = event.get("progressDetail") or {}
         if event.get("id") and event.get("status") == "Pushing":
             self._pushed[event["id"]] = detail.get("current") or 0

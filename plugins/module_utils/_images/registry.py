@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from .._common import json_text
 from .._common.upstream import Answer, Ask, NotFound, Unauthorized, Unusable, UpstreamError, ask
 from .oci import DIGEST
 from .reference import DOCKER_HUB, Reference
@@ -61,10 +61,24 @@ def endpoint(registry: str) -> str:
     return f"{scheme}://{registry}"
 
 
-def challenge(header: str) -> tuple[str, dict[str, str]]:
-    """Scheme (lower case) and parameters of a WWW-Authenticate header."""
-    scheme, _space, rest = header.strip().partition(" ")
-    return scheme.lower(), dict(re.findall(r'\b(\w+)="([^"]*)"', rest))
+_WORD = re.compile(r"""([\w!#$%&'*+.^`|~-]+)(?:\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"=]+)))?""")
+
+
+def challenges(header: str) -> dict[str, dict[str, str]]:
+    """{scheme in lower case: parameters} of WWW-Authenticate, several of which arrive as one header (RFC 9110, 11.6.1).
+
+    A word without a value begins the next challenge. The first challenge of a scheme counts.
+    """
+    found: dict[str, dict[str, str]] = {}
+    given: dict[str, str] = {}
+    for word in _WORD.finditer(header):
+        name, quoted, plain = word[1].lower(), word[2], word[3]
+        if quoted is None and plain is None:
+            given = {}
+            found.setdefault(name, given)
+        else:
+            given[name] = plain if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
+    return found
 
 
 def resolve(
@@ -108,7 +122,7 @@ def tag_digest(home: str, reference: Reference, credentials: Credentials | None,
     authorization = None
     answer = ask("HEAD", url, headers=headers)
     if answer.status == 401:
-        authorization = authorize(answer, home, wanted, credentials, ask)
+        authorization = authorize(answer, home, reference.repository, credentials, ask)
         answer = ask("HEAD", url, headers=headers, authorization=authorization)
     _refuse(answer, url, wanted, credentials)
     digest = answer.headers.get("Docker-Content-Digest", "")
@@ -144,37 +158,39 @@ def _refuse(answer: Answer, url: str, wanted: str, credentials: Credentials | No
 
 
 def authorize(
-    answer: Answer, home: str, wanted: str, credentials: Credentials | None, ask: Ask
+    answer: Answer, home: str, repository: str, credentials: Credentials | None, ask: Ask
 ) -> str | None:
     """What to send as Authorization after a 401 of `home`; None when it names no way, or none for us.
 
     :raises UpstreamError: no token is given, or the password would go where it must not
     """
-    scheme, given = challenge(answer.headers.get("WWW-Authenticate", ""))
-    if scheme == "basic":
-        return credentials.basic if credentials else None
-    realm = given.get("realm", "")
-    if scheme != "bearer" or not realm:
-        return None
-    if (
-        credentials
-        and urlsplit(realm).scheme != "https"
-        and urlsplit(realm).hostname != urlsplit(home).hostname
-    ):
+    offered = challenges(answer.headers.get("WWW-Authenticate", ""))
+    given = offered.get("bearer", {})
+    realm = given.get("realm")
+    if not realm:
+        return credentials.basic if credentials and "basic" in offered else None
+    try:
+        at = urlsplit(realm)
+        elsewhere = at.scheme != "https" and at.hostname != urlsplit(home).hostname
+    except ValueError as error:
+        raise Unusable(f"{home}: expected the address of its token service, seen {realm!r:.100}") from error
+    if credentials and elsewhere:
         raise Unauthorized(f"{home}: sends its password to {realm}, without TLS and elsewhere; refused")
     token = ask(
         "GET",
         realm,
-        params={key: given[key] for key in ("service", "scope") if key in given},
+        params=({"service": given["service"]} if given.get("service") else {})
+        # Some name no scope, and a token without one is good for nothing.
+        | {"scope": given.get("scope") or f"repository:{repository}:pull"},
         authorization=credentials.basic if credentials else None,
     )
     if token.status in (401, 403):
         raise Unauthorized(
-            f"{realm}: expected a token for {wanted}, seen HTTP {token.status};"
+            f"{realm}: expected a token for {repository}, seen HTTP {token.status};"
             f" {'check' if credentials else 'set'} the registry's user name and password"
         )
     try:
-        held = json.loads(token.body)
+        held = json_text.read(token.body, "the answer")
         value = held.get("token") or held["access_token"]
     except (ValueError, KeyError, AttributeError) as error:
         raise Unusable(f"{realm}: expected a token, seen HTTP {token.status} without one") from error

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from .._common import upstream
+from .._common import bounded, upstream
 from .reference import Reference
 from .registry import ACCEPT, Credentials, authorize
 
@@ -68,8 +68,8 @@ class Source:
             headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={offset}-"} if offset else {})
             if self._authorization:
                 headers["Authorization"] = self._authorization
-            # A redirect to another host (Docker Hub's blobs lie on a CDN) loses the authorization: requests sees to it.
-            return requests.get(url, headers=headers, timeout=TIMEOUT, stream=True, auth=_no_netrc)
+            # A redirect to another host (Docker Hub's blobs lie on a CDN) loses the authorization.
+            return bounded.session().get(url, headers=headers, timeout=TIMEOUT, stream=True)
 
         answer = get()
         if answer.status_code == 401:
@@ -101,8 +101,3 @@ class Source:
         if status == 429 or status >= 500:
             raise upstream.Unreachable(f"{problem}; wait, or name a mirror")
         raise upstream.Unusable(f"{problem}; check that the address is a registry")
-
-
-def _no_netrc(request: Any) -> Any:
-    """As the `auth` of a request: none from a netrc file either."""
-    return request

@@ -21,15 +21,22 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
+from .._common import json_text
+from . import listing
 from .manifest import Manifest, path_problems, repository_problems
 
 TOKEN = re.compile(r"[!-~]+")
 PUBLIC_ENDPOINT = "https://huggingface.co"
 BLOCK = 1024 * 1024
-LISTING_LIMIT = 50_000
-"""The Hub cuts the list of files of a revision off here."""
+LISTING_BYTES = 64 * 1024 * 1024
+SMALL_FILE = 16 * 1024 * 1024
+"""Bytes. The Hub puts a file of more than 10 MiB into its large-file storage."""
+LONGEST_ANSWER = 600.0
+"""Seconds for all of an answer that is read into memory."""
+LONGEST_WORDS = 200
+"""Characters of what the Hub says itself."""
 RETRY_AFTER_LIMIT = 310.0
 """Seconds. The Hub counts requests in windows of five minutes; who asks for more does not want us today."""
 
@@ -166,7 +173,11 @@ class Hub:
 
     def _explain_status(self, what: str, error: Any, errors: Any) -> HubError:
         status, after = error.response.status_code, _retry_after(error.response.headers)
-        seen = f"HTTP {status} from {self.endpoint} {'with the token given' if self.token else 'without a token'}"
+        words = self._words(error.response.headers.get("X-Error-Message", ""))
+        by = f"{self.endpoint} {'with the token given' if self.token else 'without a token'}"
+        seen = f"HTTP {status} {f'({words}) ' if words else ''}from {by}"
+        if isinstance(error, errors.DisabledRepoError):
+            return HubError(f"access to {what}", seen, "take another repository: no token opens this one")
         if isinstance(error, errors.GatedRepoError):
             do = "ask for access with the account of the token" if self.token else NEED_ACCESS
             return HubError(f"access to {what}", f"{seen}: the repository is gated", do)
@@ -199,6 +210,13 @@ class Hub:
             return HubError(f"an answer about {what}", seen, do, True, after)
         return HubError(f"an answer about {what}", seen, "is the endpoint a Hugging Face Hub?")
 
+    def _words(self, said: str) -> str:
+        """What the Hub says itself, fit for a terminal. A server may repeat the token that it got."""
+        if self.token:
+            said = said.replace(self.token, "…")
+        plain = " ".join("".join(each if each.isprintable() else " " for each in said).split())
+        return plain if len(plain) <= LONGEST_WORDS else f"{plain[:LONGEST_WORDS]}…"
+
     def _headers(self) -> dict[str, str]:
         utils = importlib.import_module("huggingface_hub.utils")
         # Compression would make the size, and where to go on, unknown.
@@ -215,55 +233,69 @@ class Hub:
         :returns: ``{repository, revision, commit, files: {path: {size, sha256}}}``, paths sorted
         :raises HubError: and HubLibraryMissing
         """
-        if problems := list(repository_problems(repository)):
-            raise HubError("a repository of the Hub", "; ".join(problems), "correct the recipe")
-        library = self.load()
         what = f"{repository} at {revision}"
-        api = library.HfApi(endpoint=self.endpoint, token=self.token or False)
-        info = self.call(
-            what,
-            lambda: api.model_info(repository, revision=revision, files_metadata=True, timeout=self.timeout),
-        )
-        siblings = info.siblings or []
-        if not siblings or len(siblings) >= LISTING_LIMIT:
-            raise HubError(
-                f"{what} to list 1 to {LISTING_LIMIT - 1} files",
-                str(len(siblings)),
-                "is this the right repository?",
-            )
-        if problems := [problem for entry in siblings for problem in path_problems(entry.rfilename)]:
+        commit, files = self._list(repository, revision)
+        names = [file if isinstance(file, str) else file.path for file in files]
+        if problems := [problem for name in names for problem in path_problems(name)]:
             raise HubError(
                 f"file names of {what} that stay inside it", "; ".join(problems), "do not use this repository"
             )
+        entries = [file for file in files if isinstance(file, listing.Entry)]
+        if bare := len(files) - len(entries):
+            raise HubError(
+                f"size and checksum of each file of {what}",
+                f"{bare} of {len(files)} without them from {self.endpoint}",
+                f"this is a mirror that gives no checksums: lock from {PUBLIC_ENDPOINT}",
+            )
+        if large := [file.path for file in entries if not file.sha256 and file.size > SMALL_FILE]:
+            raise HubError(
+                f"files of more than {SMALL_FILE} bytes in the large-file storage of {what}",
+                f"{', '.join(large[:3])} outside it",
+                f"lock from {PUBLIC_ENDPOINT}",
+            )
 
-        def entry_of(entry: Any) -> tuple[str, dict[str, Any]]:
-            if entry.lfs is not None:
-                return entry.rfilename, {"size": entry.lfs.size, "sha256": entry.lfs.sha256}
-            data = self._small_file(repository, info.sha, entry.rfilename, entry.blob_id)
-            return entry.rfilename, {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        def entry_of(file: listing.Entry) -> tuple[str, dict[str, Any]]:
+            sha256 = file.sha256 or hashlib.sha256(self._small_file(repository, commit, file)).hexdigest()
+            return file.path, {"size": file.size, "sha256": sha256}
 
         with ThreadPoolExecutor(8) as pool:
-            files = dict(pool.map(entry_of, siblings))
+            locked = dict(pool.map(entry_of, entries))
         return {
             "repository": repository,
             "revision": revision,
-            "commit": info.sha,
-            "files": {path: files[path] for path in sorted(files)},
+            "commit": commit,
+            "files": {path: locked[path] for path in sorted(locked)},
         }
 
-    def _small_file(self, repository: str, commit: str, path: str, oid: str) -> bytes:
-        what = f"{repository}/{path} at {commit}"
+    def commit(self, repository: str, revision: str) -> str:
+        """What commit `revision` is.
+
+        :raises HubError: and HubLibraryMissing
+        """
+        return self._list(repository, revision)[0]
+
+    def _list(self, repository: str, revision: str) -> tuple[str, list[listing.Entry | str]]:
+        if problems := list(repository_problems(repository)):
+            raise HubError("a repository of the Hub", "; ".join(problems), "correct the recipe")
+        self.load()
+        what = f"{repository} at {revision}"
+        url = f"{self.endpoint}/api/models/{repository}/revision/{quote(revision, safe='')}?blobs=true"
+        body = self.call(what, lambda: self._get(what, url, LISTING_BYTES))
+        try:
+            return listing.parse(json_text.read(body, "the list of its files"))
+        except ValueError as error:
+            do = "is this the right repository, and the endpoint a Hugging Face Hub?"
+            raise HubError(f"the files of {what}", f"{error}", do) from None
+
+    def _small_file(self, repository: str, commit: str, file: listing.Entry) -> bytes:
+        what = f"{repository}/{file.path} at {commit}"
 
         def get() -> bytes:
-            utils = importlib.import_module("huggingface_hub.utils")
-            url = self._url(repository, commit, path)
-            answer = utils.get_session().get(url, headers=self._headers(), timeout=self.timeout)
-            utils.hf_raise_for_status(answer)
-            data: bytes = answer.content
+            data = self._get(what, self._url(repository, commit, file.path), file.size)
             seen = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
-            if seen != oid:
+            if seen != file.oid:
                 raise HubError(
-                    f"git oid {oid} of {what}",
+                    f"git oid {file.oid} of {what}",
                     f"{seen} ({len(data)} bytes)",
                     "the Hub gave other bytes: try again",
                     True,
@@ -271,6 +303,27 @@ class Hub:
             return data
 
         return self.call(what, get)
+
+    def _get(self, what: str, url: str, limit: int) -> bytes:
+        """The whole body of an answer, of at most `limit` bytes."""
+        utils = importlib.import_module("huggingface_hub.utils")
+        until = time.monotonic() + LONGEST_ANSWER
+        body = bytearray()
+        with utils.get_session().stream(
+            "GET", url, headers=self._headers(), timeout=self.timeout, follow_redirects=True
+        ) as answer:
+            _raise_for_status(answer)
+            for block in answer.iter_bytes(BLOCK):
+                body += block
+                if len(body) > limit:
+                    do = "the endpoint gives other bytes than it lists: do not use it"
+                    raise HubError(f"at most {limit} bytes of {what}", "more", do)
+                if time.monotonic() > until:
+                    seen = f"no end of it after {LONGEST_ANSWER:.0f} s"
+                    raise HubError(
+                        f"an answer about {what}", seen, "check the network, or use another endpoint"
+                    )
+        return bytes(body)
 
     def _url(self, repository: str, commit: str, path: str) -> str:
         library = importlib.import_module("huggingface_hub")
@@ -326,9 +379,7 @@ class Hub:
                     raise HubError(
                         f"{size} bytes of {what}", f"no more than {have}", "try again", retryable=True
                     )
-                if answer.status_code >= 400:
-                    answer.read()
-                utils.hf_raise_for_status(answer)
+                _raise_for_status(answer)
                 if have and answer.status_code != 206:
                     discard()
                 with target.open("ab") as file:
@@ -464,6 +515,15 @@ def _transport() -> Any:
         return importlib.import_module("httpx2")
     except ImportError:
         return importlib.import_module("httpx")
+
+
+def _raise_for_status(answer: Any) -> None:
+    """As the library has it, but for the body of a failure: whatever length it has, its headers say all that is told here."""
+    if answer.status_code >= 400:
+        of_body = ("content-encoding", "content-length", "transfer-encoding")
+        headers = [(name, value) for name, value in answer.headers.items() if name not in of_body]
+        answer = _transport().Response(answer.status_code, headers=headers, request=answer.request)
+        importlib.import_module("huggingface_hub.utils").hf_raise_for_status(answer)
 
 
 def _retry_after(headers: Any) -> float | None:

@@ -7,24 +7,35 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from . import pairing
+from .weights import HEADER_LIMIT, INDEXES, Model, WeightFile
 
 SUFFIX = ".safetensors"
+OTHER_WEIGHTS = (".bin", ".pt", ".gguf")
+"""Suffixes of weights that vLLM serves and nothing here can look into."""
+NO_WEIGHTS = frozenset({"training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt", "scaler.pt"})
+"""What a trainer leaves beside them."""
+OWN_LAYOUT = "params.json"
+"""Mistral's own config, which vLLM reads where there is no config.json."""
 
 
-def read(name: str, folder: Path) -> pairing.Model:
-    """:raises OSError: no config.json, or a file that cannot be read"""
-    index = folder / pairing.INDEX
+def read(name: str, folder: Path) -> Model:
+    """:raises OSError: no config.json nor what stands for it, or a file that cannot be read"""
     weights = {}
-    for path in folder.iterdir():
+    others = []
+    for path in sorted(folder.iterdir()):
         if path.name.endswith(SUFFIX) and path.is_file():
             with path.open("rb") as file:
                 head = file.read(8)
-                head += file.read(min(int.from_bytes(head, "little"), pairing.HEADER_LIMIT))
-            weights[path.name] = pairing.WeightFile(path.stat().st_size, head)
-    return pairing.Model(
+                head += file.read(min(int.from_bytes(head, "little"), HEADER_LIMIT))
+            weights[path.name] = WeightFile(path.stat().st_size, head)
+        elif path.name.endswith(OTHER_WEIGHTS) and path.name not in NO_WEIGHTS:
+            others.append(path.name)
+    config = folder / "config.json"
+    without = not config.exists() and (folder / OWN_LAYOUT).exists()
+    return Model(
         name,
-        (folder / "config.json").read_text(encoding="utf-8", errors="replace"),
-        index.read_text(encoding="utf-8", errors="replace") if index.exists() else None,
+        None if without else config.read_bytes(),
+        {index: (folder / index).read_bytes() for index in INDEXES if (folder / index).exists()},
         weights,
+        tuple(others),
     )

@@ -9,176 +9,105 @@ head size, layer type or intermediate size and missing weights give no warning t
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+from . import config as configs
+from .config import layer_shapes, number, outline, words
+from .config import text as text_config
+from .weights import Finding, Model, Problem, Tensors, Unseen, missing_of, read_weights
 
 ASSISTANT = "Gemma4AssistantForCausalLM"
 """The architecture whose weights are known well enough to say what they must be."""
-_TEXT_PARTS = ("text_config", "transformer_layer_config")
-"""Where a config keeps the language model's part: a multimodal body or an assistant, and a draft of speculators."""
-
-HEADER_LIMIT = 100_000_000
-DIMENSIONS = 16
-"""More than any tensor has. Their product is computed, which takes quadratic time in how many there are."""
-LARGEST = 2**63 - 1
-DTYPE_BITS = {
-    **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
-    **dict.fromkeys(("F32", "I32", "U32"), 32),
-    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 16),
-    **dict.fromkeys(("F8_E4M3", "F8_E5M2", "F8_E8M0", "I8", "U8", "BOOL"), 8),
-    "F4": 4,
-}
-INDEX = "model.safetensors.index.json"
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One reason not to serve: where, what was expected, what was seen, what to do."""
-
-    where: str
-    expected: str
-    seen: str
-    do: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: expected {self.expected}, seen {self.seen}; {self.do}"
-
-    def as_dict(self) -> dict[str, str]:
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class WeightFile:
-    """The beginning of a safetensors file: `size` of the whole file, `head` its first 8 bytes and header."""
-
-    size: int
-    head: bytes
-
-
-@dataclass(frozen=True)
-class Model:
-    """What one snapshot says about itself. `name` is its part in the pair, ``body`` or ``draft``."""
-
-    name: str
-    config: str
-    index: str | None
-    weights: Mapping[str, WeightFile]
-
-
-Tensors = dict[str, tuple[str, list[int]]]
-"""{name: (dtype, shape)}"""
-
-DAMAGED = "the file is damaged or was cut short: verify the snapshot with verify full"
 MISFIT = "use the draft that was made for this body"
 
 
+class Judgement(NamedTuple):
+    problems: list[Problem]
+    facts: dict[str, Any]
+    unseen: list[Unseen]
+
+
 def judge(
-    body: Model, draft: Model | None, drafts_itself: bool = False
-) -> tuple[list[Problem], dict[str, Any]]:
-    """Every problem of a body, its draft, and the two together, and the facts they were judged by.
+    body: Model,
+    draft: Model | None,
+    drafts_itself: bool = False,
+    speculation: Mapping[str, Any] | None = None,
+) -> Judgement:
+    """Every problem of a body, its draft, and the two together, the facts they were judged by, and what was not looked at.
 
     :param drafts_itself: the draft is layers of the body
+    :param speculation: the speculative config that the server gets
     """
-    problems: list[Problem] = []
+    speculation = speculation or {}
+    findings: list[Finding] = []
     facts: dict[str, Any] = {}
-    configs: dict[str, dict[str, Any]] = {}
+    known: dict[str, dict[str, Any]] = {}
     tensors: dict[str, Tensors] = {}
+    left_out: dict[str, Tensors] = {}
     for model in (body, draft) if draft else (body,):
-        config, found = read_config(model)
-        tensors[model.name], damaged = read_weights(model)
-        problems += [*found, *damaged]
+        config, found = configs.read(model)
+        tensors[model.name], left_out[model.name], damaged = read_weights(model)
+        findings += [*found, *damaged]
         if config is not None:
-            configs[model.name] = config
+            known[model.name] = config
             facts[model.name] = outline(config) | {"tensors": len(tensors[model.name])}
-    if drafts_itself and "body" in configs:
-        problems += check_own_layers(configs["body"], tensors["body"])
-    if draft and len(configs) == 2:
-        problems += check_pair(configs["body"], configs["draft"])
+    if drafts_itself and "body" in known:
+        findings += check_own_layers(known["body"], tensors["body"], left_out["body"])
+    if draft and len(known) == 2:
+        findings += check_pair(known["body"], known["draft"], tensors["draft"], speculation)
         if tensors["draft"]:
-            problems += check_assistant_weights(configs["draft"], tensors["draft"])
-            problems += check_eagle_weights(configs["draft"], tensors["draft"])
-    return problems, facts
+            findings += check_assistant_weights(known["draft"], tensors["draft"])
+            findings += check_eagle_weights(known["draft"], tensors["draft"])
+    drafter = "draft" if draft else "body"
+    if drafter in known:
+        findings += check_depth(drafter, known[drafter], speculation)
+    return Judgement(
+        [each for each in findings if isinstance(each, Problem)],
+        facts,
+        [each for each in findings if isinstance(each, Unseen)],
+    )
 
 
 # -- configs
 
 
-def read_config(model: Model) -> tuple[dict[str, Any] | None, list[Problem]]:
-    where = f"{model.name} config.json"
-    try:
-        config = json.loads(model.config)
-    except (ValueError, RecursionError) as error:
-        return None, [Problem(where, "JSON", f"{error}", DAMAGED)]
-    if not isinstance(config, dict) or not all(
-        isinstance(config.get(name, {}), dict) for name in _TEXT_PARTS
-    ):
-        return None, [Problem(where, "a mapping", type(config).__name__, "is this a model repository?")]
-    return config, []
+def check_pair(
+    body: Mapping[str, Any],
+    draft: Mapping[str, Any],
+    tensors: Tensors | None = None,
+    speculation: Mapping[str, Any] | None = None,
+) -> Iterator[Finding]:
+    """Facts of the two models that decide whether a draft token can ever be accepted.
 
-
-def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The language model's part, or the whole of a text-only model."""
-    return next((config[name] for name in _TEXT_PARTS if config.get(name)), config)
-
-
-def layer_shapes(config: Mapping[str, Any]) -> dict[str, set[tuple[Any, Any]]]:
-    """{layer type: {(head_dim, key/value heads)}}: what a draft layer must have to read the body's cache."""
-    text = text_config(config)
-    shapes: dict[str, set[tuple[Any, Any]]] = {}
-    own = text.get("per_layer_config") or {}
-    for index, kind in enumerate(text.get("layer_types") or ()):
-        head_dim, heads = text.get("head_dim"), text.get("num_key_value_heads")
-        if kind == "full_attention":
-            head_dim = text.get("global_head_dim") or head_dim
-            if text.get("attention_k_eq_v"):
-                heads = text.get("num_global_key_value_heads") or heads
-        layer = own.get(str(index)) or {}
-        shapes.setdefault(kind, set()).add(
-            (layer.get("head_dim", head_dim), layer.get("num_key_value_heads", heads))
-        )
-    return shapes
-
-
-def outline(config: Mapping[str, Any]) -> dict[str, Any]:
-    text = text_config(config)
-    return {
-        "architecture": ", ".join(config.get("architectures") or ()) or None,
-        "hidden_size": text.get("hidden_size"),
-        "vocab_size": text.get("vocab_size"),
-        "layers": text.get("num_hidden_layers"),
-        "layer_types": sorted(set(text.get("layer_types") or ())),
-        "backbone_hidden_size": config.get("backbone_hidden_size", text.get("backbone_hidden_size")),
-    }
-
-
-def check_pair(body: Mapping[str, Any], draft: Mapping[str, Any]) -> Iterator[Problem]:
-    """Facts of the two configs that decide whether a draft token can ever be accepted."""
+    :param tensors: the draft's
+    """
     one, other = outline(body), outline(draft)
     hidden, backbone = one["hidden_size"], other["backbone_hidden_size"]
-    if backbone is None:
-        if ASSISTANT in (draft.get("architectures") or ()):
+    if hidden is None:
+        yield Unseen("body hidden_size", "its config.json names none where a language model's part is known")
+    elif backbone is None:
+        if ASSISTANT in words(draft, "architectures"):
             yield Problem("draft backbone_hidden_size", f"{hidden}, the body's hidden_size", "none", MISFIT)
     elif backbone != hidden:
         # Healthy until the first request, then vLLM dies.
         yield Problem(
             "draft backbone_hidden_size", f"{hidden}, the body's hidden_size", f"{backbone}", MISFIT
         )
-    if one["vocab_size"] is None or one["vocab_size"] != other["vocab_size"]:
-        yield Problem(
-            "draft vocab_size", f"{one['vocab_size']}, the body's", f"{other['vocab_size']}", MISFIT
-        )
+    if not (speculation or {}).get("use_heterogeneous_vocab"):
+        yield from _check_vocabulary(one["vocab_size"], other["vocab_size"])
     for name, config in (("body", body), ("draft", draft)):
         text = text_config(config)
-        kinds, layers = text.get("layer_types"), text.get("num_hidden_layers")
+        kinds, layers = words(text, "layer_types"), number(text, "num_hidden_layers")
         if kinds and layers is not None and len(kinds) != layers:
             do = "the config does not fit its own model: fetch it again"
             yield Problem(f"{name} layer_types", f"{layers} entries, one a layer", f"{len(kinds)}", do)
-    if is_eagle(draft):
+    if is_dflash(draft):
+        yield from _check_dflash(one, draft, tensors or {})
+    elif is_eagle(draft, tensors or {}):
         yield from _check_eagle(one, draft)
+    yield from _check_layer_ids(one["layers"], draft)
     there, wanted = layer_shapes(body), layer_shapes(draft)
     # Only a draft without keys and values of its own reads the body's.
     if not there or backbone is None:
@@ -197,22 +126,84 @@ def check_pair(body: Mapping[str, Any], draft: Mapping[str, Any]) -> Iterator[Pr
             )
 
 
-def is_eagle(draft: Mapping[str, Any]) -> bool:
-    """Whether a draft is of the EAGLE kind: it reads hidden states of the body, and has a cache of its own."""
-    names = (str(draft.get("speculators_model_type")), *(draft.get("architectures") or ()))
-    return any("eagle" in name.lower() for name in names)
+def _check_vocabulary(body: int | None, draft: int | None) -> Iterator[Finding]:
+    for name, size in (("body", body), ("draft", draft)):
+        if size is None:
+            yield Unseen(f"{name} vocab_size", "its config.json names none")
+    if body is not None and draft is not None and body != draft:
+        do = f"{MISFIT}, or allow it by use_heterogeneous_vocab in the speculative-config"
+        yield Problem("draft vocab_size", f"{body}, the body's", f"{draft}", do)
+
+
+def check_depth(name: str, config: Mapping[str, Any], speculation: Mapping[str, Any]) -> Iterator[Problem]:
+    """A block drafter proposes well what it was trained for. A DSpark one takes no other size, a DFlash one takes less.
+
+    :param name: the model that drafts
+    """
+    depth, method = number(speculation, "num_speculative_tokens"), speculation.get("method")
+    for key, size in configs.block_sizes(config):
+        exact = key == "dspark_block_size"
+        counts = method == "dspark" if exact else is_dflash(config)
+        if counts and depth is not None and (depth != size if exact else depth > size):
+            yield Problem(
+                "speculative-config num_speculative_tokens",
+                f"{'' if exact else 'at most '}{size}, the {key} of the {name}",
+                f"{depth}",
+                f"write num_speculative_tokens: {size}",
+            )
+            return
+
+
+def is_dflash(draft: Mapping[str, Any]) -> bool:
+    """Whether a draft proposes a block at once from hidden states of the body."""
+    names = (str(draft.get("speculators_model_type")), *words(draft, "architectures"))
+    return "dflash_config" in draft or any("dflash" in name.lower() for name in names)
+
+
+def is_eagle(draft: Mapping[str, Any], tensors: Tensors) -> bool:
+    """Whether a draft is of the EAGLE kind: it reads hidden states of the body, and has a cache of its own.
+
+    The first ones name the architecture of their layers. A vocabulary of their own tells them from others.
+    """
+    names = (str(draft.get("speculators_model_type")), *words(draft, "architectures"))
+    return (
+        any("eagle" in name.lower() for name in names)
+        or "draft_vocab_size" in draft
+        or any(_last(name) == "d2t" for name in tensors)
+    )
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 def _check_eagle(body: Mapping[str, Any], draft: Mapping[str, Any]) -> Iterator[Problem]:
     """:param body: its outline"""
-    read = draft.get("target_hidden_size") or text_config(draft).get("hidden_size")
-    if read != body["hidden_size"]:
+    read = number(draft, "target_hidden_size") or number(text_config(draft), "hidden_size")
+    if None not in (read, body["hidden_size"]) and read != body["hidden_size"]:
         expected = f"{body['hidden_size']}, the body's hidden_size"
         yield Problem("draft target_hidden_size", expected, f"{read}", MISFIT)
-    layers = draft.get("eagle_aux_hidden_state_layer_ids") or ()
-    if body["layers"] is not None and any(layer > body["layers"] for layer in layers):
-        expected = f"layers of the body, which has {body['layers']}"
-        yield Problem("draft eagle_aux_hidden_state_layer_ids", expected, f"{list(layers)}", MISFIT)
+
+
+def _check_dflash(body: Mapping[str, Any], draft: Mapping[str, Any], tensors: Tensors) -> Iterator[Problem]:
+    """:param body: its outline"""
+    layers, hidden = number(draft, "num_target_layers"), body["hidden_size"]
+    if None not in (layers, body["layers"]) and layers != body["layers"]:
+        yield Problem("draft num_target_layers", f"{body['layers']}, the body's layers", f"{layers}", MISFIT)
+    read = next((len(ids) for _key, ids in configs.layer_ids(draft)), None)
+    # It takes the hidden states of all those layers, side by side. A quantised weight may be packed.
+    for name, (dtype, shape) in tensors.items():
+        whole = name.split(".")[-2:] == ["fc", "weight"] and dtype in ("BF16", "F16", "F32")
+        if whole and read and hidden and shape[1:] != [read * hidden]:
+            expected = f"{read * hidden} columns, {read} times the body's hidden_size"
+            yield Problem(f"draft {name}", expected, f"shape {shape}", MISFIT)
+
+
+def _check_layer_ids(layers: int | None, draft: Mapping[str, Any]) -> Iterator[Problem]:
+    """:param layers: how many the body has"""
+    for key, ids in configs.layer_ids(draft):
+        if layers is not None and max(ids) > layers:
+            yield Problem(f"draft {key}", f"layers of the body, which has {layers}", f"{ids}", MISFIT)
 
 
 def _shapes(shapes: set[tuple[Any, Any]]) -> str:
@@ -222,116 +213,38 @@ def _shapes(shapes: set[tuple[Any, Any]]) -> str:
 # -- weights
 
 
-def read_weights(model: Model) -> tuple[Tensors, list[Problem]]:
-    """All tensors of a model by the headers of its files, and what is wrong with the files."""
-    problems: list[Problem] = []
-    by_file: dict[str, Tensors] = {}
-    if not model.weights:
-        do = "is this a model repository with safetensors weights?"
-        problems.append(Problem(f"{model.name} weights", "*.safetensors files", "none", do))
-    for name, file in sorted(model.weights.items()):
-        by_file[name], found = read_header(f"{model.name} {name}", file)
-        problems += found
-    if model.index is not None:
-        problems += _check_index(model, by_file)
-    return {name: tensor for tensors in by_file.values() for name, tensor in tensors.items()}, problems
-
-
-def read_header(where: str, file: WeightFile) -> tuple[Tensors, list[Problem]]:
-    """A safetensors file: 8 bytes of header length N, N bytes of JSON, data without gap or overlap to its end."""
-    length = int.from_bytes(file.head[:8], "little")
-    if len(file.head) < 8 or length > HEADER_LIMIT or 8 + length > file.size:
-        seen = (
-            f"a header of {length} bytes in a file of {file.size}"
-            if len(file.head) >= 8
-            else f"{file.size} bytes"
-        )
-        return {}, [Problem(where, "a safetensors header inside the file", seen, DAMAGED)]
-    try:
-        header = json.loads(file.head[8 : 8 + length])
-        entries = sorted(
-            (
-                (_whole(begin), _whole(end), name, str(entry["dtype"]), _shape(entry["shape"]))
-                for name, entry in header.items()
-                if name != "__metadata__"
-                for begin, end in [entry["data_offsets"]]
-            ),
-        )
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        seen = f"{type(error).__name__}: {error}"[:200]
-        return {}, [Problem(where, "a safetensors header", seen, DAMAGED)]
-    problems = []
-    position = 0
-    for begin, end, name, dtype, shape in entries:
-        bits = DTYPE_BITS.get(dtype)
-        size = (math.prod(shape) * bits + 7) // 8 if bits else end - begin
-        if begin != position or end - begin != size:
-            expected = f"bytes {position} to {position + size}"
-            problems.append(Problem(f"{where} {name}", expected, f"{begin} to {end}", DAMAGED))
-            break
-        position = end
-    else:
-        if 8 + length + position != file.size:
-            problems.append(Problem(where, f"{8 + length + position} bytes", f"{file.size}", DAMAGED))
-    return {name: (dtype, shape) for _start, _end, name, dtype, shape in entries}, problems
-
-
-def _shape(given: Any) -> list[int]:
-    if not isinstance(given, list) or len(given) > DIMENSIONS:
-        raise ValueError(f"expected a shape of at most {DIMENSIONS} sizes, seen {given!r:.60}")
-    return [_whole(size) for size in given]
-
-
-def _whole(given: Any) -> int:
-    if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given <= LARGEST:
-        raise ValueError(f"expected a whole number from 0 to {LARGEST}, seen {given!r:.60}")
-    return given
-
-
-def _check_index(model: Model, by_file: Mapping[str, Tensors]) -> Iterator[Problem]:
-    where = f"{model.name} {INDEX}"
-    try:
-        placed = json.loads(model.index or "")["weight_map"]
-        wanted: dict[str, list[str]] = {}
-        for tensor, name in placed.items():
-            wanted.setdefault(name, []).append(tensor)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        yield Problem(where, "a weight_map of {tensor: file}", f"{type(error).__name__}: {error}", DAMAGED)
-        return
-    for name, tensors in sorted(wanted.items()):
-        if name not in by_file:
-            yield Problem(where, f"{name}, which {len(tensors)} tensors are in", "no such file", DAMAGED)
-        elif missing := sorted(set(tensors) - set(by_file[name])):
-            yield Problem(where, f"{len(tensors)} tensors in {name}", _missing(missing), DAMAGED)
-
-
-def _missing(names: list[str]) -> str:
-    return f"{len(names)} of them missing ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
-
-
-def check_own_layers(config: Mapping[str, Any], tensors: Tensors) -> Iterator[Problem]:
+def check_own_layers(config: Mapping[str, Any], tensors: Tensors, left_out: Tensors) -> Iterator[Problem]:
     """The layers that draft, where a body says how many it has as Qwen does since 3.5; of others nothing is told.
 
     A quantisation may leave them out and keep the config. vLLM then drafts with what lay in memory.
+
+    :param left_out: tensors in files that the index does not name, so that vLLM does not load them
     """
-    layers = text_config(config).get("mtp_num_hidden_layers")
+    layers = number(text_config(config), "mtp_num_hidden_layers")
     if layers is None:
         return
     do = "take a quantisation that kept them, or a recipe without speculation"
     if not layers:
         yield Problem("body mtp_num_hidden_layers", "layers that draft", f"{layers}", do)
-    elif tensors and not any("mtp" in name.split(".") for name in tensors):
-        yield Problem("body weights", f"{layers} layer{'s' * (layers > 1)} that draft, named mtp", "none", do)
+    elif tensors and not _mtp(tensors):
+        seen = (
+            "them in a file that the index does not name, which vLLM does not read"
+            if _mtp(left_out)
+            else "none"
+        )
+        yield Problem("body weights", f"{layers} layer{'s' * (layers > 1)} that draft, named mtp", seen, do)
+
+
+def _mtp(tensors: Tensors) -> bool:
+    return any("mtp" in name.split(".") for name in tensors)
 
 
 def check_eagle_weights(config: Mapping[str, Any], tensors: Tensors) -> Iterator[Problem]:
     """A draft that knows only some tokens says which: without that, vLLM takes each of its tokens for another one."""
-    known, every = config.get("draft_vocab_size"), text_config(config).get("vocab_size")
-    if not is_eagle(config) or not known or known == every:
+    known, every = number(config, "draft_vocab_size"), number(text_config(config), "vocab_size")
+    if not known or known == every:
         return
-    shape = next(
-        (shape for name, (_dtype, shape) in tensors.items() if name.rpartition(".")[2] == "d2t"), None
-    )
+    shape = next((shape for name, (_dtype, shape) in tensors.items() if _last(name) == "d2t"), None)
     if shape != [known]:
         seen = "none" if shape is None else f"shape {shape}"
         yield Problem("draft weights", f"d2t, the token of the body for each of its {known}", seen, MISFIT)
@@ -343,18 +256,12 @@ def check_assistant_weights(config: Mapping[str, Any], tensors: Tensors) -> Iter
     vLLM loads one without them, or with others, and silently drafts nonsense.
     """
     text = text_config(config)
-    if ASSISTANT not in (config.get("architectures") or ()) or config.get("quantization_config"):
+    if ASSISTANT not in words(config, "architectures") or config.get("quantization_config"):
         return
-    hidden, backbone = text.get("hidden_size"), outline(config)["backbone_hidden_size"]
-    heads, intermediate = text.get("num_attention_heads"), text.get("intermediate_size")
-    kinds = text.get("layer_types") or []
-    if not (
-        kinds
-        and isinstance(hidden, int)
-        and isinstance(backbone, int)
-        and isinstance(heads, int)
-        and isinstance(intermediate, int)
-    ):
+    hidden, backbone = number(text, "hidden_size"), number(outline(config), "backbone_hidden_size")
+    heads, intermediate = number(text, "num_attention_heads"), number(text, "intermediate_size")
+    kinds = words(text, "layer_types")
+    if not (kinds and hidden and backbone and heads and intermediate):
         do = "the config does not fit the architecture: fetch it again"
         yield Problem("draft config.json", "sizes and layer types of an assistant", "some missing", do)
         return
@@ -364,9 +271,9 @@ def check_assistant_weights(config: Mapping[str, Any], tensors: Tensors) -> Iter
     for index, kind in enumerate(kinds):
         one = {
             "layer_types": [kind],
-            "per_layer_config": {"0": (text.get("per_layer_config") or {}).get(str(index))},
+            "per_layer_config": {"0": configs.mapping(text, "per_layer_config").get(str(index))},
         }
-        ((head_dim, _heads),) = layer_shapes({**text, "text_config": None, **one})[kind]
+        ((head_dim, _heads),) = layer_shapes({**text, **one})[kind]
         if not isinstance(head_dim, int):
             continue
         expected |= {
@@ -381,7 +288,7 @@ def check_assistant_weights(config: Mapping[str, Any], tensors: Tensors) -> Iter
         for name, (_dtype, shape) in tensors.items()
     }
     if missing := [name for name in expected if name not in seen]:
-        yield Problem("draft weights", f"{len(expected)} linear weights", _missing(missing), MISFIT)
+        yield Problem("draft weights", f"{len(expected)} linear weights", missing_of(missing), MISFIT)
     for name, shape in expected.items():
         if name in seen and seen[name] != shape:
             yield Problem(f"draft {name}", f"shape {shape}, as config.json has it", f"{seen[name]}", MISFIT)

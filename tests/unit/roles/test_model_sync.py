@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from helpers.recipe import ROOT
 
@@ -30,7 +31,7 @@ import json, os
 from ansible.module_utils.basic import AnsibleModule
 
 module = AnsibleModule({name: {"type": "raw", "no_log": name == "swarm"} for name in (
-    "snapshots store endpoint token transport max_workers retries disk_reserve timeout interface address verify fetch pair"
+    "snapshots store endpoint token transport max_workers retries disk_reserve timeout interface address verify hash fetch pair speculation"
     " state name port peers swarm torrents idle").split()}, supports_check_mode=True)
 asked, folder = module.params, module.params["store"]
 path = os.path.join(folder, "whole.json")
@@ -59,9 +60,10 @@ module.exit_json(changed=True, snapshots=[
     {"commit": commit, "state": "fetched", "fetched_bytes": 100, "seconds": 1.0} for commit in commits])
 """
 HF_SNAPSHOT_INFO = """
+json.dump([asked["pair"], asked["speculation"]], open(os.path.join(folder, "judged.json"), "w"))
 look = [{"repository": each["repository"], "commit": each["commit"], "bytes": 100, "whole": each["commit"] in whole,
          "missing_bytes": 0 if each["commit"] in whole else 100, "kept_bytes": 0, "unchecked": False} for each in asked["snapshots"]]
-module.exit_json(settled=all(each["whole"] for each in look), look=look, address=os.path.basename(folder),
+module.exit_json(settled=all(each["whole"] for each in look), look=look, fits=True, address=os.path.basename(folder),
                  check_mode=module.check_mode)
 """
 SNAPSHOT_TORRENT = """
@@ -202,3 +204,25 @@ def test_a_check_run_brings_nothing(tmp_path: Path) -> None:
     assert [fleet.whole(name) for name in fleet.names] == [[], []]
     assert [fleet.did(name) for name in fleet.names] == [[], []]
     assert "would fetch" in done.stdout and "would receive" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("models", "method", "pair"),
+    [(MODELS, "eagle3", ["lab/b", "lab/d"]), ({"body": MODELS["body"]}, "dspark", ["lab/b"]), ({"body": MODELS["body"]}, "ngram", [])],
+)  # fmt: skip
+def test_a_pair_is_judged_by_what_the_recipe_speculates_with(
+    tmp_path: Path, models: dict[str, Any], method: str, pair: list[str]
+) -> None:
+    fleet = Fleet(tmp_path, one=[BODY, DRAFT])
+    speculation = {"method": method, "num_speculative_tokens": 5}
+    variables = {
+        "recipe": {"serve": {"arguments": {"speculative-config": speculation}}},
+        "model_sync_models": models,
+    }
+    inventory = yaml.safe_load((tmp_path / "hosts.yml").read_text())
+    inventory["all"]["vars"] |= variables
+    del inventory["all"]["vars"]["model_sync_check_pair"]
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump(inventory))
+    done = fleet.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((tmp_path / "one/judged.json").read_text()) == [pair, speculation]

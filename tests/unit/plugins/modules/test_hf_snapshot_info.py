@@ -93,6 +93,18 @@ def test_a_look_says_whether_the_draft_fits(call, look, lab, tmp_path):
     assert look(snapshots=both, **asked | {"pair": ["org/body", "org/else"]})["fits"] is False
     assert "fits" not in look(snapshots=both)
     assert look(snapshots=both, pair=["org/body"])["fits"] is True
+    trained = json.dumps(json.loads(files["body"]["config.json"]) | {"dspark_block_size": 5}).encode()
+    block = [lab.add("org/block", files["body"] | {"config.json": trained})]
+    call(snapshots=block)
+    for depth, fits in ((5, True), (7, False)):
+        speculation = {"method": "dspark", "num_speculative_tokens": depth}
+        seen = look(snapshots=block, pair=["org/block"], speculation=speculation)
+        assert (seen["fits"], seen["unseen"]) == (fits, [])
+    packed = {"config.json": files["draft"]["config.json"], "pytorch_model.bin": b"PK"}
+    pair = [both[0], lab.add("org/packed", packed)]
+    call(snapshots=pair)
+    seen = look(snapshots=pair, pair=["org/body", "org/packed"])
+    assert seen["fits"] is True and "pytorch_model.bin" in seen["unseen"][0] in str(seen["warnings"])
     promised = json.dumps(json.loads(files["body"]["config.json"]) | {"mtp_num_hidden_layers": 1}).encode()
     alone = [lab.add("org/alone", files["body"] | {"config.json": promised})]
     call(snapshots=alone)

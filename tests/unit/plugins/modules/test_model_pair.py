@@ -94,3 +94,30 @@ def test_a_snapshot_that_is_not_there_is_a_failure(call, pair):
 def test_a_snapshot_without_a_config_is_a_failure(call, pair):
     (pair / "draft/config.json").unlink()
     assert "expected a model with a config.json" in call()["msg"]
+
+
+def test_what_cannot_be_looked_into_is_told_and_not_refused(call, pair):
+    (pair / "draft/model.safetensors").rename(pair / "draft/pytorch_model.bin")
+    (pair / "draft/training_args.bin").write_bytes(b"")
+    result = call()
+    assert result["unseen"] == ["draft weights: not looked at, because pytorch_model.bin are no safetensors"]
+    assert result["problems"] == []
+    assert result["unseen"][0] in str(result["warnings"])
+
+
+def test_mistrals_own_layout_is_told_and_not_refused(call, pair):
+    (pair / "body/config.json").rename(pair / "body/params.json")
+    result = call(draft=None)
+    assert not result.get("failed")
+    assert "not looked at, because the repository has Mistral's own layout" in result["unseen"][0]
+
+
+def test_the_speculative_config_is_what_the_draft_is_judged_by(call, pair):
+    config = json.loads((pair / "body/config.json").read_text())
+    (pair / "body/config.json").write_text(json.dumps(config | {"dspark_block_size": 5}))
+    asked = {"draft": None, "drafts_itself": True}
+    assert not call(**asked, speculation={"method": "dspark", "num_speculative_tokens": 5}).get("failed")
+    assert (
+        "expected 5, the dspark_block_size"
+        in call(**asked, speculation={"method": "dspark", "num_speculative_tokens": 7})["msg"]
+    )

@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from http.server import ThreadingHTTPServer
 
 import pytest
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import upstream
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import bounded, upstream
 from helpers.hostile_server import dribbling
+from helpers.server import Handler, served
 
 OK = b"HTTP/1.1 200 OK\r\n"
 
@@ -60,3 +63,35 @@ def test_a_proxy_is_bounded_too(monkeypatch):
         monkeypatch.setenv("http_proxy", url)
         with pytest.raises(upstream.Unreachable, match="no end"):
             upstream.ask("GET", "http://registry.example/v2/", seconds=0.3)
+
+
+@contextlib.contextmanager
+def redirecting():
+    """(address, what each request had as Authorization): the address leads to another name of the same machine."""
+    seen = []
+
+    class Redirects(Handler):
+        def do_GET(self):
+            seen.append(self.headers["Authorization"])
+            if self.path == "/here":
+                self.answer(302, Location=f"http://localhost:{self.server.server_address[1]}/there")
+            else:
+                self.answer(200)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Redirects)
+    with served(server):
+        yield f"http://127.0.0.1:{server.server_address[1]}/here", seen
+
+
+def test_a_netrc_file_gives_nothing_not_even_after_a_redirect(monkeypatch, tmp_path):
+    (tmp_path / "netrc").write_text(
+        "machine localhost login a password b\nmachine 127.0.0.1 login a password b\n"
+    )
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with redirecting() as (url, seen):
+        assert upstream.ask("GET", url).status == 200
+        assert bounded.session().get(url, timeout=5).status_code == 200
+        assert seen == [None] * 4
+        # What was given for the one address does not go to the other.
+        upstream.ask("GET", url, authorization="Bearer t")
+        assert seen[4:] == ["Bearer t", None]

@@ -73,12 +73,15 @@ def test_a_layer_that_arrived_counts_as_a_whole_and_unpacking_is_counted_apart()
     assert pull.pulled == 4 * GB
 
 
-def test_an_engine_that_gives_no_totals_while_unpacking_is_borne():
-    pull = fed(
-        event("Downloading", "a", 5, 10),
-        {"status": "Extracting", "id": "a", "progressDetail": {"current": 3, "units": "s"}},
-    )
-    assert pull.line(0).startswith("image: ")
+def test_an_engine_that_counts_seconds_while_unpacking_shows_that_it_works():
+    def extracting(layer, seconds):
+        return {"status": "Extracting", "id": layer, "progressDetail": {"current": seconds, "units": "s"}}
+
+    assert fed(extracting("a", 95)).line(0) == "image: unpacking, 95 s"
+    pull = fed(event("Downloading", "a", 4 * GB, 4 * GB), extracting("a", 95))
+    assert pull.line(0) == "image: 4.0 of 4.0 GB pulled, 0.0 GB unpacked (at one layer for 95 s)"
+    pull.feed(event("Pull complete", "a"))
+    assert pull.line(1) == "image: 4.0 of 4.0 GB pulled, 4.0 GB unpacked"
 
 
 def test_layers_that_were_there_are_no_part_of_it():
@@ -99,14 +102,44 @@ def test_layers_that_were_there_are_no_part_of_it():
         ("unauthorized: authentication required", "docker login", False),
         ("no matching manifest for linux/arm64", "built for this host", False),
         ("unexpected EOF", "journalctl -u docker", True),
+        (
+            "Head https://r.example/v2/a/manifests/x: received 429 Too Many Requests",
+            "spark_registry_host",
+            False,
+        ),
+        (
+            "no matching manifest for linux/arm64 in the manifest list entries: no match for platform in manifest: not found",
+            "built for this host",
+            False,
+        ),
+        (
+            "pull access denied for r.example/a, repository does not exist or may require 'docker login'",
+            "docker login)",
+            False,
+        ),
+        ("denied: requested access to the resource is denied", "docker login)", False),
+        ("error from registry: access denied to team/vllm", "docker login)", False),
+        ("error from registry: Incorrect Repository Format", "correct image.reference", False),
+        (
+            "unexpected commit digest sha256:1, expected sha256:2: failed precondition",
+            "without --limit",
+            False,
+        ),
+        ("content at http://r/v2/a/manifests/sha256:1 not found: not found", "check the lock", False),
+        ('could not find "not found" in a cache of names', "journalctl -u docker", True),
     ],
 )
 def test_a_refusal_says_what_was_seen_what_to_do_and_whether_again_may_help(said, words, again):
-    with pytest.raises(PullError) as raised:
-        fed({"error": said, "errorDetail": {"message": said}})
-    assert said in str(raised.value)
-    assert words in str(raised.value)
-    assert raised.value.again is again
+    for given in (
+        {"error": said},
+        {"errorDetail": {"message": said}},
+        {"error": "", "errorDetail": {"message": said}},
+    ):
+        with pytest.raises(PullError) as raised:
+            fed(given)
+        assert said in str(raised.value)
+        assert words in str(raised.value)
+        assert raised.value.again is again
     assert refusal(said).again is again
 
 

@@ -55,23 +55,84 @@ def test_only_a_loopback_registry_is_asked_without_tls(registry, address):
 
 
 def test_a_challenge_without_end_takes_no_time():
-    code = f"from {registries.__name__} import challenge; print(challenge('Bearer ' + 'a' * 1_000_000))"
-    assert ends(code) == "('bearer', {})\n"
+    code = (
+        f"from {registries.__name__} import challenges; print(len(challenges('Bearer ' + 'a' * 1_000_000)))"
+    )
+    assert ends(code) == "2\n"
+    for text in ('a="', 'a=\\\\"', "a = ", '"', "=", " "):
+        ends(f"from {registries.__name__} import challenges; challenges({text!r} * 200_000)")
 
 
 def test_a_challenge_in_its_parts():
     header = (
         'Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a/b:pull"'
     )
-    assert registries.challenge(header) == (
-        "bearer",
-        {
-            "realm": "https://auth.docker.io/token",
-            "service": "registry.docker.io",
-            "scope": "repository:a/b:pull",
-        },
+    bearer = {
+        "realm": "https://auth.docker.io/token",
+        "service": "registry.docker.io",
+        "scope": "repository:a/b:pull",
+    }
+    assert registries.challenges(header) == {"bearer": bearer}
+    assert registries.challenges("") == {}
+    basic = {"realm": 'a "quoted" one, with Bearer realm=x in it', "charset": "UTF-8"}
+    for several in (
+        f'{header}, Basic realm="a \\"quoted\\" one, with Bearer realm=x in it", charset=UTF-8',
+        f'basic realm="a \\"quoted\\" one, with Bearer realm=x in it" , charset="UTF-8",{header}',
+    ):
+        assert registries.challenges(several) == {"bearer": bearer, "basic": basic}
+    assert registries.challenges(f"Negotiate, {header}, Bearer realm=late") == {
+        "negotiate": {},
+        "bearer": bearer,
+    }
+    assert registries.challenges(f"Negotiate YWJj==, {header}")["bearer"] == bearer
+
+
+ALICE = Credentials("alice", "secret")
+
+
+def authorized(header, credentials=None, body=b'{"token": "t"}'):
+    """(what is sent, the questions to the token service)"""
+    asked = []
+
+    def ask(method, url, **options):
+        asked.append((url, options["params"], options["authorization"]))
+        return Answer(200, {}, body)
+
+    answer = Answer(401, {"WWW-Authenticate": header})
+    return registries.authorize(answer, "https://r.example", "team/vllm", credentials, ask), asked
+
+
+def test_a_token_is_taken_where_one_is_offered_and_a_password_sent_where_none_is():
+    bearer, basic = 'Bearer realm="https://r.example/token"', 'Basic realm="x"'
+    for header in (bearer, f"{bearer}, {basic}", f"{basic}, {bearer}", f"Negotiate, {bearer}"):
+        assert authorized(header, ALICE)[0] == "Bearer t"
+        assert authorized(header)[0] == "Bearer t"
+    assert authorized(basic, ALICE) == (ALICE.basic, [])
+    assert authorized(f"Negotiate, {basic}", ALICE) == (ALICE.basic, [])
+    assert authorized(basic) == authorized("Negotiate", ALICE) == authorized("", ALICE) == (None, [])
+
+
+def test_a_token_is_asked_for_with_the_scope_named_or_that_of_a_pull():
+    realm = 'Bearer realm="https://r.example/token"'
+    pull = {"scope": "repository:team/vllm:pull"}
+    assert [asked for _url, asked, _auth in authorized(realm)[1]] == [pull]
+    assert authorized(f'{realm},service="reg",scope=""')[1][0][1] == pull | {"service": "reg"}
+    assert authorized(f'{realm},scope="*"')[1][0][1] == {"scope": "*"}
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"token": null}', b"[" * 100_000, b"\xff"])
+def test_a_token_that_is_none_is_told(body):
+    with pytest.raises(Unusable, match="expected a token"):
+        authorized('Bearer realm="https://r.example/token"', body=body)
+    assert (
+        authorized('Bearer realm="https://r.example/t"', body=b'{"token": null, "access_token": "a"}')[0]
+        == "Bearer a"
     )
-    assert registries.challenge("") == ("", {})
+
+
+def test_a_token_service_that_is_no_address_is_told():
+    with pytest.raises(Unusable, match=r"the address of its token service, seen 'http://\[x'"):
+        authorized('Bearer realm="http://[x"', ALICE)
 
 
 def test_the_digest_is_asked_with_one_head_and_no_pull(home):

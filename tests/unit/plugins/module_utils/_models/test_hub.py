@@ -1,19 +1,24 @@
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
 import sys
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._models import hub
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._models.hub import (
     Hub,
     HubError,
     resolve_manifest,
 )
+from helpers.hostile_server import dribbling
 from helpers.hub import COMMIT, lab_hub
+from helpers.server import Handler, served
 
 WEIGHTS = bytes(range(256)) * 20_000
 FILES = {
@@ -185,6 +190,106 @@ def lab_blob(path):
     from lab_hub import Blob
 
     return Blob(path, 1, "0" * 40, "0" * 64, True)
+
+
+# -- a Hub that is not quite the Hub
+
+
+class Mirror:
+    """Answers with one list, and each file with the same bytes."""
+
+    def __init__(self, listed, data=b"x", status=200, **headers):
+        self.paths = paths = []
+
+        class Answers(Handler):
+            def do_GET(self):
+                paths.append(self.path)
+                body = json.dumps(listed).encode() if "/api/" in self.path else data
+                self.answer(status, body, **headers)
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+
+    def ask(self, token=None):
+        with served(self.server), pytest.raises(HubError) as raised:
+            Hub(self.url, token, retries=0).resolve_manifest("org/body", "main")
+        return str(raised.value)
+
+
+SMALL = {"rfilename": "config.json", "size": 1, "blobId": "0" * 40}
+LARGE = {"rfilename": "model.safetensors", "lfs": {"size": 1, "sha256": "0" * 64}}
+
+
+@pytest.mark.parametrize(
+    "bare",
+    [
+        {"rfilename": "model.safetensors"},
+        SMALL | {"blobId": None},
+        SMALL | {"size": -1},
+        SMALL | {"size": True},
+        LARGE | {"lfs": {"size": 1}},
+        LARGE | {"lfs": {"size": 1, "sha256": "../x"}},
+        LARGE | {"lfs": {"size": 1.5, "sha256": "0" * 64}},
+    ],
+)
+def test_a_mirror_that_gives_no_checksums_is_named_before_a_file_is_fetched(bare):
+    mirror = Mirror({"sha": COMMIT, "siblings": [SMALL, bare, LARGE]})
+    told = mirror.ask()
+    assert (
+        "1 of 3 without them" in told and "a mirror that gives no checksums: lock from https://hugg" in told
+    )
+    assert len(mirror.paths) == 1
+
+
+@pytest.mark.parametrize(
+    ("listed", "expected"),
+    [
+        ([], "expected a commit of 40"),
+        ({"siblings": [SMALL]}, "expected a commit of 40 hexadecimal digits, seen None"),
+        ({"sha": "../../../tmp/x", "siblings": [SMALL]}, "seen '../../../tmp/x'"),
+        ({"sha": COMMIT}, "expected to list 1 to 49999 files, seen none"),
+        ({"sha": COMMIT, "siblings": []}, "seen 0"),
+        ({"sha": COMMIT, "siblings": [5]}, "expected a file with its rfilename, seen 5"),
+        ({"sha": COMMIT, "siblings": [{"rfilename": ["a"]}]}, "expected a file with its rfilename"),
+    ],
+)
+def test_a_list_of_another_shape_is_told(listed, expected):
+    told = Mirror(listed).ask()
+    assert expected in told and "is this the right repository" in told
+
+
+def test_what_is_read_into_memory_is_bounded(monkeypatch):
+    listed = {"sha": COMMIT, "siblings": [SMALL]}
+    assert "expected at most 1 bytes of org/body/config.json" in Mirror(listed, b"x" * 100_000).ask()
+    mirror = Mirror({"sha": COMMIT, "siblings": [SMALL | {"size": hub.SMALL_FILE + 1}]})
+    assert "config.json outside it" in mirror.ask() and len(mirror.paths) == 1
+    monkeypatch.setattr(hub, "LISTING_BYTES", 50)
+    assert "expected at most 50 bytes of org/body at main" in Mirror(listed).ask()
+    monkeypatch.setattr(hub, "LISTING_BYTES", 5000)
+    monkeypatch.setattr(hub, "LONGEST_ANSWER", -1)
+    assert "no end of it" in Mirror(listed).ask()
+
+
+def test_a_failure_without_end_is_not_read():
+    begin = b"HTTP/1.1 403 No\r\nX-Error-Message: go away\r\n\r\n"
+    with dribbling(begin, b"x" * 65536, every=0) as url, pytest.raises(HubError, match="go away"):
+        Hub(url, retries=0).resolve_manifest("org/body", "main")
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 429])
+def test_what_the_hub_says_itself_is_passed_on_fit_for_a_terminal(status):
+    token = "hf_" + "a" * 34
+    said = f"Quota\x1b]0;title\x07 of \t {token} is  used up " + "z" * 500
+    told = Mirror({}, status=status, X_Error_Message=said).ask(token)
+    assert "(Quota ]0;title of … is used up zzz" in told
+    assert token not in told and told.isprintable() and len(told) < 600
+
+
+@pytest.mark.parametrize("token", [None, "hf_" + "a" * 34])
+def test_no_token_is_asked_for_where_none_helps(token):
+    told = Mirror({}, status=403, X_Error_Message="Access to this resource is disabled.").ask(token)
+    assert "HTTP 403 (Access to this resource is disabled.)" in told
+    assert told.endswith("take another repository: no token opens this one")
 
 
 # -- files

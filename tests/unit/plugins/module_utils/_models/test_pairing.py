@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import Any
 import pytest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._models import model as model_folder
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._models import pairing
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._models.pairing import Model, WeightFile
-from helpers.bounded import ends
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._models.weights import Model, Unseen, WeightFile
+from helpers.weights import GOOD, entry, packed
 
 ROOT = Path(__file__).resolve().parents[5]
 BODY = {
@@ -69,7 +68,6 @@ def test_the_text_part_may_be_nested_or_the_whole():
         ({**DRAFT, "backbone_hidden_size": 2560}, "draft backbone_hidden_size: expected 2816, the body's hidden_size, seen 2560"),
         ({key: value for key, value in DRAFT.items() if key != "backbone_hidden_size"}, "hidden_size, seen none"),
         (draft(vocab_size=262208), "draft vocab_size: expected 262144, the body's, seen 262208"),
-        (draft(vocab_size=None), "seen None"),
         (draft(layer_types=["chunked_attention", "full_attention"]), "expected types of the body (full_attention, sliding_attention), seen chunked"),
         (draft(head_dim=128), "draft sliding_attention layers: expected the body's head_dim and key/value heads, 256 x 8, seen 128 x 8"),
         (draft(global_head_dim=None), "draft full_attention layers: .*512 x 2, seen 256 x 2"),
@@ -154,8 +152,7 @@ def test_an_eagle_draft_with_a_vocabulary_of_its_own_says_what_its_tokens_are():
     (missing,) = told(EAGLE, {"lm_head.weight": ("BF16", [32000, 2816])})
     assert "expected d2t, the token of the body for each of its 32000, seen none" in missing
     assert "seen shape [64000]" in told(EAGLE, {"d2t": ("I64", [64000])})[0]
-    whole = model(None)
-    found, _facts = pairing.judge(whole, Model("draft", json.dumps(EAGLE), None, whole.weights))
+    found = pairing.judge(model(json.dumps(BODY)), model(json.dumps(EAGLE), "draft")).problems
     assert "d2t" in str(found[-1])
 
 
@@ -167,7 +164,8 @@ def own_layers(layers, *names):
         "architectures": ["Qwen3_5MoeForConditionalGeneration"],
         "text_config": {"mtp_num_hidden_layers": layers},
     }
-    return [str(problem) for problem in pairing.check_own_layers(config, dict.fromkeys(names, ("BF16", [1])))]
+    tensors = dict.fromkeys(names, ("BF16", [1]))
+    return [str(problem) for problem in pairing.check_own_layers(config, tensors, {})]
 
 
 def test_the_layers_that_draft_are_in_the_body():
@@ -178,129 +176,183 @@ def test_the_layers_that_draft_are_in_the_body():
     assert "expected layers that draft, seen 0" in own_layers(0, "mtp.fc.weight")[0]
 
 
+def test_layers_in_a_file_that_the_index_leaves_out_are_not_loaded():
+    config = {"text_config": {"mtp_num_hidden_layers": 1}}
+    layer = packed({"mtp.fc.weight": entry([4], 0, 8)}, bytes(8))
+    files = {"one.safetensors": WeightFile(len(GOOD), GOOD), "mtp.safetensors": WeightFile(len(layer), layer)}
+    placed = {"a": "one.safetensors", "b": "one.safetensors"}
+
+    def told(placed):
+        index = json.dumps({"weight_map": placed}).encode()
+        body = Model("body", json.dumps(config).encode(), {"model.safetensors.index.json": index}, files)
+        return [str(problem) for problem in pairing.judge(body, None, drafts_itself=True).problems]
+
+    assert told(placed | {"mtp.fc.weight": "mtp.safetensors"}) == []
+    (problem,) = told(placed)
+    assert "1 layer that draft, named mtp, seen them in a file that the index does not name" in problem
+
+
 def test_they_are_asked_for_only_where_they_draft():
-    whole = model(None, config=BODY | {"mtp_num_hidden_layers": 1})
+    whole = model(json.dumps(BODY | {"mtp_num_hidden_layers": 1}))
     assert pairing.judge(whole, None)[0] == []
     assert len(pairing.judge(whole, None, drafts_itself=True)[0]) == 1
 
 
-# -- weight files
+# -- drafts that say otherwise what they are made for
+
+PLAIN_BODY = {
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 64,
+    "vocab_size": 1000,
+    "num_hidden_layers": 8,
+}
+BLOCK: dict[str, Any] = {
+    "architectures": ["DFlashDraftModel"], "hidden_size": 64, "vocab_size": 1000, "num_hidden_layers": 2,
+    "num_target_layers": 8, "block_size": 16, "dflash_config": {"target_layer_ids": [1, 4, 7]},
+}  # fmt: skip
+EARLY = {"architectures": ["LlamaForCausalLM"], "hidden_size": 80, "vocab_size": 1000, "num_hidden_layers": 1}
 
 
-def packed(header, data: bytes) -> bytes:
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return struct.pack("<Q", len(text)) + text + data
+def told_of(other, tensors=None, **speculation):
+    return [str(found) for found in pairing.check_pair(PLAIN_BODY, other, tensors or {}, speculation)]
 
 
-def entry(shape, begin, end, dtype="BF16"):
-    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
-
-
-GOOD = packed(
-    {"__metadata__": {"format": "pt"}, "a": entry([2, 3], 0, 12), "b": entry([4], 12, 16, "F8_E4M3")},
-    bytes(16),
-)
-
-
-def read(data: bytes, size: int | None = None):
-    return pairing.read_header("draft x", WeightFile(len(data) if size is None else size, data))
-
-
-def test_a_whole_file():
-    assert read(GOOD) == ({"a": ("BF16", [2, 3]), "b": ("F8_E4M3", [4])}, [])
-
-
-def test_an_unknown_dtype_is_not_held_against_its_shape():
-    assert read(packed({"a": entry([7], 0, 3, "F6_NEW")}, bytes(3)))[1] == []
-
-
-@pytest.mark.parametrize(
-    ("data", "size", "expected"),
-    [
-        (GOOD, len(GOOD) - 1, f"expected {len(GOOD)} bytes, seen {len(GOOD) - 1}"),
-        (GOOD + b"x", None, f"expected {len(GOOD)} bytes, seen {len(GOOD) + 1}"),
-        (b"", None, "seen 0 bytes"),
-        (GOOD[:5], None, "seen 5 bytes"),
-        (b"\xff" * 64, None, "a header of 18446744073709551615 bytes in a file of 64"),
-        (GOOD[:40], None, "a header of"),
-        (packed(b"{", b""), None, "a safetensors header, seen JSONDecodeError"),
-        (packed(b"[]", b""), None, "AttributeError"),
-        (packed({"a": {"shape": [1]}}, b""), None, "KeyError"),
-        (packed({"a": entry([2], 0, 4), "b": entry([2], 6, 10)}, bytes(10)), None, "x b: expected bytes 4 to 8, seen 6 to 10"),
-        (packed({"a": entry([2], 0, 4), "b": entry([2], 2, 6)}, bytes(6)), None, "x b: expected bytes 4 to 8, seen 2 to 6"),
-        (packed({"a": entry([3], 0, 4)}, bytes(4)), None, "x a: expected bytes 0 to 6, seen 0 to 4"),
-    ],
-)  # fmt: skip
-def test_a_file_that_is_not_whole(data, size, expected):
-    _, (problem,) = read(data, size)
-    assert expected in str(problem)
-    assert "verify the snapshot" in str(problem)
-
-
-HANGS = """
-from {home} import WeightFile, read_header
-for one in ("1", "9223372036854775807"):
-    header = ('{{"a": {{"dtype": "F4", "data_offsets": [0, 1], "shape": [' + ", ".join([one] * 150_000) + "]}}}}").encode()
-    data = len(header).to_bytes(8, "little") + header + b"x"
-    (problem,) = read_header("draft x", WeightFile(len(data), data))[1]
-    print(problem)
-"""
-
-
-def test_a_shape_without_end_is_refused_at_once():
-    told = ends(HANGS.format(home=pairing.__name__))
-    assert told.count("a shape of at most 16 sizes, seen [") == 2 and told.count("verify the snapshot") == 2
-
-
-@pytest.mark.parametrize("size", ["1e400", "-1", "1.5", "true", '"7"', "1" * 30, "null"])
-@pytest.mark.parametrize("where", ["shape", "begin", "end"])
-def test_a_size_that_is_none_is_told(size, where):
-    values = {"shape": "1", "begin": "0", "end": "2"} | {where: size}
-    entry = '"dtype": "BF16", "shape": [{shape}], "data_offsets": [{begin}, {end}]'.format(**values)
-    header = f'{{"a": {{{entry}}}}}'
-    _, (problem,) = read(packed(header.encode(), bytes(2)))
-    assert "expected a safetensors header, seen ValueError: expected a whole number from 0 to" in str(problem)
-
-
-def test_a_header_that_nests_for_ever_is_told():
-    _, (problem,) = read(packed(b"[" * 100_000, b""))
-    assert "expected a safetensors header, seen RecursionError" in str(problem)
-
-
-def model(index, name="body", config=None):
-    weights = {"one.safetensors": WeightFile(len(GOOD), GOOD)}
-    return Model(name, json.dumps(config or BODY), index if index is None else json.dumps(index), weights)
-
-
-@pytest.mark.parametrize(
-    ("index", "expected"),
-    [
-        ({"weight_map": {"a": "one.safetensors", "c": "two.safetensors"}}, "expected two.safetensors, which 1 tensors are in, seen no such file"),
-        ({"weight_map": {"a": "one.safetensors", "c": "one.safetensors"}}, "1 of them missing (c)"),
-        ({}, "expected a weight_map"),
-        ([], "expected a weight_map"),
-    ],
-)  # fmt: skip
-def test_an_index_that_the_files_do_not_keep(index, expected):
-    _, (problem,) = pairing.read_weights(model(index))
-    assert expected in str(problem)
-
-
-def test_an_index_that_the_files_keep():
+def test_a_block_draft_of_another_body_is_named():
+    whole = {"fc.weight": ("BF16", [64, 192])}
+    assert told_of(BLOCK, whole) == []
+    assert "expected 8, the body's layers, seen 12" in told_of(BLOCK | {"num_target_layers": 12}, whole)[0]
+    (narrow,) = told_of(BLOCK, {"fc.weight": ("BF16", [96, 288])})
     assert (
-        pairing.read_weights(model({"weight_map": {"a": "one.safetensors", "b": "one.safetensors"}}))[1] == []
+        "draft fc.weight: expected 192 columns, 3 times the body's hidden_size, seen shape [96, 288]"
+        in narrow
+    )
+    assert told_of(BLOCK, {"fc.weight": ("U8", [64, 96])}) == [], (
+        "packed: its shape is not that of the numbers"
+    )
+    (deep,) = told_of(BLOCK | {"dflash_config": {"target_layer_ids": [1, 4, 30]}}, whole)
+    assert "draft target_layer_ids: expected layers of the body, which has 8, seen [1, 4, 30]" in deep
+
+
+def test_an_eagle_draft_that_names_another_architecture_is_known_by_its_vocabulary():
+    assert told_of(EARLY) == [], "a small model of its own"
+    for other, tensors in ((EARLY, {"d2t": ("I64", [100])}), (EARLY | {"draft_vocab_size": 100}, {})):
+        assert (
+            "draft target_hidden_size: expected 64, the body's hidden_size, seen 80"
+            in told_of(other, tensors)[0]
+        )
+
+
+@pytest.mark.parametrize("part", ["eagle_config", "transformer_layer_config"])
+def test_the_layers_that_an_eagle_draft_reads_may_stand_deeper(part):
+    ids = {"eagle_aux_hidden_state_layer_ids": [1, 4, 62], "hidden_size": 64, "vocab_size": 1000}
+    assert "which has 8, seen [1, 4, 62]" in told_of(EARLY | {"hidden_size": 64, part: ids})[0]
+
+
+def test_other_vocabularies_are_allowed_by_the_option_for_them():
+    other = EARLY | {"vocab_size": 960}
+    (problem,) = told_of(other)
+    assert "expected 1000, the body's, seen 960" in problem and "use_heterogeneous_vocab" in problem
+    assert told_of(other, use_heterogeneous_vocab=True) == []
+    assert told_of(other, use_heterogeneous_vocab=False)
+
+
+@pytest.mark.parametrize(
+    ("config", "method", "depth", "expected"),
+    [
+        ({"dspark_block_size": 5}, "dspark", 7, "expected 5, the dspark_block_size of the body, seen 7"),
+        ({"dspark_block_size": 5}, "dspark", 3, "expected 5"),
+        ({"dspark_block_size": 5}, "dspark", 5, None),
+        ({"dspark_block_size": 5}, "deepseek_mtp", 1, None),
+        ({"text_config": {"dspark_block_size": 5}}, "dspark", 7, "expected 5"),
+        (BLOCK, "dflash", 17, "expected at most 16, the block_size of the body, seen 17"),
+        (BLOCK, "dflash", 8, None),
+        ({"block_size": 4}, "mtp", 8, None),
+    ],
+)  # fmt: skip
+def test_a_block_drafter_and_the_depth_of_the_recipe(config, method, depth, expected):
+    speculation = {"method": method, "num_speculative_tokens": depth}
+    found = pairing.judge(model(json.dumps(config)), None, speculation=speculation).problems
+    assert [expected in str(problem) for problem in found] == ([True] if expected else [])
+
+
+# -- what vLLM may serve and the check cannot judge
+
+
+def test_weights_that_are_no_safetensors_are_left_to_vllm():
+    draft = Model(
+        "draft", json.dumps(PLAIN_BODY | {"draft_vocab_size": 100}).encode(), {}, {}, ("pytorch_model.bin",)
+    )
+    found, _facts, unseen = pairing.judge(model(json.dumps(PLAIN_BODY)), draft)
+    assert found == []
+    assert [str(each) for each in unseen] == [
+        "draft weights: not looked at, because pytorch_model.bin are no safetensors"
+    ]
+
+
+def test_another_layout_is_left_to_vllm():
+    body = Model("body", None, {}, model("").weights)
+    found, facts, unseen = pairing.judge(body, model(json.dumps(PLAIN_BODY), "draft"))
+    assert (found, list(facts)) == ([], ["draft"])
+    assert "body config.json: not looked at, because the repository has Mistral's own layout" in str(
+        unseen[0]
     )
 
 
+def test_what_a_config_does_not_say_is_no_difference():
+    found = list(pairing.check_pair({"architectures": ["New"]}, EARLY))
+    assert {type(each) for each in found} == {Unseen}
+    assert {each.where for each in found} == {"body hidden_size", "body vocab_size"}
+
+
+@pytest.mark.parametrize("path", [["thinker_config", "text_config"], ["llm_config"], ["language_config"]])
+def test_the_text_part_is_found_where_vllm_finds_it(path):
+    config = PLAIN_BODY
+    for name in reversed(path):
+        config = {"architectures": ["Omni"], "talker_config": {}, name: config}
+    other = EARLY | {"architectures": ["LlamaForCausalLMEagle3"]}
+    assert list(pairing.check_pair(config, other | {"hidden_size": 64})) == []
+    assert "seen 80" in str(next(pairing.check_pair(config, other)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"architectures": [5]}, {"layer_types": 5}, {"layer_types": [[]]}, {"head_dim": [[1]], "layer_types": ["a"]},
+     {"hidden_size": {}}, {"eagle_config": 5}, {"eagle_aux_hidden_state_layer_ids": ["a"]}, {"per_layer_config": 7},
+     {"draft_vocab_size": "x"}, {"dflash_config": {"target_layer_ids": 7}}, {"text_config": {"text_config": {}}}],
+)  # fmt: skip
+def test_values_of_another_kind_are_no_traceback(change):
+    for one, other in ((change, {}), ({}, change), (change, change)):
+        pair = [model(json.dumps(DRAFT | each), name) for each, name in ((one, "body"), (other, "draft"))]
+        pairing.judge(*pair, speculation={"method": "dspark", "num_speculative_tokens": "x"})
+
+
+def test_null_and_a_byte_order_mark_are_as_good_as_none():
+    for text in (json.dumps(PLAIN_BODY | {"text_config": None}), "\ufeff" + json.dumps(PLAIN_BODY)):
+        found, facts, _ = pairing.judge(model(text), None)
+        assert (found, facts["body"]["hidden_size"]) == ([], 64)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a": ' + "1" * 5000 + "}"])
+def test_a_config_that_no_reader_takes_is_told_by_name(text):
+    (problem,), *_ = pairing.judge(model(text), None)
+    assert "body config.json cannot be read" in str(problem)
+
+
+# -- the two together
+
+
+def model(config, name="body"):
+    return Model(name, config.encode(), {}, {"one.safetensors": WeightFile(len(GOOD), GOOD)})
+
+
 def test_no_weights_at_all():
-    (problem,), _ = pairing.judge(Model("body", json.dumps(BODY), None, {}), None)
+    (problem,), *_ = pairing.judge(Model("body", json.dumps(BODY).encode(), {}, {}), None)
     assert "expected *.safetensors files, seen none" in str(problem)
 
 
 @pytest.mark.parametrize("config", ["", "{", "[]", '{"text_config": 7}'])
 def test_a_config_that_is_none(config):
-    whole = model(None)
-    found, facts = pairing.judge(whole, Model("draft", config, None, whole.weights))
+    found, facts, _ = pairing.judge(model(json.dumps(BODY)), model(config, "draft"))
     assert [problem.where for problem in found] == ["draft config.json"]
     assert list(facts) == ["body"]
 
@@ -367,12 +419,12 @@ def judged(root: Path, change=lambda config: None):
     body, other = (model_folder.read(name, root / name) for name in ("body", "draft"))
     config = json.loads(other.config)
     change(config)
-    return pairing.judge(body, Model("draft", json.dumps(config), other.index, other.weights))
+    return pairing.judge(body, Model("draft", json.dumps(config).encode(), other.indexes, other.weights))
 
 
 def test_the_labs_pair_fits(tiny):
-    found, facts = judged(tiny)
-    assert found == []
+    found, facts, unseen = judged(tiny)
+    assert found == unseen == []
     assert facts["draft"]["backbone_hidden_size"] == facts["body"]["hidden_size"]
     assert facts["draft"]["tensors"] > 10
 
