@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import socket
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any
 
@@ -80,9 +81,8 @@ class Session:
 
     def request(self, method: str, url: str, **options: Any) -> requests.Response:
         """The answer up to its body. :meth:`read` reads that, or :meth:`ended` is asked after it was read."""
-        response = self._session.request(method, url, stream=True, **options)
-        self.ended()
-        return response
+        with self._explained():
+            return self._session.request(method, url, stream=True, **options)
 
     def read(self, response: requests.Response, limit: int) -> bytes:
         """The whole body.
@@ -90,12 +90,12 @@ class Session:
         :raises TooLongError: it has more than `limit` bytes
         """
         body = bytearray()
-        for block in response.iter_content(BLOCK):
-            body += block
-            if len(body) > limit:
-                response.close()
-                raise TooLongError(f"expected at most {limit} bytes, seen more")
-        self.ended()
+        with self._explained():
+            for block in response.iter_content(BLOCK):
+                body += block
+                if len(body) > limit:
+                    response.close()
+                    raise TooLongError(f"expected at most {limit} bytes, seen more")
         return bytes(body)
 
     def ended(self) -> None:
@@ -103,7 +103,19 @@ class Session:
         without a length, end where the connection does.
         """
         if self._over.is_set():
-            raise requests.exceptions.ReadTimeout(f"no end of the answer after {self._seconds:g} s")
+            raise requests.exceptions.ReadTimeout(f"no end of the answer after {self._seconds:g} s") from None
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """That the time is over explains whatever else broke, or did not."""
+        broke: requests.RequestException | None = None
+        try:
+            yield
+        except requests.RequestException as error:
+            broke = error
+        self.ended()
+        if broke is not None:
+            raise broke
 
     def _adapter(self) -> Any:
         pools = {

@@ -125,7 +125,8 @@ def reason(error: Exception) -> str:
     """The innermost reason of a failed request, in one line without the pool's own words."""
     inner: BaseException = error
     while True:
-        following = getattr(inner, "reason", None) or inner.__cause__ or inner.__context__
+        context = None if inner.__suppress_context__ else inner.__context__
+        following = getattr(inner, "reason", None) or inner.__cause__ or context
         if not isinstance(following, BaseException) or following is inner:
             break
         inner = following

@@ -245,7 +245,8 @@ def test_a_file_with_a_byte_order_mark_is_merged(capsys, path, dockerd):
 
 
 def test_the_file_is_on_the_disk_before_it_has_its_name(capsys, path, dockerd, monkeypatch):
-    done, fsync = [], os.fsync
+    done: list[Any] = []
+    fsync = os.fsync
     move = daemon_config.AnsibleModule.atomic_move
 
     def seen(handle):

@@ -60,5 +60,5 @@ def test_swapping_without_renameat2(tmp_path, monkeypatch):
 )
 def test_who_may_alter_a_file(monkeypatch, uid, mode, said):
     monkeypatch.setattr(files.os, "geteuid", lambda: 0)
-    place = SimpleNamespace(stat=lambda: SimpleNamespace(st_uid=uid, st_mode=mode))
-    assert files.alterable(place) == said
+    monkeypatch.setattr(Path, "stat", lambda _path: SimpleNamespace(st_uid=uid, st_mode=mode))
+    assert files.alterable(Path("/srv/a")) == said

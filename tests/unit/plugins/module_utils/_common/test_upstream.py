@@ -33,7 +33,7 @@ def test_an_answer_that_dribbles_is_none(begin, piece):
     began = time.monotonic()
     with (
         dribbling(begin, piece, every=0.05) as url,
-        pytest.raises(upstream.Unreachable, match=r"expected an answer, seen .*(no end|IncompleteRead)"),
+        pytest.raises(upstream.Unreachable, match=r"expected an answer, seen .*no end"),
     ):
         upstream.ask("GET", url, seconds=0.3)
     assert time.monotonic() - began < 5
@@ -74,7 +74,7 @@ def redirecting():
         def do_GET(self):
             seen.append(self.headers["Authorization"])
             if self.path == "/here":
-                self.answer(302, Location=f"http://localhost:{self.server.server_address[1]}/there")
+                self.answer(302, Location=f"http://localhost:{self.connection.getsockname()[1]}/there")
             else:
                 self.answer(200)
 

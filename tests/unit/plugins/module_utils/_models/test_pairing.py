@@ -306,7 +306,7 @@ def test_what_a_config_does_not_say_is_no_difference():
 
 @pytest.mark.parametrize("path", [["thinker_config", "text_config"], ["llm_config"], ["language_config"]])
 def test_the_text_part_is_found_where_vllm_finds_it(path):
-    config = PLAIN_BODY
+    config: dict[str, Any] = PLAIN_BODY
     for name in reversed(path):
         config = {"architectures": ["Omni"], "talker_config": {}, name: config}
     other = EARLY | {"architectures": ["LlamaForCausalLMEagle3"]}
@@ -322,8 +322,8 @@ def test_the_text_part_is_found_where_vllm_finds_it(path):
 )  # fmt: skip
 def test_values_of_another_kind_are_no_traceback(change):
     for one, other in ((change, {}), ({}, change), (change, change)):
-        pair = [model(json.dumps(DRAFT | each), name) for each, name in ((one, "body"), (other, "draft"))]
-        pairing.judge(*pair, speculation={"method": "dspark", "num_speculative_tokens": "x"})
+        body, draft = model(json.dumps(DRAFT | one), "body"), model(json.dumps(DRAFT | other), "draft")
+        pairing.judge(body, draft, speculation={"method": "dspark", "num_speculative_tokens": "x"})
 
 
 def test_null_and_a_byte_order_mark_are_as_good_as_none():
@@ -417,7 +417,7 @@ def tiny(tmp_path_factory):
 
 def judged(root: Path, change=lambda config: None):
     body, other = (model_folder.read(name, root / name) for name in ("body", "draft"))
-    config = json.loads(other.config)
+    config = json.loads(other.config or b"{}")
     change(config)
     return pairing.judge(body, Model("draft", json.dumps(config).encode(), other.indexes, other.weights))
 
