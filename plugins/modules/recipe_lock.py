@@ -364,9 +364,6 @@ def tune(
             f"expected a lock to write a speculation into, seen:\n{told}\ndo: lock the recipe first"
         )
     after = before | {"speculation": module.params["speculation"]}
-    wrong = locks.parse(locks.render(after), str(path))[1]
-    if wrong:
-        raise Refused("the speculation is not valid:\n" + "\n".join(f"  {problem}" for problem in wrong))
     nothing: dict[str, Any] = {"differences": [], "summary": locks.summary(after), "lock_path": str(path)}
     return {"lock": after, **nothing} | write(module, before, after, path, "measured", "holds it already")
 
@@ -376,6 +373,10 @@ def write(
 ) -> dict[str, Any]:
     """The lock into its file, if it is another one. ``how`` it came about, ``otherwise`` what to say if it is not."""
     changed = after != before
+    # What every later run would refuse never takes the place of a good lock.
+    if changed and (wrong := locks.parse(locks.render(after), str(path))[1]):
+        problems = "\n".join(f"  {problem}" for problem in wrong)
+        raise Refused(f"what was {how} makes no valid lock, and nothing was written:\n{problems}")
     if changed and not module.check_mode:
         files.write(path, locks.render(after).encode())
     done = "would be written" if module.check_mode else "written"

@@ -5,10 +5,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
 def as_list(value: str | Sequence[Any]) -> list[Any]:
     """A list, also where it came as a text with commas, which Ansible's argument specs let pass for one."""
     return value.split(",") if isinstance(value, str) else list(value)
+
+
+def answered(options: Mapping[str, Any], values: Sequence[Any]) -> dict[str, Any]:
+    """The options to validate: without those that were left blank, as null or as an empty text, and need not be given.
+
+    :param options: of an argument spec
+    :param values: what each of them has, in the same order
+    """
+    return {
+        name: option
+        for (name, option), value in zip(options.items(), values, strict=True)
+        if option.get("required") or (value is not None and value != "")
+    }

@@ -22,6 +22,8 @@ except ImportError:  # only a module that runs without ansible-core's own Python
 else:
     HAS_YAML = True
 Path = tuple["str | int", ...]
+DEEPEST = 50
+"""Structures in one another. A recipe has seven."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def load(text: str, source: str) -> Document:
     """
     document = Document(None, source)
     try:
-        loader = yaml.SafeLoader(text)
+        loader = _bounded_loader()(text)
         node = loader.get_single_node()
         if node is not None:
             document.data = _plain(node, (), document, loader, ())
@@ -86,8 +88,37 @@ def load(text: str, source: str) -> Document:
     return document
 
 
+def _bounded_loader() -> Any:
+    """A loader that counts the nodes of the text, and refuses those too deep to read."""
+
+    class Loader(yaml.SafeLoader):
+        nodes = depth = 0
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            self.nodes += 1
+            self.depth += 1
+            if self.depth > DEEPEST:
+                raise _too_deep(self.peek_event())
+            try:
+                return super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+            finally:
+                self.depth -= 1
+
+    return Loader
+
+
+def _too_deep(there: Any) -> Exception:
+    return yaml.MarkedYAMLError(problem=f"nested deeper than {DEEPEST} levels", problem_mark=there.start_mark)
+
+
 def _plain(node: Any, path: Path, document: Document, loader: Any, above: tuple[int, ...]) -> Any:
     document.places[path] = document.source, node.start_mark.line + 1
+    # An alias may stand for what has aliases in its turn: a few lines are millions of values then.
+    if len(document.places) > 10_000 + 2 * loader.nodes:
+        said = "its aliases stand for too many values; write them out"
+        raise yaml.MarkedYAMLError(problem=said, problem_mark=node.start_mark)
+    if len(path) > DEEPEST:
+        raise _too_deep(node)
 
     def problem(message: str) -> None:
         document.problems.append(document.problem(path, message))
@@ -125,7 +156,7 @@ def _trap(kind: str, text: str) -> str | None:
     if kind == "timestamp":
         return f"YAML reads {text} as a date; write '{text}' in quotes"
     if kind == "int" and not re.fullmatch(r"[-+]?(0|[1-9][0-9]*)", text):
-        return f"YAML reads {text} as the number {_integer(text)}; write it plainly, or '{text}' in quotes"
+        return f"YAML reads {text} as {_integer(text)}; write it plainly, or '{text}' in quotes"
     if kind == "float" and not re.fullmatch(
         r"[-+]?([0-9]+(\.[0-9]+)?|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?[0-9]+\.", text
     ):
@@ -137,8 +168,11 @@ def _trap(kind: str, text: str) -> str | None:
     return None
 
 
-def _integer(text: str) -> Any:
-    return yaml.safe_load(text)
+def _integer(text: str) -> str:
+    try:
+        return f"the number {yaml.safe_load(text)}"
+    except ValueError:  # 0x_
+        return "a number"
 
 
 def _plain_mapping(

@@ -35,10 +35,36 @@ def _references(items: list[str]) -> str | None:
     return next((complaint for complaint in map(reference.complaint, items) if complaint), None)
 
 
+_TOP = ("/home", "/opt", "/root", "/tmp", "/var")  # noqa: S108
+_SYSTEM = (
+    "/bin/",
+    "/boot/",
+    "/dev/",
+    "/etc/",
+    "/lib/",
+    "/lib32/",
+    "/lib64/",
+    "/proc/",
+    "/run/",
+    "/sbin/",
+    "/sys/",
+    "/usr/",
+)
+
+
 def _absolute(text: str) -> str | None:
-    if text.startswith("/") and text != "/" and posixpath.normpath(text) == text:
+    if text.startswith("/") and text != "/" and posixpath.normpath(text) == text and ":" not in text:
         return None
-    return f"expected an absolute path without '..' and without '/' at its end, seen {seen(text)}"
+    return (
+        f"expected an absolute path without '..', without ':' and without '/' at its end, seen {seen(text)}"
+    )
+
+
+def _mount(text: str) -> str | None:
+    """A model in place of what the server's program needs is a server that does not start."""
+    if text in _TOP or f"{text}/".startswith(_SYSTEM):
+        return f"expected a directory for the model, such as /models/name, seen the system's {text}"
+    return _absolute(text)
 
 
 def _relative(text: str) -> str | None:
@@ -111,7 +137,7 @@ _MODEL = (
         required=True,
         check=matches(REVISION, "a branch, a tag or a commit"),
     ),
-    Key("mount", "string", "where the container sees the model, read-only", required=True, check=_absolute),
+    Key("mount", "string", "where the container sees the model, read-only", required=True, check=_mount),
 )
 
 _REFUSED = Key(

@@ -32,7 +32,10 @@ def depth(arguments: Mapping[str, Any]) -> int:
     # A schedule by the size of the batch: each entry ends in its depth.
     schedule = config.get("num_speculative_tokens_per_batch_size")
     entries = schedule if isinstance(schedule, list) else []
-    depths = [config.get("num_speculative_tokens"), *(entry[-1] for entry in entries if entry)]
+    depths = [
+        config.get("num_speculative_tokens"),
+        *(entry[-1] for entry in entries if isinstance(entry, list) and entry),
+    ]
     return max((depth for depth in depths if isinstance(depth, int)), default=0)
 
 

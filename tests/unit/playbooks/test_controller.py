@@ -16,7 +16,17 @@ import pytest
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from helpers.controller import Controller, serving
-from playbook_pages import FLEET, NAMES, PLAYBOOKS, ROOT, options, role_options, roles
+from playbook_pages import (
+    FLEET,
+    NAMES,
+    PLAYBOOKS,
+    ROOT,
+    defaults_text,
+    options,
+    own_text,
+    role_options,
+    roles,
+)
 
 DATA = ROOT / "controller"
 GIVEN: dict[str, Any] = {
@@ -233,6 +243,26 @@ def test_every_answer_is_an_input_of_the_playbook(name, question, playbooks):
         )
         for answer in answers:
             assert validator.validate({question["variable"]: answer}).error_messages == [], answer
+
+
+@pytest.mark.parametrize(("name", "question", "playbooks"), questions())
+def test_a_blank_answer_is_none_wherever_it_is_read(name, question, playbooks):
+    """A controller hands on null or an empty text, over whatever an inventory says."""
+    variable = question["variable"]
+    for playbook in playbooks:
+        text = "\n".join(
+            line
+            for line in (own_text(playbook) + defaults_text(playbook)).splitlines()
+            if not line.startswith("#")
+        )
+        uses = re.findall(rf"(?<![\w.]){variable}\b(?! *:)(.*)", text)
+        if variable == "spark_drift_fail":  # false is an answer
+            assert len(uses) == 1 and uses[0].startswith(" | default(true) in ['', none] or"), uses
+            continue
+        for use in uses:
+            assert re.match(
+                r" \| default\(('[^']*'|\[[^\]]*\]|false|[\w.| ]+|[\w.| ]+\(.*?\)), true\)", use
+            ), use
 
 
 def test_no_question_has_a_default_since_an_inventory_may_say_otherwise():

@@ -119,6 +119,16 @@ def test_a_wrong_input_ends_a_run_before_anything_else(tmp_path, name, wrong, sa
     assert len(re.findall(r"^(?:fatal|failed): ", text, re.MULTILINE)) == 1, "once a run, not once a host"
 
 
+@pytest.mark.parametrize("blank", [None, ""])
+@pytest.mark.parametrize("name", ["site", "drift", "benchmark", "tune", "build"])
+def test_a_blank_input_is_none(tmp_path, name, blank):
+    """It goes as far as a run without any: to the first connection, or to the recipe's lock, which is not there."""
+    asked = [option for option, spec in options(name).items() if not spec.get("required")]
+    texts = [run(tmp_path, PLAYBOOKS / f"{name}.yml", **given) for given in ({}, dict.fromkeys(asked, blank))]
+    plain, blanks = (re.findall(r"^TASK \[(.*?)\]|^\[ERROR\]: (.*)", text, re.MULTILINE) for text in texts)
+    assert plain == blanks and len(plain) > 1
+
+
 def test_a_playbook_that_another_one_imports_finds_its_inputs(tmp_path):
     (tmp_path / "mine.yml").write_text("- ansible.builtin.import_playbook: sparkfleet.vllm.stop\n")
     text = run(tmp_path, tmp_path / "mine.yml")

@@ -239,6 +239,19 @@ def test_updated_without_a_change_writes_nothing(locked):
     assert warnings(result) == ""
 
 
+def test_what_makes_no_lock_never_takes_the_place_of_a_good_one(locked, monkeypatch):
+    """Whatever an upstream says: each later run would refuse it."""
+    before = locked.lock_path.read_bytes()
+    wrong = locked.draft | {"revision": "main", "commit": "../../x"}
+    monkeypatch.setattr(Hub, "resolve_manifest", lambda *_: wrong)
+    for check in (True, False):
+        result = locked.run(state="updated", _ansible_check_mode=check)
+        assert result["failed"] is True
+        assert "what was resolved makes no valid lock, and nothing was written" in result["msg"]
+        assert "commit" in result["msg"]
+    assert locked.lock_path.read_bytes() == before
+
+
 def test_a_broken_lock_is_refused_and_updated_replaces_it(locked):
     locked.lock_path.write_text("version: 1\nrecipe: [\n")
     result = locked.run()

@@ -533,3 +533,28 @@ def test_a_tag_that_does_not_tell_its_commit_is_refused_with_one_that_does(recip
 def test_a_build_is_held_to_its_keys(recipe, key, value, says):
     recipe["image"]["build"] = BUILD | {key: value}
     assert says in str(problems_of(recipe)[f"image.build.{key}"])
+
+
+@pytest.mark.parametrize(
+    ("mount", "said"),
+    [
+        ("/m:rw", "without ':'"),
+        ("models/a", "an absolute path"),
+        ("/etc", "seen the system's /etc"),
+        ("/proc/1", "seen the system's /proc/1"),
+        ("/usr/local/lib", "seen the system's"),
+        ("/var", "seen the system's /var"),
+        ("/etcetera", None),
+        ("/root/models", None),
+        ("/models/a", None),
+    ],
+)
+def test_a_model_is_mounted_where_it_takes_nothing_away(recipe, mount, said):
+    put(recipe, ("models", "body", "mount"), mount)
+    problem = problems_of(recipe).get("models.body.mount")
+    assert (problem is None) if said is None else said in str(problem)
+
+
+def test_a_patch_goes_to_a_path_that_a_mount_can_name(recipe):
+    put(recipe, ("patches", 0, "target"), "/usr/lib/a.py:rw")
+    assert "without ':'" in str(problems_of(recipe)["patches[0].target"])
