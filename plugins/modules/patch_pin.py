@@ -183,7 +183,8 @@ from ..module_utils._run.lock_file import hold
 from ..module_utils._serve import patch as patches
 
 MODE = 0o444
-LABEL, PROBE = "sparkfleet.vllm.probe", "patch_pin"
+LABEL = "sparkfleet.vllm.probe"
+PROBE = "patch_pin"
 
 
 def store(path: Path, content: bytes, *, write: bool) -> bool:

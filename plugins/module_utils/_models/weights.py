@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Union
 
 from .._common import json_text
 
@@ -56,7 +56,7 @@ class Unseen:
         return f"{self.where}: not looked at, because {self.because}"
 
 
-Finding = Problem | Unseen
+Finding = Union[Problem, Unseen]  # noqa: UP007  pylint reads this file for a Python without the operator
 
 
 @dataclass(frozen=True)

@@ -355,7 +355,8 @@ def _engine(info: Mapping[str, Any], wanted: Wanted) -> list[Problem]:
             Problem(
                 "docker",
                 "Docker as a package of the system, or none",
-                f"Docker as a snap (engine {docker['version'] or 'of unknown version'}), which reads other files than {(info['daemon_config'] or {}).get('path')}",
+                f"Docker as a snap (engine {docker['version'] or 'of unknown version'}), which reads other files than "
+                f"{(info['daemon_config'] or {}).get('path')}",
                 "snap remove docker, which removes its containers and images too, and run again",
             )
         ]
