@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import importlib
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._run import lock_f
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._run import run_lock as host_run_lock
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._run.run_lock import Seen, decide
 from ansible_collections.sparkfleet.vllm.plugins.modules import run_lock
-from ansible_collections.sparkfleet.vllm.plugins.plugin_utils import keeper, this_run
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils import keeper, this_run, under_lock
 from helpers.recipe import ROOT
 
 
@@ -529,8 +530,7 @@ def test_every_module_that_changes_a_host_does_so_under_the_lock_of_its_run():
         assert "    hold(module)\n" in text, path.stem
         own = ROOT / "plugins/action" / path.name
         if own.exists():
-            assert path.stem not in routed and (
-                "(UnderLock)" in own.read_text() or "(WithProgress)" in own.read_text()
-            )
+            front = importlib.import_module(f"{action.__package__}.{path.stem}")
+            assert path.stem not in routed and issubclass(front.ActionModule, under_lock.UnderLock)
         else:
             assert routed[path.stem] == {"action_plugin": "sparkfleet.vllm.under_lock"}
