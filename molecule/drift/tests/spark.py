@@ -21,11 +21,11 @@ HOST = "drifts"
 STATE = "/var/lib/sparkfleet/state.json"
 DIGEST = """
 find /srv/sparkfleet /var/lib/sparkfleet /etc /opt/sparkfleet -xdev \\( -type f -o -type l \\) -printf '%p %s %m %T@ %C@\\n' | sort | sha256sum
-docker ps --all --no-trunc --format '{{.ID}} {{.Names}} {{.State}}'
-docker images --digests --no-trunc --format '{{.ID}} {{.Repository}} {{.Tag}} {{.Digest}}'
-docker inspect --format '{{.Image}} {{.State.StartedAt}} {{.RestartCount}} {{json .Config}} {{json .HostConfig}}' $(docker ps --all --quiet)
+docker ps --all --no-trunc --format '{{.ID}} {{.Names}} {{.State}}' | sort
+docker images --digests --no-trunc --format '{{.ID}} {{.Repository}} {{.Tag}} {{.Digest}}' | sort
+docker inspect --format '{{.Image}} {{.State.StartedAt}} {{.RestartCount}} {{json .Config}} {{json .HostConfig}}' $(docker ps --all --quiet) | sort
 """
-"""Prints all that a look must leave as it is."""
+"""Prints all that a look must leave as it is. Sorted: what was made in the same second, the engine lists in any order."""
 
 
 def on(script: str) -> str:
