@@ -33,7 +33,7 @@ def present(client: Any, image: str, digest: str) -> str:
 def noted(state_dir: str | None, image: str, *, write: bool) -> bool:
     """Note the image in the ledger. True when it was not in there.
 
-    :raises LedgerError: there is a ledger that cannot be gone on with
+    :raises LedgerError: there is a ledger, and it cannot be used
     :raises OSError: it cannot be written
     """
     if not state_dir:

@@ -242,7 +242,7 @@ class Snapshot:
     def prepare(self, resumes: bool, staged: bool = False) -> int:
         """Tidy what an interrupted run left and keep what is right of it. Returns the bytes still to come.
 
-        :param resumes: bytes in `incoming` are gone on with
+        :param resumes: a download goes on after the bytes in `incoming`
         :param staged: bytes in `swarm` are
         """
         for folder in (self.files, self.incoming):
@@ -278,7 +278,7 @@ class Snapshot:
         return sum(-(-size // DISK_BLOCK) * DISK_BLOCK for size in sizes)
 
     def _incoming(self, path: str) -> Path:
-        """Named by what it is to become, so that bytes for another file or another lock are never gone on with."""
+        """Named by what it is to become, so that no download goes on after bytes for another file or another lock."""
         name = hashlib.sha256(f"{path}\0{self.manifest.files[path].sha256}".encode()).hexdigest()
         return self.incoming / name
 
