@@ -289,7 +289,9 @@ def _judge(
     if thing.kind == "leftover":
         return thing.judged(REMOVED, "left by an interrupted run")
     if thing.kind in ("partial", "registry partial") and now - thing.usage.newest < partial_age:
-        return thing.judged(KEPT, f"written to in the last {partial_age / 3600:.0f} h: a download may resume from it")
+        return thing.judged(
+            KEPT, f"written to in the last {partial_age / 3600:.0f} h: a download may resume from it"
+        )
     return thing.judged(REMOVED, NOTHING)
 
 
