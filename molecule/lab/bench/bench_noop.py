@@ -185,7 +185,8 @@ def compare(counts: Sequence[int], runs: int) -> None:
             goals(share, most(results["as it is", count]))
     for way in ways:
         of = {count: median(found) for (name, count), found in results.items() if name == way}
-        print(f"one more host, {way}: {marginal(of):.1f} s")
+        if len(of) > 1:
+            print(f"one more host, {way}: {marginal(of):.1f} s")
 
 
 def goals(ratio: float, executions: int) -> None:
