@@ -36,6 +36,8 @@ _CODE = ("/usr/", "/opt/")
 _EDITABLE = (".py", ".pth", ".so", ".json", ".jinja")
 _ADDED, _REMOVED = 1, 2
 RESTART = "playbooks/site.yml starts it again with what is there now, and measures it"
+# A start gives the process its mounts anew, and leaves what was written into the container.
+ANEW = "remove the container (docker rm -f) and run playbooks/site.yml, which makes it anew and measures it"
 
 
 def files(checked: Sequence[CheckedFile], state: State, patched: bool) -> list[Finding]:
@@ -58,7 +60,7 @@ def files(checked: Sequence[CheckedFile], state: State, patched: bool) -> list[F
                     "patch-in-container",
                     f"{name}: md5 {file.wanted.md5}",
                     f"{name}: {seen}",
-                    RESTART,
+                    ANEW,
                 )
             )
         # A file that lost its name in the store to another one changed by that, and is what it was.
@@ -70,7 +72,7 @@ def files(checked: Sequence[CheckedFile], state: State, patched: bool) -> list[F
                     "file-newer-than-process",
                     f"{name}: unchanged since before {state.started_at}",
                     f"{name}: changed {late:.0f} s after the process started, which may have loaded something else",
-                    RESTART,
+                    ANEW,
                 )
             )
     return found
@@ -101,7 +103,7 @@ def edited(changes: Iterable[Mapping[str, Any]] | None, known: Iterable[str]) ->
                 "file-in-container",
                 f"{path} as the image has it",
                 f"{path} {what} since",
-                RESTART,
+                ANEW,
             )
         )
     return found
