@@ -123,8 +123,8 @@ unit: venv
 # Tests that run or import Ansible, or code that Ansible loads. The others do not depend on its version.
 touches := ansible-(playbook|doc|galaxy|inventory)|^(from|import) ansible[. ]|plugins\.(action|filter|modules|plugin_utils)
 # Packages that the newest environment lacks.
-only_here := execution_environment changelog
-TESTS ?= $(filter-out $(only_here:%=tests/unit/release/test_%.py),$(shell grep -rlE --include='test_*.py' '$(touches)' tests/unit))
+only_here := release/test_execution_environment release/test_changelog lab/test_scenario_tests
+TESTS ?= $(filter-out $(only_here:%=tests/unit/%.py),$(shell grep -rlE --include='test_*.py' '$(touches)' tests/unit))
 matrix: .matrix-newest .matrix-next
 	tools/sanity.sh .cache/newest/bin $(SANITY)
 .matrix-newest: .newest

@@ -14,7 +14,8 @@ author:
 description:
   - On a Spark the GPU and the CPU share one memory, and the page cache counts as used. If a vLLM starts before its predecessor has
     freed its memory, or with a full page cache, it fails or freezes the host.
-  - Stops the container that will be replaced, drops clean caches, and waits until enough memory is available.
+  - Stops the container that will be replaced, and its unit if there is one, so that nothing starts it again. Then drops clean caches,
+    and waits until enough memory is available.
   - Refuses, before it stops the container, if memory would not suffice without it. GPU memory of other processes belongs to no
     process in the list, so a shortage of that kind shows only afterwards.
 options:
@@ -103,6 +104,8 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
+from ..module_utils._host import unit
+from ..module_utils._host.request import ProbeError
 from ..module_utils._run.lock_file import hold
 from ..module_utils._serve import memory
 
@@ -130,6 +133,16 @@ def find(module: AnsibleModule, name: str) -> Any:
             msg=f"expected a Docker engine that answers, seen: {error}; look at 'docker ps' on the host"
         )
     return container if container.status in ("running", "paused", "restarting") else None
+
+
+def stop_unit(module: AnsibleModule, name: str) -> None:
+    """Stop the unit of a container, which stops the container, or would start it in a moment."""
+    try:
+        unit.stop(f"{name}.service", module.params["stop_timeout"] + 60)
+    except ProbeError as error:
+        module.fail_json(
+            msg=f"expected systemd to stop {name}.service, seen: {error}; look at 'systemctl status {name}' on the host"
+        )
 
 
 def stop(module: AnsibleModule, container: Any) -> None:
@@ -185,6 +198,9 @@ def main() -> None:
     stopped, stopped_at = container is not None, None
     if stopped and not module.check_mode:
         stopped_at = time.time()
+    if params["container"] and not module.check_mode:
+        stop_unit(module, params["container"])
+    if container is not None and not module.check_mode:
         stop(module, container)
     if params["drop_caches"] and not module.check_mode:
         os.sync()

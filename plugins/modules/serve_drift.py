@@ -13,7 +13,7 @@ author:
   - The sparkfleet.vllm authors (@sparkfleet)
 description:
   - Compares the container option by option with the wanted one, the image by digest, the patched files as the process sees
-    them, the server's answers with its arguments, the acceptance since its start with the floor, the unit that starts it at boot,
+    them, the server's answers with its arguments, the acceptance since its start with the floor, the unit that keeps it running,
     and the record of what passed the gate.
   - Only reads, and sends no request that generates tokens.
 options:
@@ -25,7 +25,7 @@ options:
     description: Further labels that the container should carry. Without it labels are not compared.
     type: dict
   boot_unit:
-    description: Text of the unit that starts the container at boot. Empty if there should be none.
+    description: Text of the unit that keeps the container running. Empty if there should be none.
     type: str
     default: ""
   state_dir:
@@ -114,7 +114,7 @@ from ..module_utils._drift.container import has_gpu
 from ..module_utils._gate import container as gate_container
 from ..module_utils._gate import docker_container
 from ..module_utils._gate.diagnosis import CheckedFile, WantedFile
-from ..module_utils._host.request import ProbeError, run_command
+from ..module_utils._host import unit
 from ..module_utils._run import run_lock
 from ..module_utils._serve import state as serve_state
 from ..module_utils._vllm import client, log, metrics
@@ -125,7 +125,6 @@ if not docker_container.DOCKER_IMPORT_ERROR:
 
 START_WINDOW = 3600.0
 """Seconds of log after a start in which vLLM says how it was configured."""
-UNITS = Path("/etc/systemd/system")
 PROBE_LABEL = "sparkfleet.vllm.probe"
 _LIBRARIES = (
     ("docker", docker_container.DOCKER_IMPORT_ERROR),
@@ -205,21 +204,6 @@ def ask(server: client.Server) -> drift_look.Answers:
     return drift_look.Answers(True, models, counters, cache, problem)
 
 
-def look_unit(name: str) -> dict[str, Any]:
-    path = UNITS / name
-    asked = ["systemctl", "show", "--property=UnitFileState,DropInPaths", name]
-    try:
-        shown = run_command(asked, 30)
-    except ProbeError:
-        shown = ""
-    values = dict(line.partition("=")[::2] for line in shown.splitlines())
-    return {
-        "text": path.read_text() if path.is_file() else None,
-        "state": values.get("UnitFileState", ""),
-        "drop_ins": values.get("DropInPaths", "").split(),
-    }
-
-
 def look_run(folder: Path, now: float) -> dict[str, Any] | None:
     """The run that holds the host; None for none, or one that gave no sign of life for the time of its lease."""
     path = folder / run_lock.FILE
@@ -242,7 +226,7 @@ def look(params: dict[str, Any], engine: Engine) -> drift_look.Seen:
         "container": data,
         "wanted_image": engine.image(serving["container"]["image"]),
         "neighbours": engine.others_with_gpu(name),
-        "unit": look_unit(f"{name}.service"),
+        "unit": unit.look(f"{name}.service"),
         "now": time.time(),
     }
     seen["held"] = look_run(Path(params["state_dir"]), seen["now"])

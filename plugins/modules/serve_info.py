@@ -12,7 +12,7 @@ version_added: "0.1.0"
 author:
   - The sparkfleet.vllm authors (@sparkfleet)
 description:
-  - Looks at the container, the recorded state and the unit that starts the container at boot, in one execution.
+  - Looks at the container, the recorded state and the unit that keeps the container running, in one execution.
   - Lists for each record what is missing on the host, so that nothing stops for an impossible rollback.
 options:
   container:
@@ -56,9 +56,9 @@ container:
     started_at:
       description: When it was started last, RFC 3339.
       type: str
-    restarts:
-      description: How often the engine has restarted it since.
-      type: int
+    restart_policy:
+      description: What the engine does by itself when it ends.
+      type: str
 state:
   description: The recorded state; null without one.
   type: dict
@@ -81,8 +81,8 @@ recorded:
       description: The files at its mounted patches now, by inode and modification time.
       type: list
       elements: str
-boot:
-  description: The unit that starts the container at boot.
+unit:
+  description: The unit that keeps the container running.
   type: dict
   returned: success
   contains:
@@ -91,6 +91,9 @@ boot:
       type: str
     enabled:
       description: Whether it starts at boot.
+      type: bool
+    watches:
+      description: Whether it is active and waits for the end of the container, to start it again.
       type: bool
 """
 
@@ -103,14 +106,13 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 from ..module_utils._common import files
 from ..module_utils._gate import container as gate_container
+from ..module_utils._host import unit
 from ..module_utils._images import image as images
 from ..module_utils._serve import state as serve_state
 
 if not images.DOCKER_IMPORT_ERROR:
     import docker
     import docker.errors
-
-UNITS = Path("/etc/systemd/system")
 
 
 def look_container(client: Any, name: str) -> dict[str, Any] | None:
@@ -123,7 +125,7 @@ def look_container(client: Any, name: str) -> dict[str, Any] | None:
         "status": data["State"]["Status"],
         "image": data["Config"]["Image"],
         "started_at": data["State"]["StartedAt"],
-        "restarts": data.get("RestartCount") or 0,
+        "restart_policy": ((data.get("HostConfig") or {}).get("RestartPolicy") or {}).get("Name") or "no",
         "stale": gate_container.stale_mounts(data["State"].get("Pid") or 0, bound(data))
         if data["State"]["Status"] == "running"
         else [],
@@ -161,12 +163,9 @@ def look_recorded(client: Any, serving: dict[str, Any]) -> dict[str, Any]:
     return {"missing": missing, "stamps": stamps}
 
 
-def look_boot(name: str) -> dict[str, Any]:
-    unit = UNITS / f"{name}.service"
-    return {
-        "text": unit.read_text() if unit.is_file() else "",
-        "enabled": (UNITS / "multi-user.target.wants" / unit.name).is_symlink(),
-    }
+def look_unit(name: str) -> dict[str, Any]:
+    seen = unit.look(f"{name}.service")
+    return {"text": seen.text or "", "enabled": seen.enabled == "enabled", "watches": seen.watches}
 
 
 def main() -> None:
@@ -200,7 +199,7 @@ def main() -> None:
         module.fail_json(
             msg=f"expected a Docker engine that answers, seen: {error}; run the prerequisites role"
         )
-    module.exit_json(changed=False, state=state, problem=problem, boot=look_boot(name), **result)
+    module.exit_json(changed=False, state=state, problem=problem, unit=look_unit(name), **result)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ EDITS = {
     "packages": "touch /var/lib/dpkg/status",
     "files": "touch /etc/docker/daemon.json",
     "models": "touch $(find /srv/sparkfleet/models -name config.json | head -n 1)",
-    "boot unit": f"systemctl disable --quiet {NAME}",
+    "unit": f"systemctl disable --quiet {NAME}",
     "container": f"docker stop -t 5 {NAME}",
 }
 PUT_BACK = {"kernel and driver", "Python environment", "patches", "records"}

@@ -29,7 +29,7 @@ def test_it_runs_with_no_more_rights_than_it_needs(container):
     assert limits["SecurityOpt"] == ["no-new-privileges"]
     assert limits["NetworkMode"] != "host"
     assert limits["IpcMode"] == "private"
-    assert limits["RestartPolicy"] == {"Name": "on-failure", "MaximumRetryCount": 3}
+    assert limits["RestartPolicy"] == {"Name": "no", "MaximumRetryCount": 0}
     assert limits["PortBindings"] == {"8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8000"}]}
 
 

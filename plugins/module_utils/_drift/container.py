@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from .._common.secrets import is_secret, is_secret_option, mask
+from .._host.unit import Unit
 from .._vllm.argv import options
 from .finding import Finding
 
@@ -59,7 +60,7 @@ def compare(
         *_environment({**wanted["env"], **(secrets or {})}, seen, known),
         *(_mounts(wanted["volumes"], seen, known) if patches_known else ()),
         *_ports(wanted, seen),
-        *_restart_policy(wanted, seen),
+        *_restart_policy(seen),
         *_security(wanted, seen, known),
         *_limits(wanted, seen),
         *(_labels(wanted.get("labels") or {}, seen) if patches_known else ()),
@@ -221,16 +222,11 @@ def _ports(wanted: Mapping[str, Any], seen: Mapping[str, Any]) -> Iterator[Findi
 # -- how it runs
 
 
-def _restart_policy(wanted: Mapping[str, Any], seen: Mapping[str, Any]) -> Iterator[Finding]:
-    policy = seen["HostConfig"].get("RestartPolicy") or {}
-    expected = _policy(wanted["restart_policy"], wanted.get("restart_retries") or 0)
-    found = _policy(policy.get("Name") or "no", policy.get("MaximumRetryCount") or 0)
-    if expected != found:
-        yield _finding("restart-policy", expected, found)
-
-
-def _policy(name: str, retries: int) -> str:
-    return f"{name}, at most {retries} times" if name == "on-failure" and retries else name
+def _restart_policy(seen: Mapping[str, Any]) -> Iterator[Finding]:
+    """The unit restarts a server. Two that do would count past each other."""
+    found = (seen["HostConfig"].get("RestartPolicy") or {}).get("Name") or "no"
+    if found != "no":
+        yield _finding("restart-policy", "no: its unit restarts it", found)
 
 
 def _security(
@@ -336,8 +332,8 @@ def _labels(wanted: Mapping[str, str], seen: Mapping[str, Any]) -> Iterator[Find
 # -- whether it runs
 
 
-def life(data: Mapping[str, Any] | None, name: str) -> list[Finding]:
-    """What keeps a container from serving, and what it went through."""
+def life(data: Mapping[str, Any] | None, name: str, unit: Unit) -> list[Finding]:
+    """What keeps a container from serving, and what it went through. `unit`: the one that keeps it running."""
     if data is None:
         return [
             Finding(
@@ -349,8 +345,8 @@ def life(data: Mapping[str, Any] | None, name: str) -> list[Finding]:
             )
         ]
     state, status = data["State"], data["State"]["Status"]
-    restarts = data.get("RestartCount") or 0
-    if status == "restarting":
+    restarts = data.get("RestartCount") or unit.restarts
+    if status == "restarting" or (status != "running" and unit.active == "activating"):
         seen = f"restarting, {restarts} times so far, exit code {state.get('ExitCode')}"
         return [
             Finding(
@@ -361,11 +357,17 @@ def life(data: Mapping[str, Any] | None, name: str) -> list[Finding]:
         seen = f"{status} since {state.get('FinishedAt')}, exit code {state.get('ExitCode')}"
         if state.get("OOMKilled"):
             seen += ", killed for want of memory"
+        if unit.gave_up:
+            seen += "; its unit started it again until it had ended too often within an hour"
         kind = "paused" if status == "paused" else "stopped"
-        do = f"docker unpause {name}" if kind == "paused" else f"playbooks/site.yml, or docker start {name}"
+        do = (
+            f"docker unpause {name}"
+            if kind == "paused"
+            else f"playbooks/site.yml, or systemctl restart {name}"
+        )
         return [Finding(SUBJECT, kind, f"{name} runs", seen, do)]
     if restarts:
-        seen = f"the engine has restarted it {restarts} times, last at {state.get('StartedAt')}"
+        seen = f"it has been restarted {restarts} times, last at {state.get('StartedAt')}"
         do = f"docker logs {name} says what it died of"
         return [Finding(SUBJECT, "restarted", f"{name} has run since it was started", seen, do, "warning")]
     return []

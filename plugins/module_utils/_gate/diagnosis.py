@@ -132,8 +132,8 @@ def ended(wanted: Wanted, bound: State, now: State | None, reason: str | None) -
             "server_restarted",
             f"container {wanted.container} was restarted while it was being checked",
             expected,
-            f"started {now.started_at}, {now.restarts} restarts by the engine, no error in the log before",
-            "see who or what restarts it, then run again",
+            f"started {now.started_at}, no error in the log before",
+            f"see who or what restarts it (journalctl -u {wanted.container}), then run again",
         )
     if now is not None and now.status in ("created", "paused"):
         return Finding(

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from .._common.paths import ledger_path
+from . import unit
 
 SYSTEM = ("/proc/sys/kernel/random/boot_id", "/proc/sys/kernel/osrelease", "/proc/driver/nvidia/version")
 DRIVER = (
@@ -33,7 +34,6 @@ PACKAGES = (
     "/etc/systemd/logind.conf",
     "/etc/systemd/logind.conf.d/*",
 )
-UNITS = "/etc/systemd/system"
 ENGINE = (
     "ID",
     "ServerVersion",
@@ -126,7 +126,6 @@ def of_host(
     :raises EngineError: the engine does not answer
     """
     name, image = serving["container"]["name"], serving["container"]["image"]
-    unit = f"{name}.service"
     about = ask("/info")
     held = ask(f"/images/{urllib.parse.quote(image, safe='')}/json")
     environment = watch["environment"]
@@ -142,7 +141,10 @@ def of_host(
         "image": [held["Id"], sorted(held.get("RepoDigests") or [])],
         "models": [tree(model["path"]) for model in serving["models"].values()],
         "patches": files(file["host_path"] for file in serving["files"] if file.get("host_path")),
-        "boot unit": files([f"{UNITS}/{unit}", f"{UNITS}/multi-user.target.wants/{unit}"]),
+        "unit": [
+            files(f"{unit.UNITS}/{where}{name}.service" for where in ("", "multi-user.target.wants/")),
+            unit.look(f"{name}.service").watches,
+        ],
         "records": files([f"{state_dir}/state.json", ledger_path(state_dir)]),
         "files": files(watch["files"]),
         "answers": [answer(url) for url in watch["urls"]],

@@ -74,7 +74,6 @@ def _security(security: str, *, bind: str, port: int, shm_size: str) -> dict[str
             "network_mode": "host",
             "ipc_mode": "host",
             "auto_remove": True,
-            "restart_policy": "no",
         }
     if security == "least":
         return {
@@ -86,8 +85,6 @@ def _security(security: str, *, bind: str, port: int, shm_size: str) -> dict[str
             "cap_drop": ["ALL"],
             "security_opts": ["no-new-privileges"],
             "auto_remove": False,
-            "restart_policy": "on-failure",
-            "restart_retries": 3,
         }
     raise SpecError(f"vllm_serve_security: expected one of {', '.join(SECURITY)}, got {security!r}")
 

@@ -27,8 +27,6 @@ CONTAINER: dict[str, Any] = {
     "cap_drop": ["ALL"],
     "security_opts": ["no-new-privileges"],
     "auto_remove": False,
-    "restart_policy": "on-failure",
-    "restart_retries": 3,
 }  # fmt: skip
 SERVING: dict[str, Any] = {
     "recipe": "r",
@@ -70,7 +68,7 @@ def running(**over: Any) -> dict[str, Any]:
             "Labels": {"maintainer": "x", "sparkfleet.vllm.patches": "s"},
         },
         "HostConfig": {
-            "RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 3},
+            "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
             "CapDrop": ["ALL"],
             "SecurityOpt": ["no-new-privileges"],
             "NetworkMode": "default",

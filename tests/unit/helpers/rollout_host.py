@@ -156,13 +156,13 @@ class ServeInfo(StandIn):
                 "status": seen["status"],
                 "image": seen["spec"]["image"],
                 "started_at": seen["started_at"],
-                "restarts": 0,
+                "restart_policy": "no",
             },
             "state": state,
             "problem": "",
             "recorded": {which: {"missing": [], "stamps": []} for which in kept},
             "image": {"id": "sha256:1", "settled": True, "mirrored": False} if options.get("image") else None,
-            "boot": {"text": "", "enabled": False},
+            "unit": {"text": "", "enabled": False, "watches": False},
         }
 
 

@@ -117,7 +117,7 @@ if answer["changed"] and not check:
 """,
     "serve_info": """
 state = kept("state.json", None)
-answer |= {"container": kept("container", None), "state": state, "problem": "", "boot": {"text": "", "enabled": False}}
+answer |= {"container": kept("container", None), "state": state, "problem": "", "unit": {"text": "", "enabled": False, "watches": False}}
 answer["recorded"] = {which: {"missing": [], "stamps": ["1-2"]} for which in ("current", "last_good") if (state or {}).get(which)}
 """,
     "memory_reclaim": """
@@ -147,12 +147,13 @@ answer |= {"verdict": "pass", "drafts": 600, "acceptance_rate": 0.7, "passed_at"
 CONTAINER = """
 there = kept("container", None)
 wanted = {name: asked[name] for name in ("image", "command", "env", "volumes", "labels")}
-answer["changed"] = there != {**wanted, "status": "running"}
+wanted |= {"status": "running", "restart_policy": "no"}
+answer["changed"] = there != wanted
 if answer["changed"] and not check:
     say("start " + wanted["command"][-1])
     if wanted["command"][-1] == "13":
         fail("the engine refuses it")
-    keep("container", {**wanted, "status": "running"})
+    keep("container", wanted)
 """
 # Counts how often the record of what serves is worked out.
 COUNTING = """

@@ -35,6 +35,7 @@ def proc(tmp_path, monkeypatch):
     (tmp_path / "sys/vm").mkdir(parents=True)
     (tmp_path / "sys/vm/drop_caches").write_text("untouched")
     monkeypatch.setattr(memory_reclaim, "PROC", tmp_path)
+    monkeypatch.setattr(memory_reclaim.unit, "UNITS", tmp_path)
     return tmp_path
 
 
@@ -113,3 +114,29 @@ def test_check_mode_touches_nothing(call, proc):
 
 def test_no_old_server(call, proc):
     assert not call(None, fraction=0.05)["changed"]
+
+
+@pytest.mark.parametrize("status", ["running", "exited"])
+def test_the_unit_is_stopped_first_also_where_it_is_about_to_start_a_server_that_died(
+    call, proc, monkeypatch, status
+):
+    container = Container(proc, status)
+    (proc / "vllm.service").write_text("")
+    monkeypatch.setattr(
+        memory_reclaim.unit, "run_command", lambda argv, timeout: container.calls.append(" ".join(argv))
+    )
+    call(container, check=True, fraction=0.05)
+    assert container.calls == []
+    call(container, fraction=0.05)
+    assert container.calls == ["systemctl stop vllm.service", "stop"][: 1 + (status == "running")]
+
+
+def test_a_unit_that_does_not_stop_stops_the_run(call, proc, monkeypatch):
+    def fail(argv, timeout):
+        raise memory_reclaim.ProbeError("systemctl exited 1: no bus")
+
+    (proc / "vllm.service").write_text("")
+    monkeypatch.setattr(memory_reclaim.unit, "run_command", fail)
+    container = Container(proc)
+    result = call(container, fraction=0.05)
+    assert result["failed"] and "no bus" in result["msg"] and container.calls == []

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import docker.errors
 import pytest
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._host.unit import Unit
 from ansible_collections.sparkfleet.vllm.plugins.modules import serve_info
 
 IMAGE = "vllm/vllm-openai@sha256:" + "a" * 64
@@ -111,10 +112,14 @@ def test_a_running_server_says_what_was_replaced_under_it(monkeypatch, status, s
     assert looked == ([(7, {"/models/b": "/srv/b"})] if stale else [])
 
 
-def test_a_unit_and_whether_it_is_started_at_boot(tmp_path, monkeypatch):
-    monkeypatch.setattr(serve_info, "UNITS", tmp_path)
-    assert serve_info.look_boot("v") == {"text": "", "enabled": False}
-    (tmp_path / "v.service").write_text("[Unit]\n")
-    (tmp_path / "multi-user.target.wants").mkdir()
-    (tmp_path / "multi-user.target.wants" / "v.service").symlink_to(tmp_path / "v.service")
-    assert serve_info.look_boot("v") == {"text": "[Unit]\n", "enabled": True}
+@pytest.mark.parametrize(
+    ("seen", "expected"),
+    [
+        (Unit(), {"text": "", "enabled": False, "watches": False}),
+        (Unit("[Unit]\n", "enabled", watches=True), {"text": "[Unit]\n", "enabled": True, "watches": True}),
+        (Unit("[Unit]\n", "disabled"), {"text": "[Unit]\n", "enabled": False, "watches": False}),
+    ],
+)
+def test_a_unit_and_whether_it_keeps_the_server_running(monkeypatch, seen, expected):
+    monkeypatch.setattr(serve_info.unit, "look", lambda name: seen if name == "v.service" else None)
+    assert serve_info.look_unit("v") == expected

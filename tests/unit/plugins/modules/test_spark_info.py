@@ -725,7 +725,7 @@ def test_a_password_that_is_wanted_of_daemon_json_does_not_come_back_to_be_judge
     path.write_text(daemon_json.render({"proxies": {"http-proxy": "http://me:older@proxy"}}))
     wanted = {"daemon_config": {"proxies": {"http-proxy": "http://me:secret@newer"}}}
     answer = run_module(capsys, {"daemon_config": str(path), "wanted": wanted})
-    del answer["invocation"]  # what the caller writes is shown to the caller
+    answer.pop("invocation", None)  # what the caller writes is shown to the caller, by some Ansibles
     assert "secret" not in json.dumps(answer) and "older" not in json.dumps(answer)
     # It is compared all the same, and what differs is told without it.
     result = run_action(answer, wanted=wanted)

@@ -9,6 +9,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._drift.container i
     life,
     size,
 )
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._host.unit import Unit
 from helpers.drift import CONTAINER, IMAGE, OTHER, TARGET, running
 
 LABELS = {"sparkfleet.vllm.patches": "s"}
@@ -76,8 +77,7 @@ EDITS = [
     ),
     ("port", {"HostConfig__PortBindings": {"8000/tcp": [{"HostIp": "", "HostPort": "8000"}]}}, "127.0.0.1:8000:8000", "0.0.0.0:8000:8000"),
     ("port", {"HostConfig__PortBindings": None}, "127.0.0.1:8000:8000", "none"),
-    ("restart-policy", {"HostConfig__RestartPolicy": {"Name": "always"}}, "on-failure, at most 3 times", "always"),
-    ("restart-policy", {"HostConfig__RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 9}}, "on-failure, at most 3 times", "on-failure, at most 9 times"),
+    ("restart-policy", {"HostConfig__RestartPolicy": {"Name": "always"}}, "no: its unit restarts it", "always"),
     ("security", {"HostConfig__Privileged": True}, "privileged: no", "privileged: yes"),
     ("security", {"HostConfig__CapAdd": ["CAP_SYS_ADMIN"]}, "added capabilities: none", "added capabilities: SYS_ADMIN"),
     ("security", {"HostConfig__CapDrop": None}, "dropped capabilities: ALL", "dropped capabilities: none"),
@@ -142,8 +142,8 @@ def test_an_image_whose_config_the_engine_leaves_out_is_like_one_that_is_gone(co
 
 def test_the_published_flags_are_met_by_what_the_engine_makes_of_them():
     wanted = CONTAINER | {
-        "privileged": True, "network_mode": "host", "ipc_mode": "host", "auto_remove": True, "restart_policy": "no",
-        "published_ports": None, "shm_size": None, "cap_drop": None, "security_opts": None, "restart_retries": None,
+        "privileged": True, "network_mode": "host", "ipc_mode": "host", "auto_remove": True,
+        "published_ports": None, "shm_size": None, "cap_drop": None, "security_opts": None,
     }  # fmt: skip
     seen = running(
         HostConfig__Privileged=True, HostConfig__NetworkMode="host", HostConfig__IpcMode="host", HostConfig__AutoRemove=True,
@@ -164,22 +164,52 @@ def test_the_units_of_docker():
 
 
 @pytest.mark.parametrize(
-    ("state", "kind", "severity"),
+    ("state", "unit", "kind", "severity", "seen"),
     [
-        ({"Status": "exited", "ExitCode": 1, "OOMKilled": True}, "stopped", "drift"),
-        ({"Status": "paused"}, "paused", "drift"),
-        ({"Status": "restarting", "ExitCode": 1}, "restarting", "drift"),
-        ({"Status": "running"}, "restarted", "warning"),
+        (
+            {"Status": "exited", "ExitCode": 1, "OOMKilled": True},
+            Unit(),
+            "stopped",
+            "drift",
+            "want of memory",
+        ),
+        (
+            {"Status": "exited", "ExitCode": 0},
+            Unit(active="failed", gave_up=True),
+            "stopped",
+            "drift",
+            "too often within an hour",
+        ),
+        ({"Status": "paused"}, Unit(active="active", watches=True), "paused", "drift", "paused"),
+        (
+            {"Status": "exited", "ExitCode": 0},
+            Unit(active="activating", restarts=2),
+            "restarting",
+            "drift",
+            "2 times",
+        ),
+        (
+            {"Status": "running", "StartedAt": "now"},
+            Unit(active="active", restarts=2),
+            "restarted",
+            "warning",
+            "2 times",
+        ),
     ],
 )
-def test_a_life_that_is_none(state, kind, severity):
-    (finding,) = life(running(State=state, RestartCount=2), "sparkfleet-vllm")
-    assert (finding.kind, finding.severity) == (kind, severity)
+def test_a_life_that_is_none(state, unit, kind, severity, seen):
+    (finding,) = life(running(State=state), "sparkfleet-vllm", unit)
+    assert (finding.kind, finding.severity) == (kind, severity) and seen in finding.seen
+
+
+def test_restarts_by_an_engine_that_does_them_count_as_well():
+    state = {"Status": "restarting", "ExitCode": 1}
+    assert "2 times" in life(running(State=state, RestartCount=2), "sparkfleet-vllm", Unit())[0].seen
 
 
 def test_a_container_that_runs_and_one_that_is_not_there():
-    assert life(running(), "sparkfleet-vllm") == []
-    assert [finding.kind for finding in life(None, "sparkfleet-vllm")] == ["container-missing"]
+    assert life(running(), "sparkfleet-vllm", Unit()) == []
+    assert [finding.kind for finding in life(None, "sparkfleet-vllm", Unit())] == ["container-missing"]
 
 
 def test_the_target_of_a_patch_is_named():

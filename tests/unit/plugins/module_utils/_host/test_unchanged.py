@@ -58,6 +58,7 @@ class Host:
         (root / "units").mkdir()
         (root / "units/sparkfleet-vllm.service").write_text("unit")
         (root / "boot_id").write_text("first")
+        (root / "systemctl").write_text("ActiveState=active\nMainPID=7\n")
         self.serving = {
             "container": {"name": "sparkfleet-vllm", "image": IMAGE},
             "models": {"body": {"path": str(root / "body")}},
@@ -74,7 +75,10 @@ class Host:
 
 @pytest.fixture
 def host(tmp_path, monkeypatch):
-    monkeypatch.setattr(unchanged, "UNITS", str(tmp_path / "units"))
+    monkeypatch.setattr(unchanged.unit, "UNITS", tmp_path / "units")
+    monkeypatch.setattr(
+        unchanged.unit, "run_command", lambda argv, timeout: (tmp_path / "systemctl").read_text()
+    )
     monkeypatch.setattr(unchanged, "PACKAGES", (str(tmp_path / "status"),))
     monkeypatch.setattr(unchanged, "SYSTEM", (str(tmp_path / "boot_id"),))
     return Host(tmp_path)
@@ -134,12 +138,16 @@ BREAKS = {
     "model file open to all": ("models", lambda host: (host.root / "body/config.json").chmod(0o666)),
     "patch mended": ("patches", lambda host: swap(host.root / "patches/gemma4_mtp.py")),
     "patch gone": ("patches", lambda host: (host.root / "patches/gemma4_mtp.py").unlink()),
+    "unit stopped": (
+        "unit",
+        lambda host: (host.root / "systemctl").write_text("ActiveState=inactive\nMainPID=0\n"),
+    ),
     "unit edited": (
-        "boot unit",
+        "unit",
         lambda host: (host.root / "units/sparkfleet-vllm.service").write_text("more"),
     ),
     "unit enabled": (
-        "boot unit",
+        "unit",
         lambda host: (
             (host.root / "units/multi-user.target.wants").mkdir(),
             (host.root / "units/multi-user.target.wants/sparkfleet-vllm.service").symlink_to("../x"),

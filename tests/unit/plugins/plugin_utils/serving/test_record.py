@@ -54,7 +54,8 @@ def test_least_privilege_is_the_default_shape():
     assert made["cap_drop"] == ["ALL"]
     assert made["security_opts"] == ["no-new-privileges"]
     assert made["published_ports"] == ["127.0.0.1:8000:8000"]
-    assert made["restart_policy"] == "on-failure" and made["restart_retries"] == 3
+    # The unit restarts a server, so this is no matter of its record.
+    assert not {"restart_policy", "restart_retries"} & made.keys()
 
 
 def test_the_recipes_own_flags_are_exact():
@@ -65,8 +66,8 @@ def test_the_recipes_own_flags_are_exact():
         "host",
         True,
     )
-    # Docker publishes nothing on the host network and refuses --rm with a restart policy.
-    assert "published_ports" not in made and made["restart_policy"] == "no"
+    # Docker publishes nothing on the host network.
+    assert "published_ports" not in made
 
 
 def test_models_and_patches_are_read_only_and_a_patch_the_image_carries_is_not_mounted():
