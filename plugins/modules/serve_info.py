@@ -56,6 +56,10 @@ container:
     started_at:
       description: When it was started last, RFC 3339.
       type: str
+    edited:
+      description: Program files that somebody changed inside it. Only a new container is without them.
+      type: list
+      elements: str
     restart_policy:
       description: What the engine does by itself when it ends.
       type: str
@@ -105,6 +109,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 from ..module_utils._common import files
+from ..module_utils._drift.server import program_files
 from ..module_utils._gate import container as gate_container
 from ..module_utils._host import unit
 from ..module_utils._images import image as images
@@ -129,6 +134,8 @@ def look_container(client: Any, name: str) -> dict[str, Any] | None:
         "stale": gate_container.stale_mounts(data["State"].get("Pid") or 0, bound(data))
         if data["State"]["Status"] == "running"
         else [],
+        # What is mounted where the image has nothing is listed as added.
+        "edited": sorted(program_files(client.api.diff(name)).keys() - bound(data).keys()),
     }
 
 

@@ -169,7 +169,7 @@ class ServeInfo(StandIn):
 class DockerContainer(StandIn):
     """``community.docker.docker_container``: its diff names the options that differ, as that module's does."""
 
-    MANNER = ("state", "comparisons", "command_handling", "stop_timeout")
+    MANNER = ("state", "recreate", "comparisons", "command_handling", "stop_timeout")
 
     def on(self, host: Host, options: dict[str, Any], dry: bool) -> dict[str, Any]:
         if options["state"] == "stopped":

@@ -21,6 +21,6 @@ def test_a_host_that_runs_what_is_on_record_has_nothing_to_do() -> None:
     }
     asked: dict[str, Any] = {"info": info, "serving": serving, "unit": "[Unit]\n", "host": host}
     assert actions.run(serving_change, {}, differs="False", **asked) == {
-        "state": "settled", "back": False, "kept": True, "on_record": True, "changed": False,
+        "state": "settled", "anew": False, "back": False, "kept": True, "on_record": True, "changed": False,
     }  # fmt: skip
     assert actions.run(serving_change, {}, differs="True", **asked)["state"] == "replace"

@@ -16,7 +16,10 @@ class Engine:
 
     def __init__(self, images=(), container=None):
         self.images = SimpleNamespace(get=lambda name: self._image(name, images))
-        self.api = SimpleNamespace(inspect_container=lambda name: self._container(container))
+        changes = [{"Path": path, "Kind": 1} for path in ("/opt/a.py", "/usr/b.so", "/root/.bash_history")]
+        self.api = SimpleNamespace(
+            inspect_container=lambda name: self._container(container), diff=lambda name: changes
+        )
 
     def _image(self, name, images):
         if name not in images:
@@ -102,6 +105,7 @@ def test_a_running_server_says_what_was_replaced_under_it(monkeypatch, status, s
                 "Config": {"Image": IMAGE},
                 "Mounts": [
                     {"Type": "bind", "Destination": "/models/b", "Source": "/srv/b"},
+                    {"Type": "bind", "Destination": "/usr/b.so", "Source": "/srv/b.so"},
                     {"Type": "volume", "Destination": "/v", "Source": "/var/lib/docker/volumes/v"},
                 ],
             }
@@ -109,7 +113,9 @@ def test_a_running_server_says_what_was_replaced_under_it(monkeypatch, status, s
         "sparkfleet-vllm",
     )
     assert seen and seen["stale"] == stale
-    assert looked == ([(7, {"/models/b": "/srv/b"})] if stale else [])
+    assert looked == ([(7, {"/models/b": "/srv/b", "/usr/b.so": "/srv/b.so"})] if stale else [])
+    # What is mounted there, nobody edited.
+    assert seen["edited"] == ["/opt/a.py"] and seen["restart_policy"] == "no"
 
 
 @pytest.mark.parametrize(

@@ -55,10 +55,18 @@ def test_a_server_that_holds_what_was_replaced_under_it_gets_a_new_start():
     seen = info(WANTED, "running")
     seen["container"]["stale"] = ["/models/body"]
     assert change(seen, WANTED, False, UNIT, HOST) == {
-        "state": "replace", "back": False, "kept": False, "on_record": False,
+        "state": "replace", "anew": False, "back": False, "kept": False, "on_record": False,
     }  # fmt: skip
     seen["container"]["stale"] = []
     assert change(seen, WANTED, False, UNIT, HOST)["state"] == "settled"
+
+
+@pytest.mark.parametrize(("status", "state"), [("running", "replace"), ("exited", "start")])
+def test_a_container_in_which_programs_were_edited_is_made_anew(status, state):
+    seen = info(WANTED, status)
+    seen["container"]["edited"] = ["/opt/app/server.py"]
+    made = change(seen, WANTED, status != "running", UNIT, HOST)
+    assert (made["state"], made["anew"], made["on_record"]) == (state, True, False)
 
 
 @pytest.mark.parametrize(
