@@ -411,7 +411,7 @@ def main() -> None:
         )
     except OSError as error:
         module.fail_json(msg=f"expected to write {params['directory']}, seen {error}; mend it and run again")
-    todo = [] if settled else wanted.told(params["name"])
+    todo = [] if settled else wanted.describe(params["name"])
     module.exit_json(
         changed=not settled,
         settled=settled,

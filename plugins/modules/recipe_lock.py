@@ -348,7 +348,7 @@ def renew(
         module.warn(note)
     for line in locks.first_use(resolution.lock, before):
         module.warn(line)
-    resolution.lock, dropped = measured.carried(recipe, before, resolution.lock)
+    resolution.lock, dropped = measured.keep(recipe, before, resolution.lock)
     if dropped:
         module.warn(dropped)
     told = "holds what upstream gives"
