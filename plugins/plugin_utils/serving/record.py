@@ -92,6 +92,11 @@ def _security(security: str, *, bind: str, port: int, shm_size: str) -> dict[str
     raise SpecError(f"vllm_serve_security: expected one of {', '.join(SECURITY)}, got {security!r}")
 
 
+def _log(driver: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the container's log goes. Without a driver the engine's own settings decide, and nothing of it is recorded."""
+    return {"log_driver": driver, "log_options": {k: str(v) for k, v in options.items()}} if driver else {}
+
+
 def container_spec(
     inputs: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -99,7 +104,8 @@ def container_spec(
 
     :param inputs: ``name``, ``image`` (by digest), ``models`` (as :func:`mounted_models` gives them),
         ``patches`` (mappings with host_path, target, mount), ``arguments`` and ``extra_arguments``
-        (:func:`merge`), ``environment``, ``port``, ``bind``, ``cache``, ``shm_size``, ``security``, ``gpus``
+        (:func:`merge`), ``environment``, ``port``, ``bind``, ``cache``, ``shm_size``, ``security``, ``gpus``,
+        ``log_driver`` (empty for the engine's own settings), ``log_options``
     :raises SpecError: no body, an image that is not pinned, an unknown security profile, an API key where it would
         be recorded
     :raises ArgumentsError: an argument that cannot be rendered; :func:`serving_refusals` says more of it, before
@@ -136,6 +142,7 @@ def container_spec(
         **_security(
             inputs["security"], bind=inputs["bind"], port=inputs["port"], shm_size=inputs["shm_size"]
         ),
+        **_log(inputs["log_driver"], inputs["log_options"]),
     }
 
 

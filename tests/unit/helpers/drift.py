@@ -29,6 +29,8 @@ CONTAINER: dict[str, Any] = {
     "auto_remove": False,
     "restart_policy": "on-failure",
     "restart_retries": 3,
+    "log_driver": "json-file",
+    "log_options": {"max-size": "50m", "max-file": "4"},
 }  # fmt: skip
 SERVING: dict[str, Any] = {
     "recipe": "r",
@@ -80,6 +82,7 @@ def running(**over: Any) -> dict[str, Any]:
             "DeviceRequests": [{"Driver": "nvidia", "Count": -1, "Capabilities": [["gpu"]]}],
             "Memory": 0,
             "PidsLimit": None,
+            "LogConfig": {"Type": "json-file", "Config": {"max-size": "50m", "max-file": "4"}},
         },
         "Mounts": [
             {"Type": "bind", "Source": "/srv/s/models/b", "Destination": "/models/b", "RW": False},

@@ -41,6 +41,8 @@ INPUTS: dict[str, Any] = {
     "shm_size": "1g",
     "security": "least",
     "gpus": True,
+    "log_driver": "json-file",
+    "log_options": {"max-size": "50m", "max-file": 4},
 }
 
 
@@ -95,6 +97,15 @@ def test_it_stays_offline_and_environment_values_are_text():
 def test_without_a_gpu_none_is_asked_for():
     assert spec(gpus=False)["device_requests"] == []
     assert spec()["device_requests"][0]["capabilities"] == [["gpu"]]
+
+
+def test_the_log_is_bounded_unless_it_is_left_to_the_engine():
+    made = spec()
+    assert made["log_driver"] == "json-file"
+    assert made["log_options"] == {"max-size": "50m", "max-file": "4"}, (
+        "as text, which is how the engine has it"
+    )
+    assert not {"log_driver", "log_options"} & set(spec(log_driver=""))
 
 
 @pytest.mark.parametrize(
