@@ -16,8 +16,8 @@ description:
     has made its configuration. At that point vLLM has parsed its arguments, read the models' configs, resolved their architectures
     and checked the speculative config and the pairing. It reads no weights and takes no GPU memory, so the running server is not
     disturbed.
-  - The container for this check has no network, no privileges, and limits on memory and time. It mounts everything read-only,
-    publishes nothing, and is always removed.
+  - The container for this check has no network, no privileges, and limits on memory and time. It mounts what the server may only
+    read, publishes nothing, and is always removed.
   - If the image's vLLM cannot be asked, the module does not fail; RV(asked) is false, and a warning gives the reason.
 options:
   container:
@@ -150,7 +150,8 @@ LOG_LIMIT = {"max-size": "10m", "max-file": "1"}
 def options(container: dict[str, Any], timeout: int, memory: str) -> dict[str, Any]:
     """What docker-py makes the probe of: the container that will serve, less all that it could do harm with.
 
-    Its writable layer goes with it. Read-only, it would refuse what the server may do, such as vLLM's caches.
+    What it may write to is its own layer, which goes with it: what was compiled for the server is neither loaded nor altered, and
+    what wants to write there can.
     """
     return {
         "image": container["image"],
@@ -161,8 +162,8 @@ def options(container: dict[str, Any], timeout: int, memory: str) -> dict[str, A
         "environment": dict(container.get("env") or {}),
         "mounts": [
             docker.types.Mount(target=target, source=source, type="bind", read_only=True)
-            for source, target, _mode in volumes(container)
-            if Path(source).exists()
+            for source, target, mode in volumes(container)
+            if mode == "ro"
         ],
         "device_requests": [
             docker.types.DeviceRequest(**request) for request in container.get("device_requests") or []
@@ -188,7 +189,7 @@ def volumes(container: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def not_here_yet(client: Any, container: dict[str, Any]) -> str:
-    """What of the container is still to come; empty when all is here. What is writable, the engine makes."""
+    """What of the container is still to come; empty when all is here. What is writable is made before the start."""
     try:
         client.images.get(container["image"])
     except docker.errors.ImageNotFound:

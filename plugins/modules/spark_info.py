@@ -220,10 +220,15 @@ directories:
   elements: str
   sample: [/srv/sparkfleet]
 alterable:
-  description: Those of O(wanted.directories) that others than root may alter, with who may.
+  description: Those of O(wanted.directories) that others than root may alter, with who may. Also the directory of RV(cache).
   returned: always
   type: dict
   sample: {}
+cache:
+  description: Directory that containers write to, below O(store), and its mode; null if it is not there.
+  returned: always
+  type: dict
+  sample: {path: /srv/sparkfleet/cache, mode: "0700"}
 docker:
   description:
     - The Docker engine. C(snap) means that it is a snap, which nothing here can set up; C(started) is in seconds since the epoch,
@@ -318,7 +323,7 @@ report:
 todo:
   description:
     - What is missing and can be installed. C(packages), whether the Docker or toolkit repository is needed for them, C(directories),
-      C(requirements) of the environment, C(start) of the engine, and for C(daemon) the changed C(keys), the C(action) that applies
+      C(private) for those that only root shall enter, C(requirements) of the environment, C(start) of the engine, and for C(daemon) the changed C(keys), the C(action) that applies
       them (none, reload, restart), its reasons in C(because) and the containers that it C(stops).
   returned: when O(wanted) is given
   type: dict
@@ -327,6 +332,7 @@ todo:
     docker_repository: false
     toolkit_repository: true
     directories: [/srv/sparkfleet]
+    private: [/srv/sparkfleet/cache]
     requirements: ["docker==7.1.0"]
     daemon: {keys: [registry-mirrors], action: reload, because: [], stops: []}
     start: false

@@ -14,7 +14,7 @@ author:
 description:
   - Keeps everything that C(current) or C(last_good) of C(state.json) refers to, that the lock names, and that a container of the
     host mounts, names or was made from, running or not. Removes other model snapshots, partial snapshots and patches from the store,
-    the remains of an interrupted build, images from the storage of the fleet's registry in the store, and from the engine those
+    what the servers of other images compiled, the remains of an interrupted build, images from the storage of the fleet's registry in the store, and from the engine those
     images that this collection brought.
   - If the state does not say what serves, or the engine does not say what its containers use, nothing is removed.
   - Works only inside the store and follows no link. Names outside the layout are listed as unknown and kept.
@@ -88,7 +88,8 @@ things:
     kind:
       description:
         - One of snapshot, partial, patch, image, registry (an image in the fleet registry's storage), registry partial (what
-          belongs to no whole image there), leftover (of an interrupted run), log (of the last build), cache, unknown.
+          belongs to no whole image there), leftover (of an interrupted run), log (of the last build), cache (what the servers of
+          an image compiled), answers (of images that were asked), unknown.
       type: str
       sample: snapshot
     name:
@@ -199,7 +200,7 @@ class Host:
                 f"{self.state_path}: expected the record of what serves, seen none; nothing was removed; "
                 "deploy with playbooks/site.yml first"
             )
-        references.refer_state(self.references, state, str(self.state_path))
+        references.refer_state(self.references, state, str(self.state_path), os.path.realpath)
         self.references.refer("lock", params["lock"])
         references.refer_keep(self.references, params["keep"])
         self.brought = read_ledger(self.ledger_path)

@@ -72,6 +72,8 @@ def run(record: Record, **over: Any) -> str:
     words += [f"--label={name}={value}" for name, value in spec["labels"].items()]
     words += [f"--ipc={spec['ipc_mode']}", f"--shm-size={spec['shm_size']}", "--cap-drop=ALL"]
     words += ["--security-opt=no-new-privileges", f"--restart={spec['restart']}"]
+    words += [f"--log-driver={spec['log_driver']}"]
+    words += [f"--log-opt={name}={value}" for name, value in spec["log_options"].items()]
     return shlex.join([*words, *spec["flags"], spec["image"], *spec["command"]])
 
 

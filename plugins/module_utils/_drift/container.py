@@ -63,6 +63,7 @@ def compare(
         *_restart_policy(seen),
         *_security(wanted, seen, known),
         *_limits(wanted, seen),
+        *_log(wanted, seen),
         *(_labels(wanted.get("labels") or {}, seen) if patches_known else ()),
     ]
 
@@ -305,6 +306,21 @@ def _limits(wanted: Mapping[str, Any], seen: Mapping[str, Any]) -> Iterator[Find
             yield _finding(
                 "limit", f"shared memory: {expected} bytes", f"shared memory: {host.get('ShmSize')} bytes"
             )
+
+
+def _log(wanted: Mapping[str, Any], seen: Mapping[str, Any]) -> Iterator[Finding]:
+    """Of a record that leaves it to the engine, nothing is wanted."""
+    if "log_driver" not in wanted:
+        return
+    found = seen["HostConfig"].get("LogConfig") or {}
+    expected = _logged(wanted["log_driver"], wanted.get("log_options") or {})
+    given = _logged(found.get("Type") or "", found.get("Config") or {})
+    if expected != given:
+        yield _finding("log", expected, given)
+
+
+def _logged(driver: str, options: Mapping[str, str]) -> str:
+    return mask(" ".join([driver or NOTHING, *(f"{name}={options[name]}" for name in sorted(options))]), [])
 
 
 def size(text: str | int) -> int:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from .._common import files
+from .._common.paths import cache_root
 from . import daemon_json, engine, engine_socket, gpu, toolkit
 from .ports import ports
 from .request import ProbeError, Request
@@ -91,6 +92,7 @@ def gather(request: Request) -> dict[str, Any]:
             ),
             "directories": lambda: [path for path in request.directories if request.at(path).is_dir()],
             "alterable": lambda: alterable(request),
+            "cache": lambda: cache(request),
             "daemon_config": lambda: daemon_config(request),
             "toolkit": lambda: toolkit.look(request, known),
             "ports": lambda: ports(request, known.get("containers") or []),
@@ -138,8 +140,16 @@ def disks(request: Request, data_root: str, images_bytes: int) -> dict[str, dict
 
 def alterable(request: Request) -> dict[str, str]:
     """Directories whose content others may alter: by path, who. What lies there is run, or mounted, as root."""
-    there = {path: request.at(path) for path in request.directories if request.at(path).is_dir()}
+    paths = [*request.directories, cache_root(request.store)]
+    there = {path: request.at(path) for path in paths if request.at(path).is_dir()}
     return {path: who for path, place in there.items() if (who := files.alterable(place))}
+
+
+def cache(request: Request) -> dict[str, Any]:
+    """Where containers write: who may enter it. A program that one of them leaves there may run as root, so nobody else should."""
+    path = cache_root(request.store)
+    place = request.at(path)
+    return {"path": path, "mode": f"{stat.S_IMODE(place.stat().st_mode):04o}" if place.is_dir() else None}
 
 
 def _disk(request: Request, path: str, held: int) -> dict[str, Any]:

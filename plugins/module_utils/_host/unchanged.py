@@ -140,6 +140,10 @@ def of_host(
         "container": container(ask(f"/containers/{urllib.parse.quote(name, safe='')}/json")),
         "image": [held["Id"], sorted(held.get("RepoDigests") or [])],
         "models": [tree(model["path"]) for model in serving["models"].values()],
+        # Of where the container writes, who may enter it: what it writes is no difference.
+        "directories": {
+            entry["path"]: facts(Path(entry["path"]))[1:4] for entry in serving.get("directories") or []
+        },
         "patches": files(file["host_path"] for file in serving["files"] if file.get("host_path")),
         "unit": [
             files(f"{unit.UNITS}/{where}{name}.service" for where in ("", "multi-user.target.wants/")),

@@ -35,7 +35,7 @@ class Thing:
 
     kind: str
     """snapshot, partial, patch, image, registry (an image in the fleet registry's storage), registry partial, leftover
-    (of an interrupted prune or build), log, cache, unknown"""
+    (of an interrupted prune or build), log, cache (what the servers of an image compiled), answers (of images), unknown"""
     name: str
     path: str
     """Where it lies; for an image its reference by digest."""
@@ -122,9 +122,10 @@ def within(path: str, folder: str) -> bool:
     return PurePosixPath(path).is_relative_to(folder)
 
 
-def refer_state(references: References, state: Any, path: str) -> None:
+def refer_state(references: References, state: Any, path: str, resolve: Callable[[str], str] = str) -> None:
     """What serves and what there is to go back to.
 
+    :param resolve: gives the real path of a path
     :raises PruneError: not a state that says what serves
     """
     expected = f"{path}: expected the state of a Spark that serves (version {STATE_VERSION}, with current)"
@@ -139,6 +140,14 @@ def refer_state(references: References, state: Any, path: str) -> None:
         if not isinstance(entry, Mapping) or not content_names(entry.get("serving")):
             raise PruneError(f"{expected}, seen {name} without what it serves; {cure}")
         references.refer(name, entry["serving"])
+        references.paths += [(resolve(source), name) for source in _mounted(entry["serving"])]
+
+
+def _mounted(serving: Mapping[str, Any]) -> list[str]:
+    """Where on the host a recorded container has its mounts from."""
+    container = serving.get("container")
+    volumes = container.get("volumes") if isinstance(container, Mapping) else None
+    return [text.partition(":")[0] for text in volumes or [] if isinstance(text, str)]
 
 
 def refer_keep(references: References, keep: Iterable[str]) -> None:
@@ -274,8 +283,8 @@ def _judge(
 ) -> Thing:
     if thing.kind == "unknown":
         return thing.judged(UNKNOWN, thing.why or "not made by this collection")
-    if thing.kind == "cache":
-        return thing.judged(KEPT, "a warm start needs it")
+    if thing.kind == "answers":
+        return thing.judged(KEPT, "an image need not be asked again")
     if thing.kind == "log":
         return thing.judged(KEPT, "it says how the last build went")
     whose = references.of(thing)

@@ -18,6 +18,7 @@ from ...module_utils._recipe import measured
 from ...module_utils._recipe.recipe import rule_problems
 from ...module_utils._recipe.rules import HIDDEN, argument_problems, deeper, depth, refused_image
 from ...module_utils._vllm.argv import render
+from . import caches
 
 SECURITY = ("least", "recipe")
 PORT = "vllm_serve_extra_arguments.port: nothing would be published there; set vllm_serve_port"
@@ -60,11 +61,13 @@ def mounted_models(
 
 
 def _volumes(
-    models: Mapping[str, Mapping[str, str]], patches: Sequence[Mapping[str, Any]], cache: str
+    models: Mapping[str, Mapping[str, str]],
+    patches: Sequence[Mapping[str, Any]],
+    kept: Sequence[caches.Cache],
 ) -> list[str]:
     binds = [f"{model['path']}:{model['mount']}:ro" for model in models.values()]
     binds += [f"{patch['host_path']}:{patch['target']}:ro" for patch in patches if patch["mount"]]
-    return [*binds, f"{cache}:/root/.cache/vllm:rw"]
+    return [*binds, *(f"{cache.path}:{cache.target}:rw" for cache in kept)]
 
 
 def _security(security: str, *, bind: str, port: int, shm_size: str) -> dict[str, Any]:
@@ -89,6 +92,11 @@ def _security(security: str, *, bind: str, port: int, shm_size: str) -> dict[str
     raise SpecError(f"vllm_serve_security: expected one of {', '.join(SECURITY)}, got {security!r}")
 
 
+def _log(driver: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the container's log goes. Without a driver the engine's own settings decide, and nothing of it is recorded."""
+    return {"log_driver": driver, "log_options": {k: str(v) for k, v in options.items()}} if driver else {}
+
+
 def container_spec(
     inputs: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -96,7 +104,8 @@ def container_spec(
 
     :param inputs: ``name``, ``image`` (by digest), ``models`` (as :func:`mounted_models` gives them),
         ``patches`` (mappings with host_path, target, mount), ``arguments`` and ``extra_arguments``
-        (:func:`merge`), ``environment``, ``port``, ``bind``, ``cache``, ``shm_size``, ``security``, ``gpus``
+        (:func:`merge`), ``environment``, ``port``, ``bind``, ``store``, ``shm_size``, ``security``, ``gpus``,
+        ``log_driver`` (empty for the engine's own settings), ``log_options``
     :raises SpecError: no body, an image that is not pinned, an unknown security profile, an API key where it would
         be recorded
     :raises ArgumentsError: an argument that cannot be rendered; :func:`serving_refusals` says more of it, before
@@ -126,13 +135,14 @@ def container_spec(
         "command": [models["body"]["mount"], *render(merge(listen, arguments))],
         "env": {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
         | {k: str(v) for k, v in inputs["environment"].items()},
-        "volumes": _volumes(models, inputs["patches"], inputs["cache"]),
+        "volumes": _volumes(models, inputs["patches"], caches.of_image(inputs["image"], inputs["store"])),
         "device_requests": [{"driver": "nvidia", "count": -1, "capabilities": [["gpu"]]}]
         if inputs["gpus"]
         else [],
         **_security(
             inputs["security"], bind=inputs["bind"], port=inputs["port"], shm_size=inputs["shm_size"]
         ),
+        **_log(inputs["log_driver"], inputs["log_options"]),
     }
 
 
@@ -143,14 +153,15 @@ def serving_record(inputs: Mapping[str, Any]) -> dict[str, Any]:
 
     :param inputs: those of :func:`container_spec` and of :func:`serving_refusals`, and ``recipe`` (its name),
         ``acceptance_floor``, ``minimum_drafts``, ``memory_fraction``, ``memory_minimum_bytes`` (or None). Where ``models`` have no
-        path, ``locked_models`` and ``store``, too: see :func:`mounted_models`
-    :returns: ``{recipe, container, models, files, gate: {served_model, base_url, speculation (or None),
+        path, ``locked_models``, too: see :func:`mounted_models`
+    :returns: ``{recipe, container, models, files, directories: as :func:`caches.directories` gives them, gate: {served_model, base_url, speculation (or None),
         acceptance_floor, minimum_drafts}, memory: {fraction, minimum_bytes (or None)}}``; no secret
     :raises SpecError: as :func:`container_spec`, and with what :func:`serving_refusals` tells
     """
     if refused := serving_refusals(inputs):
         raise SpecError("\n".join(refused))
-    models = mounted_models(inputs["models"], inputs.get("locked_models") or {}, inputs.get("store") or "")
+    store = inputs["store"]
+    models = mounted_models(inputs["models"], inputs.get("locked_models") or {}, store)
     arguments = merge(inputs["arguments"], inputs["extra_arguments"])
     names = arguments.get("served-model-name") or (models.get("body") or {}).get("mount")
     return {
@@ -158,6 +169,7 @@ def serving_record(inputs: Mapping[str, Any]) -> dict[str, Any]:
         "container": container_spec({**inputs, "models": models}),
         "models": models,
         "files": gate_files(inputs["patches"]),
+        "directories": caches.directories(caches.of_image(inputs["image"], store), store),
         "gate": {
             "served_model": names if isinstance(names, str) else next(iter(names or []), ""),
             "base_url": f"http://127.0.0.1:{inputs['port']}",

@@ -27,6 +27,8 @@ CONTAINER: dict[str, Any] = {
     "cap_drop": ["ALL"],
     "security_opts": ["no-new-privileges"],
     "auto_remove": False,
+    "log_driver": "json-file",
+    "log_options": {"max-size": "50m", "max-file": "4"},
 }  # fmt: skip
 SERVING: dict[str, Any] = {
     "recipe": "r",
@@ -78,6 +80,7 @@ def running(**over: Any) -> dict[str, Any]:
             "DeviceRequests": [{"Driver": "nvidia", "Count": -1, "Capabilities": [["gpu"]]}],
             "Memory": 0,
             "PidsLimit": None,
+            "LogConfig": {"Type": "json-file", "Config": {"max-size": "50m", "max-file": "4"}},
         },
         "Mounts": [
             {"Type": "bind", "Source": "/srv/s/models/b", "Destination": "/models/b", "RW": False},

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -220,6 +221,7 @@ class Fleet:
             "ansible_remote_tmp": str(folder / "tmp"),
             "spark_recipe": str(SHIPPED),
             "spark_state_dir": str(folder) + "/{{ inventory_hostname }}",
+            "spark_store": str(folder) + "/{{ inventory_hostname }}/store",
             "spark_venv": str(folder) + "/{{ inventory_hostname }}/venv",
             "ansible_python_interpreter": "{{ spark_venv }}/bin/python",
             # The fleet needs no registry of its own, and the container no unit in this machine's systemd.
@@ -345,6 +347,16 @@ def test_a_plain_list_of_roles_deploys_a_host(story: Story) -> None:
         assert state["current"]["gate"]["drafts"] == 600
         assert state["current"]["gate"]["host"] == {"driver": "580", "toolkit": "1.18", "engine": "28"}
         assert state["last_good"] is None
+
+
+def test_the_caches_are_there_before_the_server_and_only_their_owner_gets_to_them(story: Story) -> None:
+    """The container's user writes to them, whoever that is; on the host that is root alone."""
+    outer, *inner = (
+        Path(entry["path"]) for entry in story.served["same"][0]["current"]["serving"]["directories"]
+    )
+    assert stat.S_IMODE(outer.stat().st_mode) == 0o700
+    assert inner and {stat.S_IMODE(path.stat().st_mode) for path in inner} == {0o777}
+    assert all(path.is_relative_to(outer) for path in inner)
 
 
 def test_the_record_is_worked_out_once_a_host_and_run(story: Story) -> None:

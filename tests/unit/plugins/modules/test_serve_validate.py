@@ -273,7 +273,6 @@ def test_the_probe_gets_what_the_server_gets_and_may_do_nothing(call):
         (mount["Source"], mount["Target"], mount["ReadOnly"], mount["Type"]) for mount in made["mounts"]
     ] == [
         ("/srv/m/c4bb", "/models/body", True, "bind"),
-        ("/srv/cache", "/root/.cache/vllm", True, "bind"),
     ]
     assert made["network_mode"] == "none"
     assert made["cap_drop"] == ["ALL"] and made["security_opt"] == ["no-new-privileges"]

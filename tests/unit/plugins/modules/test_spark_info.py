@@ -212,6 +212,18 @@ def test_a_store_that_others_may_alter_is_told(root):
     assert probes.alterable(asked) == {"/srv/sparkfleet": "writable by everybody (mode 0777)"}
 
 
+def test_the_directory_that_containers_write_to(root):
+    asked = request(root, directories=("/srv/sparkfleet",))
+    assert probes.cache(asked) == {"path": "/srv/sparkfleet/cache", "mode": None}
+    folder = root / "srv/sparkfleet/cache"
+    folder.mkdir(parents=True)
+    for mode in (0o755, 0o700):
+        folder.chmod(mode)
+        assert probes.cache(asked)["mode"] == f"{mode:04o}"
+    folder.chmod(0o777)
+    assert list(probes.alterable(asked)) == ["/srv/sparkfleet/cache"]
+
+
 @pytest.mark.parametrize(
     ("text", "content", "error"),
     [

@@ -90,6 +90,9 @@ EDITS = [
     ("auto-remove", {"HostConfig__AutoRemove": True}, "no", "yes"),
     ("limit", {"HostConfig__Memory": 1 << 30}, "no limit: memory, in bytes", f"memory, in bytes: {1 << 30}"),
     ("limit", {"HostConfig__ShmSize": 1}, f"shared memory: {8 << 30} bytes", "shared memory: 1 bytes"),
+    ("log", {"HostConfig__LogConfig": {"Type": "json-file", "Config": {}}}, "json-file max-file=4 max-size=50m", "json-file"),
+    ("log", {"HostConfig__LogConfig": {"Type": "none"}}, "json-file max-file=4 max-size=50m", "none"),
+    ("log", {"HostConfig__LogConfig": None}, "json-file max-file=4 max-size=50m", "not set"),
     ("label", {"Config__Labels": {}}, "sparkfleet.vllm.patches=s", "sparkfleet.vllm.patches=not set"),
 ]  # fmt: skip
 
@@ -138,6 +141,12 @@ def test_without_its_image_nothing_is_said_of_what_the_image_brings():
 def test_an_image_whose_config_the_engine_leaves_out_is_like_one_that_is_gone(config):
     bare = {name: value for name, value in IMAGE.items() if name != "Config"} | config
     assert found(image=bare, wanted_image=bare) == []
+
+
+def test_a_record_that_leaves_the_log_to_the_engine_wants_nothing_of_it():
+    wanted = {name: value for name, value in CONTAINER.items() if not name.startswith("log_")}
+    seen = running(HostConfig__LogConfig={"Type": "journald", "Config": {}})
+    assert compare(wanted | {"labels": LABELS}, seen, IMAGE, IMAGE) == []
 
 
 def test_the_published_flags_are_met_by_what_the_engine_makes_of_them():

@@ -59,6 +59,7 @@ class Host:
         (root / "units/sparkfleet-vllm.service").write_text("unit")
         (root / "boot_id").write_text("first")
         (root / "systemctl").write_text("ActiveState=active\nMainPID=7\n")
+        (root / "cache").mkdir(mode=0o700)
         self.serving = {
             "container": {"name": "sparkfleet-vllm", "image": IMAGE},
             "models": {"body": {"path": str(root / "body")}},
@@ -66,6 +67,7 @@ class Host:
                 {"path": "/in/image.py", "host_path": str(root / "patches/gemma4_mtp.py")},
                 {"path": "/carried.py"},
             ],
+            "directories": [{"path": str(root / "cache"), "mode": "0700"}],
         }
         self.watch = {"environment": str(root / "venv"), "files": [str(root / "daemon.json")], "urls": []}
 
@@ -136,6 +138,7 @@ BREAKS = {
     "model file gone": ("models", lambda host: (host.root / "body/parts/1.safetensors").unlink()),
     "model file too many": ("models", lambda host: (host.root / "body/extra").write_text("")),
     "model file open to all": ("models", lambda host: (host.root / "body/config.json").chmod(0o666)),
+    "cache opened": ("directories", lambda host: (host.root / "cache").chmod(0o755)),
     "patch mended": ("patches", lambda host: swap(host.root / "patches/gemma4_mtp.py")),
     "patch gone": ("patches", lambda host: (host.root / "patches/gemma4_mtp.py").unlink()),
     "unit stopped": (
@@ -185,6 +188,7 @@ def test_what_is_no_difference_is_none(host):
     container(host)["State"]["Health"] = {"Log": [2]}
     container(host)["Mounts"].reverse()
     (host.root / "body/config.json").read_text()
+    (host.root / "cache/compiled").mkdir()
     assert unchanged.differences(before, host.see()) == []
 
 

@@ -41,6 +41,7 @@ def spark() -> dict[str, Any]:
         },
         "directories": ["/srv/sparkfleet"],
         "alterable": {},
+        "cache": {"path": "/srv/sparkfleet/cache", "mode": "0700"},
         "daemon_config": {
             "path": "/etc/docker/daemon.json",
             "exists": True,
@@ -336,3 +337,19 @@ def test_a_store_that_others_may_alter_is_a_problem(spark):
     spark["alterable"] = {"/srv/sparkfleet": "owned by uid 1000"}
     assert (only(spark)["check"], only(spark)["seen"]) == ("directory", "owned by uid 1000")
     assert "chown root:root /srv/sparkfleet" in only(spark)["do"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "left"), [("0700", []), ("0600", []), ("0755", ["/c"]), ("0701", ["/c"]), (None, ["/c"])]
+)
+def test_a_cache_that_users_of_the_host_may_enter_is_closed(spark, mode, left):
+    spark["cache"] = {"path": "/c", "mode": mode}
+    found = judged(spark, WANTED)
+    assert found["todo"]["private"] == left
+    assert found["changes"] == [f"keep {path} to root" for path in left]
+    assert found["problems"] == []
+
+
+def test_a_cache_that_could_not_be_looked_at_is_left(spark):
+    spark["cache"] = None
+    assert judged(spark, WANTED)["todo"]["private"] == []

@@ -37,10 +37,12 @@ INPUTS: dict[str, Any] = {
     "environment": {"A": 1},
     "port": 8000,
     "bind": "127.0.0.1",
-    "cache": "/srv/s/cache/vllm",
+    "store": "/srv/s",
     "shm_size": "1g",
     "security": "least",
     "gpus": True,
+    "log_driver": "json-file",
+    "log_options": {"max-size": "50m", "max-file": 4},
 }
 
 
@@ -71,13 +73,39 @@ def test_the_recipes_own_flags_are_exact():
 
 
 def test_models_and_patches_are_read_only_and_a_patch_the_image_carries_is_not_mounted():
-    volumes = spec()["volumes"]
+    volumes = [volume for volume in spec()["volumes"] if not volume.endswith(":rw")]
     assert volumes == [
         "/srv/s/models/o--b/1:/models/b:ro",
         "/srv/s/models/o--d/2:/models/d:ro",
         "/srv/s/patches/1/a.py:/site/a.py:ro",
-        "/srv/s/cache/vllm:/root/.cache/vllm:rw",
     ]
+
+
+def test_what_is_compiled_is_kept_for_the_same_image_alone():
+    def kept(image):
+        return [volume for volume in spec(image=image)["volumes"] if volume.endswith(":rw")]
+
+    digests = "1" * 64, "2" * 64
+    assert kept(f"o/i@sha256:{digests[0]}") == [
+        f"/srv/s/cache/compiled/{digests[0]}/vllm:/root/.cache/vllm:rw",
+        f"/srv/s/cache/compiled/{digests[0]}/flashinfer:/root/.cache/flashinfer:rw",
+        f"/srv/s/cache/compiled/{digests[0]}/triton:/root/.triton:rw",
+        f"/srv/s/cache/compiled/{digests[0]}/tilelang:/root/.tilelang:rw",
+    ]
+    assert not set(kept(f"o/i@sha256:{digests[0]}")) & set(kept(f"o/i@sha256:{digests[1]}"))
+    assert kept(f"another/name@sha256:{digests[0]}") == kept(f"o/i@sha256:{digests[0]}"), (
+        "a name says nothing"
+    )
+
+
+def test_the_image_may_write_to_its_caches_and_on_the_host_only_root_gets_there():
+    made = record()
+    outer, *inner = made["directories"]
+    assert outer == {"path": "/srv/s/cache", "mode": "0700"}
+    writable = [volume.split(":")[0] for volume in made["container"]["volumes"] if volume.endswith(":rw")]
+    assert [entry["path"] for entry in inner] == writable and len(writable) == 4
+    assert {entry["mode"] for entry in inner} == {"0777"}
+    assert all(path.startswith(f"{outer['path']}/") for path in writable)
 
 
 def test_extra_arguments_change_one_nested_value_and_keep_the_rest():
@@ -96,6 +124,15 @@ def test_it_stays_offline_and_environment_values_are_text():
 def test_without_a_gpu_none_is_asked_for():
     assert spec(gpus=False)["device_requests"] == []
     assert spec()["device_requests"][0]["capabilities"] == [["gpu"]]
+
+
+def test_the_log_is_bounded_unless_it_is_left_to_the_engine():
+    made = spec()
+    assert made["log_driver"] == "json-file"
+    assert made["log_options"] == {"max-size": "50m", "max-file": "4"}, (
+        "as text, which is how the engine has it"
+    )
+    assert not {"log_driver", "log_options"} & set(spec(log_driver=""))
 
 
 @pytest.mark.parametrize(
