@@ -116,6 +116,7 @@ from ..module_utils._gate import docker_container
 from ..module_utils._gate.diagnosis import CheckedFile, WantedFile
 from ..module_utils._host.request import ProbeError, run_command
 from ..module_utils._run import run_lock
+from ..module_utils._serve import short_lived
 from ..module_utils._serve import state as serve_state
 from ..module_utils._vllm import client, log, metrics
 
@@ -126,7 +127,6 @@ if not docker_container.DOCKER_IMPORT_ERROR:
 START_WINDOW = 3600.0
 """Seconds of log after a start in which vLLM says how it was configured."""
 UNITS = Path("/etc/systemd/system")
-PROBE_LABEL = "sparkfleet.vllm.probe"
 _LIBRARIES = (
     ("docker", docker_container.DOCKER_IMPORT_ERROR),
     ("requests", client.REQUESTS_IMPORT_ERROR),
@@ -160,7 +160,7 @@ class Engine:
         found = []
         for listed in self._api.containers():
             other = self.container(listed["Id"])
-            if other is None or PROBE_LABEL in (other["Config"].get("Labels") or {}):
+            if other is None or short_lived.LABEL in (other["Config"].get("Labels") or {}):
                 continue
             if has_gpu(other["HostConfig"]) and other["Name"].lstrip("/") != name:
                 found.append(other["Name"].lstrip("/"))
