@@ -91,6 +91,11 @@ bundle:
       description: The image by digest.
       type: str
       sample: vllm/vllm-openai@sha256:…
+    wheels:
+      description: Its Python packages as requirements with hashes, as M(sparkfleet.vllm.python_environment) takes them.
+      type: list
+      elements: str
+      sample: ["docker==7.2.0 --hash=sha256:…"]
     bytes:
       description: Size of all its files.
       type: int
@@ -148,6 +153,7 @@ def look(folder: Path) -> dict[str, Any]:
             "machine": bundle.machine,
             "python": bundle.python,
             "image": bundle.image,
+            "wheels": layout.wheels(bundle),
             "bytes": bundle.size,
         },
         "texts": texts,

@@ -116,6 +116,7 @@ from ..module_utils._gate import docker_container
 from ..module_utils._gate.diagnosis import CheckedFile, WantedFile
 from ..module_utils._host import unit
 from ..module_utils._run import run_lock
+from ..module_utils._serve import short_lived
 from ..module_utils._serve import state as serve_state
 from ..module_utils._vllm import client, log, metrics
 
@@ -125,7 +126,6 @@ if not docker_container.DOCKER_IMPORT_ERROR:
 
 START_WINDOW = 3600.0
 """Seconds of log after a start in which vLLM says how it was configured."""
-PROBE_LABEL = "sparkfleet.vllm.probe"
 _LIBRARIES = (
     ("docker", docker_container.DOCKER_IMPORT_ERROR),
     ("requests", client.REQUESTS_IMPORT_ERROR),
@@ -159,7 +159,7 @@ class Engine:
         found = []
         for listed in self._api.containers():
             other = self.container(listed["Id"])
-            if other is None or PROBE_LABEL in (other["Config"].get("Labels") or {}):
+            if other is None or short_lived.LABEL in (other["Config"].get("Labels") or {}):
                 continue
             if has_gpu(other["HostConfig"]) and other["Name"].lstrip("/") != name:
                 found.append(other["Name"].lstrip("/"))

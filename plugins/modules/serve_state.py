@@ -88,7 +88,9 @@ def main() -> None:
         try:
             files.write(path, (json.dumps(after, indent=2, sort_keys=True) + "\n").encode(), 0o600)
         except OSError as error:
-            module.fail_json(msg=f"{files.unwritable(path, error)}. What was on record is kept")
+            module.fail_json(
+                msg=f"{files.unwritable(path, error)}. The server has passed and keeps serving; the former record is kept"
+            )
     module.exit_json(changed=changed, state=after, diff={"before": before or {}, "after": after})
 
 

@@ -128,7 +128,7 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ..module_utils._common.secrets import is_secret, mask
 from ..module_utils._recipe import rules
 from ..module_utils._run.lock_file import hold
-from ..module_utils._serve import device_request
+from ..module_utils._serve import device_request, short_lived
 from ..module_utils._vllm import ask_image, versions
 
 try:
@@ -141,13 +141,8 @@ except ImportError:
 else:
     LIBRARY_IMPORT_ERROR = None
 
-LABEL = "sparkfleet.vllm.probe"
-# The container's start and Python's own come on top of what vLLM gets.
-STARTING = 30
-LOG_LIMIT = {"max-size": "10m", "max-file": "1"}
 
-
-def options(container: dict[str, Any], timeout: int, memory: str) -> dict[str, Any]:
+def options(container: dict[str, Any], timeout: int) -> dict[str, Any]:
     """What docker-py makes the probe of: the container that will serve, less all that it could do harm with.
 
     What it may write to is its own layer, which goes with it: what was compiled for the server is neither loaded nor altered, and
@@ -156,7 +151,6 @@ def options(container: dict[str, Any], timeout: int, memory: str) -> dict[str, A
     return {
         "image": container["image"],
         "name": f"{container.get('name', 'vllm')}-probe",
-        "labels": {LABEL: container.get("name", "")},
         "entrypoint": ["python3", "-c", ask_image.PROBE],
         "command": [ask_image.request(container["command"], timeout)],
         "environment": dict(container.get("env") or {}),
@@ -168,14 +162,8 @@ def options(container: dict[str, Any], timeout: int, memory: str) -> dict[str, A
         "device_requests": [
             docker.types.DeviceRequest(**request) for request in container.get("device_requests") or []
         ],
-        "network_mode": "none",
-        "cap_drop": ["ALL"],
         # A server that keeps its rights may read what belongs to others, so the probe has to: it would miss a file.
         "cap_add": [] if "ALL" in (container.get("cap_drop") or []) else ["DAC_OVERRIDE"],
-        "security_opt": ["no-new-privileges"],
-        "mem_limit": memory,
-        "memswap_limit": memory,
-        "log_config": docker.types.LogConfig(type="json-file", config=LOG_LIMIT),
     }
 
 
@@ -204,12 +192,6 @@ def not_here_yet(client: Any, container: dict[str, Any]) -> str:
     )
 
 
-def remove_leftovers(client: Any, name: str) -> None:
-    """Probes of runs that were killed. They end by themselves; their names are needed again."""
-    for left in client.containers.list(all=True, filters={"label": f"{LABEL}={name}"}):
-        left.remove(force=True)
-
-
 class RefusedError(Exception):
     """The server would end as the probe did, whatever its arguments. `code` is the diagnosis."""
 
@@ -232,27 +214,18 @@ def ask(client: Any, container: dict[str, Any], timeout: int, memory: str) -> as
             f"the entrypoint {entrypoint or 'none'}",
             "serve an image whose entrypoint is vllm serve, or build one from it",
         )
-    remove_leftovers(client, container.get("name", ""))
-    probe = client.containers.create(**options(container, timeout, memory))
     try:
-        try:
-            probe.start()
-        except docker.errors.APIError as error:
-            said = str(error.explanation or error)
-            if cure := device_request.cure(said):
-                what = "the engine to start a container with the devices that the server asks for"
-                raise RefusedError("devices_refused", what, said, cure) from error
-            raise
-        try:
-            code = probe.wait(timeout=timeout + STARTING)["StatusCode"]
-        except requests.exceptions.RequestException:
-            code = None
-        probe.reload()
-        killed = bool(probe.attrs["State"].get("OOMKilled"))
-        log = probe.logs().decode("utf-8", "replace")
-    finally:
-        probe.remove(force=True)
-    return ask_image.judge([mask(line, []) for line in log.splitlines()], code, killed)
+        ended = short_lived.run(
+            client, container.get("name", ""), options(container, timeout), memory, timeout
+        )
+    except docker.errors.APIError as error:
+        said = str(error.explanation or error)
+        if cure := device_request.cure(said):
+            what = "the engine to start a container with the devices that the server asks for"
+            raise RefusedError("devices_refused", what, said, cure) from error
+        raise
+    log = ended.log.decode("utf-8", "replace")
+    return ask_image.judge([mask(line, []) for line in log.splitlines()], ended.code, ended.out_of_memory)
 
 
 def secrets(container: dict[str, Any]) -> list[str]:

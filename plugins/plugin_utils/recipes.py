@@ -128,6 +128,34 @@ def home(variables: Mapping[str, Any]) -> Path | None:
     return Path(inventory) if Path(inventory).is_dir() else None
 
 
+def _normal(path: Path) -> Path:
+    """Absolute and without '..'. A link stays where it lies, since Ansible reads it there."""
+    return Path(os.path.normpath(path.absolute()))
+
+
+def refuse_as_inventory(
+    recipe: Path, lock: Path, inventory: Path | None, variables: Mapping[str, Any]
+) -> None:
+    """A recipe is data, and may be a stranger's. What lies in a directory of the inventory can hold variables that run programs.
+
+    :raises AnsibleActionFail: Ansible has read a recipe or a lock as inventory, before anybody checked it
+    """
+    read_whole = [
+        _normal(Path(source))
+        for source in variables.get("ansible_inventory_sources") or []
+        if Path(source).is_dir()
+    ]
+    near = sorted((inventory / "recipes").glob("*.y*ml")) if inventory else []
+    for path in (recipe, *([lock] if lock.exists() else []), *near):
+        for folder in read_whole:
+            if _normal(path).is_relative_to(folder):
+                raise AnsibleActionFail(
+                    f"expected recipes and locks beside the directory {shown(folder)}, which Ansible reads whole as inventory, "
+                    f"seen {shown(path)} in it; do: read it as you would a program, then move it to "
+                    f"{shown(folder.parent / path.parent.name)}"
+                )
+
+
 def beside(inventory: Path, variables: Mapping[str, Any]) -> Path:
     """Where what belongs to an inventory lies: beside its directory, in which all is read as inventory, or beside its file."""
     sources = [Path(source).absolute() for source in variables.get("ansible_inventory_sources") or []]

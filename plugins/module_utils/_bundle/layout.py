@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from .._common import pinned
 from .._common.copying import bring
 from .._common.files import alterable
 from .._common.paths import snapshot_path
@@ -162,6 +163,22 @@ def summary(bundle: Bundle) -> list[str]:
 def is_text(path: str) -> bool:
     """Whether the controller reads it: recipe, lock, patches."""
     return path in (RECIPE, LOCK) or path.startswith(f"{PATCHES}/")
+
+
+def wheels(bundle: Bundle) -> list[str]:
+    """The Python packages as requirements with hashes: what a host gets of them has to be these bytes.
+
+    :raises BundleError: a file among them is no wheel
+    """
+    files = {
+        path.rpartition("/")[2]: file.sha256
+        for path, file in bundle.files.items()
+        if path.startswith(f"{WHEELS}/")
+    }
+    try:
+        return pinned.of_wheels(files)
+    except ValueError as error:
+        raise BundleError(f"{CONTENTS}: {error}; make the bundle again") from error
 
 
 def damaged_by_size(folder: Path, files: Iterable[tuple[str, File]]) -> list[str]:

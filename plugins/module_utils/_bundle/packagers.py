@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
+from .._common.pinned import canonical
 from . import layout
 
 LISTS_ARE_OLD = (
@@ -86,4 +86,4 @@ class Packagers:
 
 def index_name(wheel: str) -> str:
     """The directory of a wheel in an index (PEP 503): its distribution's name, normalized."""
-    return re.sub(r"[-_.]+", "-", wheel.partition("-")[0]).lower()
+    return canonical(wheel.partition("-")[0])

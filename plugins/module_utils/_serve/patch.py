@@ -7,9 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import posixpath
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+_VERSION = r"[A-Za-z0-9][A-Za-z0-9.+!_-]{0,99}"
+# As Python installations have it: nothing that a volume's string or a shell would read in another way.
+_PATH = r"(?:/[A-Za-z0-9._+@-]+){1,64}"
 
 # Runs inside the image, without importing the package (that would need a GPU in a CUDA image). Prints one
 # JSON line: where the package is, its version, and for each wanted file whether it is there and its hashes.
@@ -34,6 +39,17 @@ for path, target in wanted["files"].items():
     files[path] = found
 print(json.dumps({"directory": directory, "version": version, "files": files}))
 """
+
+
+class PatchError(ValueError):
+    """A patch that must not be used; the text says what was expected, seen, and what to do."""
+
+
+def no_answer(image: str, seen: str) -> PatchError:
+    return PatchError(
+        f"expected python3 in image {image} to look for the file to replace, seen: {seen}; name an image that "
+        "holds the patched package, or use a recipe with patches: []"
+    )
 
 
 def question(patches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -61,19 +77,66 @@ def recalled(text: str, asked: Mapping[str, Any]) -> dict[str, Any] | None:
     """The answer to just that question, with all its parts; None: ask again."""
     try:
         held = json.loads(text)
-        answer = held["answer"]
-        whole = (
-            held["question"] == asked
-            and {"directory", "version"} <= set(answer)
-            and all({"target", "md5", "sha256"} <= set(answer["files"][path]) for path in asked["files"])
-        )
-    except (ValueError, KeyError, TypeError):
+        if held["question"] != asked or wrong(held["answer"], asked):
+            return None
+        return dict(held["answer"])
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    return dict(answer) if whole else None
 
 
-class PatchError(ValueError):
-    """A patch that must not be used; the text says what was expected, seen, and what to do."""
+def answer(said: str, asked: Mapping[str, Any], image: str) -> dict[str, Any]:
+    """What the probe printed. Any code of the image may have printed it instead.
+
+    :raises PatchError: it is not an answer to that question
+    """
+    try:
+        told = json.loads(said)
+        problem = wrong(told, asked)
+    except (ValueError, RecursionError):
+        problem = f"no JSON but {said[:80]!r}"
+    if problem:
+        raise no_answer(image, problem)
+    return dict(told)
+
+
+def wrong(told: Any, asked: Mapping[str, Any]) -> str:
+    """What of an answer is not as :data:`PROBE` gives it; empty for a good one."""
+    if not isinstance(told, dict) or set(told) != {"directory", "version", "files"}:
+        return f"an answer of another shape, {str(told)[:80]!r}"
+    version, directory, files = told["version"], told["directory"], told["files"]
+    if version is not None and not (isinstance(version, str) and re.fullmatch(_VERSION, version)):
+        return f"the version {str(version)[:80]!r}"
+    if directory is not None and not _is_path(directory):
+        return f"the directory {str(directory)[:80]!r}"
+    if not isinstance(files, dict) or set(files) != set(asked["files"]):
+        return f"other files than asked for, {str(files)[:80]!r}"
+    for path, target in asked["files"].items():
+        found = files[path]
+        if not isinstance(found, dict) or set(found) != {"target", "md5", "sha256"}:
+            return f"{path} of another shape, {str(found)[:80]!r}"
+        hashes = found["md5"], found["sha256"]
+        if hashes != (None, None) and not all(map(_is_hash, hashes, (32, 64))):
+            return f"hashes of {path} that are none, {str(hashes)[:80]!r}"
+        if not _is_target(found["target"], path, target, directory):
+            return f"the target {str(found['target'])[:80]!r} for {path}"
+    return ""
+
+
+def _is_target(found: Any, path: str, asked: str | None, directory: str | None) -> bool:
+    """Whether it is the one asked for, or where the package is. It becomes part of a mount."""
+    if asked is not None:
+        return bool(found == asked)
+    if directory is None:
+        return found is None
+    return _is_path(found) and bool(found == posixpath.join(posixpath.dirname(directory), path))
+
+
+def _is_path(text: Any) -> bool:
+    return isinstance(text, str) and bool(re.fullmatch(_PATH, text)) and posixpath.normpath(text) == text
+
+
+def _is_hash(text: Any, digits: int) -> bool:
+    return isinstance(text, str) and bool(re.fullmatch(rf"[0-9a-f]{{{digits}}}", text))
 
 
 def check_content(patch: Mapping[str, Any], content: bytes) -> None:

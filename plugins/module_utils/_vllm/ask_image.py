@@ -110,6 +110,7 @@ _USAGE, _KILLED = 2, 137
 _REFUSALS = frozenset({"ValueError", "TypeError", "LookupError", "AssertionError", "NotImplementedError"})
 # A file that is not there is not there for the server either: it has the same mounts.
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR})
+_SILENT: Mapping[str, Any] = {"state": "silent"}
 _ENTRYPOINT = ("vllm", "serve")
 
 
@@ -144,14 +145,11 @@ def judge(lines: Sequence[str], exit_code: int | None, oom_killed: bool = False)
     :param lines: the container's log
     :param exit_code: of the container; None when it was stopped for lack of time
     """
-    said = next(
-        (json.loads(line[len(MARK) :]) for line in reversed(lines) if line.startswith(MARK)),
-        {"state": "silent"},
-    )
+    said = next((_parsed(line[len(MARK) :]) for line in reversed(lines) if line.startswith(MARK)), _SILENT)
     rest = [line for line in lines if not line.startswith(MARK)]
     seen: dict[str, Any] = {
         "version": said.get("version"),
-        "peak_bytes": said["peak_kib"] * 1024 if "peak_kib" in said else None,
+        "peak_bytes": said["peak_kib"] * 1024 if said.get("peak_kib") else None,
     }
     death = log.death_reason(rest)
     if said["state"] == "accepted":
@@ -159,6 +157,43 @@ def judge(lines: Sequence[str], exit_code: int | None, oom_killed: bool = False)
     if _refused(said):
         return Verdict(True, False, death or "its log names no reason", **seen)
     return Verdict(False, True, _unasked(said, death, exit_code, oom_killed), **seen)
+
+
+def _parsed(text: str) -> Mapping[str, Any]:
+    """What the probe said, if it was the probe: any code of the image can print such a line."""
+    strange = {"state": "unknown", "why": "its answer is of another shape"}
+    try:
+        said = json.loads(text)
+    except (ValueError, RecursionError):
+        return strange
+    return said if isinstance(said, dict) and _shaped(said) else strange
+
+
+def _shaped(said: Mapping[str, Any]) -> bool:
+    state, version, peak = (said.get(name) for name in ("state", "version", "peak_kib"))
+    if not (version is None or isinstance(version, str)) or type(peak) is not int or peak < 0:
+        return False
+    if not _list_of(said.get("names"), str) or not _list_of(said.get("killed"), int):
+        return False
+    if state == "raised":
+        links = said.get("chain")
+        return bool(links) and _list_of(links, dict) and all(map(_is_link, links or ()))
+    if state == "exit":
+        return type(said.get("code")) is int
+    return state in ("accepted", "late") or (state == "unknown" and isinstance(said.get("why"), str))
+
+
+def _is_link(link: Mapping[str, Any]) -> bool:
+    # Some libraries give their errors a text as errno.
+    return (
+        bool(link.get("types"))
+        and _list_of(link["types"], str)
+        and isinstance(link.get("errno"), (int, str, type(None)))
+    )
+
+
+def _list_of(value: Any, kind: type) -> bool:
+    return isinstance(value, list) and all(type(entry) is kind for entry in value)
 
 
 def _refused(said: Mapping[str, Any]) -> bool:

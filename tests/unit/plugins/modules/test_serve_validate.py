@@ -53,7 +53,7 @@ class Probe:
     def reload(self):
         pass
 
-    def logs(self):
+    def logs(self, stderr=True):
         return self.text.encode()
 
     def remove(self, force):

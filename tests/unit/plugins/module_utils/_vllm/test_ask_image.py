@@ -226,3 +226,43 @@ def test_the_request_is_what_the_probe_reads():
         "command": ["/models/body", "--x"],
         "limit": 5,
     }
+
+
+SAID = {"state": "accepted", "version": "0.20.2", "peak_kib": 1000, "names": [], "killed": []}
+LINK = {"types": ["ValueError"], "errno": None}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "5",
+        "[1]",
+        "junk",
+        "[" * 100_000,
+        *(
+            json.dumps(said)
+            for said in (
+                {},
+                SAID | {"state": 5},
+                SAID | {"state": []},
+                SAID | {"version": ["1"]},
+                SAID | {"peak_kib": "x"},
+                SAID | {"peak_kib": -1},
+                SAID | {"names": "abc"},
+                SAID | {"killed": 9},
+                SAID | {"state": "exit"},
+                SAID | {"state": "exit", "code": "2"},
+                SAID | {"state": "unknown"},
+                SAID | {"state": "raised"},
+                SAID | {"state": "raised", "chain": []},
+                SAID | {"state": "raised", "chain": [5]},
+                SAID | {"state": "raised", "chain": [{"types": []}]},
+                SAID | {"state": "raised", "chain": [LINK | {"errno": []}]},
+            )
+        ),
+    ],
+)
+def test_a_line_that_the_probe_never_says_refuses_nothing_and_ends_in_no_traceback(text):
+    verdict = ask_image.judge([ask_image.MARK + text], 0)
+    assert (verdict.asked, verdict.accepted) == (False, True)
+    assert verdict.reason == "its answer is of another shape"
