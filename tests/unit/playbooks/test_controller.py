@@ -32,6 +32,7 @@ DATA = ROOT / "controller"
 GIVEN: dict[str, Any] = {
     "spark_controller_project_url": "https://git.example.com/sparks.git",
     "spark_controller_image": "registry.example.com/sparkfleet-ee:1",
+    "spark_controller_canary": "spark-1",
     "spark_controller_credentials": ["ssh"],
 }
 MODULES = {
@@ -292,6 +293,12 @@ def test_settings_and_inputs_agree():
         assert "default" not in it or it["default"] == settings[name], name
 
 
+def test_a_person_names_the_canary():
+    """AWX lists a group's hosts in no fixed order, so no pattern with a place in it says which host is the first to change."""
+    assert "spark_controller_canary" not in read("settings.yml")
+    assert options("controller")["spark_controller_canary"]["required"] is True
+
+
 def test_no_secret_is_asked_for_or_stated():
     secret = re.compile("token|key|password|secret")
     given = [question["variable"] for _, question, _ in questions()]
@@ -321,7 +328,7 @@ def test_the_workflow_goes_from_lock_to_measurement_and_back_on_failure():
         (at,) = way(at, "success_nodes")
         went.append(at)
     assert went == ["lock", "canary", "consent", "fleet", "verify"]
-    assert nodes()["canary"]["limit"] == "sparks[0]" and "limit" not in nodes()["fleet"]
+    assert nodes()["canary"]["limit"] == GIVEN["spark_controller_canary"] and "limit" not in nodes()["fleet"]
     assert template(nodes()["canary"]["unified_job_template"])["ask_limit_on_launch"] is True
     assert {node: way(node, "failure_nodes") for node in went if way(node, "failure_nodes")} == {
         "consent": ["rollback"],
