@@ -94,6 +94,12 @@ def template(name: str) -> dict[str, Any]:
     return next(one for one in stated()["controller_templates"] if one["name"] == name)
 
 
+def played(one: dict[str, Any]) -> str:
+    """The playbook of a template, without the name of the collection."""
+    name: str = one["playbook"]
+    return name.removeprefix("sparkfleet.vllm.")
+
+
 def nodes() -> dict[str, dict[str, Any]]:
     (workflow,) = stated()["controller_workflows"]
     return {node["identifier"]: node for node in workflow["simplified_workflow_nodes"]}
@@ -122,7 +128,7 @@ def problems(module: str, item: dict[str, Any]) -> list[str]:
 
 def surveys() -> list[tuple[str, dict[str, Any], list[str]]]:
     """Name, survey and playbooks of everything that asks something."""
-    named = {one["name"]: Path(one["playbook"]).stem for one in stated()["controller_templates"]}
+    named = {one["name"]: played(one) for one in stated()["controller_templates"]}
     found = [
         (one["name"], one["survey_spec"], [named[one["name"]]])
         for one in stated()["controller_templates"]
@@ -193,10 +199,23 @@ def test_what_names_another_object_names_one_that_is_there():
         assert node.get("unified_job_template") in names["controller_templates"] | {None}
 
 
-def test_every_playbook_that_a_person_launches_has_one_template_and_is_listed():
+def test_every_playbook_that_a_person_launches_has_one_template():
     playbooks = [one["playbook"] for one in stated()["controller_templates"]]
-    assert sorted(playbooks) == [f"playbooks/{name}.yml" for name in NAMES if name != "controller"]
-    assert set(playbooks) <= listed_by_a_controller(ROOT)
+    assert sorted(playbooks) == [f"sparkfleet.vllm.{name}" for name in NAMES if name != "controller"]
+
+
+def test_a_controller_takes_a_playbook_of_the_image():
+    """By its full name it is no file of the project, and JobOptionsSerializer.validate (AWX 24.6.1) refuses it without this."""
+    (project,) = stated()["controller_projects"]
+    assert project["allow_override"] is True
+
+
+def test_a_sync_of_the_project_needs_nothing_but_git():
+    """A controller installs what these name, in its control-plane image: with all dependencies, by the Galaxy credentials of the
+    organization. Without one it installs nothing, and without a network the sync fails (project_update.yml, AWX 24.6.1).
+    """
+    asked = ("collections/requirements", "roles/requirements", "requirements")
+    assert [name for name in asked for ending in (".yml", ".yaml") if (ROOT / (name + ending)).exists()] == []
 
 
 def test_the_list_of_playbooks_holds_little_else():
@@ -277,7 +296,7 @@ def test_surveys_offer_every_recipe_that_is_shipped():
 
 def test_what_a_template_sets_is_an_input_of_its_playbook():
     for one in stated()["controller_templates"]:
-        assert set(one.get("extra_vars", {})) <= set(inputs(Path(one["playbook"]).stem)), one["name"]
+        assert set(one.get("extra_vars", {})) <= set(inputs(played(one))), one["name"]
 
 
 @pytest.mark.parametrize("name", ["site", "verify", "bundle"])
