@@ -12,6 +12,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 from helpers.server import Handler, served
 
+# What a controller stores where a request leaves it out.
+STORED: dict[str, dict[str, Any]] = {"inventories": {"kind": "", "host_filter": None}}
 UNIFIED = ("job_templates", "projects", "inventory_sources", "workflow_job_templates")
 
 
@@ -32,7 +34,8 @@ class Controller:
         made = {
             "type": kind.removesuffix("s"),
             "scm_revision": "",
-            **fields,
+            **STORED.get(kind, {}),
+            **{name: value for name, value in fields.items() if value is not None},
             "id": number,
             "url": url,
             "related": {"survey_spec": url + "survey_spec/"},

@@ -420,6 +420,8 @@ def test_each_object_is_made_once_and_a_second_run_changes_nothing():
         second = run("-e", json.dumps(GIVEN), **host)
         assert second.returncode == 0 and controller.wrote == []
         assert "changed=0" in second.stdout
+        looked = run("-e", json.dumps(GIVEN), "--check", **host)
+        assert looked.returncode == 0 and "changed=0" in looked.stdout and controller.wrote == []
 
 
 def test_without_awx_the_run_says_what_to_install():
