@@ -34,6 +34,8 @@ GIVEN: dict[str, Any] = {
     "spark_controller_image": "registry.example.com/sparkfleet-ee:1",
     "spark_controller_canary": "spark-1",
     "spark_controller_credentials": ["ssh"],
+    "spark_controller_project_credential": "git",
+    "spark_controller_image_credential": "registry",
 }
 MODULES = {
     "controller_execution_environments": "execution_environment",
@@ -71,19 +73,19 @@ def read(name: str) -> dict[str, Any]:
 
 
 def filled(value: Any, settings: dict[str, Any]) -> Any:
-    """With the settings in their places. Every template is one name and nothing else, so that a list stays a list."""
+    """With the settings in their places. Every template is one setting and nothing else, so that a list stays a list."""
     if isinstance(value, dict):
         return {key: filled(entry, settings) for key, entry in value.items()}
     if isinstance(value, list):
         return [filled(entry, settings) for entry in value]
     if isinstance(value, str) and not isinstance(value, Unsafe) and "{{" in value:
-        return settings[value.removeprefix("{{ ").removesuffix(" }}")]
+        return settings[value.removeprefix("{{ ").removesuffix(" }}").removesuffix(" | default(omit, true)")]
     return value
 
 
 @cache
 def stated() -> dict[str, list[dict[str, Any]]]:
-    settings = read("settings.yml") | GIVEN
+    settings = read("settings.yml") | GIVEN | {"not ansible_check_mode": True}
     kinds: dict[str, Any] = {}
     for name in ("places.yml", "credential_types.yml", "templates.yml"):
         kinds |= filled(read(name), settings)
@@ -407,7 +409,12 @@ def test_each_object_is_made_once_and_a_second_run_changes_nothing():
         assert controller.named("credential_types")["vLLM API key"]["injectors"] == {
             "env": {"VLLM_API_KEY": "{{ api_key }}"}
         }
-        assert controller.named("projects")["sparkfleet"]["scm_url"] == GIVEN["spark_controller_project_url"]
+        project = controller.named("projects")["sparkfleet"]
+        assert project["scm_url"] == GIVEN["spark_controller_project_url"]
+        numbers = {name: each["id"] for name, each in controller.named("credentials").items()}
+        assert project["credential"] == numbers["git"]
+        assert controller.named("execution_environments")["sparkfleet"]["credential"] == numbers["registry"]
+        assert controller.synced == 1
         assert sorted(controller.named("workflow_job_template_nodes")) == sorted(nodes())
         assert sorted(survey["name"] for survey in controller.surveys.values()) == sorted(
             s["name"] for _, s, _ in surveys()
@@ -417,11 +424,15 @@ def test_each_object_is_made_once_and_a_second_run_changes_nothing():
             linked = controller.links[f"/api/v2/workflow_job_template_nodes/{number[name]}/success_nodes/"]
             assert linked == [number[each] for each in node.get("success_nodes", [])]
         controller.wrote.clear()
-        second = run("-e", json.dumps(GIVEN), **host)
+        # What was set on the controller stays where no setting names another.
+        unnamed = {name: value for name, value in GIVEN.items() if not name.endswith("_credential")}
+        second = run("-e", json.dumps(unnamed), **host)
         assert second.returncode == 0 and controller.wrote == []
+        assert controller.synced == 2
         assert "changed=0" in second.stdout
         looked = run("-e", json.dumps(GIVEN), "--check", **host)
         assert looked.returncode == 0 and "changed=0" in looked.stdout and controller.wrote == []
+        assert controller.synced == 2, "a check syncs nothing"
 
 
 def test_without_awx_the_run_says_what_to_install():
