@@ -257,14 +257,13 @@ def ask_image(image: str, question: dict[str, Any]) -> dict[str, Any]:
         if client is not None:
             with contextlib.suppress(docker.errors.DockerException):  # the next run removes them, too
                 remove_leftovers(client)
-    answer: dict[str, Any] = json.loads(said)
-    return answer
+    return patches.heard(said, question)
 
 
 def asked_before(path: Path, question: dict[str, Any]) -> dict[str, Any] | None:
     """What the image said of the question at another time. One that cannot be read was not said."""
     try:
-        return patches.recalled(path.read_text(), question)
+        return patches.recalled(path.read_bytes(), question)
     except OSError:
         return None
 

@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .._common import json_text, shape
+
 # Runs inside the image, without importing the package (that would need a GPU in a CUDA image). Prints one
 # JSON line: where the package is, its version, and for each wanted file whether it is there and its hashes.
 PROBE = r"""
@@ -36,6 +38,11 @@ print(json.dumps({"directory": directory, "version": version, "files": files}))
 """
 
 
+_ANSWER = {"directory": shape.Maybe(str), "version": shape.Maybe(str)}
+_FOUND = {"target": shape.Maybe(str), "md5": shape.Maybe(str), "sha256": shape.Maybe(str)}
+_MOUNTABLE = re.compile(r"(?:/(?!\.\.?/)[^/:\x00-\x1f]+)+")
+
+
 def question(patches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What the probe is asked about all patches: the package, and for each path its target (None: to be found).
 
@@ -57,19 +64,49 @@ def remembered(asked: Mapping[str, Any], answer: Mapping[str, Any]) -> str:
     return json.dumps({"question": asked, "answer": answer}, indent=2, sort_keys=True) + "\n"
 
 
-def recalled(text: str, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+def recalled(text: bytes | str, asked: Mapping[str, Any]) -> dict[str, Any] | None:
     """The answer to just that question, with all its parts; None: ask again."""
     try:
-        held = json.loads(text)
-        answer = held["answer"]
-        whole = (
-            held["question"] == asked
-            and {"directory", "version"} <= set(answer)
-            and all({"target", "md5", "sha256"} <= set(answer["files"][path]) for path in asked["files"])
-        )
-    except (ValueError, KeyError, TypeError):
+        held = json_text.read(text, "the answer")
+    except json_text.JsonError:
         return None
-    return dict(answer) if whole else None
+    if not isinstance(held, dict) or held.get("question") != asked or _unfit(held.get("answer"), asked):
+        return None
+    return dict(held["answer"])
+
+
+def heard(said: bytes, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What the probe printed. Whatever the image runs in its place may have printed it.
+
+    :raises PatchError: it is no answer to the question
+    """
+    try:
+        answer = json_text.read(said, "the answer")
+        unfit = _unfit(answer, asked)
+    except json_text.JsonError as error:
+        unfit = str(error)
+    if unfit:
+        raise PatchError(
+            f"expected python3 of the image to say where the file to replace is, seen something else: {unfit}; use an image "
+            "whose python3 is Python"
+        )
+    return dict(answer)
+
+
+def _unfit(answer: Any, asked: Mapping[str, Any]) -> str:
+    """Why it is no answer to the question; empty for one. A target becomes a mount, so it must be the path that was asked for."""
+    if wrong := shape.wrong(answer, {**_ANSWER, "files": dict.fromkeys(asked["files"], _FOUND)}):
+        return wrong
+    if absent := sorted(_ANSWER.keys() - answer.keys()):
+        return f"no {absent[0]}"
+    for path, wanted in asked["files"].items():
+        if absent := sorted(_FOUND.keys() - answer["files"][path].keys()):
+            return f"files.{path}: no {absent[0]}"
+        target = answer["files"][path]["target"]
+        inside = wanted or (target or "").endswith(f"/{path}")
+        if target is not None and not (inside and _MOUNTABLE.fullmatch(target) and wanted in (None, target)):
+            return f"files.{path}.target: expected {wanted or f'the absolute path of {path}'}, seen {target!r:.200}"
+    return ""
 
 
 class PatchError(ValueError):

@@ -14,16 +14,20 @@ C(vllm.engine.arg_utils.EngineArgs.create_engine_config).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .._common import json_text, shape
 from . import log
 
 MARK = "sparkfleet.vllm.probe "
 """Begins the line that holds the probe's answer, among those that vLLM logs."""
+LONGEST_ANSWER = 256 * 1024
+"""Bytes of it. The probe names at most 20 errors."""
 
 # Runs inside the image: python3 -c PROBE '{"command": [...], "limit": seconds}'. Says one thing and ends.
 PROBE = r"""
@@ -111,6 +115,19 @@ _REFUSALS = frozenset({"ValueError", "TypeError", "LookupError", "AssertionError
 # A file that is not there is not there for the server either: it has the same mounts.
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR})
 _ENTRYPOINT = ("vllm", "serve")
+_LINK = {"types": [str], "errno": shape.Maybe(int)}
+_SAID = {
+    "state": str,
+    "version": shape.Maybe(str),
+    "peak_kib": int,
+    "names": [str],
+    "killed": [int],
+    "code": shape.Maybe(int),
+    "why": shape.Maybe(str),
+    "chain": shape.Maybe([_LINK]),
+}
+_NEEDS = {"exit": {"code": int}, "unknown": {"why": str}, "raised": {"chain": [_LINK]}}
+"""What the probe says, and what more in some states. Any code of the image can print such a line."""
 
 
 @dataclass(frozen=True)
@@ -144,10 +161,7 @@ def judge(lines: Sequence[str], exit_code: int | None, oom_killed: bool = False)
     :param lines: the container's log
     :param exit_code: of the container; None when it was stopped for lack of time
     """
-    said = next(
-        (json.loads(line[len(MARK) :]) for line in reversed(lines) if line.startswith(MARK)),
-        {"state": "silent"},
-    )
+    said = _said(lines)
     rest = [line for line in lines if not line.startswith(MARK)]
     seen: dict[str, Any] = {
         "version": said.get("version"),
@@ -161,13 +175,25 @@ def judge(lines: Sequence[str], exit_code: int | None, oom_killed: bool = False)
     return Verdict(False, True, _unasked(said, death, exit_code, oom_killed), **seen)
 
 
+def _said(lines: Sequence[str]) -> Mapping[str, Any]:
+    """The probe's last answer; one that it cannot have given counts as none."""
+    for line in reversed(lines):
+        if line.startswith(MARK):
+            with contextlib.suppress(json_text.JsonError):
+                said = json_text.read(line[len(MARK) :], "the probe's answer", limit=LONGEST_ANSWER)
+                if not shape.wrong(said, _SAID) and not shape.wrong(said, _NEEDS.get(said["state"], {})):
+                    return dict(said)
+            break
+    return {"state": "silent"}
+
+
 def _refused(said: Mapping[str, Any]) -> bool:
     if said["state"] == "exit":
         return bool(said["code"] == _USAGE)
     if said["state"] != "raised" or said["names"] or said["killed"]:
         return False
     links = said["chain"]
-    if any(_of_the_probe(link) for link in links):
+    if not links or any(_of_the_probe(link) for link in links):
         return False
     kinds = set(links[0]["types"])
     return bool(kinds & _REFUSALS) or "OSError" in kinds
@@ -178,7 +204,7 @@ def _of_the_probe(link: Mapping[str, Any]) -> bool:
     kinds = set(link["types"])
     if kinds & {"MemoryError", "ImportError"}:
         return True
-    return "OSError" in kinds and link["errno"] is not None and link["errno"] not in _ABSENT
+    return "OSError" in kinds and link.get("errno") is not None and link["errno"] not in _ABSENT
 
 
 def _unasked(said: Mapping[str, Any], death: str | None, exit_code: int | None, oom_killed: bool) -> str:
