@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from ansible.utils.display import Display
 
+from ..module_utils._common import json_text
 from ..plugin_utils.background import label, polls
 from ..plugin_utils.sync.report import pace
 from ..plugin_utils.under_lock import UnderLock
@@ -82,7 +82,7 @@ def parse_poll(stdout: str) -> tuple[bool | None, dict[str, Any]]:
         return None, {}
     runs, _sep, text = rest.partition("\n")
     try:
-        status = json.loads(text)
-    except ValueError:
+        status = json_text.read(text, "the status")
+    except json_text.JsonError:
         status = {}
     return runs.strip() == "runs", status if isinstance(status, dict) else {}

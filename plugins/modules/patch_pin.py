@@ -256,7 +256,7 @@ def last_line(log: bytes) -> str:
 def asked_before(path: Path, question: dict[str, Any]) -> dict[str, Any] | None:
     """What the image said of the question at another time. One that cannot be read was not said."""
     try:
-        return patches.recalled(path.read_text(), question)
+        return patches.recalled(path.read_bytes(), question)
     except OSError:
         return None
 

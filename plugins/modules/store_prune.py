@@ -132,7 +132,6 @@ freed_at_most:
   sample: false
 """
 
-import json
 import os
 import time
 from pathlib import Path
@@ -141,7 +140,7 @@ from urllib.parse import quote
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._common import files
+from ..module_utils._common import files, json_text
 from ..module_utils._common.paths import ledger_path
 from ..module_utils._host import engine, engine_socket
 from ..module_utils._images import ledger
@@ -160,12 +159,13 @@ def read_json(path: Path) -> Any:
     :raises PruneError: it cannot be read
     """
     try:
-        return json.loads(path.read_text())
+        return json_text.read_file(path)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, json_text.JsonError) as error:
+        seen = error.reason if isinstance(error, json_text.JsonError) else error
         raise PruneError(
-            f"{path}: expected a readable JSON file, seen {error}; nothing was removed; mend it or move it away"
+            f"{path}: expected a readable JSON file, seen {seen}; nothing was removed; mend it or move it away"
         ) from error
 
 

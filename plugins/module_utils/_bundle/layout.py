@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from .._common import pinned
+from .._common import json_text, pinned
 from .._common.copying import bring
 from .._common.files import alterable
 from .._common.paths import snapshot_path
@@ -80,9 +80,9 @@ def parse(text: str, source: str) -> Bundle:
         return BundleError(f"{source}: expected {expected}, seen {seen}; make the bundle again")
 
     try:
-        data = json.loads(text)
-    except ValueError as error:
-        raise wrong("JSON", str(error)) from error
+        data = json_text.read(text, source)
+    except json_text.JsonError as error:
+        raise wrong("JSON", error.reason) from error
     if not isinstance(data, dict) or data.get("version") != VERSION:
         seen = data.get("version") if isinstance(data, dict) else data
         raise wrong(f"a bundle of version {VERSION}", f"{seen!r}")

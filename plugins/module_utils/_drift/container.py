@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from .._common import json_text
 from .._common.secrets import is_secret, is_secret_option, mask
 from .._host.unit import Unit
 from .._vllm.argv import options
@@ -115,8 +116,8 @@ def _arguments(wanted: Iterable[str], seen: Iterable[str]) -> Iterator[Finding]:
 def _json(values: tuple[str, ...] | None) -> dict[str, Any] | None:
     """The mapping that an option's only value is the text of."""
     try:
-        value = json.loads(values[0]) if values and len(values) == 1 else None
-    except ValueError:
+        value = json_text.read(values[0], "the option") if values and len(values) == 1 else None
+    except json_text.JsonError:
         return None
     return value if isinstance(value, dict) else None
 

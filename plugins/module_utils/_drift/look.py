@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .._common import json_text
 from .._gate.container import State
 from .._gate.diagnosis import CheckedFile
 from .._host.unit import Unit
@@ -166,8 +167,8 @@ def _given(argv: Sequence[str]) -> dict[str, Any] | None:
     """The speculative config of an argv; None without one."""
     values = options(argv).get("speculative-config")
     try:
-        value = json.loads(values[0]) if values else None
-    except ValueError:
+        value = json_text.read(values[0], "the option") if values else None
+    except json_text.JsonError:
         return None
     return value if isinstance(value, dict) else None
 

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import http.client
-import json
 import socket
 from typing import Any
+
+from .._common import json_text
 
 
 class EngineError(RuntimeError):
@@ -45,7 +46,7 @@ def _ask(method: str, path: str, url: str, timeout: float) -> Any:
     try:
         connection.request(method, url)
         response = connection.getresponse()
-        body = response.read()
+        body = response.read(json_text.LIMIT + 1)
     except (OSError, http.client.HTTPException) as error:
         raise EngineError(f"{path}: {error or type(error).__name__}") from None
     finally:
@@ -54,14 +55,14 @@ def _ask(method: str, path: str, url: str, timeout: float) -> Any:
         text = body[:200].decode(errors="replace").strip()
         raise EngineError(f"{path}: {url}: {response.status} {text}", response.status, _message(body) or text)
     try:
-        return json.loads(body)
-    except ValueError:
+        return json_text.read(body, url)
+    except json_text.JsonError:
         raise EngineError(f"{path}: {url}: no JSON but {body[:80]!r}") from None
 
 
 def _message(body: bytes) -> str:
     """What the engine says of an error, without the JSON around it."""
     try:
-        return str(json.loads(body)["message"])
-    except (ValueError, KeyError, TypeError):
+        return str(json_text.read(body, "the answer")["message"])
+    except (json_text.JsonError, KeyError, TypeError):
         return ""

@@ -8,7 +8,6 @@ Every probe stands alone and has a time limit: one that fails leaves null and a 
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import re
@@ -21,7 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from .._common import files
+from .._common import files, json_text
 from .._common.paths import cache_root
 from . import daemon_json, engine, engine_socket, gpu, toolkit
 from .ports import ports
@@ -212,9 +211,8 @@ def environment(request: Request) -> dict[str, Any]:
     found: dict[str, Any] = {"path": request.environment, "python": None, "distributions": {}}
     if not request.at(python).exists():
         return found
-    version, distributions = json.loads(
-        request.run([str(request.at(python)), "-c", _DISTRIBUTIONS], request.timeout)
-    )
+    said = request.run([str(request.at(python)), "-c", _DISTRIBUTIONS], request.timeout)
+    version, distributions = json_text.read(said, python)
     return {**found, "python": version, "distributions": distributions}
 
 

@@ -10,12 +10,13 @@ the same from its version 2.0 on.
 
 from __future__ import annotations
 
-import json
 import posixpath
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from .._common import json_text
 
 ROOT = "docker/registry/v2"
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -147,8 +148,8 @@ def tag_link(repository: str, tag: str) -> str:
 
 def _parse(digest: str, text: bytes) -> dict[str, Any]:
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
+        content = json_text.read(text, "the manifest")
+    except json_text.JsonError:
         content = None
     if not isinstance(content, dict):
         raise ImageError(

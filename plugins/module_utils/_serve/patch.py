@@ -12,6 +12,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .._common import json_text
+
 _VERSION = r"[A-Za-z0-9][A-Za-z0-9.+!_-]{0,99}"
 # As Python installations have it: nothing that a volume's string or a shell would read in another way.
 _PATH = r"(?:/[A-Za-z0-9._+@-]+){1,64}"
@@ -73,15 +75,15 @@ def remembered(asked: Mapping[str, Any], answer: Mapping[str, Any]) -> str:
     return json.dumps({"question": asked, "answer": answer}, indent=2, sort_keys=True) + "\n"
 
 
-def recalled(text: str, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+def recalled(text: bytes | str, asked: Mapping[str, Any]) -> dict[str, Any] | None:
     """The answer to just that question, with all its parts; None: ask again."""
     try:
-        held = json.loads(text)
-        if held["question"] != asked or wrong(held["answer"], asked):
-            return None
-        return dict(held["answer"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+        held = json_text.read(text, "the answer")
+    except json_text.JsonError:
         return None
+    if not isinstance(held, dict) or held.get("question") != asked or wrong(held.get("answer"), asked):
+        return None
+    return dict(held["answer"])
 
 
 def answer(said: str, asked: Mapping[str, Any], image: str) -> dict[str, Any]:
@@ -90,9 +92,9 @@ def answer(said: str, asked: Mapping[str, Any], image: str) -> dict[str, Any]:
     :raises PatchError: it is not an answer to that question
     """
     try:
-        told = json.loads(said)
+        told = json_text.read(said, "the answer")
         problem = wrong(told, asked)
-    except (ValueError, RecursionError):
+    except json_text.JsonError:
         problem = f"no JSON but {said[:80]!r}"
     if problem:
         raise no_answer(image, problem)

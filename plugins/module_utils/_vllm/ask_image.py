@@ -20,10 +20,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .._common import json_text, shape
 from . import log
 
 MARK = "sparkfleet.vllm.probe "
 """Begins the line that holds the probe's answer, among those that vLLM logs."""
+LONGEST_ANSWER = 256 * 1024
+"""Bytes of it. The probe names at most 20 errors."""
 
 # Runs inside the image: python3 -c PROBE '{"command": [...], "limit": seconds}'. Says one thing and ends.
 PROBE = r"""
@@ -112,6 +115,16 @@ _REFUSALS = frozenset({"ValueError", "TypeError", "LookupError", "AssertionError
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR})
 _SILENT: Mapping[str, Any] = {"state": "silent"}
 _ENTRYPOINT = ("vllm", "serve")
+_STRANGE: Mapping[str, Any] = {"state": "unknown", "why": "its answer is of another shape"}
+_SAID = {"state": str, "version": shape.Maybe(str), "peak_kib": int, "names": [str], "killed": [int]}
+_NEEDS: Mapping[str, Any] = {
+    "accepted": {},
+    "late": {},
+    "exit": {"code": int},
+    "unknown": {"why": str},
+    "raised": {"chain": [{"types": [str]}]},
+}
+"""What the probe says, and what more in each state."""
 
 
 @dataclass(frozen=True)
@@ -161,39 +174,21 @@ def judge(lines: Sequence[str], exit_code: int | None, oom_killed: bool = False)
 
 def _parsed(text: str) -> Mapping[str, Any]:
     """What the probe said, if it was the probe: any code of the image can print such a line."""
-    strange = {"state": "unknown", "why": "its answer is of another shape"}
     try:
-        said = json.loads(text)
-    except (ValueError, RecursionError):
-        return strange
-    return said if isinstance(said, dict) and _shaped(said) else strange
-
-
-def _shaped(said: Mapping[str, Any]) -> bool:
-    state, version, peak = (said.get(name) for name in ("state", "version", "peak_kib"))
-    if not (version is None or isinstance(version, str)) or type(peak) is not int or peak < 0:
-        return False
-    if not _list_of(said.get("names"), str) or not _list_of(said.get("killed"), int):
-        return False
-    if state == "raised":
-        links = said.get("chain")
-        return bool(links) and _list_of(links, dict) and all(map(_is_link, links or ()))
-    if state == "exit":
-        return type(said.get("code")) is int
-    return state in ("accepted", "late") or (state == "unknown" and isinstance(said.get("why"), str))
+        said = json_text.read(text, "the probe's answer", limit=LONGEST_ANSWER)
+    except json_text.JsonError:
+        return _STRANGE
+    if shape.wrong(said, _SAID) or said["state"] not in _NEEDS or shape.wrong(said, _NEEDS[said["state"]]):
+        return _STRANGE
+    links = said["chain"] if said["state"] == "raised" else None
+    if said["peak_kib"] < 0 or links == [] or not all(map(_is_link, links or ())):
+        return _STRANGE
+    return dict(said)
 
 
 def _is_link(link: Mapping[str, Any]) -> bool:
     # Some libraries give their errors a text as errno.
-    return (
-        bool(link.get("types"))
-        and _list_of(link["types"], str)
-        and isinstance(link.get("errno"), (int, str, type(None)))
-    )
-
-
-def _list_of(value: Any, kind: type) -> bool:
-    return isinstance(value, list) and all(type(entry) is kind for entry in value)
+    return bool(link["types"]) and isinstance(link.get("errno"), (int, str, type(None)))
 
 
 def _refused(said: Mapping[str, Any]) -> bool:
@@ -202,7 +197,7 @@ def _refused(said: Mapping[str, Any]) -> bool:
     if said["state"] != "raised" or said["names"] or said["killed"]:
         return False
     links = said["chain"]
-    if any(_of_the_probe(link) for link in links):
+    if not links or any(_of_the_probe(link) for link in links):
         return False
     kinds = set(links[0]["types"])
     return bool(kinds & _REFUSALS) or "OSError" in kinds
@@ -213,7 +208,7 @@ def _of_the_probe(link: Mapping[str, Any]) -> bool:
     kinds = set(link["types"])
     if kinds & {"MemoryError", "ImportError"}:
         return True
-    return "OSError" in kinds and link["errno"] is not None and link["errno"] not in _ABSENT
+    return "OSError" in kinds and link.get("errno") is not None and link["errno"] not in _ABSENT
 
 
 def _unasked(said: Mapping[str, Any], death: str | None, exit_code: int | None, oom_killed: bool) -> str:

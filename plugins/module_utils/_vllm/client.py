@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import statistics
 import time
@@ -16,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from .._common import bounded
+from .._common import bounded, json_text
 
 try:
     import requests
@@ -110,19 +109,11 @@ def _tokens(usage: Any) -> int:
     return count
 
 
-def _loads(text: str | bytes) -> Any:
-    """:raises ValueError: no JSON, or nested beyond what Python reads"""
-    try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise ValueError("nested too deep") from error
-
-
 def _event(data: str) -> dict[str, Any]:
     """:raises ServerError: it is none, or one that says what went wrong"""
     try:
-        event = _loads(data)
-    except ValueError as error:
+        event = json_text.read(data, "the stream")
+    except json_text.JsonError as error:
         raise ServerError(f"the stream holds something else than JSON: {data[:200]}") from error
     if not isinstance(event, dict):
         raise ServerError(f"the stream holds something else than events: {data[:200]}")
@@ -185,8 +176,8 @@ class _Answer:
     def json(self) -> Any:
         """:raises ServerError: another status than 200, or no JSON"""
         try:
-            data = _loads(self.body)
-        except ValueError:
+            data = json_text.read(self.body, self.path)
+        except json_text.JsonError:
             data = self.body.decode("utf-8", "replace").strip()[:500]
         if self.status != 200:
             raise ServerError(f"{self.path} answers {self.status}: {_error_message(data)}", self.status)

@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ...module_utils._common import json_text
 from ...module_utils._common.secrets import is_secret, is_secret_option, mask
 from ...module_utils._vllm.argv import options
 
@@ -151,6 +152,6 @@ def _members(name: str, members: Mapping[str, Any]) -> Iterator[tuple[str, str]]
 
 def _parsed(text: str) -> Any:
     try:
-        return json.loads(text)
-    except ValueError:
+        return json_text.read(text, "the option")
+    except json_text.JsonError:
         return None
