@@ -128,9 +128,11 @@ class Bench:
                 counters = after
         gained = metrics.delta(before, counters)
         self._judge(gained, traffic(phases), evidence)
-        if problem := whole_rate(phases, gained).problem:
-            self.observer.warnings.append(f"concurrency {concurrency}: {rate.UNMEASURABLE}: {problem}")
-        return counters, load(concurrency, phases, gained, peak())
+        figures = load(concurrency, phases, gained, peak())
+        if figures["rate"]["tokens_per_second"] is None:
+            because = figures["rate"]["because"]
+            self.observer.warnings.append(f"concurrency {concurrency}: {rate.UNMEASURABLE}: {because}")
+        return counters, figures
 
     def _judge(self, gained: metrics.Delta, ours: Traffic, evidence: log.Speculation) -> None:
         wanted = self.observer.wanted

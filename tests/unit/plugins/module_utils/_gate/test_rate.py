@@ -109,26 +109,42 @@ def read(gaps: list[float], tokens: int) -> Completion:
     return replace(read_stream([*lines, "data: [DONE]"], lambda: next(times)), sent=9.0)
 
 
-GAPS = st.lists(st.one_of(st.just(0.0), st.floats(1e-6, 1e-4), st.floats(1e-3, 0.5)), max_size=60)
-STREAMS = st.lists(st.builds(read, GAPS, st.integers(0, 2000)), max_size=6)
-SECONDS = st.one_of(st.none(), st.just(0.0), st.floats(1e-6, 1e4))
+GAP = st.one_of(st.just(0.0), st.floats(1e-6, 1e-4), st.floats(1e-3, 0.5))
+STREAMS = st.lists(st.builds(read, st.lists(GAP, max_size=60), st.integers(0, 2000)), max_size=6)
+STEADY = st.lists(
+    st.builds(read, st.lists(st.floats(0.005, 0.05), min_size=12, max_size=40), st.integers(2, 2000)),
+    min_size=1,
+    max_size=6,
+)
 COUNT = st.one_of(st.none(), st.integers(0, 12_000))
 
 
 @settings(max_examples=300, deadline=None)
-@given(STREAMS, SECONDS, COUNT, COUNT, st.booleans())
+@given(
+    st.one_of(STREAMS, STEADY),
+    st.one_of(st.none(), st.just(0.0), st.floats(0.5, 2.0), st.floats(1e-6, 1e6)),
+    COUNT,
+    COUNT,
+    st.booleans(),
+)
 def test_a_rate_is_within_both_witnesses_or_none(
-    streams: list[Completion], seconds: float | None, generated: int | None, finished: int | None, ours: bool
+    streams: list[Completion],
+    factor: float | None,
+    generated: int | None,
+    finished: int | None,
+    alone: bool,
 ) -> None:
     tokens = sum(each.completion_tokens for each in streams)
-    counters = gained(seconds, len(streams), tokens) if ours else gained(seconds, finished, generated)
+    span = sum(each.last - each.first for each in streams)
+    seconds = None if factor is None else factor * span
+    counters = gained(seconds, finished, generated) if alone else gained(seconds, len(streams), tokens)
     rate = measure(streams, counters)
     value = rate.tokens_per_second
     if value is None:
         assert rate.problem
         return
     after_first = sum(each.completion_tokens - 1 for each in streams)
-    witnesses = [after_first / sum(each.last - each.first for each in streams)]
+    witnesses = [after_first / span]
     if rate.server is not None:
         assert counters.decode_seconds
         witnesses.append(after_first / counters.decode_seconds)
