@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """vLLM's counters of speculative decoding and of its work: read from /metrics, subtracted, and turned into rates.
 
-Series and their meaning: vllm/v1/spec_decode/metrics.py, vllm/v1/metrics/loggers.py and stats.py, the same names in
-0.20 to 0.32. A counter that vLLM registered but never moved is present and 0; one it never registered is absent.
+Series and their meaning: vllm/v1/spec_decode/metrics.py, vllm/v1/metrics/loggers.py and stats.py; those of speculation have
+the same names in 0.20 to 0.32. A counter that vLLM registered but never moved is present and 0; one it never registered is absent.
 """
 
 from __future__ import annotations
