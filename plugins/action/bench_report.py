@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 from ansible.errors import AnsibleActionFail
 
 from ..plugin_utils.bench import page, report, sweep
-from ..plugin_utils.bench.statistics import MEASURED
 from ..plugin_utils.report import table as tables
 from ..plugin_utils.report.base import Report, format_failure, hosts, now, write
 
@@ -50,12 +49,12 @@ def _lines(made: dict[str, Any]) -> list[str]:
         lines.append(f"{name}: {report.outcome(host)}")
         if host["sweep"]:
             lines += [
-                ": ".join((f"  {what} {state}", because))
-                for what, state, because in report.reasons(host["sweep"])
+                ": ".join((f"  {what} {state}", because)) for what, state, because in report.reasons(host)
             ]
         for load in host["loads"]:
-            rows = [report.cells(row) for row in load["rows"] if row["state"] == MEASURED]
+            rows = [report.cells(row) for row in load["rows"] if row["load"]]
             table = tables.render(rows, report.COLUMNS)
-            lines += ["", f"{name}, {report.streams(load['concurrency'])}", *table]
+            decides = ", which decides" if load["decides"] else ""
+            lines += ["", f"{name}, {report.streams(load['concurrency'])}{decides}", *table]
         lines.append("")
     return lines

@@ -492,17 +492,6 @@ def no_drafts(wanted: Wanted, ours: Traffic, log: Speculation) -> Finding:
     )
 
 
-def not_streamed(tokens: int) -> Finding:
-    """An answer without a span of time in it: the rate of its tokens cannot be known."""
-    return Finding(
-        "not_streamed",
-        "a streamed answer came in one piece",
-        f"{tokens} tokens one engine step after the other",
-        "all of them at once",
-        "measure at the server itself: something between here and it holds answers back until they are whole",
-    )
-
-
 def too_slow(wanted: Wanted, done: str) -> Finding:
     return Finding(
         "measurement_timeout",

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import secrets
-import statistics
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -35,6 +34,8 @@ ANSWER_TIMEOUT = 3600.0
 LIMIT = 16 * 1024 * 1024
 """Bytes of an answer, and of one that is streamed. The counters of a server with many series take less than one MiB."""
 LONGEST_LINE = 1024 * 1024
+APART = 0.002
+"""Seconds between two pieces of an answer. What follows sooner was held back together: an engine step takes longer."""
 
 
 class ServerError(Exception):
@@ -58,6 +59,8 @@ class Completion:
     last: float
     sent: float | None = None
     """When the request went out; None for one that somebody else timed."""
+    pieces: int = 1
+    """In how many pieces it came, each at least :data:`APART` after the one before."""
 
     @property
     def decode_rate(self) -> float | None:
@@ -78,12 +81,6 @@ def time_to_first_token(completion: Completion) -> float:
     if completion.sent is None:
         raise ValueError("expected a completion with the time at which it was asked for, seen none")
     return completion.first - completion.sent
-
-
-def decode_tokens_per_second(completions: Sequence[Completion]) -> float | None:
-    """The median over streams: one stream that waited for a compile does not move it."""
-    rates = [rate for completion in completions if (rate := completion.decode_rate) is not None]
-    return statistics.median(rates) if rates else None
 
 
 def _text(message: Any) -> str:
@@ -129,7 +126,8 @@ def read_stream(lines: Iterable[str], clock: Callable[[], float] = time.monotoni
     """
     text: list[str] = []
     first = last = None
-    opened = 0.0
+    opened = piece_at = 0.0
+    pieces = 0
     tokens: int | None = None
     for line in lines:
         if not line.startswith("data:"):
@@ -147,6 +145,8 @@ def read_stream(lines: Iterable[str], clock: Callable[[], float] = time.monotoni
             if piece:
                 text.append(piece)
                 first = first or now
+            if not pieces or now - piece_at >= APART:
+                pieces, piece_at = pieces + 1, now
             last = now
         if event.get("usage"):
             tokens = _tokens(event["usage"])
@@ -154,7 +154,7 @@ def read_stream(lines: Iterable[str], clock: Callable[[], float] = time.monotoni
         raise ServerError("the stream ended before [DONE]: the server went away in the middle of an answer")
     if tokens is None:
         raise ServerError("the stream ended without usage (stream_options.include_usage was asked for)")
-    return Completion(tokens, "".join(text), first or opened, last or opened)
+    return Completion(tokens, "".join(text), first or opened, last or opened, pieces=pieces)
 
 
 def _error_message(answer: Any) -> str:

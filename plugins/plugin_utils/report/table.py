@@ -36,6 +36,14 @@ def _percent(rate: float | None) -> str:
     return "-" if rate is None else f"{rate:.1%}"
 
 
+def _speed(gate: Mapping[str, Any]) -> str:
+    """The rate that the gate measured. It says itself why one is not measurable, as a warning."""
+    speed = gate.get("decode_tokens_per_second")
+    if speed is None:
+        return "not measurable" if gate.get("rate") else "-"
+    return f"{speed:.1f}"
+
+
 def _md5(files: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(file["md5"] for file in files) or "none"
 
@@ -81,11 +89,7 @@ def row(
             verdict = UNTOUCHED
     if rollback:
         verdict += "; rolled back, and that passes" if rollback["passed"] else "; THE ROLLBACK FAILED, TOO"
-    drafts, rate, speed = (
-        gate.get("drafts"),
-        gate.get("acceptance_rate"),
-        gate.get("decode_tokens_per_second"),
-    )
+    drafts, rate = gate.get("drafts"), gate.get("acceptance_rate")
     return {
         "host": host,
         "image": _digest(image),
@@ -94,7 +98,7 @@ def row(
         "patch md5": _md5(gate.get("files") or lock.get("patches") or []),
         "drafts": "-" if drafts is None else str(drafts),
         "accepted at 0": _percent(rate),
-        "tok/s": "-" if speed is None else f"{speed:.1f}",
+        "tok/s": _speed(gate),
         "away": "-" if not window else f"{window['gate']:.0f} s",
         "verdict": verdict,
     }
