@@ -671,6 +671,23 @@ def test_an_index_stays_with_the_manifest_of_its_platform_and_goes_with_it(call,
     assert registry.files() == {".lock"}
 
 
+def test_an_attestation_stays_with_the_index_and_goes_with_it(call, registry):
+    inner, attestation = (
+        registry.image("vllm/vllm-openai", BASE, NEW),
+        registry.image("vllm/vllm-openai", OLD),
+    )
+    refers = {"annotations": {oci.ATTESTS: inner}}
+    manifests = [{"digest": inner}, {"digest": attestation, **refers}]
+    index = registry.manifest("vllm/vllm-openai", {"manifests": manifests})
+    before = registry.files()
+    # The lock names the index alone.
+    result = call(keep=[index])
+    assert verdicts_of(result, "registry") == {f"vllm/vllm-openai@{index}": "kept"}
+    assert registry.files() == before
+    call()
+    assert registry.files() == {".lock"}
+
+
 def test_a_manifest_that_two_indexes_name_stays_with_the_other(call, registry):
     inner = registry.image("vllm/vllm-openai", BASE, NEW)
     kept = registry.manifest("vllm/vllm-openai", {"manifests": [{"digest": inner}]})
