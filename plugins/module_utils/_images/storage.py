@@ -112,6 +112,7 @@ class ImageStore:
         self.say, self._sleep = say, sleep
         self.partial = self.root / ".partial"
         self.report = Report()
+        self._silent: set[str] = set()
 
     # look
 
@@ -317,17 +318,22 @@ class ImageStore:
         return self.partial / oci.checked(blob.digest).partition(":")[2]
 
     def _of_any(self, sources: Sequence[Source], ask: Callable[[Source], _T]) -> _T:
-        """The answer of the first source that has one."""
+        """The answer of the first source that has one. One that did not answer is asked after all others from then on.
+
+        Asking it for every blob of an image would take a minute each.
+        """
         if not sources:
             raise ImageStoreError(
                 f"{self.root}: expected all of {self.reference.name}@{self.digest}, seen it missing or wrong in part, and nobody "
                 "outside has it, since it is built here; build it again: ansible-playbook sparkfleet.vllm.build"
             )
         problems: list[upstream.UpstreamError] = []
-        for source in sources:
+        for source in sorted(sources, key=lambda source: source.home in self._silent):
             try:
                 answer = ask(source)
             except upstream.UpstreamError as error:
+                if isinstance(error, upstream.Unreachable):
+                    self._silent.add(source.home)
                 problems.append(error)
                 continue
             if source.home not in self.report.sources:

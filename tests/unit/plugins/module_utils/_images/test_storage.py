@@ -429,6 +429,16 @@ def test_of_a_source_that_is_down_the_next_is_asked_and_of_all_each_is_named(mak
     assert other.url in str(raised.value)
 
 
+def test_a_source_that_does_not_answer_is_asked_once_and_not_for_every_blob(make, outside, other):
+    outside.status = {"/blobs/": [503] * 1000}
+    waits: list[float] = []
+    report = make(sleep=waits.append).ensure([source(outside), source(other)])
+    # As many as are under way when it is found out.
+    assert len(waits) <= 2 * storage.WORKERS and len(set(outside.blobs())) <= storage.WORKERS
+    assert set(other.blobs()) == set(BLOBS) and stored(make()) == BLOBS
+    assert report.sources == [outside.url, other.url]
+
+
 def test_busy_is_waited_for_and_in_the_end_told(make, outside):
     outside.status = {LARGE: [429, 500, 503, 502]}
     waits: list[float] = []
