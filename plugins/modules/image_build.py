@@ -163,6 +163,7 @@ import platform
 import re
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -266,11 +267,10 @@ def short(params: dict[str, Any], images_root: str) -> list[str]:
     return problems
 
 
-def build(module: AnsibleModule, wanted: buildkit.Source, context: Path, say: Any) -> str:
-    """The ID of the image, on this host and without a name."""
-    directory = Path(module.params["directory"])
-    answer, path = directory / buildkit.ANSWER, directory / buildkit.LOG
-    argv = buildkit.command("docker", wanted, module.params["host_arguments"], str(context), str(answer))
+def build(module: AnsibleModule, wanted: buildkit.Source, context: Path, name: str, say: Any) -> None:
+    """Have the engine make the image, by this name."""
+    path = Path(module.params["directory"]) / buildkit.LOG
+    argv = buildkit.command("docker", wanted, module.params["host_arguments"], str(context), name)
     log, began, last = buildkit.Log(), time.monotonic(), 0.0
     try:
         process = program.start(argv, ENVIRONMENT)
@@ -288,14 +288,43 @@ def build(module: AnsibleModule, wanted: buildkit.Source, context: Path, say: An
                 last = now
     if process.returncode:
         raise BuildError(buildkit.refusal(process.returncode, log, str(path)))
-    return answer.read_text().strip()
 
 
-def push(client: Any, identity: str, name: str, auth: dict[str, str] | None, say: Any) -> str:
+@contextlib.contextmanager
+def passing(module: AnsibleModule, client: Any, name: str) -> Iterator[str]:
+    """A name for an image that none has afterwards, nor before: what a killed run left goes too."""
+    forget(module, client, name)
+    try:
+        yield name
+    finally:
+        forget(module, client, name)
+
+
+def forget(module: AnsibleModule, client: Any, name: str) -> None:
+    """Take a name away, and with the last one of an image the image. Never the reason that a run fails."""
+    try:
+        client.images.remove(name, noprune=True)
+    except docker.errors.ImageNotFound:
+        pass
+    except (docker.errors.DockerException, OSError) as error:
+        module.warn(
+            f"expected to remove the image {name} from this host, seen: {error}; do: docker rmi {name}"
+        )
+
+
+def push(
+    module: AnsibleModule, client: Any, built: str, name: str, auth: dict[str, str] | None, say: Any
+) -> str:
     """The digest under which the registry has it. On this host the name is gone afterwards."""
     repository, _sep, tag = name.rpartition(":")
     progress, last = image_push.Push(), time.monotonic()
-    client.images.get(identity).tag(repository, tag)
+    try:
+        client.images.get(built).tag(repository, tag)
+    except docker.errors.ImageNotFound:
+        raise BuildError(
+            f"expected the built image {built} in the engine, seen none: its client builds somewhere else; have it build in the "
+            "engine (docker buildx use default) and run again"
+        ) from None
     try:
         for event in client.api.push(repository, tag=tag, stream=True, decode=True, auth_config=auth):
             progress.feed(event)
@@ -306,9 +335,14 @@ def push(client: Any, identity: str, name: str, auth: dict[str, str] | None, say
     except docker.errors.APIError as error:
         raise image_push.refusal(str(error.explanation or error)) from None
     finally:
-        client.images.remove(name, noprune=True)
+        forget(module, client, name)
     if not progress.digest:
         raise image_push.refusal("no digest")
+    if progress.instead:
+        module.warn(
+            f"expected {progress.instead} to be pushed, an index, seen {progress.digest}, the image of this platform in it: the engine "
+            "lacks the rest. The image is whole, and is locked by the digest that was pushed"
+        )
     return progress.digest
 
 
@@ -358,15 +392,14 @@ def bring(
     context, staging = directory / buildkit.SOURCE, directory / buildkit.STAGING
     url = f"{params['git_endpoint'].rstrip('/')}/{params['repository']}"
     git.checkout(url, params["commit"], context, say)
-    identity = build(module, wanted, context, say)
-    if isinstance(goal, destination.Registry):
-        auth = (
-            {"username": params["username"], "password": params["password"]} if params["username"] else None
-        )
-        return push(client, identity, goal.name, auth, say)
-    with build_staging.registry(params["registry_program"], staging) as address:
-        name = f"{address}/{goal.reference.repository}:{goal.reference.tag}"
-        digest = push(client, identity, name, None, say)
+    with passing(module, client, buildkit.passing_name(params["directory"])) as built:
+        build(module, wanted, context, built, say)
+        if isinstance(goal, destination.Registry):
+            known = {"username": params["username"], "password": params["password"]}
+            return push(module, client, built, goal.name, known if params["username"] else None, say)
+        with build_staging.registry(params["registry_program"], staging) as address:
+            name = f"{address}/{goal.reference.repository}:{goal.reference.tag}"
+            digest = push(module, client, built, name, None, say)
     goal.take(str(staging / "storage"), digest, say)
     return digest
 

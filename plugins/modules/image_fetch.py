@@ -16,6 +16,8 @@ description:
     registry, in its own layout. The registry serves them without a restart and without write access.
   - Verifies every byte before it puts it into place. The image's manifest is written last, so the registry never offers an incomplete
     image.
+  - Brings the attestations of the platform too, which an image built by buildx has in its index. If no source has one, it warns and
+    goes on.
   - An interrupted run keeps what arrived, and the next one resumes.
   - On the controller it shows its progress.
 options:
@@ -71,7 +73,9 @@ extends_documentation_fragment:
   - sparkfleet.vllm.internal
 attributes:
   check_mode:
-    description: Reports whether the image would be fetched. Contacts no registry and writes nothing.
+    description:
+      - Reports whether the image would be fetched. Contacts no registry and writes nothing, so an attestation that no source has counts
+        as one to be fetched.
     support: full
   diff_mode:
     description: Lists the blobs that would be fetched, or were.
@@ -145,6 +149,10 @@ from ..module_utils._run.detached import in_background
 from ..module_utils._run.lock_file import hold
 
 MIB = 1024 * 1024
+LACKING = (
+    "expected all of {image}, seen without an attestation of it: {why}. The image serves without, but Docker 29.1 and later, where "
+    "images are in containerd, ask for it in a pull, and fail where no registry has it: name a source that has the whole image"
+)
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "image": {"type": "str", "required": True},
@@ -222,6 +230,8 @@ def main() -> None:
     if report is None:
         module.exit_json(changed=False, settled=False)
         return
+    for why in report.lacking:
+        module.warn(LACKING.format(image=module.params["image"], why=why))
     result: dict[str, Any] = {
         "changed": report.changed,
         "settled": not report.changed,

@@ -13,8 +13,11 @@ author:
 short_description: Pull an image by digest with the Docker engine, and show the progress
 description:
   - Makes the engine pull what it lacks, and checks the resulting digest.
-  - The engine uses its own configuration (C(registry-mirrors)). If a mirror does not answer or sends wrong bytes, it tries the next
-    one, and at last the image's own registry.
+  - The engine uses its own configuration (C(registry-mirrors)). If a mirror does not answer, it tries the next one, and at last the
+    image's own registry. After wrong bytes too, unless it keeps its images in containerd. Then the pull fails. A run of C(site.yml) with
+    the host of the fleet's registry repairs that registry.
+  - An engine that keeps its images in containerd asks a mirror in each of its requests. One that swallows packets costs up to 30 seconds
+    each time, three at a time. For the fleet's registry a warning says so.
   - Records the image in C(images.json) as brought by this collection, so that it can be pruned later.
   - On the controller it shows its progress.
 options:
@@ -102,6 +105,7 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ..module_utils._common import upstream
 from ..module_utils._common.paths import ledger_path
 from ..module_utils._common.progress import Progress
+from ..module_utils._host import engine as host_engine
 from ..module_utils._images import engine, ledger
 from ..module_utils._images import image as images
 from ..module_utils._images.reference import DOCKER_HUB, Reference, parse_reference
@@ -114,6 +118,12 @@ if not images.DOCKER_IMPORT_ERROR:
 
 EVERY = 5.0
 """Seconds between two lines."""
+SILENT = 1.0
+"""Seconds after which an address does not answer. One that refuses says so at once."""
+WAITS = (
+    ", and waits up to 30 s for it in each request of this pull, three at a time, which takes minutes: see why it does not answer "
+    "(a host that is off, a firewall that drops packets)"
+)
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "image": {"type": "str", "required": True},
@@ -166,13 +176,17 @@ def pull(client: Any, reference: Reference, retries: int, say: Any) -> int:
     raise AssertionError("unreachable")
 
 
-def other_way(registry: str, reference: Reference) -> str:
-    """Why the image does not come from the fleet's registry; empty when it does."""
+def other_way(registry: str, reference: Reference, in_containerd: bool) -> str:
+    """Why the image does not come from the fleet's registry; empty when it does.
+
+    :param in_containerd: whether the engine keeps its images there; then it asks for every part of an image anew
+    """
     if reference.registry != DOCKER_HUB:
         return (
             f"{reference.name}: engines ask a mirror for images of Docker Hub only, and this one is of {reference.registry}: "
             "each host pulls it from there"
         )
+    began = time.monotonic()
     try:
         answer = upstream.ask("GET", f"{registry.rstrip('/')}/v2/", attempts=1)
     except upstream.UpstreamError as error:
@@ -181,7 +195,11 @@ def other_way(registry: str, reference: Reference) -> str:
         if answer.status in (200, 401):
             return ""
         seen = f"HTTP {answer.status}"
-    return f"expected the fleet's registry at {registry}, seen: {seen}; the engine asks the next mirror or Docker Hub instead"
+    waits = in_containerd and time.monotonic() - began >= SILENT
+    return (
+        f"expected the fleet's registry at {registry}, seen: {seen}; the engine asks the next mirror or Docker Hub instead"
+        + (WAITS if waits else "")
+    )
 
 
 def main() -> None:
@@ -200,6 +218,11 @@ def main() -> None:
             )
         client = docker.from_env(timeout=300)
         seen = look(client, reference, params["image"], params["state_dir"])
+        pulls = not (seen["id"] or params["settled_only"] or module.check_mode)
+        if pulls and params["registry"]:
+            in_containerd = host_engine.in_containerd(client.info())
+            if warning := other_way(params["registry"], reference, in_containerd):
+                module.warn(warning)
     except ValueError as error:
         where = f"{ledger_path(params['state_dir'])}: " if isinstance(error, ledger.LedgerError) else ""
         module.fail_json(msg=f"{where}{error}" + ("; move the file away and run again" if where else ""))
@@ -218,9 +241,6 @@ def main() -> None:
         module.exit_json(**result)
 
     if not identity:
-        warning = other_way(params["registry"], reference) if params["registry"] else ""
-        if warning:
-            module.warn(warning)
         progress = Progress.from_environment()
         try:
             result["pulled_bytes"] = pull(client, reference, params["retries"], progress.say)

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 LABEL = "sparkfleet.build"
 """Label of an image that was built: the fingerprint of what it was built from."""
 REVISION = "org.opencontainers.image.revision"
-PASSING = SOURCE, STAGING, ANSWER = "source", "registry", "image"
+PASSING = SOURCE, STAGING = "source", "registry"
 LOG = "build.log"
 """What the directory of a build holds. Only the log outlives it."""
 TAIL = 25
@@ -57,20 +57,29 @@ class Source:
         ]
 
 
+def passing_name(directory: str) -> str:
+    """What the engine calls an image until it has been pushed, the same in each build that works in a directory.
+
+    The ID that `docker build --iidfile` writes is not always one: where images are in containerd, buildx before
+    https://github.com/docker/buildx/pull/3952 wrote a digest there that the engine does not know.
+    """
+    return f"sparkfleet-build:{hashlib.sha256(directory.encode()).hexdigest()[:12]}"
+
+
 def command(
-    docker: str, source: Source, host_arguments: Mapping[str, str], context: str, answer: str
+    docker: str, source: Source, host_arguments: Mapping[str, str], context: str, name: str
 ) -> list[str]:
     """The engine's own client, which has BuildKit in every release, as a plugin (buildx) or built in.
 
     :param host_arguments: on top of the source's; of this host, and no part of what the image is
     :param context: directory of the source
-    :param answer: file that the image's ID is written to
+    :param name: of the image in the engine
     """
     return [
         docker,
         "build",
         "--progress=plain",
-        f"--iidfile={answer}",
+        f"--tag={name}",
         f"--file={context}/{source.dockerfile}",
         *([f"--target={source.target}"] if source.target else []),
         f"--label={LABEL}={source.fingerprint}",

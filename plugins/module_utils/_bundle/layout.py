@@ -244,6 +244,9 @@ def image_files(storage: Path, image: str, machine: str) -> dict[str, File]:
 
     try:
         held = oci.read_image(digest, oci.ARCHITECTURES.get(machine, machine), manifest)
+        # A source may have had no attestation: the image serves without.
+        here = [one for one in held.attestations if (storage / oci.blob_path(one)).exists()]
+        held = held.attested({one: manifest(one) for one in here})
     except oci.ImageError as error:
         raise BundleError(str(error)) from error
     sizes = {blob.digest: blob.size for blob in held.blobs}

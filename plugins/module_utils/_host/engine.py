@@ -63,8 +63,20 @@ def images_bytes(request: Request) -> int | None:
     """What its images hold; None where none runs. Asked by itself: of many images, containerd tells after many seconds."""
     if _pid(request) is None:
         return None
-    images = engine_socket.get(str(request.at(request.socket)), "/images/json", request.timeout * 0.9)
-    return sum(image.get("Size") or 0 for image in images or [])
+    images = engine_socket.get(
+        str(request.at(request.socket)), "/images/json?shared-size=1", request.timeout * 0.9
+    )
+    return held(images or [])
+
+
+def held(images: Iterable[Mapping[str, Any]]) -> int:
+    """Bytes that images hold at least, what several share counted once. An engine before API 1.42 does not say what that is.
+
+    :param images: as the engine lists them
+    """
+    sizes = [(image.get("Size") or 0, max(0, image.get("SharedSize") or 0)) for image in images]
+    alone = sum(size - shared for size, shared in sizes)
+    return alone + max((shared for _size, shared in sizes), default=0)
 
 
 def _pid(request: Request) -> int | None:
@@ -103,7 +115,7 @@ def _info(info: Mapping[str, Any], containerd: str) -> dict[str, Any]:
         "data_root": info.get("DockerRootDir"),
         "images_root": images_root(info, containerd),
         "storage_driver": info.get("Driver"),
-        "containerd_snapshotter": ["driver-type", SNAPSHOTTER] in (info.get("DriverStatus") or []),
+        "containerd_snapshotter": in_containerd(info),
         "cgroup_version": info.get("CgroupVersion"),
         "live_restore": bool(info.get("LiveRestoreEnabled")),
         "runtimes": sorted(info.get("Runtimes") or {}),
@@ -120,11 +132,14 @@ def release(version: str | None) -> tuple[int, int]:
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
+def in_containerd(info: Mapping[str, Any]) -> bool:
+    """Whether the engine of this /info keeps its images in containerd, and not in a store of its own."""
+    return ["driver-type", SNAPSHOTTER] in (info.get("DriverStatus") or [])
+
+
 def counts_packed_layers(info: Mapping[str, Any]) -> bool:
     """Whether `SharedSize` of an image has all that it shares. Of images in containerd it lacked the packed layers before 29.5."""
-    return ["driver-type", SNAPSHOTTER] not in (info.get("DriverStatus") or []) or release(
-        info.get("ServerVersion")
-    ) >= (29, 5)
+    return not in_containerd(info) or release(info.get("ServerVersion")) >= (29, 5)
 
 
 def images_root(info: Mapping[str, Any], containerd: str) -> str:
@@ -134,7 +149,7 @@ def images_root(info: Mapping[str, Any], containerd: str) -> str:
     :param containerd: the text of containerd's config.toml, which counts unless dockerd started containerd itself
     """
     data_root = str(info.get("DockerRootDir") or DATA_ROOT)
-    if ["driver-type", SNAPSHOTTER] not in (info.get("DriverStatus") or []):
+    if not in_containerd(info):
         return data_root
     address = str((info.get("Containerd") or {}).get("Address") or "")
     if address.removeprefix("/var").startswith("/run/docker/"):

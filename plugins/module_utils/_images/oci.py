@@ -4,7 +4,8 @@
 """What an image is made of, and where the distribution's registry keeps it. Pure.
 
 Image manifests and indexes: https://github.com/opencontainers/image-spec (and Docker's own, version 2 schema 2, which
-has the same shape). Layout of the storage: registry/storage/paths.go of https://github.com/distribution/distribution,
+has the same shape). Attestations in an index: docs/attestations/attestation-storage.md of https://github.com/moby/buildkit.
+Layout of the storage: registry/storage/paths.go of https://github.com/distribution/distribution,
 the same from its version 2.0 on.
 """
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .._common import json_text
@@ -21,6 +22,10 @@ from .._common import json_text
 ROOT = "docker/registry/v2"
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 """How everything of an image is named, and the only names that become a path."""
+ATTESTS = "vnd.docker.reference.digest"
+"""Annotation of a manifest in an index: the manifest that it says something of."""
+MOST_ATTESTATIONS = 16
+"""Of one platform. buildx makes one, with everything in it."""
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 """What `uname -m` prints, in the words of an image index."""
 
@@ -42,30 +47,59 @@ class Image:
     """One platform of an image.
 
     `manifests` is what its digest leads to, {digest: bytes}: an index, if it is one, before the manifest of the
-    platform. `blobs` are distinct, the order is the manifest's.
+    platform. `blobs` are distinct, the order is the manifest's. `attestations` are the digests of those manifests of the
+    index that say how this platform was built: an engine asks for them when it pulls, from 29.1 on.
     """
 
     manifests: Mapping[str, bytes]
     blobs: tuple[Blob, ...]
+    attestations: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
         """Bytes, as they are transferred."""
         return sum(blob.size for blob in self.blobs) + sum(map(len, self.manifests.values()))
 
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """The attestations that are not among `manifests`."""
+        return tuple(digest for digest in self.attestations if digest not in self.manifests)
+
+    def attested(self, manifests: Mapping[str, bytes]) -> Image:
+        """The same with these of its attestations, {digest: bytes}, and all that they are made of.
+
+        :raises ImageError: one of them is no manifest
+        """
+        blobs = {blob.digest: blob for blob in self.blobs}
+        for digest, content in manifests.items():
+            for blob in parts(digest, content):
+                blobs.setdefault(blob.digest, blob)
+        return replace(self, manifests={**self.manifests, **manifests}, blobs=tuple(blobs.values()))
+
 
 def read_image(digest: str, architecture: str, manifest: Callable[[str], bytes]) -> Image:
-    """What `digest` is made of on an architecture (amd64, arm64).
+    """What `digest` is made of on an architecture (amd64, arm64). Its attestations are named and not asked for.
 
     :param manifest: gives the bytes of a digest, verified
     :raises ImageError: no manifest, or none for this architecture
     """
     manifests = {digest: manifest(digest)}
     content = _parse(digest, manifests[digest])
+    attestations: tuple[str, ...] = ()
     if "manifests" in content:
         chosen = choose(content["manifests"], architecture, digest)
+        attestations = attesting(content["manifests"], chosen, digest)
         manifests[chosen] = manifest(chosen)
-        content = _parse(chosen, manifests[chosen])
+        digest = chosen
+    return Image(manifests, tuple(parts(digest, manifests[digest])), attestations)
+
+
+def parts(digest: str, manifest: bytes) -> list[Blob]:
+    """Configuration and layers of a manifest, each once.
+
+    :raises ImageError: it is none
+    """
+    content = _parse(digest, manifest)
     try:
         blobs = {blob.digest: blob for blob in map(_blob, (content["config"], *content["layers"]))}
     except (KeyError, TypeError):
@@ -73,7 +107,7 @@ def read_image(digest: str, architecture: str, manifest: Callable[[str], bytes])
             f"{digest}: expected a manifest with config and layers, seen keys {', '.join(sorted(content))}; "
             "lock an image in the format of Docker (schema 2) or OCI"
         ) from None
-    return Image(manifests, tuple(blobs.values()))
+    return list(blobs.values())
 
 
 def checked(digest: Any) -> str:
@@ -112,12 +146,35 @@ def choose(manifests: Any, architecture: str, digest: str) -> str:
             "lock an image in the format of Docker (schema 2) or OCI"
         ) from None
     offered = sorted(
-        {f"{platform.get('os')}/{platform.get('architecture')}" for platform, _entry in platforms}
+        f"{os}/{of}"
+        for os, of in {(platform.get("os"), platform.get("architecture")) for platform, _entry in platforms}
+        if os != "unknown"  # an attestation
     )
     raise ImageError(
         f"{digest}: expected linux/{architecture} in the image's index, seen {', '.join(offered)}; "
         "lock an image that was built for these hosts"
     )
+
+
+def attesting(manifests: Any, chosen: str, digest: str) -> tuple[str, ...]:
+    """The digests of an index that attest its manifest `chosen`.
+
+    :raises ImageError: more than anybody makes of one platform, or no digest
+    """
+    try:
+        found = [entry for entry in manifests if (entry.get("annotations") or {}).get(ATTESTS) == chosen]
+        distinct = dict.fromkeys(checked(entry["digest"]) for entry in found)
+    except (AttributeError, KeyError):
+        raise ImageError(
+            f"{digest}: expected an index of manifests with digest and annotations, seen {manifests!r:.100}; "
+            "lock an image in the format of Docker (schema 2) or OCI"
+        ) from None
+    if len(distinct) > MOST_ATTESTATIONS:
+        raise ImageError(
+            f"{digest}: expected at most {MOST_ATTESTATIONS} attestations of {chosen} in the image's index, seen "
+            f"{len(distinct)}; do not use this image, and find out who published it"
+        )
+    return tuple(distinct)
 
 
 def blob_path(digest: str) -> str:

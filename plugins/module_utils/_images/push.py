@@ -4,15 +4,21 @@
 """What the Docker engine says while it pushes: a line for a person, the digest at the end, and what its refusals mean. Pure.
 
 The stream of POST /images/{name}/push: one object a step of a layer (`id`) with `status` and, while bytes move,
-`progressDetail` {current, total}; at the end {"aux": {"Tag", "Digest", "Size"}}.
+`progressDetail` {current, total}; at the end a status `<tag>: digest: sha256:… size: …`, and from an engine that does not keep
+its images in containerd {"aux": {"Tag", "Digest", "Size"}} too. One that has only a part of an index pushes the manifest of one
+platform instead: {"aux": {"manifestPushedInsteadOfIndex": true, "originalIndex": {"digest"}, "selectedManifest": {"digest"}}}.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from .engine import error_of, gigabytes
+from .oci import DIGEST
+
+_END = re.compile(rf"\S+: digest: ({DIGEST.pattern}) size: \d+")
 
 
 class PushError(Exception):
@@ -26,6 +32,8 @@ class Push:
         self._pushed: dict[str, int] = {}
         self.digest = ""
         """Of the image as the registry has it; empty until the push has ended."""
+        self.instead = ""
+        """Digest of the index of which only the manifest `digest` was pushed; empty when all of the image was."""
 
     def feed(self, event: Mapping[str, Any]) -> None:
         """:raises PushError: the engine gives up"""
@@ -34,7 +42,13 @@ class Push:
         detail = event.get("progressDetail") or {}
         if event.get("id") and event.get("status") == "Pushing":
             self._pushed[event["id"]] = detail.get("current") or 0
-        self.digest = (event.get("aux") or {}).get("Digest") or self.digest
+        aux = event.get("aux") or {}
+        if aux.get("manifestPushedInsteadOfIndex"):
+            self.instead = str((aux.get("originalIndex") or {}).get("digest") or "an index")
+        if DIGEST.fullmatch(str(aux.get("Digest"))):
+            self.digest = aux["Digest"]
+        elif end := _END.fullmatch(str(event.get("status"))):
+            self.digest = end[1]
 
     def line(self) -> str:
         """What is left cannot be told: the engine packs layers while it sends them."""

@@ -16,8 +16,8 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -62,6 +62,15 @@ def tagged(root: str, reference: Reference) -> str:
     return digest if oci.DIGEST.fullmatch(digest) else ""
 
 
+def _without(lost: Collection[str], manifests: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Those manifests that need none of the lost blobs."""
+    return {
+        digest: content
+        for digest, content in manifests.items()
+        if not any(blob.digest in lost for blob in oci.parts(digest, content))
+    }
+
+
 class ImageStoreError(Exception):
     """The text says expected, seen and what to do."""
 
@@ -76,6 +85,8 @@ class Report:
     fetched_bytes: int = 0
     damaged: list[str] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
+    lacking: list[str] = field(default_factory=list)
+    """Attestations that no source has all of, with what they said. The image serves without; engines from 29.1 on ask for them."""
 
     @property
     def changed(self) -> bool:
@@ -101,18 +112,24 @@ class ImageStore:
         self.say, self._sleep = say, sleep
         self.partial = self.root / ".partial"
         self.report = Report()
+        self._silent: set[str] = set()
 
     # look
 
     def whole(self) -> bool:
         """Whether all of it is there, by name and size. Reads nothing but manifests."""
         image = self._stored()
-        return image is not None and not self._missing(image)
+        return image is not None and not image.lacking and not self._missing(image)
 
     def _stored(self) -> oci.Image | None:
         """The image as the storage describes it; None when a manifest of it is missing or not what its name says."""
         try:
-            return oci.read_image(self.digest, self.architecture, self._stored_manifest)
+            image = oci.read_image(self.digest, self.architecture, self._stored_manifest)
+            here = {}
+            for digest in image.attestations:
+                with suppress(OSError):
+                    here[digest] = self._stored_manifest(digest)
+            return image.attested(here)
         except (OSError, oci.ImageError):
             return None
 
@@ -148,6 +165,9 @@ class ImageStore:
             self.report.state, self.report.fetched = "fetched", [self.digest]
             return self.report
         self._describe(image, self._missing(image))
+        if image.lacking:
+            self.report.state = "fetched"
+            self.report.fetched += image.lacking
         return self.report
 
     def _describe(self, image: oci.Image, blobs: Sequence[oci.Blob]) -> None:
@@ -155,8 +175,7 @@ class ImageStore:
         report.bytes = image.size
         report.fetched = [blob.digest for blob in blobs]
         report.fetched_bytes = sum(blob.size for blob in blobs)
-        if blobs:
-            report.state = "repaired" if report.damaged else "fetched"
+        report.state = "repaired" if report.damaged else "fetched" if blobs else "present"
 
     def tag(self, tag: str) -> None:
         """Have the tag stand for the image.
@@ -180,16 +199,22 @@ class ImageStore:
         """
         # However long it takes: the other run brings what this one wants.
         with locked(self.root, math.inf, self.say):
-            image = oci.read_image(
+            platform = oci.read_image(
                 self.digest, self.architecture, lambda digest: self._manifest(digest, sources)
             )
+            attestations = self._attestations(platform, sources)
+            image = platform.attested(attestations)
             missing = self._missing(image)
             if verify:
                 missing += self._wrong([blob for blob in image.blobs if blob not in missing])
             self._describe(image, missing)
             self._room(missing)
             if missing:
-                self._fetch(missing, sources)
+                needed = {blob.digest for blob in platform.blobs}
+                lost = self._fetch(missing, sources, needed)
+                self.report.lacking += lost.values()
+                image = platform.attested(_without(lost, attestations))
+                self._describe(image, [blob for blob in missing if blob.digest not in lost])
             # The links of a manifest come last, that of the digest everybody asks for at the very end.
             for digest, content in reversed(list(image.manifests.items())):
                 self._write(oci.blob_path(digest), content)
@@ -204,6 +229,19 @@ class ImageStore:
             return self._manifest_bytes(digest)
         except OSError:
             return self._of_any(sources, lambda source: source.manifest(digest))
+
+    def _attestations(self, platform: oci.Image, sources: Sequence[Source]) -> dict[str, bytes]:
+        """The manifests of those that somebody has: the image serves without."""
+        found = {}
+        for digest in platform.attestations:
+            try:
+                content = self._manifest(digest, sources)
+                oci.parts(digest, content)
+            except (upstream.UpstreamError, ImageStoreError, oci.ImageError) as error:
+                self.report.lacking.append(str(error))
+            else:
+                found[digest] = content
+        return found
 
     def _wrong(self, blobs: Sequence[oci.Blob]) -> list[oci.Blob]:
         """Those whose bytes are not what their name says. They are taken out at once: a registry does not check."""
@@ -233,7 +271,11 @@ class ImageStore:
                 f"seen {volume(free)}; make room, or put the storage on another disk. Nothing was fetched"
             )
 
-    def _fetch(self, blobs: Sequence[oci.Blob], sources: Sequence[Source]) -> None:
+    def _fetch(
+        self, blobs: Sequence[oci.Blob], sources: Sequence[Source], needed: Collection[str]
+    ) -> dict[str, str]:
+        """Bring them. Of those that are not `needed`, the ones that no source gives, with what was said: {digest: words}."""
+        lost: dict[str, str] = {}
         self.partial.mkdir(exist_ok=True)
         self.say(f"image: fetching {len(blobs)} blobs, {volume(self.report.fetched_bytes)}")
         meter, stopped = Meter(self.say, "image", self.report.fetched_bytes), threading.Event()
@@ -248,7 +290,13 @@ class ImageStore:
             blob, target = known[digest], self._partial(known[digest])
             if target.exists():
                 meter.skip(target.stat().st_size)
-            self._of_any(sources, lambda source: self._bring(source, blob, target, received))
+            try:
+                self._of_any(sources, lambda source: self._bring(source, blob, target, received))
+            except (upstream.UpstreamError, ImageStoreError) as error:
+                if digest in needed:
+                    raise
+                lost[digest] = str(error)
+                return
             sync(target)
             place = self.root / oci.blob_path(digest)
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -264,22 +312,28 @@ class ImageStore:
             raise ImageStoreError(
                 f"{self.root}: expected room for the image, seen a full disk; make room and run again, what was fetched is kept"
             ) from None
+        return lost
 
     def _partial(self, blob: oci.Blob) -> Path:
         return self.partial / oci.checked(blob.digest).partition(":")[2]
 
     def _of_any(self, sources: Sequence[Source], ask: Callable[[Source], _T]) -> _T:
-        """The answer of the first source that has one."""
+        """The answer of the first source that has one. One that did not answer is asked after all others from then on.
+
+        Asking it for every blob of an image would take a minute each.
+        """
         if not sources:
             raise ImageStoreError(
                 f"{self.root}: expected all of {self.reference.name}@{self.digest}, seen it missing or wrong in part, and nobody "
                 "outside has it, since it is built here; build it again: ansible-playbook sparkfleet.vllm.build"
             )
         problems: list[upstream.UpstreamError] = []
-        for source in sources:
+        for source in sorted(sources, key=lambda source: source.home in self._silent):
             try:
                 answer = ask(source)
             except upstream.UpstreamError as error:
+                if isinstance(error, upstream.Unreachable):
+                    self._silent.add(source.home)
                 problems.append(error)
                 continue
             if source.home not in self.report.sources:

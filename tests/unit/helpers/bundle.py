@@ -43,7 +43,7 @@ def fill_store(store: Path, files: dict[str, bytes] = BODY) -> Path:
 
 
 def fill_registry(storage: Path, layers: tuple[bytes, ...] = (b"layer one", b"layer two" * 500)) -> str:
-    """An image of one platform behind an index; gives its digest."""
+    """An image of one platform behind an index, with its attestation; gives its digest."""
 
     def blob(content: bytes) -> dict[str, object]:
         digest = f"sha256:{sha256(content)}"
@@ -56,10 +56,15 @@ def fill_registry(storage: Path, layers: tuple[bytes, ...] = (b"layer one", b"la
     described = {"config": config, "layers": layer_blobs}
     platform = {"os": "linux", "architecture": "arm64"}
     inner = blob(json.dumps(described).encode())
-    index = blob(json.dumps({"manifests": [{**inner, "platform": platform}]}).encode())
-    blobs = [config, *layer_blobs, inner, index]
+    statement, empty = blob(b'{"_type": "https://in-toto.io/Statement/v0.1"}'), blob(b"{}")
+    attestation = blob(json.dumps({"config": empty, "layers": [statement]}).encode())
+    unknown = {"os": "unknown", "architecture": "unknown"}
+    refers = {"platform": unknown, "annotations": {oci.ATTESTS: inner["digest"]}}
+    manifests = [{**inner, "platform": platform}, {**attestation, **refers}]
+    index = blob(json.dumps({"manifests": manifests}).encode())
+    blobs = [config, *layer_blobs, statement, empty, inner, attestation, index]
     digests = [str(entry["digest"]) for entry in blobs]
-    for link, content in layout.image_links("lab/image", digests, digests[-2:]).items():
+    for link, content in layout.image_links("lab/image", digests, digests[-3:]).items():
         (storage / link).parent.mkdir(parents=True, exist_ok=True)
         (storage / link).write_text(content)
     return str(index["digest"])

@@ -8,9 +8,10 @@ import urllib.request
 from pathlib import Path
 
 import docker
+import docker.errors
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._build import staging
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._build import buildkit, staging
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import upstream
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._images import storage
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._images.reference import parse_reference
@@ -32,6 +33,7 @@ class Host:
         self.storage.mkdir()
         self.engine = Engine(folder)
         self.program = program(folder)
+        self.warned: list[str] = []
 
     def run(self, **options):
         arguments = {
@@ -63,6 +65,7 @@ class Host:
 def host(tmp_path, capsys, monkeypatch):
     made = Host(tmp_path, capsys)
     monkeypatch.setattr(docker, "from_env", lambda **_options: made.engine)
+    monkeypatch.setattr(image_build.AnsibleModule, "warn", lambda _module, text: made.warned.append(text))
     monkeypatch.setattr(upstream.time, "sleep", lambda _seconds: None)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     return made
@@ -168,6 +171,53 @@ def test_a_push_that_is_refused_names_nothing(host):
     assert host.left() == ["build.log"]
     assert host.tagged() == ""
     assert host.engine.names == []
+
+
+def test_of_a_build_that_was_killed_or_fails_the_engine_keeps_no_name(host, monkeypatch):
+    host.engine.names = ["somebody/else:1", buildkit.passing_name(str(host.directory))]
+    build, before = image_build.build, list[str]()
+
+    def begins(*arguments):
+        before.extend(host.engine.names)
+        build(*arguments)
+
+    monkeypatch.setattr(image_build, "build", begins)
+    host.engine.says.write_text("#5 ERROR: process did not complete\n")
+    assert host.run()["failed"]
+    # An image that loses its name to another one stays, without any.
+    assert before == host.engine.names == ["somebody/else:1"]
+
+
+def test_an_engine_that_keeps_images_in_containerd_tells_the_digest_in_words(host):
+    host.engine.containerd = True
+    result = host.run()
+    assert result["changed"] and host.tagged() == result["digest"]
+    assert host.engine.names == host.warned == []
+    (build,) = host.engine.builds()
+    assert f"--tag={buildkit.passing_name(str(host.directory))} " in build
+
+
+def test_an_engine_that_lacks_a_part_of_the_index_pushes_the_image_and_that_is_told(host):
+    host.engine.containerd, host.engine.index = True, "sha256:" + "1" * 64
+    result = host.run()
+    assert host.tagged() == result["digest"] != host.engine.index
+    assert f"expected {host.engine.index} to be pushed" in host.warned[0]
+
+
+def test_a_client_that_builds_elsewhere_is_told(host):
+    host.engine.elsewhere.touch()
+    result = host.run()
+    assert "docker buildx use default" in result["msg"] and host.tagged() == ""
+
+
+def test_a_name_that_cannot_be_taken_away_is_told_and_the_build_counts(host, monkeypatch):
+    def refuse(name, noprune):
+        raise docker.errors.APIError(f"conflict: {name} is in use")
+
+    monkeypatch.setattr(host.engine.images, "remove", refuse)
+    result = host.run()
+    assert host.tagged() == result["digest"]
+    assert any("do: docker rmi 127.0.0.1:" in text for text in host.warned)
 
 
 def test_room_is_measured_where_the_engine_keeps_images(host, monkeypatch):

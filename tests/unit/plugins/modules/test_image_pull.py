@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import docker.errors
 import pytest
+from ansible.module_utils.testing import patch_module_args
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import upstream
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._images import image as images
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._images.engine import PullError
@@ -115,19 +116,56 @@ def answers(monkeypatch, answer):
 
 def test_a_registry_that_answers_needs_no_warning(monkeypatch):
     answers(monkeypatch, 200)
-    assert image_pull.other_way("http://192.0.2.1:5000/", HUB) == ""
+    assert image_pull.other_way("http://192.0.2.1:5000/", HUB, True) == ""
 
 
 @pytest.mark.parametrize("answer", [upstream.Unreachable("refused"), 502])
 def test_one_that_does_not_is_told_with_what_happens_instead(monkeypatch, answer):
     answers(monkeypatch, answer)
-    said = image_pull.other_way("http://192.0.2.1:5000", HUB)
+    said = image_pull.other_way("http://192.0.2.1:5000", HUB, True)
+    assert "30 s" not in said, "it answered at once"
     assert "expected the fleet's registry at http://192.0.2.1:5000, seen: " in said
     assert "next mirror or Docker Hub" in said
 
 
+@pytest.mark.parametrize("in_containerd", [True, False])
+def test_what_one_that_swallows_packets_costs_is_told(monkeypatch, in_containerd):
+    now = iter([100.0, 105.0])
+    answers(monkeypatch, upstream.Unreachable("ConnectTimeoutError"))
+    monkeypatch.setattr(image_pull.time, "monotonic", lambda: next(now))
+    said = image_pull.other_way("http://192.0.2.1:5000", HUB, in_containerd)
+    assert ("up to 30 s for it in each request" in said) == in_containerd
+
+
+def test_the_module_says_so_before_it_pulls(monkeypatch, capsys):
+    engine, here = Engine(LAYER), []
+    warned: list[str] = []
+    monkeypatch.setattr(image_pull.AnsibleModule, "warn", lambda _module, text: warned.append(text))
+
+    def get(name):
+        if not here:
+            raise docker.errors.ImageNotFound(name)
+        return SimpleNamespace(id="sha256:1", attrs={"RepoDigests": [name]})
+
+    def pull(*arguments, **options):
+        here.append(arguments)
+        return engine.pull(*arguments, **options)
+
+    engine.api, engine.images = SimpleNamespace(pull=pull), SimpleNamespace(get=get)
+    engine.info = lambda: {"DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]]}
+    monkeypatch.setattr(image_pull.docker, "from_env", lambda **_options: engine)
+    monkeypatch.setattr(image_pull, "SILENT", 0.0)
+    answers(monkeypatch, upstream.Unreachable("ConnectTimeoutError"))
+    given = {"image": IMAGE, "registry": "http://192.0.2.1:5000"}
+    with patch_module_args(given), pytest.raises(SystemExit):
+        image_pull.main()
+    result = json.loads(capsys.readouterr().out)
+    assert (result["changed"], result["id"], result["pulled_bytes"]) == (True, "sha256:1", 10)
+    assert "up to 30 s for it in each request" in warned[0]
+
+
 def test_an_image_that_no_mirror_is_asked_for_is_told():
-    said = image_pull.other_way("http://192.0.2.1:5000", parse_reference(f"ghcr.io/o/n@{DIGEST}"))
+    said = image_pull.other_way("http://192.0.2.1:5000", parse_reference(f"ghcr.io/o/n@{DIGEST}"), False)
     assert "images of Docker Hub only" in said
     assert "ghcr.io" in said
 

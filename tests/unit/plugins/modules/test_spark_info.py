@@ -123,7 +123,7 @@ def engine(root):
                 {"Source": "other", "ID": "x"},
             ],
         },
-        "/images/json": [{"Size": 5}, {"Size": 7}],
+        "/images/json?shared-size=1": [{"Size": 5, "SharedSize": -1}, {"Size": 7}],
         "/containers/json": [
             {
                 "Id": CONTAINER_ID,
@@ -297,6 +297,22 @@ def test_images_in_containerd_are_not_below_dockers_data_root(root, engine, addr
 
 
 @pytest.mark.parametrize(
+    ("images", "held"),
+    [
+        ([], 0),
+        ([(20, 0), (9, 0)], 29),
+        # Two generations of one image: what they share is there once.
+        ([(20, 15), (18, 15)], 23),
+        # Before API 1.42 nobody knows.
+        ([(20, -1), (18, -1)], 38),
+    ],
+)
+def test_what_images_share_is_held_once(images, held):
+    listed = [{"Size": size, "SharedSize": shared} for size, shared in images]
+    assert docker.held(listed) == held
+
+
+@pytest.mark.parametrize(
     ("answer", "said"), [(500, "/info: 500"), (b"<html>", "no JSON"), ("hang", "timed out")]
 )
 def test_an_engine_that_answers_badly_says_why(root, engine, answer, said):
@@ -311,7 +327,7 @@ def test_an_engine_that_answers_badly_says_why(root, engine, answer, said):
 
 def test_an_engine_that_takes_its_time_to_list_its_images_is_known_all_the_same(root, engine):
     assert probes.gather(request(root))["docker"]["images_bytes"] == 12
-    engine["/images/json"] = "hang"
+    engine["/images/json?shared-size=1"] = "hang"
     info = probes.gather(request(root, timeout=1.0))
     assert set(info["unknown"]) == {"docker_images"} and "timed out" in info["unknown"]["docker_images"]
     assert info["docker"]["version"] and info["docker"]["images_bytes"] is None

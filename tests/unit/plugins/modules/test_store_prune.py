@@ -568,7 +568,7 @@ def test_what_cannot_be_deleted_fails_with_its_reason_and_the_rest_goes(call, st
 def cut_short(store: Path) -> Path:
     """The directory of a build that did not end."""
     folder = store / "build"
-    for name in ("source/.git/pack", "registry/storage/layer", "image", "build.log", "notes.txt"):
+    for name in ("source/.git/pack", "registry/storage/layer", "build.log", "notes.txt"):
         put(folder / name)
     (folder / ".lock").write_text("4711")
     return folder
@@ -587,11 +587,12 @@ def test_what_a_build_that_did_not_end_left_goes_and_its_log_stays(call, cut_sho
     assert of_build(looked, cut_short) == {
         "source": ("leftover", "removed"),
         "registry": ("leftover", "removed"),
-        "image": ("leftover", "removed"),
         "build.log": ("log", "kept"),
         "notes.txt": ("unknown", "unknown"),
     }
-    sizes = [thing["bytes"] for thing in looked["things"] if thing["name"] in ("build source", "build image")]
+    sizes = [
+        thing["bytes"] for thing in looked["things"] if thing["name"] in ("build source", "build registry")
+    ]
     assert len(sizes) == 2 and min(sizes) >= SIZE
     assert looked["things"] == done["things"]
     assert sorted(path.name for path in cut_short.iterdir()) == [".lock", "build.log", "notes.txt"]
@@ -604,7 +605,7 @@ def test_while_a_build_runs_nothing_of_it_goes(call, cut_short):
         for check in (True, False):
             result = call(check=check)
             whole = [thing for thing in result["things"] if thing["kind"] == "leftover"]
-            assert len(whole) == 3
+            assert len(whole) == 2
             assert all(thing["verdict"] == "kept" and "process 4711" in thing["why"] for thing in whole)
     assert (cut_short / "source/.git/pack").exists()
 
@@ -727,6 +728,23 @@ def test_an_index_stays_with_the_manifest_of_its_platform_and_goes_with_it(call,
     for name in (index, inner):
         result = call(keep=[name])
         assert verdicts_of(result, "registry") == {f"vllm/vllm-openai@{index}": "kept"}
+    call()
+    assert registry.files() == {".lock"}
+
+
+def test_an_attestation_stays_with_the_index_and_goes_with_it(call, registry):
+    inner, attestation = (
+        registry.image("vllm/vllm-openai", BASE, NEW),
+        registry.image("vllm/vllm-openai", OLD),
+    )
+    refers = {"annotations": {oci.ATTESTS: inner}}
+    manifests = [{"digest": inner}, {"digest": attestation, **refers}]
+    index = registry.manifest("vllm/vllm-openai", {"manifests": manifests})
+    before = registry.files()
+    # The lock names the index alone.
+    result = call(keep=[index])
+    assert verdicts_of(result, "registry") == {f"vllm/vllm-openai@{index}": "kept"}
+    assert registry.files() == before
     call()
     assert registry.files() == {".lock"}
 

@@ -33,7 +33,7 @@ def test_the_order_of_arguments_makes_no_other_image():
 
 
 def test_the_command_has_all_of_the_recipe_and_what_the_host_can_bear():
-    argv = buildkit.command("docker", SOURCE, {"max_jobs": "16", "a": "of the host"}, "/c", "/i")
+    argv = buildkit.command("docker", SOURCE, {"max_jobs": "16", "a": "of the host"}, "/c", "n:1")
     assert argv[:2] == ["docker", "build"]
     assert argv[-1] == "/c"
     assert set(argv) >= {
@@ -42,7 +42,7 @@ def test_the_command_has_all_of_the_recipe_and_what_the_host_can_bear():
         "--build-arg=max_jobs=16",
         f"--label=sparkfleet.build={SOURCE.fingerprint}",
         f"--label=org.opencontainers.image.revision={COMMIT}",
-        "--iidfile=/i",
+        "--tag=n:1",
     }
     # The recipe's word is the last on what the image is.
     assert "--build-arg=a=1" in argv
@@ -52,7 +52,7 @@ def test_the_command_has_all_of_the_recipe_and_what_the_host_can_bear():
 def test_without_a_stage_it_is_the_last_one():
     assert not [
         word
-        for word in buildkit.command("docker", buildkit.Source("o/n", COMMIT), {}, "/c", "/i")
+        for word in buildkit.command("docker", buildkit.Source("o/n", COMMIT), {}, "/c", "n:1")
         if "target" in word
     ]
 
@@ -132,9 +132,42 @@ def test_a_push_ends_with_a_digest():
     push.feed({"status": "Pushing", "id": "b", "progressDetail": {"current": 1_000_000_000}})
     assert push.line() == "image: 3.0 GB of its layers into the registry"
     assert push.digest == ""
-    push.feed({"aux": {"Tag": "t", "Digest": "sha256:1", "Size": 5}})
-    push.feed({"status": "t: digest: sha256:1 size: 5"})
-    assert push.digest == "sha256:1"
+    push.feed({"aux": {"Tag": "t", "Digest": ONE, "Size": 5}})
+    push.feed({"status": f"t: digest: {ONE} size: 5"})
+    assert (push.digest, push.instead) == (ONE, "")
+
+
+ONE, OTHER = "sha256:" + "1" * 64, "sha256:" + "2" * 64
+
+
+@pytest.mark.parametrize(
+    ("event", "digest"),
+    [
+        ({"aux": {"Tag": "t", "Digest": ONE, "Size": 5}}, ONE),
+        # Where images are in containerd there is nothing but the words.
+        ({"status": f"main-abc: digest: {ONE} size: 1234"}, ONE),
+        ({"aux": {"Digest": "sha256:1"}}, ""),
+        ({"aux": {"Digest": None}}, ""),
+        ({"status": "t: digest: sha256:1 size: 5"}, ""),
+        ({"status": f"t: digest: {ONE}"}, ""),
+        ({"status": f"t: digest: {ONE} size: 5\nmore"}, ""),
+        ({"status": None}, ""),
+    ],
+)
+def test_a_digest_is_one_or_is_none(event, digest):
+    push = Push()
+    push.feed(event)
+    assert push.digest == digest
+
+
+@pytest.mark.parametrize(
+    ("original", "instead"), [({"digest": OTHER}, OTHER), ({}, "an index"), (None, "an index")]
+)
+def test_the_image_that_was_pushed_instead_of_an_index_counts(original, instead):
+    push = Push()
+    push.feed({"aux": {"manifestPushedInsteadOfIndex": True, "originalIndex": original}})
+    push.feed({"status": f"t: digest: {ONE} size: 5"})
+    assert (push.digest, push.instead) == (ONE, instead)
 
 
 @pytest.mark.parametrize(

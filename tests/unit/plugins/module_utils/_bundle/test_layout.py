@@ -147,6 +147,22 @@ def test_an_image_comes_from_a_bundle_as_a_registry_would_serve_it(bundle, tmp_p
     assert brought == held
 
 
+def test_an_attestation_is_part_of_a_bundle_and_may_be_missing_from_one_of_before(bundle, tmp_path):
+    place, image = bundle / "registry", read(bundle).image
+    held = layout.image_files(place, image, "aarch64")
+    assert set(held) == {path for path in scan(place) if path != ".lock"}
+    index = json.loads((place / oci.blob_path(image.partition("@")[2])).read_text())
+    attestation = place / oci.blob_path(index["manifests"][1]["digest"])
+    attestation.unlink()
+    # Manifest, configuration and layer, each with its link.
+    assert len(layout.image_files(place, image, "aarch64")) == len(held) - 6
+    store = image_store(tmp_path / "registry", bundle)
+    assert str(attestation) in store.ensure([FolderSource(str(place))]).lacking[0]
+    attestation.write_text("other bytes")
+    with pytest.raises(layout.BundleError, match="it is damaged"):
+        layout.image_files(place, image, "aarch64")
+
+
 @pytest.mark.parametrize("how", ["damaged", "missing"])
 def test_a_blob_that_a_bundle_has_wrong_or_not_is_named(bundle, tmp_path, how):
     digest = "sha256:" + maker.sha256(b"layer one")

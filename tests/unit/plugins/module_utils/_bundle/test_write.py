@@ -215,7 +215,7 @@ def test_an_image_that_was_never_fetched_is_refused_but_for_a_first_look(lab):
 
 def test_an_image_for_another_platform_is_refused(lab):
     with pytest.raises(
-        layout.BundleError, match="expected linux/amd64 in the image's index, seen linux/arm64"
+        layout.BundleError, match="expected linux/amd64 in the image's index, seen linux/arm64; lock"
     ):
         plan(maker.wanted(lab.wanted.image.rpartition("@")[2], machine="x86_64"), lab.options)
 

@@ -196,6 +196,116 @@ def test_of_an_index_the_hosts_platform_is_taken(make, outside):
         oci.read_image(digest_of(INDEX), "riscv64", lambda _digest: INDEX)
 
 
+# -- attestations, which buildx puts into an index beside each platform
+
+STATEMENT, EMPTY = b'{"_type": "https://in-toto.io/Statement/v0.1"}', b"{}"
+ATTESTATION = json.dumps({"config": described(EMPTY), "layers": [described(STATEMENT)]}).encode()
+ATTESTED_PARTS = [digest_of(one) for one in (ATTESTATION, EMPTY, STATEMENT)]
+
+
+def attesting(attestation: bytes, of: bytes = BODY) -> dict[str, Any]:
+    return {
+        "digest": digest_of(attestation),
+        "platform": {"os": "unknown", "architecture": "unknown"},
+        "annotations": {"vnd.docker.reference.digest": digest_of(of)},
+    }
+
+
+def attested_by(*attestations: dict[str, Any]) -> bytes:
+    return json.dumps({"manifests": [*json.loads(INDEX)["manifests"], *attestations]}).encode()
+
+
+ATTESTED = attested_by(attesting(ATTESTATION), attesting(b"of another platform", of=b"another"))
+
+
+@pytest.fixture
+def attested(outside):
+    outside.content |= {digest_of(one): one for one in (ATTESTED, ATTESTATION, STATEMENT, EMPTY)}
+    return outside
+
+
+def test_the_attestation_of_the_platform_comes_along(make, attested):
+    report = make(ATTESTED).ensure([source(attested, ATTESTED)])
+    assert (report.state, report.lacking) == ("fetched", [])
+    assert set(attested.blobs()) == {*BLOBS, *ATTESTED_PARTS[1:]}
+    store = make(ATTESTED)
+    assert store.whole() and store.preview().state == "present"
+    assert (store.root / oci.manifest_link(NAME, ATTESTED_PARTS[0])).read_text() == ATTESTED_PARTS[0]
+    (store.root / oci.blob_path(ATTESTED_PARTS[2])).unlink()
+    assert not store.whole()
+
+
+def test_a_storage_of_before_is_not_whole_and_is_completed(make, attested):
+    store = make(ATTESTED)
+    store.ensure([source(attested, ATTESTED)])
+    for digest in ATTESTED_PARTS:
+        (store.root / oci.blob_path(digest)).unlink()
+    (store.root / oci.manifest_link(NAME, ATTESTED_PARTS[0])).unlink()
+    assert not make(ATTESTED).whole()
+    preview = make(ATTESTED).preview()
+    assert (preview.state, preview.fetched) == ("fetched", [ATTESTED_PARTS[0]])
+    attested.requests.clear()
+    assert make(ATTESTED).ensure([source(attested, ATTESTED)]).state == "fetched"
+    assert set(attested.blobs()) == set(ATTESTED_PARTS[1:])
+    assert make(ATTESTED).whole()
+
+
+@pytest.mark.parametrize("lost", ATTESTED_PARTS, ids=["manifest", "config", "layer"])
+def test_an_attestation_that_nobody_has_whole_is_told_and_the_image_serves(make, attested, lost):
+    del attested.content[lost]
+    report = make(ATTESTED).ensure([source(attested, ATTESTED)])
+    assert report.state == "fetched" and stored(make()) == BLOBS
+    assert len(report.lacking) == 1 and lost in report.lacking[0]
+    store = make(ATTESTED)
+    assert (store.root / oci.manifest_link(NAME, digest_of(ATTESTED))).exists()
+    assert not (store.root / oci.manifest_link(NAME, ATTESTED_PARTS[0])).exists()
+    assert not store.whole()
+    assert set(BLOBS) <= set(report.fetched) and lost not in report.fetched
+    again = make(ATTESTED).ensure([source(attested, ATTESTED)])
+    assert (again.state, len(again.lacking)) == ("present", 1)
+
+
+def test_an_attestation_comes_from_whichever_source_has_it(make, attested, other):
+    stripped = other
+    stripped.content[digest_of(ATTESTED)] = ATTESTED
+    report = make(ATTESTED).ensure([source(stripped, ATTESTED), source(attested, ATTESTED)])
+    assert report.lacking == [] and make(ATTESTED).whole()
+    assert set(attested.blobs()) == set(ATTESTED_PARTS[1:])
+
+
+def test_wrong_bytes_of_an_attestation_are_never_stored(make, attested):
+    attested.content[ATTESTED_PARTS[2]] = STATEMENT.replace(b"v0.1", b"v9.9")
+    report = make(ATTESTED).ensure([source(attested, ATTESTED)])
+    assert "other bytes than were locked" in report.lacking[0]
+    assert not (make().root / oci.blob_path(ATTESTED_PARTS[2])).exists()
+
+
+def test_an_attestation_that_is_no_manifest_is_told_and_the_image_serves(make, attested):
+    strange = attested_by(attesting(STATEMENT))
+    attested.content[digest_of(strange)] = strange
+    report = make(strange).ensure([source(attested, strange)])
+    assert "expected a manifest with config and layers" in report.lacking[0]
+    assert stored(make()) == BLOBS
+
+
+def test_a_platforms_layer_is_needed_even_where_an_attestation_names_it(make, attested):
+    greedy = json.dumps({"config": described(EMPTY), "layers": [described(LAYERS[3])]}).encode()
+    index = attested_by(attesting(greedy))
+    attested.content |= {digest_of(greedy): greedy, digest_of(index): index}
+    del attested.content[LARGE]
+    with pytest.raises(upstream.NotFound):
+        make(index).ensure([source(attested, index)])
+    assert not make(index).whole()
+
+
+def test_more_attestations_than_anybody_makes_are_refused(make, attested):
+    many = attested_by(*(attesting(bytes([number])) for number in range(oci.MOST_ATTESTATIONS + 1)))
+    attested.content[digest_of(many)] = many
+    with pytest.raises(oci.ImageError, match=r"expected at most 16 attestations .* seen 17"):
+        make(many).ensure([source(attested, many)])
+    assert attested.blobs() == []
+
+
 def test_the_manifest_is_linked_last(make, outside):
     outside.status = {LARGE: [404]}
     store = make()
@@ -319,6 +429,16 @@ def test_of_a_source_that_is_down_the_next_is_asked_and_of_all_each_is_named(mak
     assert other.url in str(raised.value)
 
 
+def test_a_source_that_does_not_answer_is_asked_once_and_not_for_every_blob(make, outside, other):
+    outside.status = {"/blobs/": [503] * 1000}
+    waits: list[float] = []
+    report = make(sleep=waits.append).ensure([source(outside), source(other)])
+    # As many as are under way when it is found out.
+    assert len(waits) <= 2 * storage.WORKERS and len(set(outside.blobs())) <= storage.WORKERS
+    assert set(other.blobs()) == set(BLOBS) and stored(make()) == BLOBS
+    assert report.sources == [outside.url, other.url]
+
+
 def test_busy_is_waited_for_and_in_the_end_told(make, outside):
     outside.status = {LARGE: [429, 500, 503, 502]}
     waits: list[float] = []
@@ -407,7 +527,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-@pytest.mark.parametrize("part", ["config", "layer", "manifest"])
+@pytest.mark.parametrize("part", ["config", "layer", "manifest", "attestation"])
 def test_a_name_that_is_no_digest_becomes_no_path(make, outside, tmp_path, part, name):
     """A registry, or who publishes the image, writes what it likes into a manifest."""
     victim = tmp_path / "victim"
@@ -416,6 +536,8 @@ def test_a_name_that_is_no_digest_becomes_no_path(make, outside, tmp_path, part,
     if part == "manifest":
         platform = {"os": "linux", "architecture": "arm64"}
         body: dict[str, Any] = {"manifests": [{"digest": name, "platform": platform}]}
+    elif part == "attestation":
+        body = {"manifests": [*json.loads(INDEX)["manifests"], attesting(ATTESTATION) | {"digest": name}]}
     else:
         evil = {"digest": name, "size": 1}
         body = (
