@@ -35,6 +35,10 @@ options:
   api_key:
     description: API key that the server was started with. It is compared, and never shown.
     type: str
+  keep_recorded:
+    description: Whether a server that an earlier release of this collection deployed may stay as it is recorded.
+    type: bool
+    default: true
   patches_known:
     description: Whether O(serving) holds all patched files. If not, mounts and files are not judged.
     type: bool
@@ -116,7 +120,7 @@ from ..module_utils._gate import docker_container
 from ..module_utils._gate.diagnosis import CheckedFile, WantedFile
 from ..module_utils._host import unit
 from ..module_utils._run import run_lock
-from ..module_utils._serve import short_lived
+from ..module_utils._serve import former, short_lived
 from ..module_utils._serve import state as serve_state
 from ..module_utils._vllm import client, log, metrics
 
@@ -204,6 +208,15 @@ def ask(server: client.Server) -> drift_look.Answers:
     return drift_look.Answers(True, models, counters, cache, problem)
 
 
+def recorded(state_dir: str) -> tuple[dict[str, Any] | None, str]:
+    """What ``state.json`` holds, and why it cannot be read."""
+    path = Path(state_dir) / "state.json"
+    try:
+        return serve_state.parse(path.read_text() if path.exists() else None), ""
+    except (ValueError, OSError) as error:
+        return None, str(error)
+
+
 def look_run(folder: Path, now: float) -> dict[str, Any] | None:
     """The run that holds the host; None for none, or one that gave no sign of life for the time of its lease."""
     path = folder / run_lock.FILE
@@ -230,11 +243,7 @@ def look(params: dict[str, Any], engine: Engine) -> drift_look.Seen:
         "now": time.time(),
     }
     seen["held"] = look_run(Path(params["state_dir"]), seen["now"])
-    path = Path(params["state_dir"]) / "state.json"
-    try:
-        seen["recorded"] = serve_state.parse(path.read_text() if path.exists() else None)
-    except (ValueError, OSError) as error:
-        seen["record_problem"] = str(error)
+    seen["recorded"], seen["record_problem"] = recorded(params["state_dir"])
     if data is not None:
         seen["image"] = engine.image(data["Image"])
         container = docker_container.DockerContainer(name, [params["api_key"] or ""])
@@ -260,6 +269,7 @@ def main() -> None:
             "boot_unit": {"type": "str", "default": ""},
             "state_dir": {"type": "path", "required": True},
             "api_key": {"type": "str", "no_log": True},
+            "keep_recorded": {"type": "bool", "default": True},
             "patches_known": {"type": "bool", "default": True},
             "patches_stored": {"type": "bool", "default": True},
             "ready_timeout": {"type": "int", "default": 1200},
@@ -270,6 +280,8 @@ def main() -> None:
         if error:
             module.fail_json(msg=missing_required_lib(library), exception=error)
     params = module.params
+    if params["keep_recorded"]:
+        params["serving"] = former.as_recorded(params["serving"], recorded(params["state_dir"])[0])
     wanted = drift_look.Wanted(
         serving=params["serving"],
         labels=params["labels"],

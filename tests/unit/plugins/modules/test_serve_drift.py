@@ -58,3 +58,10 @@ def test_a_mount_of_another_directory_is_told_elsewhere():
         "gone": {"path": "/srv/e", "mount": "/models/e"},
     }
     assert mounted(state, models) == {"/models/b": "/srv/b"}
+
+
+def test_the_record_and_why_it_cannot_be_read(tmp_path):
+    assert serve_drift.recorded(str(tmp_path)) == (None, "")
+    (tmp_path / "state.json").write_text('{"version": 7}')
+    state, problem = serve_drift.recorded(str(tmp_path))
+    assert state is None and "version 7" in problem
