@@ -18,6 +18,7 @@ from .._common.spelling import nearest
 from .._images import reference
 from .._vllm import options as known
 from .._vllm import versions
+from .._vllm.ask_image import starts_vllm
 from . import rules
 from .document import Document, Path, Problem, dotted, load, overlay
 from .schema import Key, between, check, fill, matches, of_kind, seen
@@ -82,6 +83,13 @@ def _environment(values: Mapping[str, Any]) -> str | None:
         if not isinstance(value, str):
             return f"expected text as the value of {name}, seen {seen(value)}; put it in quotes"
     return None
+
+
+def entrypoint_complaint(words: list[str]) -> str | None:
+    """What is wrong with the words that start a container, before the serve arguments; None for nothing."""
+    if starts_vllm(words) and all(words):
+        return None
+    return f"expected words that end in vllm, serve, which the serve arguments are for, seen: {' '.join(words) or 'none'}"
 
 
 def _methods(methods: Mapping[str, Any]) -> str | None:
@@ -216,6 +224,12 @@ SCHEMA: tuple[Key, ...] = (
                 "the image by tag, or by digest; the lock holds the digest",
                 required=True,
                 check=reference.complaint,
+            ),
+            Key(
+                "entrypoint",
+                "strings",
+                "what starts vLLM in it, such as `[vllm, serve]`; the image's own when left out",
+                check=entrypoint_complaint,
             ),
             _REFUSED,
             Key("build", "mapping", "what it is built from, where nobody publishes it", keys=BUILD),

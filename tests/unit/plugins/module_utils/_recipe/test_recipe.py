@@ -125,6 +125,15 @@ def test_a_key_like_no_other_names_the_valid_ones(recipe):
         (("models", "body", "mount"), "/models/gemma-4-26B-A4B-it-assistant", None),
         (("image", "reference"), "vllm/vllm-openai", "a tag or a digest"),
         (("image", "reference"), "VLLM/x:y", "an image reference"),
+        (("image", "entrypoint"), "vllm serve", "a list of text"),
+        (
+            ("image", "entrypoint"),
+            [],
+            "words that end in vllm, serve, which the serve arguments are for, seen: none",
+        ),
+        (("image", "entrypoint"), ["/run.sh"], "seen: /run.sh"),
+        (("image", "entrypoint"), ["", "vllm", "serve"], "words that end in vllm, serve"),
+        (("image", "entrypoint"), ["vllm", "serve", "--x"], "words that end in vllm, serve"),
         (("patches",), {}, "a list of mappings"),
         (("patches", 0), "gemma4_mtp.py", "a mapping"),
         (("patches", 0, "commit"), "27e0057", "40 lower-case hex digits"),
@@ -558,3 +567,10 @@ def test_a_model_is_mounted_where_it_takes_nothing_away(recipe, mount, said):
 def test_a_patch_goes_to_a_path_that_a_mount_can_name(recipe):
     put(recipe, ("patches", 0, "target"), "/usr/lib/a.py:rw")
     assert "without ':'" in str(problems_of(recipe)["patches[0].target"])
+
+
+@pytest.mark.parametrize("words", [["vllm", "serve"], ["/opt/nvidia/nvidia_entrypoint.sh", "vllm", "serve"]])
+def test_an_entrypoint_that_hands_on_to_vllm_serve(recipe, words):
+    recipe["image"]["entrypoint"] = words
+    assert validate(recipe, FILE) == []
+    assert recipes.complete(recipe)["image"]["entrypoint"] == words
