@@ -16,8 +16,8 @@ from typing import Any
 
 from .._common.spelling import nearest
 from .._images import reference
+from .._vllm import caches, versions
 from .._vllm import options as known
-from .._vllm import versions
 from .._vllm.ask_image import starts_vllm
 from . import rules
 from .document import Document, Path, Problem, dotted, load, overlay
@@ -61,10 +61,10 @@ def _absolute(text: str) -> str | None:
     )
 
 
-def _mount(text: str) -> str | None:
-    """A model in place of what the server's program needs is a server that does not start."""
+def _mount(text: str, what: str = "the model, such as /models/name") -> str | None:
+    """A mount in place of what the server's program needs is a server that does not start."""
     if text in _TOP or f"{text}/".startswith(_SYSTEM):
-        return f"expected a directory for the model, such as /models/name, seen the system's {text}"
+        return f"expected a directory for {what}, seen the system's {text}"
     return _absolute(text)
 
 
@@ -82,6 +82,21 @@ def _environment(values: Mapping[str, Any]) -> str | None:
             return f"{name} is a secret and a recipe is public; set it in the inventory, from a vault"
         if not isinstance(value, str):
             return f"expected text as the value of {name}, seen {seen(value)}; put it in quotes"
+    return None
+
+
+def caches_complaint(given: Mapping[str, Any]) -> str | None:
+    """What is wrong with the caches of an image, by name; None for nothing."""
+    for name, target in given.items():
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", str(name)):
+            return f"expected names of small letters, digits, '-' and '_', seen '{name}'"
+        if target is False:
+            if name not in caches.TARGETS:
+                return f"expected a directory of the container for {name}, seen false, which is for {', '.join(caches.TARGETS)}"
+        elif not isinstance(target, str):
+            return f"expected a directory of the container for {name}, or false to keep none, seen {seen(target)}"
+        elif wrong := _mount(target, f"{name}, such as /root/.cache/{name}"):
+            return wrong
     return None
 
 
@@ -230,6 +245,13 @@ SCHEMA: tuple[Key, ...] = (
                 "strings",
                 "what starts vLLM in it, such as `[vllm, serve]`; the image's own when left out",
                 check=entrypoint_complaint,
+            ),
+            Key(
+                "caches",
+                "map",
+                "further directories where it keeps what it compiles, by name",
+                default={},
+                check=caches_complaint,
             ),
             _REFUSED,
             Key("build", "mapping", "what it is built from, where nobody publishes it", keys=BUILD),

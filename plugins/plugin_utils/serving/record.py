@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ...module_utils._common.paths import snapshot_path
 from ...module_utils._recipe import measured
-from ...module_utils._recipe.recipe import entrypoint_complaint, rule_problems
+from ...module_utils._recipe.recipe import caches_complaint, entrypoint_complaint, rule_problems
 from ...module_utils._recipe.rules import HIDDEN, argument_problems, deeper, depth, refused_image
 from ...module_utils._vllm.argv import render
 from . import caches
@@ -74,6 +74,10 @@ def _volumes(
     return [*binds, *(f"{cache.path}:{cache.target}:rw" for cache in kept)]
 
 
+def _caches(inputs: Mapping[str, Any]) -> list[caches.Cache]:
+    return caches.of_image(inputs["image"], inputs["caches"], inputs["store"])
+
+
 def _security(security: str, *, bind: str, port: int, shm_size: str) -> dict[str, Any]:
     if security == "recipe":
         return {
@@ -123,7 +127,8 @@ def container_spec(
     :param inputs: ``name``, ``image`` (by digest), ``models`` (as :func:`mounted_models` gives them),
         ``patches`` (mappings with host_path, target, mount), ``arguments`` and ``extra_arguments``
         (:func:`merge`), ``environment``, ``port``, ``bind``, ``store``, ``shm_size``, ``security``, ``gpus``,
-        ``log_driver`` (empty for the engine's own settings), ``log_options``, ``entrypoint`` (empty for the image's)
+        ``log_driver`` (empty for the engine's own settings), ``log_options``, ``entrypoint`` (empty for the image's), ``caches``
+        (:func:`caches.of_image`)
     :raises SpecError: no body, an image that is not pinned, an unknown security profile, an API key where it would
         be recorded
     :raises ArgumentsError: an argument that cannot be rendered; :func:`serving_refusals` says more of it, before
@@ -153,7 +158,7 @@ def container_spec(
         "command": [models["body"]["mount"], *render(merge(listen, arguments))],
         "env": {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
         | {k: str(v) for k, v in inputs["environment"].items()},
-        "volumes": _volumes(models, inputs["patches"], caches.of_image(inputs["image"], inputs["store"])),
+        "volumes": _volumes(models, inputs["patches"], _caches(inputs)),
         "device_requests": [{"driver": "nvidia", "count": -1, "capabilities": [["gpu"]]}]
         if inputs["gpus"]
         else [],
@@ -188,7 +193,7 @@ def serving_record(inputs: Mapping[str, Any]) -> dict[str, Any]:
         "container": container_spec({**inputs, "models": models}),
         "models": models,
         "files": gate_files(inputs["patches"]),
-        "directories": caches.directories(caches.of_image(inputs["image"], store), store),
+        "directories": caches.directories(_caches(inputs), store),
         "gate": {
             "served_model": names if isinstance(names, str) else next(iter(names or []), ""),
             "base_url": f"http://127.0.0.1:{inputs['port']}",
@@ -235,7 +240,7 @@ def serving_refusals(inputs: Mapping[str, Any]) -> list[str]:
 
     :param inputs: ``arguments``, ``extra_arguments``, ``image``, ``published`` and ``refused`` (of the recipe, or
         empty), ``measured_depth`` (the deepest that was measured to pay here, 0 for none), ``allow_deeper``,
-        ``acceptance_floor``, ``minimum_drafts``, ``entrypoint``
+        ``acceptance_floor``, ``minimum_drafts``, ``entrypoint``, ``caches``
     :raises SpecError: `published` or `refused` is not as a recipe has it
     """
     if problems := rule_problems(inputs["published"], inputs["refused"], "vllm_serve"):
@@ -246,7 +251,8 @@ def serving_refusals(inputs: Mapping[str, Any]) -> list[str]:
         None if extra == inputs["extra_arguments"] else PORT,
         *map(str, argument_problems(arguments, "serve arguments")),
         refused_image(inputs["refused"], inputs["image"]),
-        _entrypoint(inputs["entrypoint"]),
+        _named("vllm_serve_entrypoint", inputs["entrypoint"], entrypoint_complaint),
+        _named("vllm_serve_caches", inputs["caches"], caches_complaint),
         _disagreement(arguments, inputs["acceptance_floor"], inputs["minimum_drafts"]),
     ]
     if not inputs["allow_deeper"] and depth(arguments) > inputs["measured_depth"]:
@@ -255,9 +261,10 @@ def serving_refusals(inputs: Mapping[str, Any]) -> list[str]:
     return [refusal for refusal in found if refusal]
 
 
-def _entrypoint(words: list[str]) -> str | None:
-    wrong = entrypoint_complaint(words) if words else None
-    return wrong and f"vllm_serve_entrypoint: {wrong}"
+def _named(name: str, value: Any, complaint: Callable[[Any], str | None]) -> str | None:
+    """What is wrong with an input that a recipe has a key for; an empty one asks for nothing."""
+    wrong = complaint(value) if value else None
+    return wrong and f"{name}: {wrong}"
 
 
 def _disagreement(arguments: Mapping[str, Any], floor: float, drafts: int) -> str | None:

@@ -35,6 +35,7 @@ INPUTS: dict[str, Any] = {
     },
     "extra_arguments": {},
     "entrypoint": [],
+    "caches": {},
     "environment": {"A": 1},
     "port": 8000,
     "bind": "127.0.0.1",
@@ -115,6 +116,26 @@ def test_an_entrypoint_stands_in_for_the_images_own_and_its_end_is_another_conta
     assert made["command"] == spec()["command"]
     (label,) = made["labels"]
     assert label == "sparkfleet.vllm.instead" and "nvidia_entrypoint.sh" in made["labels"][label]
+
+
+def test_an_image_has_caches_besides_the_usual_ones_elsewhere_or_not_at_all():
+    given = {"b12x": "/root/.cache/b12x", "triton": "/home/vllm/.triton", "flashinfer": False}
+    made = record(caches=given)
+    kept = [volume for volume in made["container"]["volumes"] if volume.endswith(":rw")]
+    folder = f"/srv/s/cache/compiled/{'a' * 64}"
+    assert kept == [
+        f"{folder}/vllm:/root/.cache/vllm:rw",
+        f"{folder}/triton:/home/vllm/.triton:rw",
+        f"{folder}/tilelang:/root/.tilelang:rw",
+        f"{folder}/b12x:/root/.cache/b12x:rw",
+    ]
+    made_before = [entry["path"] for entry in made["directories"][1:]]
+    assert made_before == [volume.split(":")[0] for volume in kept]
+
+
+def test_caches_of_an_inventory_are_held_to_what_a_recipe_may_have():
+    with pytest.raises(SpecError, match=r"vllm_serve_caches: expected names of small letters.*\.\./x"):
+        record(caches={"../x": "/root/x"})
 
 
 def test_an_entrypoint_of_an_inventory_is_held_to_what_a_recipe_may_have():
@@ -318,6 +339,7 @@ def test_arguments_that_an_inventory_makes_of_a_recipes_are_refused_before_a_hos
         **{
             "image": "a/b:c",
             "entrypoint": [],
+            "caches": {},
             "published": {},
             "refused": [],
             "measured_depth": 0,
