@@ -23,7 +23,7 @@ options:
   container:
     description:
       - The container that will serve, in the option names of M(community.docker.docker_container).
-      - C(image), C(command), C(env), C(volumes) and C(device_requests) are read, and C(name) for the name of the probe.
+      - C(image), C(entrypoint), C(command), C(env), C(volumes) and C(device_requests) are read, and C(name) for the name of the probe.
     type: dict
     required: true
   timeout:
@@ -96,8 +96,8 @@ diagnosis:
   description:
     - Stable name of the fault, as in M(sparkfleet.vllm.spec_decode_assert).
     - V(version_refused) if the image holds a vLLM of O(refused), V(arguments_refused) if vLLM refuses the arguments,
-      V(devices_refused) if the engine cannot give a container the devices that the server asks for, V(entrypoint_refused) if the
-      image does not start C(vllm serve).
+      V(devices_refused) if the engine cannot give a container the devices that the server asks for, V(entrypoint_refused) if what
+      starts the image is not C(vllm serve), or is not in it.
   type: str
   returned: when it is not to be served
   sample: arguments_refused
@@ -152,7 +152,7 @@ def options(container: dict[str, Any], timeout: int) -> dict[str, Any]:
         "image": container["image"],
         "name": f"{container.get('name', 'vllm')}-probe",
         "entrypoint": ["python3", "-c", ask_image.PROBE],
-        "command": [ask_image.request(container["command"], timeout)],
+        "command": [ask_image.request(container["command"], timeout, program(container))],
         "environment": dict(container.get("env") or {}),
         "mounts": [
             docker.types.Mount(target=target, source=source, type="bind", read_only=True)
@@ -165,6 +165,11 @@ def options(container: dict[str, Any], timeout: int) -> dict[str, Any]:
         # A server that keeps its rights may read what belongs to others, so the probe has to: it would miss a file.
         "cap_add": [] if "ALL" in (container.get("cap_drop") or []) else ["DAC_OVERRIDE"],
     }
+
+
+def program(container: dict[str, Any]) -> str:
+    """What is started in place of the image's own; empty for that."""
+    return str((container.get("entrypoint") or [""])[0])
 
 
 def volumes(container: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -206,13 +211,14 @@ def ask(client: Any, container: dict[str, Any], timeout: int, memory: str) -> as
     :raises RefusedError: the image does not start vLLM, or the engine has no GPU for it
     :raises DockerException: the engine does not run it, for another reason
     """
-    entrypoint = (client.images.get(container["image"]).attrs.get("Config") or {}).get("Entrypoint")
+    brought = client.images.get(container["image"]).attrs.get("Config") or {}
+    entrypoint = container.get("entrypoint") or brought.get("Entrypoint")
     if not ask_image.starts_vllm(entrypoint):
         raise RefusedError(
             "entrypoint_refused",
             f"{container['image']} to start vllm serve, which the command is for",
             f"the entrypoint {entrypoint or 'none'}",
-            "serve an image whose entrypoint is vllm serve, or build one from it",
+            "name what starts it in image.entrypoint of the recipe, such as [vllm, serve], or serve another image",
         )
     try:
         ended = short_lived.run(
@@ -225,7 +231,15 @@ def ask(client: Any, container: dict[str, Any], timeout: int, memory: str) -> as
             raise RefusedError("devices_refused", what, said, cure) from error
         raise
     log = ended.log.decode("utf-8", "replace")
-    return ask_image.judge([mask(line, []) for line in log.splitlines()], ended.code, ended.out_of_memory)
+    verdict = ask_image.judge([mask(line, []) for line in log.splitlines()], ended.code, ended.out_of_memory)
+    if verdict.absent:
+        raise RefusedError(
+            "entrypoint_refused",
+            f"{container['image']} to have the program that starts it",
+            f"no {program(container)} in it",
+            "correct image.entrypoint of the recipe, or take it away if the image starts vllm serve by itself",
+        )
+    return verdict
 
 
 def secrets(container: dict[str, Any]) -> list[str]:

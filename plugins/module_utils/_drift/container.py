@@ -57,7 +57,7 @@ def compare(
     return [
         *_image(wanted["image"], seen, image, wanted_image),
         *_arguments(wanted["command"], seen["Config"].get("Cmd") or []),
-        *_entrypoint(seen, known),
+        *_entrypoint(wanted.get("entrypoint"), seen, known),
         *_environment({**wanted["env"], **(secrets or {})}, seen, known),
         *(_mounts(wanted["volumes"], seen, known) if patches_known else ()),
         *_ports(wanted, seen),
@@ -138,12 +138,16 @@ def _member(name: str, key: str, values: Mapping[str, Any]) -> str:
     return f"--{name} {key}: {value}"
 
 
-def _entrypoint(seen: Mapping[str, Any], image: Mapping[str, Any] | None) -> Iterator[Finding]:
-    if image is None:
+def _entrypoint(
+    wanted: list[str] | None, seen: Mapping[str, Any], image: Mapping[str, Any] | None
+) -> Iterator[Finding]:
+    if wanted is None and image is None:
         return
-    own, given = image["Config"].get("Entrypoint") or [], seen["Config"].get("Entrypoint") or []
+    given = seen["Config"].get("Entrypoint") or []
+    own = wanted or (image or {})["Config"].get("Entrypoint") or []
     if own != given:
-        yield _finding("entrypoint", f"{' '.join(own) or 'none'} (of the image)", " ".join(given) or "none")
+        whose = "" if wanted else " (of the image)"
+        yield _finding("entrypoint", f"{' '.join(own) or 'none'}{whose}", " ".join(given) or "none")
 
 
 # -- environment

@@ -16,8 +16,9 @@ from typing import Any
 
 from .._common.spelling import nearest
 from .._images import reference
+from .._vllm import caches, versions
 from .._vllm import options as known
-from .._vllm import versions
+from .._vllm.ask_image import starts_vllm
 from . import rules
 from .document import Document, Path, Problem, dotted, load, overlay
 from .schema import Key, between, check, fill, matches, of_kind, seen
@@ -60,10 +61,10 @@ def _absolute(text: str) -> str | None:
     )
 
 
-def _mount(text: str) -> str | None:
-    """A model in place of what the server's program needs is a server that does not start."""
+def _mount(text: str, what: str = "the model, such as /models/name") -> str | None:
+    """A mount in place of what the server's program needs is a server that does not start."""
     if text in _TOP or f"{text}/".startswith(_SYSTEM):
-        return f"expected a directory for the model, such as /models/name, seen the system's {text}"
+        return f"expected a directory for {what}, seen the system's {text}"
     return _absolute(text)
 
 
@@ -82,6 +83,28 @@ def _environment(values: Mapping[str, Any]) -> str | None:
         if not isinstance(value, str):
             return f"expected text as the value of {name}, seen {seen(value)}; put it in quotes"
     return None
+
+
+def caches_complaint(given: Mapping[str, Any]) -> str | None:
+    """What is wrong with the caches of an image, by name; None for nothing."""
+    for name, target in given.items():
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", str(name)):
+            return f"expected names of small letters, digits, '-' and '_', seen '{name}'"
+        if target is False:
+            if name not in caches.TARGETS:
+                return f"expected a directory of the container for {name}, seen false, which is for {', '.join(caches.TARGETS)}"
+        elif not isinstance(target, str):
+            return f"expected a directory of the container for {name}, or false to keep none, seen {seen(target)}"
+        elif wrong := _mount(target, f"{name}, such as /root/.cache/{name}"):
+            return wrong
+    return None
+
+
+def entrypoint_complaint(words: list[str]) -> str | None:
+    """What is wrong with the words that start a container, before the serve arguments; None for nothing."""
+    if starts_vllm(words) and all(words):
+        return None
+    return f"expected words that end in vllm, serve, which the serve arguments are for, seen: {' '.join(words) or 'none'}"
 
 
 def _methods(methods: Mapping[str, Any]) -> str | None:
@@ -216,6 +239,19 @@ SCHEMA: tuple[Key, ...] = (
                 "the image by tag, or by digest; the lock holds the digest",
                 required=True,
                 check=reference.complaint,
+            ),
+            Key(
+                "entrypoint",
+                "strings",
+                "what starts vLLM in it, such as `[vllm, serve]`; the image's own when left out",
+                check=entrypoint_complaint,
+            ),
+            Key(
+                "caches",
+                "map",
+                "further directories where it keeps what it compiles, by name",
+                default={},
+                check=caches_complaint,
             ),
             _REFUSED,
             Key("build", "mapping", "what it is built from, where nobody publishes it", keys=BUILD),

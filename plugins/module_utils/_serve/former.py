@@ -31,10 +31,9 @@ def as_recorded(wanted: Mapping[str, Any], state: Mapping[str, Any] | None) -> d
 
 def _chosen(serving: Mapping[str, Any]) -> dict[str, Any]:
     """What somebody chose of a record, by recipe, lock or inventory."""
-    container = {name: value for name, value in serving["container"].items() if name not in _CONTAINER}
-    container["volumes"] = [
-        volume
-        for volume in container.get("volumes") or []
-        if not volume.partition(":")[2].startswith(_CACHES)
-    ]
+    made = serving["container"]
+    volumes = [v for v in made.get("volumes") or [] if not v.partition(":")[2].startswith(_CACHES)]
+    # An option that nobody asked for is empty now, and was not there before.
+    container = {n: v for n, v in made.items() if n not in _CONTAINER and v not in ({}, [], "", None)}
+    container["volumes"] = volumes
     return {name: value for name, value in serving.items() if name not in ADDED} | {"container": container}

@@ -28,9 +28,9 @@ MARK = "sparkfleet.vllm.probe "
 LONGEST_ANSWER = 256 * 1024
 """Bytes of it. The probe names at most 20 errors."""
 
-# Runs inside the image: python3 -c PROBE '{"command": [...], "limit": seconds}'. Says one thing and ends.
+# Runs inside the image: python3 -c PROBE '{"command": [...], "limit": seconds, "program": name or ""}'. Says one thing and ends.
 PROBE = r"""
-import json, os, socket, subprocess, sys, threading, traceback
+import json, os, shutil, socket, subprocess, sys, threading, traceback
 asked = json.loads(sys.argv[1])
 sys.path = [entry for entry in sys.path if entry]  # vllm itself does not search its working directory
 near = ("localhost", "127.0.0.1", "0.0.0.0", "::1", "::", socket.gethostname())
@@ -74,6 +74,8 @@ class Watched(subprocess.Popen):
 watch = threading.Timer(asked["limit"], leave, ("late",))
 watch.daemon = True
 watch.start()
+if asked["program"] and shutil.which(asked["program"]) is None:
+    leave("absent")
 # Without a network a name cannot be looked up: whoever tries would have got further on the host.
 sys.addaudithook(lambda event, args: event == "socket.getaddrinfo" and args[0] and str(args[0]) not in near and names.append(str(args[0])))
 try:
@@ -119,6 +121,7 @@ _STRANGE: Mapping[str, Any] = {"state": "unknown", "why": "its answer is of anot
 _SAID = {"state": str, "version": shape.Maybe(str), "peak_kib": int, "names": [str], "killed": [int]}
 _NEEDS: Mapping[str, Any] = {
     "accepted": {},
+    "absent": {},
     "late": {},
     "exit": {"code": int},
     "unknown": {"why": str},
@@ -136,6 +139,8 @@ class Verdict:
     reason: str = ""
     version: str | None = None
     peak_bytes: int | None = None
+    absent: bool = False
+    """Whether the image has no program of that name"""
 
 
 def starts_vllm(entrypoint: Sequence[str] | None) -> bool:
@@ -144,9 +149,12 @@ def starts_vllm(entrypoint: Sequence[str] | None) -> bool:
     return tuple(parts[-2:]) == _ENTRYPOINT
 
 
-def request(command: Sequence[str], limit: float) -> str:
-    """The probe's argument."""
-    return json.dumps({"command": list(command), "limit": limit})
+def request(command: Sequence[str], limit: float, program: str = "") -> str:
+    """The probe's argument.
+
+    :param program: to be looked for in the image; empty for the image's own, which it has
+    """
+    return json.dumps({"command": list(command), "limit": limit, "program": program})
 
 
 def judge(lines: Sequence[str], exit_code: int | None, oom_killed: bool = False) -> Verdict:
@@ -167,6 +175,8 @@ def judge(lines: Sequence[str], exit_code: int | None, oom_killed: bool = False)
     death = log.death_reason(rest)
     if said["state"] == "accepted":
         return Verdict(True, True, **seen)
+    if said["state"] == "absent":
+        return Verdict(True, False, absent=True, **seen)
     if _refused(said):
         return Verdict(True, False, death or "its log names no reason", **seen)
     return Verdict(False, True, _unasked(said, death, exit_code, oom_killed), **seen)

@@ -9,17 +9,11 @@ container may leave there what it likes, such as a program that runs as its owne
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from ...module_utils._common.paths import cache_root, compiled_path
-
-TARGETS = {
-    "vllm": "/root/.cache/vllm",
-    "flashinfer": "/root/.cache/flashinfer",
-    "triton": "/root/.triton",
-    "tilelang": "/root/.tilelang",
-}
-"""By what compiles, where it keeps that when it runs as root."""
+from ...module_utils._vllm.caches import targets
 
 
 class Cache(NamedTuple):
@@ -29,13 +23,14 @@ class Cache(NamedTuple):
     target: str
 
 
-def of_image(image: str, store: str) -> list[Cache]:
+def of_image(image: str, given: Mapping[str, str | bool], store: str) -> list[Cache]:
     """The caches of an image.
 
     :param image: by digest
+    :param given: as a recipe has them, ``image.caches``
     """
     digest = image.partition("@")[2]
-    return [Cache(compiled_path(store, digest, name), target) for name, target in TARGETS.items()]
+    return [Cache(compiled_path(store, digest, name), target) for name, target in targets(given).items()]
 
 
 def directories(caches: list[Cache], store: str) -> list[dict[str, str]]:

@@ -9,19 +9,23 @@ secret: the API key is added to the environment by the task that starts the cont
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ...module_utils._common.paths import snapshot_path
 from ...module_utils._recipe import measured
-from ...module_utils._recipe.recipe import rule_problems
+from ...module_utils._recipe.recipe import caches_complaint, entrypoint_complaint, rule_problems
 from ...module_utils._recipe.rules import HIDDEN, argument_problems, deeper, depth, refused_image
 from ...module_utils._vllm.argv import render
 from . import caches
 
 SECURITY = ("least", "recipe")
 PORT = "vllm_serve_extra_arguments.port: nothing would be published there; set vllm_serve_port"
+
+
+INSTEAD = "sparkfleet.vllm.instead"
 
 
 class SpecError(ValueError):
@@ -70,6 +74,10 @@ def _volumes(
     return [*binds, *(f"{cache.path}:{cache.target}:rw" for cache in kept)]
 
 
+def _caches(inputs: Mapping[str, Any]) -> list[caches.Cache]:
+    return caches.of_image(inputs["image"], inputs["caches"], inputs["store"])
+
+
 def _security(security: str, *, bind: str, port: int, shm_size: str) -> dict[str, Any]:
     if security == "recipe":
         return {
@@ -97,6 +105,17 @@ def _log(driver: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {"log_driver": driver, "log_options": {k: str(v) for k, v in options.items()}} if driver else {}
 
 
+def _instead(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What a container has in place of what its image or its engine brings, and a label that says so.
+
+    What is asked for no longer is an option left out, and docker_container compares none of those: by the label it is another container.
+
+    :param asked: options of docker_container; an empty one is not asked for
+    """
+    given = {name: value for name, value in asked.items() if value}
+    return {**given, "labels": {INSTEAD: json.dumps(given, sort_keys=True)} if given else {}}
+
+
 def container_spec(
     inputs: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -105,7 +124,8 @@ def container_spec(
     :param inputs: ``name``, ``image`` (by digest), ``models`` (as :func:`mounted_models` gives them),
         ``patches`` (mappings with host_path, target, mount), ``arguments`` and ``extra_arguments``
         (:func:`merge`), ``environment``, ``port``, ``bind``, ``store``, ``shm_size``, ``security``, ``gpus``,
-        ``log_driver`` (empty for the engine's own settings), ``log_options``
+        ``log_driver`` (empty for the engine's own settings), ``log_options``, ``entrypoint`` (empty for the image's), ``caches``
+        (:func:`caches.of_image`)
     :raises SpecError: no body, an image that is not pinned, an unknown security profile, an API key where it would
         be recorded
     :raises ArgumentsError: an argument that cannot be rendered; :func:`serving_refusals` says more of it, before
@@ -135,7 +155,7 @@ def container_spec(
         "command": [models["body"]["mount"], *render(merge(listen, arguments))],
         "env": {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
         | {k: str(v) for k, v in inputs["environment"].items()},
-        "volumes": _volumes(models, inputs["patches"], caches.of_image(inputs["image"], inputs["store"])),
+        "volumes": _volumes(models, inputs["patches"], _caches(inputs)),
         "device_requests": [{"driver": "nvidia", "count": -1, "capabilities": [["gpu"]]}]
         if inputs["gpus"]
         else [],
@@ -143,6 +163,7 @@ def container_spec(
             inputs["security"], bind=inputs["bind"], port=inputs["port"], shm_size=inputs["shm_size"]
         ),
         **_log(inputs["log_driver"], inputs["log_options"]),
+        **_instead({"entrypoint": inputs["entrypoint"]}),
     }
 
 
@@ -169,7 +190,7 @@ def serving_record(inputs: Mapping[str, Any]) -> dict[str, Any]:
         "container": container_spec({**inputs, "models": models}),
         "models": models,
         "files": gate_files(inputs["patches"]),
-        "directories": caches.directories(caches.of_image(inputs["image"], store), store),
+        "directories": caches.directories(_caches(inputs), store),
         "gate": {
             "served_model": names if isinstance(names, str) else next(iter(names or []), ""),
             "base_url": f"http://127.0.0.1:{inputs['port']}",
@@ -216,7 +237,7 @@ def serving_refusals(inputs: Mapping[str, Any]) -> list[str]:
 
     :param inputs: ``arguments``, ``extra_arguments``, ``image``, ``published`` and ``refused`` (of the recipe, or
         empty), ``measured_depth`` (the deepest that was measured to pay here, 0 for none), ``allow_deeper``,
-        ``acceptance_floor``, ``minimum_drafts``
+        ``acceptance_floor``, ``minimum_drafts``, ``entrypoint``, ``caches``
     :raises SpecError: `published` or `refused` is not as a recipe has it
     """
     if problems := rule_problems(inputs["published"], inputs["refused"], "vllm_serve"):
@@ -227,12 +248,20 @@ def serving_refusals(inputs: Mapping[str, Any]) -> list[str]:
         None if extra == inputs["extra_arguments"] else PORT,
         *map(str, argument_problems(arguments, "serve arguments")),
         refused_image(inputs["refused"], inputs["image"]),
+        _named("vllm_serve_entrypoint", inputs["entrypoint"], entrypoint_complaint),
+        _named("vllm_serve_caches", inputs["caches"], caches_complaint),
         _disagreement(arguments, inputs["acceptance_floor"], inputs["minimum_drafts"]),
     ]
     if not inputs["allow_deeper"] and depth(arguments) > inputs["measured_depth"]:
         do = "set vllm_serve_allow_deeper: true to go deeper all the same"
         found.append(deeper(arguments, inputs["published"], do))
     return [refusal for refusal in found if refusal]
+
+
+def _named(name: str, value: Any, complaint: Callable[[Any], str | None]) -> str | None:
+    """What is wrong with an input that a recipe has a key for; an empty one asks for nothing."""
+    wrong = complaint(value) if value else None
+    return wrong and f"{name}: {wrong}"
 
 
 def _disagreement(arguments: Mapping[str, Any], floor: float, drafts: int) -> str | None:

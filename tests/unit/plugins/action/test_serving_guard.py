@@ -17,6 +17,8 @@ INPUTS: dict[str, Any] = {
     "image": "vllm/vllm-openai:v0.26.0@sha256:" + "a" * 64,
     "arguments": {"speculative-config": {"method": "mtp", "num_speculative_tokens": 1}},
     "extra_arguments": {},
+    "entrypoint": [],
+    "caches": {},
     "published": {},
     "measured_depth": 0,
     "allow_deeper": False,

@@ -229,6 +229,22 @@ def test_an_image_that_does_not_start_vllm_is_refused(call, entrypoint):
     assert str(entrypoint or "none") in result["msg"] and engine.created == []
 
 
+@pytest.mark.parametrize("own", [[], ["/opt/nvidia/nvidia_entrypoint.sh"]])
+def test_an_entrypoint_of_the_recipe_opens_an_image_that_does_not_start_vllm(call, own):
+    engine = Engine(entrypoint=own)
+    result = call(engine, container=CONTAINER | {"entrypoint": [*own, "vllm", "serve"]})
+    assert result["accepted"] and result["asked"]
+    assert json.loads(engine.created[0]["command"][0])["program"] == [*own, "vllm"][0]
+
+
+def test_a_program_that_the_image_does_not_have_is_found_before_anything_stops(call):
+    engine = Engine(ACCEPTED | {"state": "absent"})
+    result = call(engine, container=CONTAINER | {"entrypoint": ["/no/such.sh", "vllm", "serve"]})
+    assert result["failed"] and result["diagnosis"] == "entrypoint_refused"
+    assert "no /no/such.sh in it" in result["msg"] and "Nothing was touched" in result["msg"]
+    assert engine.removed == [engine.probe]
+
+
 def test_an_image_without_a_configuration_starts_nothing(call):
     engine = Engine()
     engine.images.get("x").attrs["Config"] = None
@@ -265,7 +281,11 @@ def test_the_probe_gets_what_the_server_gets_and_may_do_nothing(call):
     engine = Engine()
     call(engine, timeout=70, memory="2g")
     (made,) = engine.created
-    assert json.loads(made["command"][0]) == {"command": CONTAINER["command"], "limit": 70}
+    assert json.loads(made["command"][0]) == {
+        "command": CONTAINER["command"],
+        "limit": 70,
+        "program": "",
+    }
     assert made["image"] == CONTAINER["image"]
     assert made["environment"] == CONTAINER["env"]
     assert [request["Count"] for request in made["device_requests"]] == [-1]

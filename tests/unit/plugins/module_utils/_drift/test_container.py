@@ -149,6 +149,19 @@ def test_a_record_that_leaves_the_log_to_the_engine_wants_nothing_of_it():
     assert compare(wanted | {"labels": LABELS}, seen, IMAGE, IMAGE) == []
 
 
+def test_an_entrypoint_of_the_recipe_is_wanted_in_place_of_the_images():
+    own = ["/opt/start.sh", "vllm", "serve"]
+    wanted = {"entrypoint": own}
+    assert found(running(Config__Entrypoint=own), wanted) == []
+    finding = only(running(), wanted)
+    assert (finding.kind, finding.expected, finding.seen) == (
+        "entrypoint",
+        "/opt/start.sh vllm serve",
+        "vllm serve",
+    )
+    assert only(running(), wanted, image=None).kind == "entrypoint", "it is known without the image"
+
+
 def test_the_published_flags_are_met_by_what_the_engine_makes_of_them():
     wanted = CONTAINER | {
         "privileged": True, "network_mode": "host", "ipc_mode": "host", "auto_remove": True,

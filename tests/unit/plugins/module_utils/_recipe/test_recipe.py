@@ -125,6 +125,34 @@ def test_a_key_like_no_other_names_the_valid_ones(recipe):
         (("models", "body", "mount"), "/models/gemma-4-26B-A4B-it-assistant", None),
         (("image", "reference"), "vllm/vllm-openai", "a tag or a digest"),
         (("image", "reference"), "VLLM/x:y", "an image reference"),
+        (("image", "entrypoint"), "vllm serve", "a list of text"),
+        (
+            ("image", "entrypoint"),
+            [],
+            "words that end in vllm, serve, which the serve arguments are for, seen: none",
+        ),
+        (("image", "entrypoint"), ["/run.sh"], "seen: /run.sh"),
+        (("image", "entrypoint"), ["", "vllm", "serve"], "words that end in vllm, serve"),
+        (("image", "entrypoint"), ["vllm", "serve", "--x"], "words that end in vllm, serve"),
+        (("image", "caches"), ["/root/.triton"], "a mapping"),
+        (
+            ("image", "caches"),
+            {"../x": "/root/x"},
+            "names of small letters, digits, '-' and '_', seen '../x'",
+        ),
+        (
+            ("image", "caches"),
+            {"b12x": True},
+            "a directory of the container for b12x, or false to keep none, seen the boolean true",
+        ),
+        (("image", "caches"), {"b12x": False}, "seen false, which is for vllm, flashinfer, triton, tilelang"),
+        (
+            ("image", "caches"),
+            {"b12x": "/usr/lib/x"},
+            "such as /root/.cache/b12x, seen the system's /usr/lib/x",
+        ),
+        (("image", "caches"), {"b12x": "/root"}, "the system's /root"),
+        (("image", "caches"), {"b12x": "/root/x:rw"}, "an absolute path"),
         (("patches",), {}, "a list of mappings"),
         (("patches", 0), "gemma4_mtp.py", "a mapping"),
         (("patches", 0, "commit"), "27e0057", "40 lower-case hex digits"),
@@ -558,3 +586,31 @@ def test_a_model_is_mounted_where_it_takes_nothing_away(recipe, mount, said):
 def test_a_patch_goes_to_a_path_that_a_mount_can_name(recipe):
     put(recipe, ("patches", 0, "target"), "/usr/lib/a.py:rw")
     assert "without ':'" in str(problems_of(recipe)["patches[0].target"])
+
+
+@pytest.mark.parametrize("words", [["vllm", "serve"], ["/opt/nvidia/nvidia_entrypoint.sh", "vllm", "serve"]])
+def test_an_entrypoint_that_hands_on_to_vllm_serve(recipe, words):
+    recipe["image"]["entrypoint"] = words
+    assert validate(recipe, FILE) == []
+    assert recipes.complete(recipe)["image"]["entrypoint"] == words
+
+
+@pytest.mark.parametrize(
+    ("caches", "mount", "key", "says"),
+    [
+        ({"b12x": "/root/.cache"}, None, "image.caches.b12x", "/root/.cache beside /root/.cache/vllm, which is image.caches.vllm"),
+        ({"b12x": "/root/.triton/x"}, None, "image.caches.b12x", "beside /root/.triton, which is image.caches.triton"),
+        ({"b12x": "/models/body/x"}, "/models/body", "image.caches.b12x", "beside /models/body, which is models.body.mount"),
+        ({}, "/root/.tilelang", "models.body.mount", "which is image.caches.tilelang"),
+    ],
+)  # fmt: skip
+def test_a_cache_has_a_place_to_itself(recipe, caches, mount, key, says):
+    recipe["image"]["caches"] = caches
+    if mount:
+        recipe["models"]["body"]["mount"] = mount
+    assert says in str(problems_of(recipe)[key])
+
+
+def test_a_cache_that_is_not_kept_takes_no_place(recipe):
+    recipe["image"]["caches"] = {"triton": False, "b12x": "/root/.triton", "vllm": "/home/vllm/.cache/vllm"}
+    assert validate(recipe, FILE) == []

@@ -15,7 +15,13 @@ from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.serving.record imp
 FORMER: dict[str, Any] = json.loads(Path(__file__).with_name("record_of_0_1_0.json").read_text())
 STATE = FORMER["state"]
 RECORDED = STATE["current"]["serving"]
-ADDED = {"store": "/srv/sparkfleet", "log_driver": "json-file", "log_options": {"max-size": "50m"}}
+ADDED = {
+    "store": "/srv/sparkfleet",
+    "log_driver": "json-file",
+    "log_options": {"max-size": "50m"},
+    "entrypoint": [],
+    "caches": {},
+}
 
 
 def wanted(**over: Any) -> dict[str, Any]:
@@ -37,6 +43,7 @@ def test_the_same_inputs_make_another_record_now_and_the_recorded_one_stays():
         {"acceptance_floor": 0.5},
         {"models": {"body": FORMER["inputs"]["models"]["body"]}},
         {"shm_size": "1g"},
+        {"entrypoint": ["vllm", "serve"]},
     ],
 )
 def test_what_somebody_chooses_brings_the_record_of_this_release(over):

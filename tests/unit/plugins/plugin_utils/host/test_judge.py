@@ -340,7 +340,8 @@ def test_a_store_that_others_may_alter_is_a_problem(spark):
 
 
 @pytest.mark.parametrize(
-    ("mode", "left"), [("0700", []), ("0600", []), ("0755", ["/c"]), ("0701", ["/c"]), (None, ["/c"])]
+    ("mode", "left"),
+    [("0700", []), ("0600", []), ("0755", ["/c"]), ("0701", ["/c"]), ("0750", ["/c"]), (None, ["/c"])],
 )
 def test_a_cache_that_users_of_the_host_may_enter_is_closed(spark, mode, left):
     spark["cache"] = {"path": "/c", "mode": mode}

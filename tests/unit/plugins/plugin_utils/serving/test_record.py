@@ -34,6 +34,8 @@ INPUTS: dict[str, Any] = {
         "speculative-config": {"method": "mtp", "num_speculative_tokens": 1},
     },
     "extra_arguments": {},
+    "entrypoint": [],
+    "caches": {},
     "environment": {"A": 1},
     "port": 8000,
     "bind": "127.0.0.1",
@@ -106,6 +108,40 @@ def test_the_image_may_write_to_its_caches_and_on_the_host_only_root_gets_there(
     assert [entry["path"] for entry in inner] == writable and len(writable) == 4
     assert {entry["mode"] for entry in inner} == {"0777"}
     assert all(path.startswith(f"{outer['path']}/") for path in writable)
+
+
+def test_an_entrypoint_stands_in_for_the_images_own_and_its_end_is_another_container():
+    assert "entrypoint" not in spec() and spec()["labels"] == {}
+    made = spec(entrypoint=["/opt/nvidia/nvidia_entrypoint.sh", "vllm", "serve"])
+    assert made["entrypoint"] == ["/opt/nvidia/nvidia_entrypoint.sh", "vllm", "serve"]
+    assert made["command"] == spec()["command"]
+    (label,) = made["labels"]
+    assert label == "sparkfleet.vllm.instead" and "nvidia_entrypoint.sh" in made["labels"][label]
+
+
+def test_an_image_has_caches_besides_the_usual_ones_elsewhere_or_not_at_all():
+    given = {"b12x": "/root/.cache/b12x", "triton": "/home/vllm/.triton", "flashinfer": False}
+    made = record(caches=given)
+    kept = [volume for volume in made["container"]["volumes"] if volume.endswith(":rw")]
+    folder = f"/srv/s/cache/compiled/{'a' * 64}"
+    assert kept == [
+        f"{folder}/vllm:/root/.cache/vllm:rw",
+        f"{folder}/triton:/home/vllm/.triton:rw",
+        f"{folder}/tilelang:/root/.tilelang:rw",
+        f"{folder}/b12x:/root/.cache/b12x:rw",
+    ]
+    made_before = [entry["path"] for entry in made["directories"][1:]]
+    assert made_before == [volume.split(":")[0] for volume in kept]
+
+
+def test_caches_of_an_inventory_are_held_to_what_a_recipe_may_have():
+    with pytest.raises(SpecError, match=r"vllm_serve_caches: expected names of small letters.*\.\./x"):
+        record(caches={"../x": "/root/x"})
+
+
+def test_an_entrypoint_of_an_inventory_is_held_to_what_a_recipe_may_have():
+    with pytest.raises(SpecError, match=r"vllm_serve_entrypoint: expected words .*seen: /run\.sh"):
+        record(entrypoint=["/run.sh"])
 
 
 def test_extra_arguments_change_one_nested_value_and_keep_the_rest():
@@ -301,7 +337,15 @@ def test_a_port_beside_the_published_one_is_refused():
 def test_arguments_that_an_inventory_makes_of_a_recipes_are_refused_before_a_host_is_asked(inputs, words):
     """By themselves, without image and models: the filter serving_refusals sees no host."""
     known = {
-        **{"image": "a/b:c", "published": {}, "refused": [], "measured_depth": 0, "allow_deeper": False},
+        **{
+            "image": "a/b:c",
+            "entrypoint": [],
+            "caches": {},
+            "published": {},
+            "refused": [],
+            "measured_depth": 0,
+            "allow_deeper": False,
+        },
         **{"acceptance_floor": 0.4, "minimum_drafts": 200},
     }
     asked = {"arguments": INPUTS["arguments"], "extra_arguments": {}, **known, **inputs}
