@@ -14,6 +14,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.utils.display import Display
 
 from ...module_utils._common import files
+from ...module_utils._common.terminal import printable
 from ..compute import ComputeOnce
 
 UNREACHABLE = "the host did not answer"
@@ -25,7 +26,7 @@ class Report(ComputeOnce):
     def compute(self, options: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
         lines, made = self.make(options, variables)
         for line in ["", *lines, ""]:
-            Display().display(line)
+            Display().display(printable(line))
         return made
 
     def make(self, options: dict[str, Any], variables: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
