@@ -24,6 +24,8 @@ COLUMNS = (
     "verdict",
 )
 
+LONGEST = 500
+"""Characters of a cell that are shown; a file of the report has all of them."""
 PASS = "pass"  # noqa: S105
 """Verdict of the gate on a host that serves as it should."""
 UNTOUCHED = "untouched"
@@ -104,7 +106,7 @@ def row(
 
 def render(rows: Sequence[Mapping[str, str]], columns: Sequence[str] = COLUMNS) -> list[str]:
     """Rows as aligned lines under a heading. A cell may hold the words of a host: it stays in its line."""
-    shown = [{name: one_line(row[name]) for name in columns} for row in rows]
+    shown = [{name: one_line(row[name][:LONGEST]) for name in columns} for row in rows]
     width = {name: max([len(name), *(len(row[name]) for row in shown)]) for name in columns}
     lines = [
         "  ".join(name.ljust(width[name]) for name in columns),
