@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from ansible.errors import AnsibleActionFail
 
 from ..plugin_utils.bench import page, report, sweep
 from ..plugin_utils.report import table as tables
-from ..plugin_utils.report.base import Report, format_failure, hosts, now, write
+from ..plugin_utils.report.base import Report, format_failure, hosts, now, readable, write
 
 
 class ActionModule(Report):
@@ -29,11 +30,17 @@ class ActionModule(Report):
                 f"expected a name for the files without a directory or an ending, seen {name!r}; "
                 "do: write letters, digits, dots, dashes and underscores"
             )
-        looks = {
-            host: {"sweep": sweep.handed_on(known.get("spark_sweep")), "failure": format_failure(failure)}
-            for host, known, failure in hosts(variables)
-        }
-        made = report.report(looks, made=now())
+        at = now()
+
+        def whole(items: Mapping[str, tuple[Any, Mapping[str, Any] | None]]) -> dict[str, Any]:
+            looks = {
+                host: {"sweep": sweep.handed_on(swept), "failure": format_failure(failure)}
+                for host, (swept, failure) in items.items()
+            }
+            return report.report(looks, made=at)
+
+        items = {host: (known.get("spark_sweep"), failure) for host, known, failure in hosts(variables)}
+        made = whole(readable(items, lambda some: _shown(whole(some)), lambda failure: (None, failure)))
         contents = {
             f"{name}.json": json.dumps(made, indent=2, ensure_ascii=False) + "\n",
             f"{name}.md": report.markdown(made),
@@ -41,6 +48,11 @@ class ActionModule(Report):
         }
         files = write(options["directory"], contents, do="name another one")
         return [*_lines(made), f"written: {', '.join(files)}"], {"report": made, "files": files}
+
+
+def _shown(made: dict[str, Any]) -> list[Any]:
+    """All that is made of a report."""
+    return [made, report.markdown(made), page.render(made), _lines(made)]
 
 
 def _lines(made: dict[str, Any]) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 from ansible.utils.display import Display
 
 from ..module_utils._common import json_text
+from ..module_utils._common.terminal import one_line
 from ..plugin_utils.background import label, polls
 from ..plugin_utils.sync.report import pace
 from ..plugin_utils.under_lock import UnderLock
@@ -53,7 +54,7 @@ class ActionModule(UnderLock):
             text = str(status.get("text") or "")
             over = status.get("state") in ("whole", "failed")
             if text != last and (over or time.monotonic() - said >= every):
-                Display().display(f"{label(self, dict(task_vars))}: {text}")
+                Display().display(one_line(f"{label(self, dict(task_vars))}: {text}"))
                 said, last = time.monotonic(), text
             if over:
                 return _answer(status)

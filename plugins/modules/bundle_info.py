@@ -114,9 +114,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ..module_utils._bundle import layout
+from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._swarm import interface
 
 ARGUMENTS: dict[str, dict[str, Any]] = {

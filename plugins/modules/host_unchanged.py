@@ -130,9 +130,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ..module_utils._common import files, json_text
+from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._host import engine_socket, unchanged
 from ..module_utils._run import run_lock
 from ..module_utils._run.lock_file import hold

@@ -173,9 +173,10 @@ import urllib.parse
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.basic import missing_required_lib
 
 from ..module_utils._common import files
+from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._common.paths import image_answer_path, patch_path
 from ..module_utils._host import engine_socket
 from ..module_utils._run.lock_file import hold

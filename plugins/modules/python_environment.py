@@ -98,8 +98,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
-
+from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._common.pinned import canonical, names
 from ..module_utils._host import probes
 from ..module_utils._host.request import ProbeError, Request

@@ -111,8 +111,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.basic import missing_required_lib
 
+from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._drift import look as drift_look
 from ..module_utils._drift.container import has_gpu
 from ..module_utils._gate import container as gate_container

@@ -106,9 +106,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.basic import missing_required_lib
 
 from ..module_utils._common import files
+from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._drift.server import program_files
 from ..module_utils._gate import container as gate_container
 from ..module_utils._host import unit

@@ -60,9 +60,8 @@ state:
 import json
 from pathlib import Path
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ..module_utils._common import files
+from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._run.lock_file import hold
 from ..module_utils._serve import state
 

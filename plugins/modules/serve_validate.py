@@ -123,8 +123,9 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.basic import missing_required_lib
 
+from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._common.secrets import is_secret, mask
 from ..module_utils._recipe import rules
 from ..module_utils._run.lock_file import hold

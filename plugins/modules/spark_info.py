@@ -356,8 +356,7 @@ drift:
 import traceback
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
-
+from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._host import daemon_json, probes
 from ..module_utils._host.request import Request
 

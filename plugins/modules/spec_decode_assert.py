@@ -297,8 +297,7 @@ log_tail:
 import re
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
-
+from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._gate import gate
 from ..module_utils._gate import module as gate_module
 from ..module_utils._gate.diagnosis import Wanted, WantedFile

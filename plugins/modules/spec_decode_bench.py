@@ -247,8 +247,7 @@ log_tail:
 from functools import partial
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
-
+from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._gate import bench
 from ..module_utils._gate import module as gate_module
 from ..module_utils._gate.diagnosis import Wanted

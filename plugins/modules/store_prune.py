@@ -138,9 +138,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ..module_utils._common import files, json_text
+from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._common.paths import ledger_path
 from ..module_utils._host import engine, engine_socket
 from ..module_utils._images import ledger

@@ -14,6 +14,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.utils.display import Display
 
+from ..module_utils._common.terminal import printable
 from ..module_utils._recipe import document
 from ..module_utils._recipe import recipe as recipes
 from ..module_utils._recipe.document import Problem
@@ -104,7 +105,7 @@ def load(path: Path, inventory: Path | None) -> dict[str, Any]:
         return read(extended), shown(extended)
 
     recipe, problems = recipes.parse(
-        read(path), shown(path), base, warn=lambda unknown: Display().warning(str(unknown))
+        read(path), shown(path), base, warn=lambda unknown: Display().warning(printable(str(unknown)))
     )
     if problems:
         raise failure(f"recipe '{path.stem}' is not valid", problems)
@@ -181,9 +182,8 @@ def lock_file(
 
 def failure(what: str, problems: list[Problem], cure: str = "") -> AnsibleActionFail:
     count = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
-    return AnsibleActionFail(
-        "\n".join([f"{what}: {count}", *(f"  {problem}" for problem in problems), cure]).rstrip()
-    )
+    lines = [f"{what}: {count}", *(f"  {problem}" for problem in problems), cure]
+    return AnsibleActionFail(printable("\n".join(lines).rstrip()))
 
 
 def read(path: Path) -> str:

@@ -9,6 +9,8 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ...module_utils._common.terminal import one_line
+
 COLUMNS = (
     "host",
     "image",
@@ -22,6 +24,8 @@ COLUMNS = (
     "verdict",
 )
 
+LONGEST = 500
+"""Characters of a cell that are shown; a file of the report has all of them."""
 PASS = "pass"  # noqa: S105
 """Verdict of the gate on a host that serves as it should."""
 UNTOUCHED = "untouched"
@@ -105,13 +109,14 @@ def row(
 
 
 def render(rows: Sequence[Mapping[str, str]], columns: Sequence[str] = COLUMNS) -> list[str]:
-    """Rows as aligned lines under a heading."""
-    width = {name: max([len(name), *(len(row[name]) for row in rows)]) for name in columns}
+    """Rows as aligned lines under a heading. A cell may hold the words of a host: it stays in its line."""
+    shown = [{name: one_line(row[name][:LONGEST]) for name in columns} for row in rows]
+    width = {name: max([len(name), *(len(row[name]) for row in shown)]) for name in columns}
     lines = [
         "  ".join(name.ljust(width[name]) for name in columns),
         "  ".join("-" * width[name] for name in columns),
     ]
     return [
         line.rstrip()
-        for line in lines + ["  ".join(row[name].ljust(width[name]) for name in columns) for row in rows]
+        for line in lines + ["  ".join(row[name].ljust(width[name]) for name in columns) for row in shown]
     ]
