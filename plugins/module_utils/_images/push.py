@@ -9,10 +9,10 @@ The stream of POST /images/{name}/push: one object a step of a layer (`id`) with
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from .engine import error_of, gigabytes
+from .._common import shape
+from .engine import EVENT, error_of, gigabytes
 
 
 class PushError(Exception):
@@ -27,8 +27,10 @@ class Push:
         self.digest = ""
         """Of the image as the registry has it; empty until the push has ended."""
 
-    def feed(self, event: Mapping[str, Any]) -> None:
+    def feed(self, event: Any) -> None:
         """:raises PushError: the engine gives up"""
+        if shape.wrong(event, EVENT):
+            return
         if said := error_of(event):
             raise refusal(said)
         detail = event.get("progressDetail") or {}

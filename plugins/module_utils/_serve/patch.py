@@ -103,6 +103,8 @@ def _unfit(answer: Any, asked: Mapping[str, Any]) -> str:
         if absent := sorted(_FOUND.keys() - answer["files"][path].keys()):
             return f"files.{path}: no {absent[0]}"
         target = answer["files"][path]["target"]
+        if target is None and answer["files"][path]["sha256"] is not None:
+            return f"files.{path}: a file without a path"
         inside = wanted or (target or "").endswith(f"/{path}")
         if target is not None and not (inside and _MOUNTABLE.fullmatch(target) and wanted in (None, target)):
             return f"files.{path}.target: expected {wanted or f'the absolute path of {path}'}, seen {target!r:.200}"
