@@ -102,6 +102,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 from ..module_utils._common import files
+from ..module_utils._common.inspected import CONTAINER, unfit
 from ..module_utils._gate import container as gate_container
 from ..module_utils._images import image as images
 from ..module_utils._serve import state as serve_state
@@ -118,6 +119,8 @@ def look_container(client: Any, name: str) -> dict[str, Any] | None:
         data = client.api.inspect_container(name)
     except docker.errors.NotFound:
         return None
+    if said := unfit(name, data, CONTAINER):
+        raise docker.errors.DockerException(said)
     return {
         "id": data["Id"],
         "status": data["State"]["Status"],

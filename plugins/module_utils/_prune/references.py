@@ -218,8 +218,8 @@ def judge_images(
         image = on_host.get(familiar(reference))
         if image is not None:
             # What other images share stays; the engine says how much that is, or -1.
-            shared = int(image.get("SharedSize", -1))
-            thing.size = int(image["Size"]) - max(0, shared)
+            shared = int(image["SharedSize"]) if image.get("SharedSize") is not None else -1
+            thing.size = int(image.get("Size") or 0) - max(0, shared)
             thing.at_most = shared < 0 or (shared > 0 and not packed_counted)
         whose = references.of(thing) + (users.get(str(image["Id"]), []) if image else [])
         if whose:
