@@ -12,6 +12,7 @@ from typing import Any
 from ansible.utils.display import Display
 
 from ..module_utils._common import json_text
+from ..module_utils._common.shape import Maybe, wrong
 from ..module_utils._common.terminal import one_line
 from ..plugin_utils.background import label, polls
 from ..plugin_utils.sync.report import pace
@@ -22,6 +23,13 @@ TIMEOUT, IDLE = 14400, 180
 GRACE = 60.0
 """Seconds past its time limit in which a peer has ended and said so."""
 _PEER = "sparkfleet-peer:"
+_STATUS = {
+    "state": Maybe(str),
+    "text": Maybe(str),
+    "problem": Maybe(str),
+    "snapshots": Maybe([{"state": str}]),
+}
+"""What is read here of a status. One of another shape was not written by a peer."""
 
 
 class ActionModule(UnderLock):
@@ -86,4 +94,4 @@ def parse_poll(stdout: str) -> tuple[bool | None, dict[str, Any]]:
         status = json_text.read(text, "the status")
     except json_text.JsonError:
         status = {}
-    return runs.strip() == "runs", status if isinstance(status, dict) else {}
+    return runs.strip() == "runs", {} if wrong(status, _STATUS) else status

@@ -187,7 +187,10 @@ def main() -> None:
     params = module.params
     if params["fraction"] is not None and not 0 < params["fraction"] <= 1:
         module.fail_json(msg=f"fraction: expected more than 0 and at most 1, got {params['fraction']}")
-    sizes = memory.meminfo(PROC)
+    try:
+        sizes = memory.meminfo(PROC)
+    except memory.MeminfoError as error:
+        module.fail_json(msg=str(error))
     total = sizes["MemTotal"]
     needed = memory.required(total, fraction=params["fraction"], minimum=params["minimum_bytes"])
     container = find(module, params["container"]) if params["container"] else None

@@ -212,7 +212,8 @@ def image_id(socket: str, image: str) -> str:
     :raises EngineError: the engine does not answer
     """
     try:
-        return str(engine_socket.get(socket, f"/images/{urllib.parse.quote(image, safe='')}/json")["Id"])
+        url = f"/images/{urllib.parse.quote(image, safe='')}/json"
+        return str(engine_socket.get(socket, url, expected={"Id": str})["Id"])
     except engine_socket.EngineError as error:
         if error.status == 404:
             return ""

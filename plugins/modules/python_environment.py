@@ -124,7 +124,7 @@ def look(path: str) -> dict[str, Any]:
     """The environment as it is; one whose Python does not run counts as absent."""
     try:
         return probes.environment(Request(environment=path))
-    except (ProbeError, ValueError):
+    except ProbeError:
         return {"path": path, "python": None, "distributions": {}}
 
 

@@ -114,6 +114,7 @@ from typing import Any
 from ansible.module_utils.basic import missing_required_lib
 
 from ..module_utils._common.basic import AnsibleModule
+from ..module_utils._common.inspected import CONTAINER, IMAGE, unfit
 from ..module_utils._drift import look as drift_look
 from ..module_utils._drift.container import has_gpu
 from ..module_utils._gate import container as gate_container
@@ -138,6 +139,13 @@ _LIBRARIES = (
 )
 
 
+def _fit(name: str, data: Any, expected: Any) -> dict[str, Any]:
+    """:raises EngineError: it is of another form than is read here"""
+    if said := unfit(name, data, expected):
+        raise docker_container.EngineError(said)
+    return dict(data)
+
+
 class Engine:
     """The local Docker engine. A thing that is not there is None."""
 
@@ -146,13 +154,13 @@ class Engine:
 
     def container(self, name: str) -> dict[str, Any] | None:
         try:
-            return dict(self._api.inspect_container(name))
+            return _fit(name, self._api.inspect_container(name), CONTAINER)
         except docker.errors.NotFound:
             return None
 
     def image(self, name: str) -> dict[str, Any] | None:
         try:
-            return dict(self._api.inspect_image(name))
+            return _fit(name, self._api.inspect_image(name), IMAGE)
         except docker.errors.NotFound:
             return None
 

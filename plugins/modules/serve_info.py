@@ -110,6 +110,7 @@ from ansible.module_utils.basic import missing_required_lib
 
 from ..module_utils._common import files
 from ..module_utils._common.basic import AnsibleModule
+from ..module_utils._common.inspected import CONTAINER, unfit
 from ..module_utils._drift.server import program_files
 from ..module_utils._gate import container as gate_container
 from ..module_utils._host import unit
@@ -126,6 +127,8 @@ def look_container(client: Any, name: str) -> dict[str, Any] | None:
         data = client.api.inspect_container(name)
     except docker.errors.NotFound:
         return None
+    if said := unfit(name, data, CONTAINER):
+        raise docker.errors.DockerException(said)
     return {
         "id": data["Id"],
         "status": data["State"]["Status"],

@@ -204,10 +204,10 @@ class Host:
         references.refer_keep(self.references, params["keep"])
         self.brought = read_ledger(self.ledger_path)
         # Sizes of shared layers: an engine before API 1.42 does not know the question and goes on without.
-        self.images = self._ask("/images/json?shared-size=1")
-        self.packed_counted = engine.counts_packed_layers(self._ask("/info"))
-        self.containers = self._ask("/containers/json?all=1")
-        volumes = self._ask("/volumes").get("Volumes") or []
+        self.images = self._ask("/images/json?shared-size=1", engine.IMAGES) or []
+        self.packed_counted = engine.counts_packed_layers(self._ask("/info", engine.INFO))
+        self.containers = self._ask("/containers/json?all=1", engine.CONTAINERS) or []
+        volumes = self._ask("/volumes", engine.VOLUMES).get("Volumes") or []
         references.refer_containers(
             self.references,
             self.containers,
@@ -219,9 +219,9 @@ class Host:
         self.peer = store.peer(Path(self.store))
         self.mounts = store.mount_points()
 
-    def _ask(self, url: str) -> Any:
+    def _ask(self, url: str, expected: Any) -> Any:
         try:
-            return engine_socket.get(self.params["socket"], url, ANSWER_TIMEOUT)
+            return engine_socket.get(self.params["socket"], url, ANSWER_TIMEOUT, expected)
         except engine_socket.EngineError as error:
             raise PruneError(
                 f"expected a Docker engine that says what its containers use, seen {error}; nothing was removed; "

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .._common import json_text, upstream
+from .._common import json_text, shape, upstream
 from .._images import oci, registry
 from .._images import storage as image_storage
 from .._images.folder import FolderSource
@@ -78,4 +78,5 @@ def _label(source: image_storage.Source, digest: str, architecture: str) -> str:
             content = json_text.read(b"".join(blocks), configuration.digest)
     except ValueError:
         return ""
-    return str(((content.get("config") or {}).get("Labels") or {}).get(LABEL, ""))
+    labelled = not shape.wrong(content, {"config": {"Labels": {LABEL: str}}})
+    return str(content["config"]["Labels"][LABEL]) if labelled else ""

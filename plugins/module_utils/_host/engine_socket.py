@@ -9,7 +9,7 @@ import http.client
 import socket
 from typing import Any
 
-from .._common import json_text
+from .._common import json_text, shape
 
 
 class EngineError(RuntimeError):
@@ -31,17 +31,21 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def get(path: str, url: str, timeout: float = 5) -> Any:
-    """The JSON that the engine on socket `path` returns for GET `url` (/info, /containers/json …)."""
-    return _ask("GET", path, url, timeout)
+def get(path: str, url: str, timeout: float = 5, expected: Any = None) -> Any:
+    """The JSON that the engine on socket `path` returns for GET `url` (/info, /containers/json …).
+
+    :param expected: its shape; None for any
+    :raises EngineError: there is none
+    """
+    return read(_ask("GET", path, url, timeout), f"{path}: {url}", expected)
 
 
 def delete(path: str, url: str, timeout: float = 5) -> Any:
     """Have the engine remove what `url` names; the JSON that it returns."""
-    return _ask("DELETE", path, url, timeout)
+    return read(_ask("DELETE", path, url, timeout), f"{path}: {url}")
 
 
-def _ask(method: str, path: str, url: str, timeout: float) -> Any:
+def _ask(method: str, path: str, url: str, timeout: float) -> bytes:
     connection = _UnixConnection(path, timeout)
     try:
         connection.request(method, url)
@@ -54,10 +58,18 @@ def _ask(method: str, path: str, url: str, timeout: float) -> Any:
     if response.status != 200:
         text = body[:200].decode(errors="replace").strip()
         raise EngineError(f"{path}: {url}: {response.status} {text}", response.status, _message(body) or text)
+    return body
+
+
+def read(body: bytes, name: str, expected: Any = None) -> Any:
+    """:raises EngineError: no JSON, or of another shape"""
     try:
-        return json_text.read(body, url)
+        answer = json_text.read(body, name)
     except json_text.JsonError:
-        raise EngineError(f"{path}: {url}: no JSON but {body[:80]!r}") from None
+        raise EngineError(f"{name}: no JSON but {body[:80]!r}") from None
+    if expected is not None and (unfit := shape.wrong(answer, expected)):
+        raise EngineError(f"{name}: {unfit}")
+    return answer
 
 
 def _message(body: bytes) -> str:

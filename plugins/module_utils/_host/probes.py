@@ -20,7 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from .._common import files, json_text
+from .._common import files, json_text, shape
 from .._common.paths import cache_root
 from . import daemon_json, engine, engine_socket, gpu, toolkit
 from .ports import ports
@@ -28,8 +28,10 @@ from .request import ProbeError, Request
 
 _DISTRIBUTIONS = """
 import importlib.metadata as m, json, platform
-print(json.dumps([platform.python_version(), {d.metadata["Name"]: d.version for d in m.distributions()}]))
+names = {d.metadata["Name"]: d.version for d in m.distributions()}
+print(json.dumps({"python": platform.python_version(), "distributions": names}))
 """
+_TOLD = {"python": str, "distributions": {str: shape.Maybe(str)}}
 
 
 def each(probes: Mapping[str, Callable[[], Any]], timeout: float) -> tuple[dict[str, Any], dict[str, str]]:
@@ -109,7 +111,10 @@ def operating_system(request: Request) -> dict[str, str]:
     text = request.text("/etc/os-release")
     if text is None:
         raise ProbeError("/etc/os-release is not there")
-    pairs = dict(word.split("=", 1) for word in shlex.split(text, comments=True) if "=" in word)
+    try:
+        pairs = dict(word.split("=", 1) for word in shlex.split(text, comments=True) if "=" in word)
+    except ValueError as error:
+        raise ProbeError(f"/etc/os-release: {error}") from None
     return {
         "id": pairs.get("ID", "linux"),
         "version": pairs.get("VERSION_ID", ""),
@@ -120,7 +125,7 @@ def operating_system(request: Request) -> dict[str, str]:
 def memory(request: Request) -> dict[str, int]:
     """Unified memory: the GPU's is the system's, and nvidia-smi reports none of its own."""
     text = request.text("/proc/meminfo") or ""
-    kib = {name: int(value) for name, value in re.findall(r"^(\w+):\s+(\d+) kB", text, re.MULTILINE)}
+    kib = {name: int(value) for name, value in re.findall(r"^(\w+):\s+([0-9]{1,19}) kB", text, re.MULTILINE)}
     if "MemTotal" not in kib:
         raise ProbeError("/proc/meminfo has no MemTotal")
     return {
@@ -212,8 +217,13 @@ def environment(request: Request) -> dict[str, Any]:
     if not request.at(python).exists():
         return found
     said = request.run([str(request.at(python)), "-c", _DISTRIBUTIONS], request.timeout)
-    version, distributions = json_text.read(said, python)
-    return {**found, "python": version, "distributions": distributions}
+    try:
+        told = json_text.read(said, python)
+    except json_text.JsonError as error:
+        raise ProbeError(str(error)) from None
+    if unfit := shape.wrong(told, _TOLD):
+        raise ProbeError(f"{python}: {unfit}")
+    return {**found, **told}
 
 
 def remove_ipc(request: Request) -> bool:

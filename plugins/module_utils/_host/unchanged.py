@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from .._common.paths import ledger_path
+from .._common.shape import Maybe, wrong
 from . import unit
+from .engine_socket import EngineError
 
 SYSTEM = ("/proc/sys/kernel/random/boot_id", "/proc/sys/kernel/osrelease", "/proc/driver/nvidia/version")
 DRIVER = (
@@ -115,6 +117,20 @@ def container(inspected: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+_IMAGE = {"Id": str, "RepoDigests": Maybe([str])}
+_CONTAINER = {
+    "State": dict,
+    "Mounts": Maybe([dict]),
+    "NetworkSettings": Maybe({"Networks": Maybe(dict)}),
+}
+
+
+def _fit(answer: Any, expected: Any) -> dict[str, Any]:
+    if said := wrong(answer, expected):
+        raise EngineError(said)
+    return dict(answer)
+
+
 def of_host(
     state_dir: str, serving: Mapping[str, Any], watch: Mapping[str, Any], ask: Callable[[str], Any]
 ) -> dict[str, str]:
@@ -123,11 +139,12 @@ def of_host(
     :param serving: the record of what serves (docs/architecture.md)
     :param watch: ``{environment, files, urls}``, options of host_unchanged
     :param ask: what the engine returns for a path of its interface
-    :raises EngineError: the engine does not answer
+    :raises EngineError: the engine does not answer, or in another form than is read here
     """
     name, image = serving["container"]["name"], serving["container"]["image"]
-    about = ask("/info")
-    held = ask(f"/images/{urllib.parse.quote(image, safe='')}/json")
+    about = _fit(ask("/info"), {})
+    held = _fit(ask(f"/images/{urllib.parse.quote(image, safe='')}/json"), _IMAGE)
+    inspected = _fit(ask(f"/containers/{urllib.parse.quote(name, safe='')}/json"), _CONTAINER)
     environment = watch["environment"]
     parts: dict[str, Any] = {
         "what is watched": dict(watch),
@@ -137,7 +154,7 @@ def of_host(
             [f"{environment}/bin/python", f"{environment}/lib*/python*/site-packages"]
         ),
         "engine": {key: about.get(key) for key in ENGINE},
-        "container": container(ask(f"/containers/{urllib.parse.quote(name, safe='')}/json")),
+        "container": container(inspected),
         "image": [held["Id"], sorted(held.get("RepoDigests") or [])],
         "models": [tree(model["path"]) for model in serving["models"].values()],
         # Of where the container writes, who may enter it: what it writes is no difference.

@@ -143,11 +143,13 @@ def refer_state(references: References, state: Any, path: str, resolve: Callable
         references.paths += [(resolve(source), name) for source in _mounted(entry["serving"])]
 
 
-def _mounted(serving: Mapping[str, Any]) -> list[str]:
+def _mounted(serving: Any) -> list[str]:
     """Where on the host a recorded container has its mounts from."""
-    container = serving.get("container")
+    container = serving.get("container") if isinstance(serving, Mapping) else None
     volumes = container.get("volumes") if isinstance(container, Mapping) else None
-    return [text.partition(":")[0] for text in volumes or [] if isinstance(text, str)]
+    if not isinstance(volumes, list):
+        return []
+    return [text.partition(":")[0] for text in volumes if isinstance(text, str)]
 
 
 def refer_keep(references: References, keep: Iterable[str]) -> None:
@@ -227,8 +229,8 @@ def judge_images(
         image = on_host.get(familiar(reference))
         if image is not None:
             # What other images share stays; the engine says how much that is, or -1.
-            shared = int(image.get("SharedSize", -1))
-            thing.size = int(image["Size"]) - max(0, shared)
+            shared = int(image["SharedSize"]) if image.get("SharedSize") is not None else -1
+            thing.size = int(image.get("Size") or 0) - max(0, shared)
             thing.at_most = shared < 0 or (shared > 0 and not packed_counted)
         whose = references.of(thing) + (users.get(str(image["Id"]), []) if image else [])
         if whose:

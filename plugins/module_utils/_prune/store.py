@@ -21,7 +21,7 @@ from .._common.files import sync
 from .._common.store import StoreError, locked
 from .._models.manifest import COMMIT, REPOSITORY, SHA256
 from . import registry
-from .references import Thing
+from .references import PruneError, Thing
 from .usage import measure
 
 PARTIAL, PRUNED = ".partial-", ".pruned-"
@@ -166,8 +166,16 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def mount_points(mountinfo: Path = Path("/proc/self/mountinfo")) -> list[str]:
-    """Where something is mounted on this host (proc_pid_mountinfo(5), field 5)."""
-    fields = (line.split()[4] for line in mountinfo.read_text(errors="surrogateescape").splitlines())
+    """Where something is mounted on this host (proc_pid_mountinfo(5), field 5).
+
+    :raises PruneError: a line does not say it
+    """
+    lines = mountinfo.read_text(errors="surrogateescape").splitlines()
+    fields = [line.split()[4] for line in lines if len(line.split()) > 4]
+    if len(fields) < len(lines):
+        raise PruneError(
+            f"{mountinfo}: expected where something is mounted in each line, seen another; nothing was removed"
+        )
     return [_ESCAPED.sub(lambda match: chr(int(match[1], 8)), field) for field in fields]
 
 

@@ -185,6 +185,11 @@ def serving_record(inputs: Mapping[str, Any]) -> dict[str, Any]:
     models = mounted_models(inputs["models"], inputs.get("locked_models") or {}, store)
     arguments = merge(inputs["arguments"], inputs["extra_arguments"])
     names = arguments.get("served-model-name") or (models.get("body") or {}).get("mount")
+    name = names[0] if isinstance(names, list) else names
+    if "body" in models and not isinstance(name, str):
+        raise SpecError(
+            f"served-model-name: expected a name, or a list of names, seen {names!r:.60}; put it in quotes"
+        )
     return {
         "recipe": inputs["recipe"],
         "container": container_spec({**inputs, "models": models}),
@@ -192,7 +197,7 @@ def serving_record(inputs: Mapping[str, Any]) -> dict[str, Any]:
         "files": gate_files(inputs["patches"]),
         "directories": caches.directories(_caches(inputs), store),
         "gate": {
-            "served_model": names if isinstance(names, str) else next(iter(names or []), ""),
+            "served_model": name,
             "base_url": f"http://127.0.0.1:{inputs['port']}",
             "speculation": arguments.get("speculative-config"),
             "acceptance_floor": inputs["acceptance_floor"],

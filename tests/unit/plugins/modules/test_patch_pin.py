@@ -158,7 +158,7 @@ def test_a_python_without_docker_is_told_only_when_it_is_needed(call, engine, mo
 def test_the_id_of_an_image_and_of_none(monkeypatch):
     asked = []
 
-    def get(socket, url):
+    def get(socket, url, expected):
         asked.append((socket, url))
         if len(asked) > 1:
             raise engine_socket.EngineError("x", 404 if len(asked) == 2 else 500)

@@ -101,6 +101,8 @@ def test_a_running_server_says_what_was_replaced_under_it(monkeypatch, status, s
         Engine(
             container={
                 "Id": "c",
+                "Image": "sha256:1",
+                "HostConfig": {},
                 "State": {"Status": status, "StartedAt": "now", "Pid": 7},
                 "Config": {"Image": IMAGE},
                 "Mounts": [

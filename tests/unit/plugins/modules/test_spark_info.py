@@ -123,7 +123,7 @@ def engine(root):
                 {"Source": "other", "ID": "x"},
             ],
         },
-        "/images/json?shared-size=1": [{"Size": 5, "SharedSize": -1}, {"Size": 7}],
+        "/images/json?shared-size=1": [{"Id": "a", "Size": 5, "SharedSize": -1}, {"Id": "b", "Size": 7}],
         "/containers/json": [
             {
                 "Id": CONTAINER_ID,
@@ -603,7 +603,7 @@ def test_a_published_port_belongs_to_its_container_behind_docker_proxy(root):
 
 def test_environment(root):
     put(root, {"/opt/sparkfleet/venv/bin/python": ""})
-    answer = json.dumps(["3.12.3", {"docker": "7.2.0"}])
+    answer = json.dumps({"python": "3.12.3", "distributions": {"docker": "7.2.0"}})
     assert probes.environment(request(root, run=lambda a, t: answer)) == {
         "path": "/opt/sparkfleet/venv", "python": "3.12.3", "distributions": {"docker": "7.2.0"},
     }  # fmt: skip

@@ -380,7 +380,9 @@ def test_a_mount_through_a_link_is_kept(call, store, engine, tmp_path):
 
 def test_a_store_behind_a_link_is_known_by_its_real_path(call, store, engine, tmp_path):
     (tmp_path / "link").symlink_to(store)
-    engine.containers = [{"Names": ["/x"], "Mounts": [{"Source": str(store / "models/org--body")}]}]
+    engine.containers = [
+        {"Id": "c", "Names": ["/x"], "Mounts": [{"Source": str(store / "models/org--body")}]}
+    ]
     call(store=str(tmp_path / "link"))
     assert (store / "models/org--body" / COMMITS["old"]).is_dir()
     assert not (store / "patches" / SUMS["old"]).exists()
@@ -461,10 +463,10 @@ def test_without_an_engine_nothing_goes(refused, tmp_path):
 def test_an_engine_that_tells_only_half_removes_nothing(refused, engine, monkeypatch, path):
     real = store_prune.engine_socket.get
 
-    def get(socket: str, url: str, timeout: float) -> Any:
+    def get(socket: str, url: str, timeout: float, expected: Any) -> Any:
         if url.startswith(path):
             raise store_prune.engine_socket.EngineError("500")
-        return real(socket, url, timeout)
+        return real(socket, url, timeout, expected)
 
     monkeypatch.setattr(store_prune.engine_socket, "get", get)
     assert "expected a Docker engine" in refused()
