@@ -34,7 +34,7 @@ options:
     type: bool
     default: true
   stop_timeout:
-    description: Seconds that the container has to stop before it is killed.
+    description: Seconds that the container has to stop before it is killed. One that was created with more gets those.
     type: int
     default: 30
   timeout:
@@ -135,7 +135,9 @@ def find(module: AnsibleModule, name: str) -> Any:
 def stop(module: AnsibleModule, container: Any) -> None:
     """Stop it, and wait for its removal where the engine removes it by itself."""
     try:
-        container.stop(timeout=module.params["stop_timeout"])
+        # The server that leaves may let running answers end for longer than the one that comes.
+        created_with = container.attrs["Config"].get("StopTimeout") or 0
+        container.stop(timeout=max(module.params["stop_timeout"], created_with))
         if container.attrs["HostConfig"].get("AutoRemove"):
             container.wait(condition="removed")
     except docker.errors.NotFound:

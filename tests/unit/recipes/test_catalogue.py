@@ -51,6 +51,11 @@ def test_the_model_has_a_name_and_not_a_path(recipe):
 
 
 @every_recipe
+def test_a_stop_lets_running_answers_end(recipe):
+    assert recipe["serve"]["arguments"]["shutdown-timeout"] >= 60
+
+
+@every_recipe
 def test_what_is_expected_can_fail_and_does_not_by_chance(recipe):
     expect, config = recipe["expect"], speculation(recipe)
     if config is None:

@@ -69,6 +69,7 @@ def test_the_shipped_recipe_is_the_recipe():
         "tool-call-parser": "gemma4",
         "enable-prefix-caching": True,
         "trust-remote-code": True,
+        "shutdown-timeout": 120,
         "served-model-name": "huihui-gemma4",
         "host": "0.0.0.0",
     }
