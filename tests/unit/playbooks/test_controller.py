@@ -320,6 +320,30 @@ def test_a_person_names_the_canary():
     assert options("controller")["spark_controller_canary"]["required"] is True
 
 
+def test_the_settings_on_the_page_work_in_a_first_run():
+    """As printed: all that is required, and no credential, since the types of some come with this run."""
+    page = (ROOT / "docs/controller.md").read_text()
+    (text,) = re.findall(r"^( +)# mine\.yml\n((?:\1\S.*\n)+)", page, re.MULTILINE)
+    given = yaml.safe_load(text[1])
+    wanted = options("controller")
+    assert ArgumentSpecValidator(wanted).validate(given).error_messages == []
+    assert given["spark_controller_credentials"] == []
+
+
+@needs_awx
+def test_the_page_names_the_environment_that_awx_reads():
+    page = set(re.findall(r"CONTROLLER_[A-Z_]+", (ROOT / "docs/controller.md").read_text()))
+    files = metadata.distribution("ansible").files or []
+    (client,) = [
+        file for file in files if str(file).endswith("awx/awx/plugins/module_utils/controller_api.py")
+    ]
+    read_there = set(re.findall(r"CONTROLLER_[A-Z_]+", client.read_text()))
+    assert page >= {
+        f"CONTROLLER_{word}" for word in ("HOST", "OAUTH_TOKEN", "USERNAME", "PASSWORD", "VERIFY_SSL")
+    }
+    assert page <= read_there
+
+
 def test_the_page_names_what_an_inventory_must_leave_to_a_credential():
     """Variables of the template inventory that win over the Machine credential of a job."""
     text = (ROOT / "inventory/spark/group_vars/sparks/vars.yml").read_text()
