@@ -35,7 +35,7 @@ options:
     type: bool
     default: true
   stop_timeout:
-    description: Seconds that the container has to stop before it is killed.
+    description: Seconds that the container has to stop before it is killed. One that was created with more gets those.
     type: int
     default: 30
   timeout:
@@ -136,10 +136,16 @@ def find(module: AnsibleModule, name: str) -> Any:
     return container if container.status in ("running", "paused", "restarting") else None
 
 
-def stop_unit(module: AnsibleModule, name: str) -> None:
+def grace(module: AnsibleModule, container: Any) -> int:
+    """Seconds for a stop. The server that leaves may let running answers end for longer than the one that comes."""
+    created_with = container.attrs["Config"].get("StopTimeout") if container is not None else None
+    return max(int(module.params["stop_timeout"]), created_with or 0)
+
+
+def stop_unit(module: AnsibleModule, name: str, seconds: int) -> None:
     """Stop the unit of a container, which stops the container, or would start it in a moment."""
     try:
-        unit.stop(f"{name}.service", module.params["stop_timeout"] + 60)
+        unit.stop(f"{name}.service", seconds + 60)
     except ProbeError as error:
         module.fail_json(
             msg=f"expected systemd to stop {name}.service, seen: {error}; look at 'systemctl status {name}' on the host"
@@ -149,7 +155,7 @@ def stop_unit(module: AnsibleModule, name: str) -> None:
 def stop(module: AnsibleModule, container: Any) -> None:
     """Stop it, and wait for its removal where the engine removes it by itself."""
     try:
-        container.stop(timeout=module.params["stop_timeout"])
+        container.stop(timeout=grace(module, container))
         if container.attrs["HostConfig"].get("AutoRemove"):
             container.wait(condition="removed")
     except docker.errors.NotFound:
@@ -203,7 +209,7 @@ def main() -> None:
     if stopped and not module.check_mode:
         stopped_at = time.time()
     if params["container"] and not module.check_mode:
-        stop_unit(module, params["container"])
+        stop_unit(module, params["container"], grace(module, container))
     if container is not None and not module.check_mode:
         stop(module, container)
     if params["drop_caches"] and not module.check_mode:

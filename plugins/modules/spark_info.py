@@ -61,7 +61,7 @@ options:
       minimum_memory_gib:
         description: Total memory in GiB.
         type: float
-        default: 100
+        default: 50
       minimum_store_gib:
         description: Room for the store in GiB, free or already holding models.
         type: float
@@ -365,7 +365,7 @@ WANTED: dict[str, dict[str, Any]] = {
     "gb10": {"type": "bool", "default": True},
     "toolkit": {"type": "bool", "default": True},
     "minimum_driver": {"type": "str", "default": "580"},
-    "minimum_memory_gib": {"type": "float", "default": 100},
+    "minimum_memory_gib": {"type": "float", "default": 50},
     "minimum_store_gib": {"type": "float", "default": 40},
     "minimum_docker_gib": {"type": "float", "default": 40},
     "ports": {"type": "list", "elements": "int", "default": [8000]},

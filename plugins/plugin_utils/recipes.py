@@ -31,28 +31,34 @@ def shown(path: Path) -> str:
         return str(path)
 
 
-def places(inventory: Path | None) -> list[Path]:
-    """Where recipes lie that have a name: what is shipped, and beside the inventory."""
+def places(inventory: Path | None, extending: Path | None = None) -> list[Path]:
+    """Where recipes lie that have a name: what is shipped, beside the inventory, and beside the recipe that extends one."""
     # Beside the hosts file, and beside the directory of one: what lies in a directory is read as inventory.
-    return [SHIPPED, *([inventory / "recipes", inventory.parent / "recipes"] if inventory else [])]
+    found = [SHIPPED, *([inventory / "recipes", inventory.parent / "recipes"] if inventory else [])]
+    # The inventory of an automation controller's job has none beside it: its recipes are given by path.
+    found += [extending.parent] if extending else []
+    each: dict[Path, Path] = {}
+    for place in found:
+        each.setdefault(place.resolve(), place)
+    return list(each.values())
 
 
-def named(name: str, inventory: Path | None) -> list[Path]:
+def named(name: str, inventory: Path | None, extending: Path | None = None) -> list[Path]:
     """Every file of a recipe of that name."""
     return [
         path
-        for place in places(inventory)
+        for place in places(inventory, extending)
         for ending in ENDINGS
         if (path := place / f"{name}{ending}").is_file()
     ]
 
 
-def by_name(name: str, inventory: Path | None) -> Path:
-    """The file of the recipe of that name, among the shipped ones and beside the inventory.
+def by_name(name: str, inventory: Path | None, extending: Path | None = None) -> Path:
+    """The file of the recipe of that name, in one of the :func:`places`.
 
     :raises LookupError: there is none, or more than one
     """
-    found = named(name, inventory)
+    found = named(name, inventory, extending)
     if len(found) > 1:
         raise LookupError(
             f"expected one, seen {' and '.join(map(shown, found))}; rename yours, or give its path"
@@ -61,13 +67,13 @@ def by_name(name: str, inventory: Path | None) -> Path:
         return found[0]
     names = sorted(
         path.stem
-        for place in places(inventory)
+        for place in places(inventory, extending)
         for path in place.glob("*.y*ml")
         if path.suffix in ENDINGS and not path.stem.endswith(".lock")
     )
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
     raise LookupError(
-        f"expected one of {', '.join(names) or 'none'} in {' or '.join(map(shown, places(inventory)))}, seen '{name}'"
+        f"expected one of {', '.join(names) or 'none'} in {' or '.join(map(shown, places(inventory, extending)))}, seen '{name}'"
         + (f"; nearest: {close[0]}" if close else "")
     )
 
@@ -101,7 +107,7 @@ def load(path: Path, inventory: Path | None) -> dict[str, Any]:
     """
 
     def base(name: str) -> tuple[str, str]:
-        extended = by_name(name, inventory)
+        extended = by_name(name, inventory, path)
         return read(extended), shown(extended)
 
     recipe, problems = recipes.parse(

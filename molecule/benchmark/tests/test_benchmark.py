@@ -40,7 +40,9 @@ def look(name: str) -> dict[str, Any]:
 
 
 def depth(seen: dict[str, Any]) -> int:
-    """Tokens a step that the server was started with."""
+    """Tokens a step that the server was started with; -1 between two servers."""
+    if seen["container"] is None:
+        return -1
     argv = seen["container"]["spec"]["argv"]
     if "--speculative-config" not in argv:
         return 0

@@ -145,10 +145,8 @@ BUILD = (
         check=matches(COMMIT, "a whole commit, 40 lower-case hex digits"),
     ),
     Key("dockerfile", "string", "path in that repository", default="Dockerfile", check=_relative),
-    Key("target", "string", "stage of the Dockerfile; the last one when left out"),
-    Key(
-        "arguments", "map", "build arguments that make it what it is, as text", default={}, check=_environment
-    ),
+    Key("target", "string", "stage of the Dockerfile; default, the last one"),
+    Key("arguments", "map", "build arguments, as text", default={}, check=_environment),
 )
 
 _MODEL = (
@@ -156,7 +154,7 @@ _MODEL = (
     Key(
         "revision",
         "string",
-        "branch, tag or commit; the lock holds the commit it stands for",
+        "branch, tag or commit; the lock holds the commit that it names",
         required=True,
         check=matches(REVISION, "a branch, a tag or a commit"),
     ),
@@ -166,7 +164,7 @@ _MODEL = (
 _REFUSED = Key(
     "refused",
     "list",
-    "vLLM that this recipe cannot be served with, whatever image it comes in",
+    "releases of vLLM that cannot serve this recipe, in any image",
     default=[],
     keys=(
         Key(
@@ -182,7 +180,7 @@ _REFUSED = Key(
 _PUBLISHED = Key(
     "published",
     "mapping",
-    "what others measured; never what the gate holds it to",
+    "what others measured; the gate does not use it",
     keys=(
         Key("source", "string", "who measured, where, on what, how", required=True, check=_said),
         Key(
@@ -254,7 +252,7 @@ SCHEMA: tuple[Key, ...] = (
                 check=caches_complaint,
             ),
             _REFUSED,
-            Key("build", "mapping", "what it is built from, where nobody publishes it", keys=BUILD),
+            Key("build", "mapping", "what to build it from, if nobody publishes it", keys=BUILD),
         ),
     ),
     Key(
@@ -280,20 +278,20 @@ SCHEMA: tuple[Key, ...] = (
                 required=True,
                 check=matches(r"[A-Za-z0-9_][A-Za-z0-9._-]*", "a file name"),
             ),
-            Key("repository", "string", "repository it is taken from", required=True, check=_repository),
+            Key("repository", "string", "repository that has the file", required=True, check=_repository),
             Key(
                 "commit",
                 "string",
-                "commit it is taken from",
+                "commit that has the file",
                 required=True,
                 check=matches(COMMIT, "a whole commit, 40 lower-case hex digits"),
             ),
             Key("path", "string", "path in that repository", required=True, check=_relative),
-            Key("target", "string", "file it replaces; found in the image when left out", check=_absolute),
+            Key("target", "string", "file that it replaces; default, found in the image", check=_absolute),
             Key(
                 "tried_with",
                 "strings",
-                "images, by tag or digest, it was tried with; empty means any",
+                "images, by tag or digest, that it was tried with; empty means any",
                 default=[],
                 check=_references,
             ),
@@ -308,7 +306,12 @@ SCHEMA: tuple[Key, ...] = (
             Key("port", "integer", "port of the API", default=8000, check=between(1, 65535)),
             Key("environment", "map", "variables of the container, as text", default={}, check=_environment),
             Key("arguments", "map", "options of `vllm serve`, long names without dashes", required=True),
-            Key("unchecked", "strings", "options that are unknown here and meant: no warning", default=[]),
+            Key(
+                "unchecked",
+                "strings",
+                "options that are unknown here and intended; no warning names them",
+                default=[],
+            ),
         ),
     ),
     Key(
@@ -320,7 +323,7 @@ SCHEMA: tuple[Key, ...] = (
             Key(
                 "methods",
                 "map",
-                "ways to draft besides the speculative-config, each with its further keys",
+                "methods besides the speculative-config, each with its further keys",
                 default={},
                 check=_methods,
             ),
@@ -329,7 +332,7 @@ SCHEMA: tuple[Key, ...] = (
     Key(
         "expect",
         "mapping",
-        "what the gate holds it to",
+        "what the gate requires",
         default={},
         keys=(
             Key(
@@ -342,7 +345,7 @@ SCHEMA: tuple[Key, ...] = (
             Key(
                 "minimum_drafts",
                 "integer",
-                "drafts to make before the share means something; 0 without speculation",
+                "drafts that the gate needs to judge the share; 0 without speculation",
                 default=200,
                 check=between(0, 1_000_000),
             ),

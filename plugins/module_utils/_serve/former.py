@@ -26,7 +26,17 @@ def as_recorded(wanted: Mapping[str, Any], state: Mapping[str, Any] | None) -> d
     recorded = ((state or {}).get("current") or {}).get("serving") or {}
     if not recorded or any(part in recorded for part in ADDED):
         return dict(wanted)
-    return dict(recorded if _chosen(recorded) == _chosen(wanted) else wanted)
+    same = _chosen(recorded) in (_chosen(wanted), _chosen(_without(wanted, "--shutdown-timeout")))
+    return dict(recorded if same else wanted)
+
+
+def _without(serving: Mapping[str, Any], option: str) -> dict[str, Any]:
+    """A record without an option, and its value, that the shipped recipes have since."""
+    command = list(serving["container"]["command"])
+    if option in command:
+        at = command.index(option)
+        del command[at : at + 2]
+    return {**serving, "container": {**serving["container"], "command": command}}
 
 
 def _chosen(serving: Mapping[str, Any]) -> dict[str, Any]:

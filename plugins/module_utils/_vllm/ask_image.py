@@ -8,7 +8,7 @@ of the arguments, the models' configs, their architectures and the pairing, and 
 weight or GPU memory. How much memory is free is asked by the engine's worker only (vLLM 0.20.2 and 0.32.0, read), so
 a server that holds the GPU at the same time does not matter.
 
-Two names of vLLM are needed, and both lie where they do from 0.20 to 0.32: C(vllm.entrypoints.cli.main.main) and
+Two names of vLLM are needed, and both lie where they do from 0.20 to 0.33: C(vllm.entrypoints.cli.main.main) and
 C(vllm.engine.arg_utils.EngineArgs.create_engine_config).
 """
 

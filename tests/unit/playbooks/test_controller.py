@@ -320,6 +320,63 @@ def test_a_person_names_the_canary():
     assert options("controller")["spark_controller_canary"]["required"] is True
 
 
+def test_the_settings_on_the_page_work_in_a_first_run():
+    """As printed: all that is required, and no credential, since the types of some come with this run."""
+    page = (ROOT / "docs/controller.md").read_text()
+    (text,) = re.findall(r"^( +)# mine\.yml\n((?:\1\S.*\n)+)", page, re.MULTILINE)
+    given = yaml.safe_load(text[1])
+    wanted = options("controller")
+    assert ArgumentSpecValidator(wanted).validate(given).error_messages == []
+    assert given["spark_controller_credentials"] == []
+
+
+@needs_awx
+def test_the_page_names_the_environment_that_awx_reads():
+    page = set(re.findall(r"CONTROLLER_[A-Z_]+", (ROOT / "docs/controller.md").read_text()))
+    files = metadata.distribution("ansible").files or []
+    (client,) = [
+        file for file in files if str(file).endswith("awx/awx/plugins/module_utils/controller_api.py")
+    ]
+    read_there = set(re.findall(r"CONTROLLER_[A-Z_]+", client.read_text()))
+    assert page >= {
+        f"CONTROLLER_{word}" for word in ("HOST", "OAUTH_TOKEN", "USERNAME", "PASSWORD", "VERIFY_SSL")
+    }
+    assert page <= read_there
+
+
+def test_the_page_names_what_an_inventory_must_leave_to_a_credential():
+    """Variables of the template inventory that win over the Machine credential of a job."""
+    text = (ROOT / "inventory/spark/group_vars/sparks/vars.yml").read_text()
+    page = (ROOT / "docs/controller.md").read_text().partition("## The inventory\n")[2].partition("\n## ")[0]
+    held = ("ansible_user", "ansible_password", "ansible_become_password", "ansible_ssh_private_key_file")
+    named = [name for name in held if re.search(rf"^(# )?{name}:", text, re.MULTILINE)]
+    assert named and [name for name in named if f"`{name}`" not in page] == []
+
+
+@pytest.mark.parametrize("encrypted", ["file", "value"])
+def test_the_page_says_what_a_sync_makes_of_a_vault(tmp_path, encrypted):
+    """A sync is ansible-inventory without a vault password. The template inventory recommends a vault.yml."""
+    folder = tmp_path / "group_vars/sparks"
+    folder.mkdir(parents=True)
+    (tmp_path / "hosts.yml").write_text("sparks: {hosts: {spark-1: {}}}\n")
+    (tmp_path / "password").write_text("p")
+    tool = str(Path(sys.executable).with_name("ansible-vault"))
+    how = ["encrypt"] if encrypted == "file" else ["encrypt_string", "--stdin-name", "vault_api_key"]
+    given = "vault_api_key: k\n" if encrypted == "file" else "k"
+    secret = subprocess.run(
+        [tool, *how, "--vault-password-file", str(tmp_path / "password")],
+        input=given, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    (folder / "vault.yml").write_text(secret)
+    listing = [str(Path(sys.executable).with_name("ansible-inventory")), "--list", "--export", "-i"]
+    done = subprocess.run(
+        [*listing, str(tmp_path / "hosts.yml")], capture_output=True, text=True, check=False
+    )
+    said = "Attempting to decrypt but no vault secrets found"
+    assert (done.returncode != 0 and said in done.stderr) is (encrypted == "file"), done.stderr
+    assert said in (ROOT / "docs/controller.md").read_text()
+
+
 def test_no_secret_is_asked_for_or_stated():
     secret = re.compile("token|key|password|secret")
     given = [question["variable"] for _, question, _ in questions()]

@@ -24,7 +24,7 @@ esac
 def unit(**over: object) -> str:
     known = {
         "__vllm_serve_serving": {"container": {"name": "v"}},
-        "vllm_serve_stop_timeout": 30,
+        "__vllm_serve_stop_timeout": "30",
         "vllm_serve_drop_caches": True,
         **over,
     }

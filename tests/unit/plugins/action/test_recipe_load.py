@@ -159,9 +159,9 @@ def test_an_option_that_is_unknown_here_is_a_warning_told_once(site, upstream):
     _status, told = site.run(ROOT / "playbooks" / "site.yml", "-e", "spark_recipe=mine")
     flat = " ".join(told.replace("\n", " ").split())
     for words in (
-        "serve.arguments.max-modle-len: vLLM 0.32.0 has no such option; nearest: max-model-len; the vLLM of the image decides",
-        "vllm_serve_extra_arguments.swap-space: vLLM 0.32.0 has no such option",
-        "vllm_serve_extra_arguments.speculative-config.draft_temprature: vLLM 0.32.0 has no such key",
+        "serve.arguments.max-modle-len: vLLM 0.33.0 has no such option; nearest: max-model-len; the vLLM of the image decides",
+        "vllm_serve_extra_arguments.swap-space: vLLM 0.33.0 has no such option",
+        "vllm_serve_extra_arguments.speculative-config.draft_temprature: vLLM 0.33.0 has no such key",
     ):
         assert flat.count(words) == 1, told
     assert site.connected.exists()

@@ -12,12 +12,13 @@ KIB = 1024
 class Container:
     """As much of docker's as the module uses; stopping it frees its memory."""
 
-    def __init__(self, proc, status="running", auto_remove=False):
+    def __init__(self, proc, status="running", auto_remove=False, **config):
         self.name, self.status, self.proc, self.calls = "vllm", status, proc, []
-        self.attrs = {"State": {"Pid": 7}, "HostConfig": {"AutoRemove": auto_remove}}
+        self.attrs = {"State": {"Pid": 7}, "HostConfig": {"AutoRemove": auto_remove}, "Config": config}
 
     def stop(self, timeout):
         self.calls.append("stop")
+        self.timeout = timeout
         (self.proc / "meminfo").write_text("MemTotal: 1000 kB\nMemAvailable: 700 kB\n")
 
     def wait(self, condition):
@@ -97,6 +98,15 @@ def test_a_server_that_the_engine_removes_has_gone_before_another_is_made(call, 
     container = Container(proc, auto_remove=True)
     call(container, fraction=0.1)
     assert container.calls == ["stop", "removed"]
+
+
+@pytest.mark.parametrize(
+    ("created", "waited"), [({}, 30), ({"StopTimeout": 150}, 150), ({"StopTimeout": 5}, 30)]
+)
+def test_the_old_server_has_the_time_to_stop_that_it_was_created_with(call, proc, created, waited):
+    container = Container(proc, **created)
+    call(container, fraction=0.7)
+    assert container.timeout == waited
 
 
 @pytest.mark.parametrize(("status", "stopped"), [("paused", True), ("restarting", True), ("exited", False)])

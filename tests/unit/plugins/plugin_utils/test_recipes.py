@@ -59,3 +59,23 @@ def test_what_ansible_reads_as_inventory_is_no_recipe_and_no_lock(
                 recipes.refuse_as_inventory(*given, variables)
         else:
             recipes.refuse_as_inventory(*given, variables)
+
+
+def test_a_recipe_of_the_project_is_found_in_a_job_of_a_controller(tmp_path, monkeypatch):
+    """There the inventory lies by itself, so its recipe is named by a path, from the top of the project as at a person's desk."""
+    recipes_of_project = tmp_path / "project/inventory/recipes"
+    recipes_of_project.mkdir(parents=True)
+    (tmp_path / "inventory").mkdir()
+    (recipes_of_project / "ours.yml").write_text("name: ours\nextends: huihui-gemma4-mtp-n1\n")
+    (recipes_of_project / "mine.yml").write_text("name: mine\nextends: ours\nserve: {port: 8001}\n")
+    monkeypatch.chdir(tmp_path / "project")
+    path = recipes.find("inventory/recipes/mine.yml", tmp_path / "inventory", [Path.cwd()])
+    recipe = recipes.load(path, tmp_path / "inventory")
+    assert (recipe["name"], recipe["serve"]["port"]) == ("mine", 8001)
+
+
+def test_a_recipe_beside_the_one_that_extends_it_counts_once(tmp_path):
+    own = tmp_path / "recipes"
+    own.mkdir()
+    (own / "ours.yml").write_text("name: ours\nextends: huihui-gemma4-mtp-n1\n")
+    assert recipes.by_name("ours", tmp_path, own / "mine.yml") == own / "ours.yml"

@@ -69,6 +69,7 @@ def test_the_shipped_recipe_is_the_recipe():
         "tool-call-parser": "gemma4",
         "enable-prefix-caching": True,
         "trust-remote-code": True,
+        "shutdown-timeout": 120,
         "served-model-name": "huihui-gemma4",
         "host": "0.0.0.0",
     }
@@ -443,15 +444,29 @@ def test_an_option_that_is_unknown_here_is_told_and_passes():
     row = 1 + wrong.splitlines().index("    kv-cache-dtyp: fp8")
     near, other = warnings_of(wrong)
     assert near == (
-        f"{FILE}:{row}: serve.arguments.kv-cache-dtyp: vLLM 0.32.0 has no such option; nearest: kv-cache-dtype;"
+        f"{FILE}:{row}: serve.arguments.kv-cache-dtyp: vLLM 0.33.0 has no such option; nearest: kv-cache-dtype;"
         " the vLLM of the image decides, before anything that serves is stopped"
     )
-    assert other.startswith(f"{FILE}:{row + 1}: serve.arguments.swap-space: vLLM 0.32.0 has no such option; ")
+    assert other.startswith(f"{FILE}:{row + 1}: serve.arguments.swap-space: vLLM 0.33.0 has no such option; ")
+
+
+def test_nothing_is_told_of_what_the_newest_release_has():
+    """Options and keys of the speculative config that came with vLLM 0.33.0."""
+    newer = TEXT.replace(
+        "kv-cache-dtype: fp8",
+        "kv-cache-dtype: fp8\n    monokernel: true\n    sleep-mode-backend: cumem\n    watchdog-config: {timeout: 60}"
+        "\n    reasoning-effort-map: {low: none}",
+    ).replace(
+        "method: mtp",
+        "method: mtp\n      disable_lookahead_block_hashes: true\n      draft_lm_head_quantization: fp8\n      xpress_topc: 1"
+        "\n      fly_window_size: 1\n      fly_entropy_threshold: 0.3\n      fly_entropy_top_k: 3",
+    )
+    assert warnings_of(newer) == []
 
 
 def test_a_key_of_the_speculative_config_that_is_unknown_here_is_told_and_passes():
     (told,) = warnings_of(TEXT.replace("method: mtp", "method: mtp\n      draft_temprature: 0"))
-    assert "speculative-config.draft_temprature: vLLM 0.32.0 has no such key" in told
+    assert "speculative-config.draft_temprature: vLLM 0.33.0 has no such key" in told
 
 
 def test_nothing_is_told_of_an_option_that_is_named_as_meant():

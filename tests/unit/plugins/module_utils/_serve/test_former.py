@@ -33,6 +33,11 @@ def test_the_same_inputs_make_another_record_now_and_the_recorded_one_stays():
     assert former.as_recorded(wanted(), STATE) == RECORDED
 
 
+def test_what_the_shipped_recipes_have_since_waits_as_well():
+    arguments = FORMER["inputs"]["arguments"] | {"shutdown-timeout": 120}
+    assert former.as_recorded(wanted(arguments=arguments), STATE) == RECORDED
+
+
 @pytest.mark.parametrize(
     "over",
     [
