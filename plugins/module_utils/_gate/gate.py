@@ -114,7 +114,7 @@ class Gate:
             "accepted": measured.accepted,
             "accepted_per_position": list(measured.per_position),
             "acceptance_rate": round(measured.acceptance_rate, 4),
-            "rates": [round(rate, 4) for rate in measured.rates],
+            "rates": [round(share, 4) for share in measured.rates],
             "mean_acceptance_length": round(measured.mean_acceptance_length, 4),
             "standard_error": round(measured.standard_error, 4),
             "decode_tokens_per_second": None if value is None else round(value, 1),

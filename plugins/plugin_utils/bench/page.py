@@ -57,7 +57,7 @@ def _host(name: str, host: Mapping[str, Any], key: str) -> dict[str, Any]:
     if sweep:
         shown["reasons"] = list(words.reasons(host))
         shown["loads"] = [_load(load, f"{key}-{load['concurrency']}") for load in host["loads"]]
-        shown["kinds"] = _kinds(sweep)
+        shown["kinds"] = _kinds(host["loads"])
         shown["published"] = _published(sweep.get("published"))
         shown["conditions"] = words.conditions(sweep)
     return shown
@@ -201,26 +201,23 @@ def _published(published: Mapping[str, Any] | None) -> dict[str, Any] | None:
     }
 
 
-def _kinds(sweep: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Prompts by kind under the first load: what a mean over all of them hides."""
-    candidates = sweep["candidates"]
-    order = words.order([candidate["speculation"] for candidate in candidates])
-    measured = [candidates[index] for index in order if candidates[index]["measurement"]]
-    firsts = [candidate["measurement"]["loads"][0] for candidate in measured]
-    kinds = {kind: None for load in firsts for kind in load["kinds"]}
+def _kinds(loads: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Prompts by kind under the first load: what a mean over all of them hides. A load that is not measurable is so in all its kinds."""
+    rows = [row for row in loads[0]["rows"] if row["load"]] if loads else []
+    kinds = {kind: None for row in rows for kind in row["load"]["kinds"]}
     if not kinds:
         return None
-    names = words.called([candidate["speculation"] for candidate in measured])
     return {
-        "streams": words.streams(firsts[0]["concurrency"]),
-        "heads": ["kind of prompt", *names],
-        "rows": [[kind, *(_kind(load["kinds"].get(kind)) for load in firsts)] for kind in kinds],
+        "streams": words.streams(loads[0]["concurrency"]),
+        "heads": ["kind of prompt", *(row["name"] for row in rows)],
+        "rows": [[kind, *(_kind(row, row["load"]["kinds"].get(kind)) for row in rows)] for kind in kinds],
     }
 
 
-def _kind(shown: Mapping[str, Any] | None) -> str:
+def _kind(row: Mapping[str, Any], shown: Mapping[str, Any] | None) -> str:
     if shown is None:
         return words.NONE
     rates = " ".join(f"{100 * rate:.0f}" for rate in shown["rates"])
-    speed = shown["rate"]["tokens_per_second"]
-    return (UNMEASURABLE if speed is None else f"{speed:.1f}") + (f" at {rates} %" if rates else "")
+    doubted = row["state"] == UNMEASURABLE
+    speed = UNMEASURABLE if doubted else f"{shown['rate']['tokens_per_second']:.1f}"
+    return speed + (f" at {rates} %" if rates else "")

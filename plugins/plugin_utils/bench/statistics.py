@@ -26,7 +26,7 @@ from functools import cache
 from itertools import pairwise
 from typing import Any
 
-from ...module_utils._gate import rate
+from ...module_utils._gate.rate import agree
 
 MEASURED, SKIPPED, FAILED, UNMEASURABLE = "measured", "skipped", "failed", "not measurable"
 OFF = "off"
@@ -173,7 +173,7 @@ def above_ceiling(one: Point, off: Point) -> str:
         f"{kind}: ": (mine, off.kinds[kind][0]) for kind, mine in one.kinds.items() if kind in off.kinds
     }
     for where, ((fast, length), slow) in pairs.items():
-        if fast > length * slow and not rate.agree(fast, length * slow):
+        if fast > length * slow and not agree(fast, length * slow):
             return (
                 f"{where}expected at most {length:.2f} times the {slow:.1f} tok/s without speculation, the tokens that its acceptance lets "
                 f"a step yield, seen {fast:.1f} tok/s, {fast / slow:.2f} times; do: measure both again, on a host that does nothing else"

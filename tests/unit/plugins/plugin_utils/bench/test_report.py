@@ -20,6 +20,7 @@ from helpers.sweep import (
     load,
     measured,
     mtp,
+    rate,
     sweep,
     two_loads,
     unmeasured,
@@ -143,14 +144,31 @@ def test_what_is_not_measurable_is_shown_as_such_with_its_reason(reports, tmp_pa
     assert result["report"]["hosts"]["a"]["loads"][0]["rows"][1]["tokens_per_second"] is None
 
 
-def test_a_kind_without_a_rate_is_shown_without_one():
-    candidates = [measured(None, load([], around(40.0)))]
-    kinds = candidates[0]["measurement"]["loads"][0]["kinds"]
-    kinds["code"]["rate"] = kinds["code"]["rate"] | {"tokens_per_second": None}
+@pytest.mark.parametrize("because", ["kind", "ceiling"])
+def test_kinds_of_a_load_that_is_not_measurable_have_no_rate(because):
+    """Neither where no witness could tell one, nor where both told one that cannot be."""
+    candidates = [measured(None, load([], around(40.0))), measured(mtp(1), load([0.7], around(50.0)))]
+    given = candidates[1]["measurement"]["loads"][0]
+    if because == "kind":
+        candidates[1]["measurement"]["loads"] = [unmeasured_rate(given)]
+    else:
+        given["kinds"]["prose"]["rate"] = rate([602293.0])
     page = bench_page.render(
         bench_report.report({"a": {"sweep": sweep("a", candidates, None), "failure": ""}}, made=MADE)
     )
-    assert '<th scope="row">code</th><td class="number">not measurable</td>' in page
+    for kind in ("code", "prose"):
+        row = page.partition(f'<th scope="row">{kind}</th>')[2].partition("</tr>")[0]
+        assert row.count('<td class="number">') == 2 and row.count(">not measurable at 70 %<") == 1
+    # Only the reason of a rate that cannot be names it.
+    assert page.count("602293") == (because == "ceiling")
+
+
+def test_a_page_of_which_nothing_is_measurable_says_so():
+    candidates = [measured(None, unmeasured_rate(load([], around(40.0))))]
+    given = sweep("a", candidates, None) | {"published": None}
+    page = bench_page.render(bench_report.report({"a": {"sweep": given, "failure": ""}}, made=MADE))
+    stands_alone(page)
+    assert "not measurable" in page and "40." not in page
 
 
 def test_one_witness_is_told():
