@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from .._common.paths import ledger_path
+from . import engine
 
 SYSTEM = ("/proc/sys/kernel/random/boot_id", "/proc/sys/kernel/osrelease", "/proc/driver/nvidia/version")
 DRIVER = (
@@ -137,7 +138,8 @@ def of_host(
         "Python environment": files(
             [f"{environment}/bin/python", f"{environment}/lib*/python*/site-packages"]
         ),
-        "engine": {key: about.get(key) for key in ENGINE},
+        # A driver of containerd may be called as one of the engine's own.
+        "engine": {key: about.get(key) for key in ENGINE} | {"containerd": engine.in_containerd(about)},
         "container": container(ask(f"/containers/{urllib.parse.quote(name, safe='')}/json")),
         "image": [held["Id"], sorted(held.get("RepoDigests") or [])],
         "models": [tree(model["path"]) for model in serving["models"].values()],
