@@ -131,7 +131,7 @@ from typing import Any
 
 from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._common.files import sync, unwritable
-from ..module_utils._host import daemon_flags, daemon_json, toolkit
+from ..module_utils._host import daemon_json, engine_socket, toolkit
 from ..module_utils._host import engine as docker
 from ..module_utils._host.request import Request
 from ..module_utils._run.lock_file import hold
@@ -147,6 +147,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "socket": {"type": "path", "default": "/var/run/docker.sock"},
     "timeout": {"type": "float", "default": 60},
 }
+STOP_TIMEOUT = 600.0
+"""Seconds. A container has its own time to stop in, before the engine kills it."""
 VALIDATES_SINCE = 23  # dockerd --validate
 
 
@@ -174,6 +176,15 @@ class Engine:
                 msg=f"expected a configuration that dockerd accepts, seen: {(err or out).strip()}; do: mend what is asked for. "
                 f"{self.path} is untouched",
             )
+
+    def stop(self, containers: list[str]) -> str | None:
+        """Stop what the engine would lose sight of while it runs on: it keeps its memory and its port. Returns what went wrong."""
+        for name in containers if self.seen["live_restore"] else ():
+            try:
+                engine_socket.stop(self.module.params["socket"], name, STOP_TIMEOUT)
+            except engine_socket.EngineError as error:
+                return str(error)
+        return None
 
     def follow(self, action: str, content: dict[str, Any]) -> str | None:
         """Reload or restart, and wait until the engine shows `content`. Returns what went wrong."""
@@ -286,9 +297,10 @@ def plan(module: AnsibleModule, file: File, engine: Engine) -> Change:
         )
     except daemon_json.DaemonConfigError as error:
         module.fail_json(msg=cannot_merge(file.path, error))
-    if twice := daemon_flags.conflict(engine.seen["flags"], after):
+    if why := daemon_json.unusable(after, engine.seen):
         module.fail_json(
-            msg=f"expected {file.path} that dockerd starts with, seen: {twice}; do: leave it in one place. Nothing was changed"
+            msg=f"expected {file.path} that dockerd starts with and follows, seen: {why}; do: correct what is asked for, or the file. "
+            "Nothing was changed"
         )
     if engine.seen["snap"]:
         module.fail_json(
@@ -309,7 +321,7 @@ def plan(module: AnsibleModule, file: File, engine: Engine) -> Change:
     if refused := daemon_json.refusal(made, asked["restart"]):
         module.fail_json(
             msg=f"expected no restart of Docker, or one that stops no container, seen: {'; '.join(made.because)}: {refused}; "
-            "do: stop the containers, set live-restore, or allow it with restart: always. Nothing was changed"
+            f"do: {daemon_json.instead(made.because)}. Nothing was changed"
         )
     return Change(
         before, after, made, daemon_json.render(after, like=file.text) if made.changed else file.text
@@ -325,6 +337,11 @@ def apply(module: AnsibleModule, file: File, engine: Engine, change: Change) -> 
     more: dict[str, Any] = {}
     if change.plan.changed:
         engine.validate(change.text)
+    if wrong := engine.stop(change.plan.stops):
+        module.fail_json(
+            msg=f"expected the containers to stop, seen: {wrong}; do: stop them. {file.path} is untouched"
+        )
+    if change.plan.changed:
         if module.params["backup"] and file.existed:
             more["backup_file"] = module.backup_local(str(file.path))
         try:

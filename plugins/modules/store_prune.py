@@ -142,6 +142,7 @@ from ..module_utils._common import files, json_text
 from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._common.paths import ledger_path
 from ..module_utils._host import engine, engine_socket
+from ..module_utils._host.request import Request
 from ..module_utils._images import ledger
 from ..module_utils._prune import references, store
 from ..module_utils._prune.references import PruneError, References, Thing
@@ -205,7 +206,8 @@ class Host:
         self.brought = read_ledger(self.ledger_path)
         # Sizes of shared layers: an engine before API 1.42 does not know the question and goes on without.
         self.images = self._ask("/images/json?shared-size=1", engine.IMAGES) or []
-        self.packed_counted = engine.counts_packed_layers(self._ask("/info", engine.INFO))
+        self.info = self._ask("/info", engine.INFO)
+        self.containerd = Request().text(engine.CONTAINERD_CONFIG) or ""
         self.containers = self._ask("/containers/json?all=1", engine.CONTAINERS) or []
         volumes = self._ask("/volumes", engine.VOLUMES).get("Volumes") or []
         references.refer_containers(
@@ -238,7 +240,12 @@ class Host:
 
     def brought_images(self) -> list[Thing]:
         return references.judge_images(
-            self.brought, self.images, self.containers, self.references, self.packed_counted
+            self.brought,
+            self.images,
+            self.containers,
+            self.references,
+            engine.counts_packed_layers(self.info),
+            lambda image: engine.other_store(self.info, self.containerd, image),
         )
 
 

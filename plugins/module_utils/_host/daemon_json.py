@@ -13,6 +13,7 @@ from typing import Any
 
 from .._common import json_text
 from . import daemon_flags
+from .engine import release
 
 # What dockerd takes over at SIGHUP, without stopping a container; each feature is a setting of its own there
 # (https://docs.docker.com/reference/cli/dockerd/#configuration-reload-behavior).
@@ -62,7 +63,14 @@ UNRESTORABLE = frozenset(
 TOOLKIT_UNSEEN = "the engine looks for nvidia-container-toolkit only when it starts"
 
 SNAPSHOTTER = "features.containerd-snapshotter"
-STORE_UNSEEN = "the engine chooses its image store only when it starts, and has then none of the images and containers of the other one"
+STORE_UNSEEN = (
+    "the engine chooses its image store only when it starts. It has then none of the images and containers of the other one: the image "
+    "is pulled again before anything serves, and the other store stays on the disk until the engine returns to it or somebody removes it"
+)
+STORE_SINCE = (23, 0)
+"""The first release that can keep its images in containerd. An older one takes the feature without a word and goes on as before."""
+GRAPH_DRIVERS = ("aufs", "devicemapper", "overlay2", "vfs")
+"""Drivers that containerd has under no or another name."""
 
 NVIDIA_RUNTIME: dict[str, Any] = {"nvidia": {"path": "nvidia-container-runtime", "args": []}}
 
@@ -175,6 +183,25 @@ def store_differs(content: Mapping[str, Any], engine: Mapping[str, Any]) -> list
     ]
 
 
+def unusable(content: Mapping[str, Any], engine: Mapping[str, Any]) -> str | None:
+    """Why the engine would not start with daemon.json, or never do what it says; None if it would."""
+    return daemon_flags.conflict(engine.get("flags") or [], content) or store_conflict(
+        content, engine.get("version")
+    )
+
+
+def store_conflict(content: Mapping[str, Any], version: str | None) -> str | None:
+    """Why no restart brings the engine the image store that daemon.json names; None if one does, or the engine is not known."""
+    settings = _settings(content)
+    if not settings.get(SNAPSHOTTER):
+        return None
+    if version and release(version) < STORE_SINCE:
+        return f"{SNAPSHOTTER} needs Docker {STORE_SINCE[0]} or later, and this is {version}"
+    if settings.get("storage-driver") in GRAPH_DRIVERS:
+        return f"storage-driver {settings['storage-driver']} is none of containerd, which {SNAPSHOTTER} asks for; leave it out"
+    return None
+
+
 def redacted(value: Any) -> Any:
     """`value` without the user and password of any URL in it (proxies are written that way)."""
     if isinstance(value, str):
@@ -236,6 +263,16 @@ def refusal(plan: Plan, policy: str) -> str | None:
     return f"it would stop {', '.join(plan.stops)}" if plan.stops else None
 
 
+def instead(because: Iterable[str]) -> str:
+    """What to do about a restart that may not be: `because` is that of its plan."""
+    if any(STORE_UNSEEN in reason for reason in because):
+        return (
+            "one host after another, stop the server (playbooks/stop.yml --limit) and run site.yml: the host serves again once the "
+            "image is pulled; or take the key away"
+        )
+    return "stop the containers, set live-restore, or set prerequisites_restart_docker: always to stop them"
+
+
 def needed(info: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
     """What the file needs on a host, and what the engine does to follow. Names no value of it: one may hold a password.
 
@@ -266,8 +303,8 @@ def needed(info: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
         )
     except DaemonConfigError as error:
         return {**nothing, "error": str(error)}
-    if twice := daemon_flags.conflict(docker.get("flags") or [], after):
-        return {**nothing, "error": twice}
+    if why := unusable(after, docker):
+        return {**nothing, "error": why}
     unseen = (
         asked["toolkit"] and docker.get("running") and (not toolkit.get("installed") or toolkit["unseen"])
     )

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from .._common.shape import Maybe
@@ -200,8 +202,30 @@ def images_root(info: Mapping[str, Any], containerd: str) -> str:
     :param containerd: the text of containerd's config.toml, which counts unless dockerd started containerd itself
     """
     data_root = str(info.get("DockerRootDir") or DATA_ROOT)
+    return _containerd_root(info, containerd) if in_containerd(info) else data_root
+
+
+def other_store(info: Mapping[str, Any], containerd: str, image: str) -> str:
+    """Where the image store that the engine does not use has an image; empty when it has none, or there is none.
+
+    An engine that changed its store knows nothing of what the other one holds.
+
+    :param info: and `containerd` as `images_root` has them
+    :param image: by digest, as the engine lists it
+    """
     if not in_containerd(info):
-        return data_root
+        blobs = f"{_containerd_root(info, containerd)}/io.containerd.content.v1.content/blobs"
+        there = Path(blobs, *image.partition("@")[2].split(":")).exists()
+        return _containerd_root(info, containerd) if there else ""
+    for known in Path(info.get("DockerRootDir") or DATA_ROOT, "image").glob("*/repositories.json"):
+        with contextlib.suppress(OSError):
+            if f'"{image}"' in known.read_text(errors="replace"):
+                return str(known.parents[2] / known.parent.name)
+    return ""
+
+
+def _containerd_root(info: Mapping[str, Any], containerd: str) -> str:
+    data_root = info.get("DockerRootDir") or DATA_ROOT
     address = str((info.get("Containerd") or {}).get("Address") or "")
     if address.removeprefix("/var").startswith("/run/docker/"):
         return f"{data_root}/containerd"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import socket
+import urllib.parse
 from typing import Any
 
 from .._common import json_text, shape
@@ -43,6 +44,15 @@ def get(path: str, url: str, timeout: float = 5, expected: Any = None) -> Any:
 def delete(path: str, url: str, timeout: float = 5) -> Any:
     """Have the engine remove what `url` names; the JSON that it returns."""
     return read(_ask("DELETE", path, url, timeout), f"{path}: {url}")
+
+
+def stop(path: str, container: str, timeout: float) -> None:
+    """Have the engine stop a container, in the time that this was made with. One that is stopped, or gone, is."""
+    try:
+        _ask("POST", path, f"/containers/{urllib.parse.quote(container, safe='')}/stop", timeout)
+    except EngineError as error:
+        if error.status not in (204, 304, 404):
+            raise
 
 
 def _ask(method: str, path: str, url: str, timeout: float) -> bytes:

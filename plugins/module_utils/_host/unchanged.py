@@ -21,7 +21,7 @@ from typing import Any
 
 from .._common.paths import ledger_path
 from .._common.shape import Maybe, wrong
-from . import unit
+from . import engine, unit
 from .engine_socket import EngineError
 
 SYSTEM = ("/proc/sys/kernel/random/boot_id", "/proc/sys/kernel/osrelease", "/proc/driver/nvidia/version")
@@ -153,7 +153,8 @@ def of_host(
         "Python environment": files(
             [f"{environment}/bin/python", f"{environment}/lib*/python*/site-packages"]
         ),
-        "engine": {key: about.get(key) for key in ENGINE},
+        # A driver of containerd may be called as one of the engine's own.
+        "engine": {key: about.get(key) for key in ENGINE} | {"containerd": engine.in_containerd(about)},
         "container": container(inspected),
         "image": [held["Id"], sorted(held.get("RepoDigests") or [])],
         "models": [tree(model["path"]) for model in serving["models"].values()],

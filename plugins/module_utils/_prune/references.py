@@ -212,11 +212,13 @@ def judge_images(
     containers: Sequence[Mapping[str, Any]],
     references: References,
     packed_counted: bool = True,
+    elsewhere: Callable[[str], str] = lambda reference: "",
 ) -> list[Thing]:
     """The images of the ledger, each with its verdict. Any other image is none of ours and not in the result.
 
     :param images: as the engine lists them
     :param packed_counted: whether what the engine says of shared layers is all of them
+    :param elsewhere: where the image store that the engine does not use has an image; empty when it has not
     """
     users: dict[str, list[str]] = {}
     for container in containers:
@@ -235,6 +237,9 @@ def judge_images(
         whose = references.of(thing) + (users.get(str(image["Id"]), []) if image else [])
         if whose:
             thing.judged(KEPT, ", ".join(dict.fromkeys(whose)))
+        elif image is None and (where := elsewhere(familiar(reference))):
+            # Forgotten, nobody could remove it once the engine is back.
+            thing.judged(KEPT, f"in {where}, the image store that the engine does not use now")
         elif image is None:
             thing.judged(REMOVED, "no longer on the host: forgotten")
     ours = {familiar(thing.path) for thing in things if not thing.verdict}

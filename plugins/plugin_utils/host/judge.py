@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from ...module_utils._host import daemon_json
 from ...module_utils._host.toolkit import HOOK_MODES
 from .requirements import missing_requirements, older, version_of
 
@@ -457,7 +458,7 @@ def _daemon_json(info: Mapping[str, Any], wanted: Wanted) -> list[Problem]:
             "restart",
             "no restart of Docker, or one that stops no container",
             f"{'; '.join(daemon['because'])}: {refused}",
-            "stop the containers, set live-restore, or set prerequisites_restart_docker: always to stop them",
+            daemon_json.instead(daemon["because"]),
         )
     ]
 

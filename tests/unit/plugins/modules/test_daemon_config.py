@@ -13,9 +13,15 @@ from typing import Any
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import pinned
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import daemon_json, probes, toolkit
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import (
+    daemon_json,
+    engine_socket,
+    probes,
+    toolkit,
+)
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import engine as docker
 from ansible_collections.sparkfleet.vllm.plugins.modules import daemon_config, python_environment
+from helpers.server import Handler, UnixServer, served
 
 SERVING = [{"name": "sparkfleet-vllm"}]
 
@@ -158,11 +164,72 @@ def test_a_key_that_dockerd_has_as_a_flag_is_refused_before_anything_is_written(
 
 def test_another_image_store_restarts_the_engine_once(capsys, path, dockerd):
     config = {"features": {"containerd-snapshotter": True}}
+    dockerd.version = "29.7.2"
     first = merge(capsys, path, config=config)
-    assert (first["action"], dockerd.did, dockerd.snapshotter) == ("restart", ["restart"], True)
+    assert (first["action"], dockerd.did[-1], dockerd.snapshotter) == ("restart", "restart", True)
+    assert "is pulled again" in first["because"][0] and "stays on the disk" in first["because"][0]
     assert merge(capsys, path, config=config)["changed"] is False
     dockerd.snapshotter = False
     assert merge(capsys, path, config=config)["action"] == "restart", "it lost it"
+
+
+@pytest.mark.parametrize(
+    ("version", "more", "said"),
+    [
+        ("20.10.24", {}, "needs Docker 23 or later, and this is 20.10.24"),
+        ("29.7.2", {"storage-driver": "overlay2"}, "storage-driver overlay2 is none of containerd"),
+    ],
+)
+def test_an_image_store_that_no_restart_would_bring_stops_nothing(capsys, path, dockerd, version, more, said):
+    dockerd.version, dockerd.containers = version, SERVING
+    config = {"features": {"containerd-snapshotter": True}} | more
+    result = merge(capsys, path, config=config, restart="always")
+    assert result["failed"] and said in result["msg"]
+    assert not path.exists() and dockerd.did == []
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_what_live_restore_would_lose_sight_of_is_stopped_before_the_restart(
+    capsys, path, dockerd, monkeypatch, live
+):
+    dockerd.version, dockerd.containers, dockerd.live_restore = "29.7.2", SERVING, live
+    monkeypatch.setattr(
+        engine_socket, "stop", lambda socket, name, timeout: dockerd.did.append(f"stop {name}")
+    )
+    config = {"features": {"containerd-snapshotter": True}}
+    assert merge(capsys, path, config=config, restart="always")["stopped"] == ["sparkfleet-vllm"]
+    # Without it the engine stops them itself.
+    assert dockerd.did == ["validate", *(["stop sparkfleet-vllm"] if live else []), "restart"]
+
+
+def test_a_container_that_does_not_stop_leaves_all_as_it_is(capsys, path, dockerd, monkeypatch):
+    def refuse(socket, name, timeout):
+        raise engine_socket.EngineError(f"{name}: 500 cannot stop")
+
+    dockerd.version, dockerd.containers, dockerd.live_restore = "29.7.2", SERVING, True
+    monkeypatch.setattr(engine_socket, "stop", refuse)
+    result = merge(capsys, path, config={"features": {"containerd-snapshotter": True}}, restart="always")
+    assert result["failed"] and "cannot stop" in result["msg"]
+    assert not path.exists() and "restart" not in dockerd.did
+
+
+@pytest.mark.parametrize(("status", "fails"), [(204, False), (304, False), (404, False), (500, True)])
+def test_a_container_is_stopped_by_its_name(tmp_path, status, fails):
+    asked = []
+
+    class Answers(Handler):
+        def do_POST(self):
+            asked.append(self.path)
+            self.answer(status)
+
+    socket = str(tmp_path / "docker.sock")
+    with served(UnixServer(socket, Answers)):
+        if fails:
+            with pytest.raises(engine_socket.EngineError):
+                engine_socket.stop(socket, "a/b", 5)
+        else:
+            engine_socket.stop(socket, "a/b", 5)
+    assert asked == ["/containers/a%2Fb/stop"]
 
 
 @pytest.mark.parametrize("check", [True, False])

@@ -214,6 +214,23 @@ def test_what_an_image_shares_is_asked_for(call, engine):
     assert call(check=True)["freed_bytes"] == before - 600
 
 
+def test_an_image_of_the_store_that_the_engine_does_not_use_is_not_forgotten(call, engine, tmp_path):
+    engine.images = []
+    engine.info |= {"DockerRootDir": str(tmp_path), "Containerd": {"Address": "/run/docker/c.sock"}}
+    in_containerd = tmp_path / "containerd/io.containerd.content.v1.content/blobs/sha256"
+    put(in_containerd / IMAGES["old"].rpartition(":")[2])
+    kept = {thing["path"]: thing for thing in call(check=True)["things"]}[IMAGES["old"]]
+    assert kept["verdict"] == "kept" and f"in {tmp_path}/containerd, the image store that" in kept["why"]
+
+    engine.info["DriverStatus"] = [["driver-type", "io.containerd.snapshotter.v1"]]
+    assert verdicts(call(check=True))[IMAGES["old"]] == "removed", "containerd would list it"
+    known = tmp_path / "image/overlay2/repositories.json"
+    put(known)
+    known.write_text(json.dumps({"Repositories": {"n": {IMAGES["old"]: "sha256:1"}}}))
+    kept = {thing["path"]: thing for thing in call()["things"]}[IMAGES["old"]]
+    assert kept["verdict"] == "kept" and f"in {tmp_path}/overlay2, the image store that" in kept["why"]
+
+
 @pytest.mark.parametrize(
     ("version", "at_most"), [("28.5.2", True), ("29.4.1", True), ("29.5.0", False), ("30.0.0", False)]
 )

@@ -270,10 +270,36 @@ def test_another_image_store_loses_the_containers_that_live_restore_keeps():
     assert plan({}, {"features": {"cdi": True}}, engine=engine, containers=[CONTAINER]).stops == []
 
 
+def test_what_to_do_about_a_restart_that_may_not_be():
+    log = plan({}, {"log-opts": {}}, engine={})
+    assert "set live-restore" in daemon_json.instead(log.because)
+    store = plan({}, SNAPSHOTTER, engine={"containerd_snapshotter": False})
+    assert "stop.yml --limit" in daemon_json.instead(store.because), "live-restore is of no use there"
+
+
 def test_an_engine_that_never_took_up_its_image_store_is_seen_again():
     assert plan(SNAPSHOTTER, SNAPSHOTTER, engine={"containerd_snapshotter": False}).action == "restart"
     assert plan(SNAPSHOTTER, SNAPSHOTTER, engine={"containerd_snapshotter": True}).action == "none"
     assert daemon_json.store_differs({"features": None}, {"containerd_snapshotter": True}) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "version", "conflict"),
+    [
+        (SNAPSHOTTER, "29.7.2", False),
+        (SNAPSHOTTER, "23.0.1", False),
+        (SNAPSHOTTER, "20.10.24", True),
+        # Of an engine that does not run nothing is known.
+        (SNAPSHOTTER, None, False),
+        (SNAPSHOTTER | {"storage-driver": "overlay2"}, "29.7.2", True),
+        (SNAPSHOTTER | {"storage-driver": "overlay2"}, None, True),
+        (SNAPSHOTTER | {"storage-driver": "btrfs"}, "29.7.2", False),
+        ({"features": {"containerd-snapshotter": False}, "storage-driver": "overlay2"}, "20.10.24", False),
+        ({}, "20.10.24", False),
+    ],
+)
+def test_an_image_store_that_the_engine_cannot_have(content, version, conflict):
+    assert bool(daemon_json.store_conflict(content, version)) == conflict
 
 
 PACKAGED = ["/usr/bin/dockerd", "-H", "fd://", "--containerd=/run/containerd/containerd.sock"]

@@ -218,3 +218,14 @@ def test_a_container_that_is_gone_is_an_error(host):
     del host.engine["/containers/sparkfleet-vllm/json"]
     with pytest.raises(KeyError):
         host.see()
+
+
+def test_another_image_store_is_seen_even_under_the_same_name(host):
+    host.engine["/info"]["Driver"] = "btrfs"
+    before = host.see()
+    host.engine["/info"]["DriverStatus"] = [["driver-type", "io.containerd.snapshotter.v1"]]
+    assert unchanged.differences(before, host.see()) == ["engine"]
+    host.engine["/info"]["DriverStatus"].append(["Space Used", "2"])
+    again = host.see()
+    host.engine["/info"]["DriverStatus"][1][1] = "3"
+    assert host.see() == again, "what changes by itself is none"
