@@ -42,7 +42,8 @@ options:
     description:
       - What pip may install, by version and hash, one distribution a line. Everything that O(requirements) need has to be among
         them. A file with another hash is refused, wherever it comes from.
-      - Empty for whatever the index offers of O(requirements).
+      - Empty for those that the collection ships, if O(requirements) are the default of the role P(sparkfleet.vllm.prerequisites#role),
+        else for whatever the index offers.
     type: list
     elements: str
     default: []
@@ -98,6 +99,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ..module_utils._common import packages
 from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._common.pinned import canonical, names
 from ..module_utils._host import probes
@@ -211,7 +213,8 @@ def main() -> None:
         argument_spec=ARGUMENTS, supports_check_mode=True, required_if=[("index_only", True, ["index_url"])]
     )
     hold(module)
-    path, requirements, hashes = (module.params[name] for name in ("path", "requirements", "hashes"))
+    path, requirements = module.params["path"], module.params["requirements"]
+    hashes = module.params["hashes"] or packages.hashes(requirements)
     before = look(path)
     try:
         held = shown(before, requirements)

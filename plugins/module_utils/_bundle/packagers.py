@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
+from .._common import packages
 from .._common.pinned import canonical
 from . import layout
 
@@ -54,7 +55,7 @@ class Packagers:
             "download",
             "--quiet",
         ]
-        argv = [*pip, "--only-binary=:all:", "--dest", str(work), *self._requirements]
+        argv = [*pip, "--only-binary=:all:", "--dest", str(work), *self._what(work)]
         rc, said = self._run(argv, work)
         if rc:
             raise layout.BundleError(
@@ -62,6 +63,14 @@ class Packagers:
                 "and network"
             )
         return {f"{index_name(wheel.name)}/{wheel.name}": wheel for wheel in sorted(work.glob("*.whl"))}
+
+    def _what(self, work: Path) -> list[str]:
+        hashes = packages.hashes(self._requirements)
+        if not hashes:
+            return list(self._requirements)
+        file = work / "requirements.txt"
+        file.write_text("".join(f"{line}\n" for line in hashes), encoding="utf-8")
+        return ["--require-hashes", "--requirement", str(file)]
 
     def _debs(self, work: Path) -> dict[str, Path]:
         argv = ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", *self._packages]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import pinned
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import packages, pinned
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import (
     daemon_json,
     engine_socket,
@@ -579,3 +579,12 @@ def test_hashes_that_do_not_cover_what_is_wanted_are_refused(capsys, tmp_path, p
 
 def test_no_other_index_needs_one(capsys, tmp_path, pip):
     assert "index_url" in install(capsys, tmp_path / "venv", index_only=True)["msg"]
+
+
+def test_the_packages_of_the_role_are_installed_by_the_hashes_that_are_shipped(capsys, tmp_path, pip):
+    pip.run_command = lambda module, argv, **_: pip.calls.append((argv, {})) or (1, "", "enough")
+    for requirements, hashed in ((list(packages.REQUIREMENTS), True), (["docker==7.2.0"], False)):
+        pip.calls.clear()
+        pip.python, pip.distributions = "3.12.3", {"pip": "24.0"}
+        install(capsys, tmp_path / "venv", requirements=requirements)
+        assert ("--require-hashes" in pip.calls[-1][0]) is hashed
