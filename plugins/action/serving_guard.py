@@ -28,6 +28,8 @@ class ActionModule(Compute):
             Display().warning(f"vllm_serve_extra_arguments.{name}: {text}{vllm_options.IMAGE_DECIDES}")
         if refused := record.serving_refusals(inputs):
             raise AnsibleActionFail("\n".join(refused))
+        for text in record.weakened(inputs):
+            Display().warning(f"less than the least rights: {text}")
         return {}
 
 

@@ -23,7 +23,8 @@ options:
   container:
     description:
       - The container that will serve, in the option names of M(community.docker.docker_container).
-      - C(image), C(entrypoint), C(command), C(env), C(volumes) and C(device_requests) are read, and C(name) for the name of the probe.
+      - C(image), C(entrypoint), C(command), C(env), C(volumes), C(device_requests), C(devices) and C(ulimits) are read, and C(name) for
+        the name of the probe.
     type: dict
     required: true
   timeout:
@@ -167,6 +168,11 @@ def options(container: dict[str, Any], timeout: int, memory: str) -> dict[str, A
         ],
         "device_requests": [
             docker.types.DeviceRequest(**request) for request in container.get("device_requests") or []
+        ],
+        "devices": list(container.get("devices") or []),
+        "ulimits": [
+            docker.types.Ulimit(name=name, soft=int(soft), hard=int(hard))
+            for name, soft, hard in (limit.split(":") for limit in container.get("ulimits") or [])
         ],
         "network_mode": "none",
         "cap_drop": ["ALL"],

@@ -100,6 +100,14 @@ def caches_complaint(given: Mapping[str, Any]) -> str | None:
     return None
 
 
+def devices_complaint(devices: list[str]) -> str | None:
+    """What is wrong with the devices of the host that a container gets; None for nothing."""
+    for device in devices:
+        if not device.startswith("/dev/") or _absolute(device):
+            return f"expected paths below /dev, such as /dev/infiniband, seen {seen(device)}"
+    return "expected each device once" if len({*devices}) < len(devices) else None
+
+
 def entrypoint_complaint(words: list[str]) -> str | None:
     """What is wrong with the words that start a container, before the serve arguments; None for nothing."""
     if starts_vllm(words) and all(words):
@@ -161,6 +169,18 @@ _MODEL = (
         check=matches(REVISION, "a branch, a tag or a commit"),
     ),
     Key("mount", "string", "where the container sees the model, read-only", required=True, check=_mount),
+)
+
+_ULIMITS = Key(
+    "ulimits",
+    "mapping",
+    "limits of its processes, in place of the engine's",
+    default={},
+    keys=(
+        Key("memlock", "integer", "bytes of memory it may lock; -1 for no limit", check=between(-1, 1 << 62)),
+        Key("nofile", "integer", "files it may have open", check=between(1024, 1 << 30)),
+        Key("stack", "integer", "bytes of a stack; -1 for no limit", check=between(-1, 1 << 62)),
+    ),
 )
 
 _REFUSED = Key(
@@ -307,6 +327,14 @@ SCHEMA: tuple[Key, ...] = (
         keys=(
             Key("port", "integer", "port of the API", default=8000, check=between(1, 65535)),
             Key("environment", "map", "variables of the container, as text", default={}, check=_environment),
+            Key(
+                "devices",
+                "strings",
+                "devices of the host that the container gets, such as `/dev/infiniband`",
+                default=[],
+                check=devices_complaint,
+            ),
+            _ULIMITS,
             Key("arguments", "map", "options of `vllm serve`, long names without dashes", required=True),
             Key("unchecked", "strings", "options that are unknown here and meant: no warning", default=[]),
         ),
@@ -453,3 +481,8 @@ def rule_problems(published: Any, refused: Any, source: str) -> list[Problem]:
     """Problems of what an inventory says in place of a recipe's ``published`` and ``image.refused``; empty is none."""
     data = {"refused": refused} | ({"published": published} if published else {})
     return check(Document(data, source), (_REFUSED, _PUBLISHED))
+
+
+def ulimit_problems(ulimits: Any, source: str) -> list[Problem]:
+    """Problems of what an inventory says in place of a recipe's ``serve.ulimits``."""
+    return check(Document({"ulimits": ulimits}, source), (_ULIMITS,))

@@ -16,7 +16,13 @@ from typing import Any
 
 from ...module_utils._common.paths import snapshot_path
 from ...module_utils._recipe import measured
-from ...module_utils._recipe.recipe import caches_complaint, entrypoint_complaint, rule_problems
+from ...module_utils._recipe.recipe import (
+    caches_complaint,
+    devices_complaint,
+    entrypoint_complaint,
+    rule_problems,
+    ulimit_problems,
+)
 from ...module_utils._recipe.rules import HIDDEN, argument_problems, deeper, depth, refused_image
 from ...module_utils._vllm.argv import render
 from . import caches
@@ -128,7 +134,7 @@ def container_spec(
         ``patches`` (mappings with host_path, target, mount), ``arguments`` and ``extra_arguments``
         (:func:`merge`), ``environment``, ``port``, ``bind``, ``store``, ``shm_size``, ``security``, ``gpus``,
         ``log_driver`` (empty for the engine's own settings), ``log_options``, ``entrypoint`` (empty for the image's), ``caches``
-        (:func:`caches.of_image`)
+        (:func:`caches.of_image`), ``devices`` (paths of the host), ``ulimits`` (by name)
     :raises SpecError: no body, an image that is not pinned, an unknown security profile, an API key where it would
         be recorded
     :raises ArgumentsError: an argument that cannot be rendered; :func:`serving_refusals` says more of it, before
@@ -166,7 +172,13 @@ def container_spec(
             inputs["security"], bind=inputs["bind"], port=inputs["port"], shm_size=inputs["shm_size"]
         ),
         **_log(inputs["log_driver"], inputs["log_options"]),
-        **_instead({"entrypoint": inputs["entrypoint"]}),
+        **_instead(
+            {
+                "entrypoint": inputs["entrypoint"],
+                "devices": [f"{device}:{device}:rw" for device in inputs["devices"]],
+                "ulimits": [f"{name}:{limit}:{limit}" for name, limit in inputs["ulimits"].items()],
+            }
+        ),
     }
 
 
@@ -240,7 +252,8 @@ def serving_refusals(inputs: Mapping[str, Any]) -> list[str]:
 
     :param inputs: ``arguments``, ``extra_arguments``, ``image``, ``published`` and ``refused`` (of the recipe, or
         empty), ``measured_depth`` (the deepest that was measured to pay here, 0 for none), ``allow_deeper``,
-        ``acceptance_floor``, ``minimum_drafts``, ``entrypoint``, ``caches``
+        ``acceptance_floor``, ``minimum_drafts``, ``entrypoint``, ``caches``, ``devices``, ``allowed_devices``,
+        ``ulimits``
     :raises SpecError: `published` or `refused` is not as a recipe has it
     """
     if problems := rule_problems(inputs["published"], inputs["refused"], "vllm_serve"):
@@ -253,6 +266,9 @@ def serving_refusals(inputs: Mapping[str, Any]) -> list[str]:
         refused_image(inputs["refused"], inputs["image"]),
         _named("vllm_serve_entrypoint", inputs["entrypoint"], entrypoint_complaint),
         _named("vllm_serve_caches", inputs["caches"], caches_complaint),
+        _named("vllm_serve_devices", inputs["devices"], devices_complaint),
+        _not_allowed(inputs["devices"], inputs["allowed_devices"]),
+        *map(str, ulimit_problems(inputs["ulimits"], "vllm_serve")),
         _disagreement(arguments, inputs["acceptance_floor"], inputs["minimum_drafts"]),
     ]
     if not inputs["allow_deeper"] and depth(arguments) > inputs["measured_depth"]:
@@ -265,6 +281,30 @@ def _named(name: str, value: Any, complaint: Callable[[Any], str | None]) -> str
     """What is wrong with an input that a recipe has a key for; an empty one asks for nothing."""
     wrong = complaint(value) if value else None
     return wrong and f"{name}: {wrong}"
+
+
+def _not_allowed(devices: Sequence[str], allowed: Sequence[str]) -> str | None:
+    """A recipe may be a stranger's, and a disk is the whole host: which devices it may ask for, the inventory says."""
+    folders = tuple(f"{path}/" for path in allowed)
+    if strange := [device for device in devices if not f"{device}/".startswith(folders)]:
+        return (
+            f"expected devices among {', '.join(allowed) or 'none'} (vllm_serve_allowed_devices), seen {', '.join(strange)}; a device "
+            "may give the whole host away: add it there if you trust the recipe with it, or take it from serve.devices"
+        )
+    return None
+
+
+def weakened(inputs: Mapping[str, Any]) -> list[str]:
+    """What keeps the container from having the least rights, one text for each thing that somebody asked for."""
+    told = [
+        f"the container gets {device} of the host and uses that hardware directly"
+        for device in inputs["devices"]
+    ]
+    if "memlock" in inputs["ulimits"]:
+        bytes_ = inputs["ulimits"]["memlock"]
+        much = "without limit" if bytes_ < 0 else f"up to {bytes_} bytes"
+        told.append(f"the container may lock memory {much}, and nothing else on the host gets what it locks")
+    return told
 
 
 def _disagreement(arguments: Mapping[str, Any], floor: float, drafts: int) -> str | None:

@@ -153,6 +153,15 @@ def test_a_key_like_no_other_names_the_valid_ones(recipe):
         ),
         (("image", "caches"), {"b12x": "/root"}, "the system's /root"),
         (("image", "caches"), {"b12x": "/root/x:rw"}, "an absolute path"),
+        (
+            ("serve", "devices"),
+            ["infiniband"],
+            "paths below /dev, such as /dev/infiniband, seen the text 'infiniband'",
+        ),
+        (("serve", "devices"), ["/dev/../etc"], "paths below /dev"),
+        (("serve", "devices"), ["/dev/infiniband:/dev/x"], "paths below /dev"),
+        (("serve", "devices"), ["/dev/dri", "/dev/dri"], "each device once"),
+        (("serve", "ulimits"), ["memlock=-1"], "a mapping, seen a list"),
         (("patches",), {}, "a list of mappings"),
         (("patches", 0), "gemma4_mtp.py", "a mapping"),
         (("patches", 0, "commit"), "27e0057", "40 lower-case hex digits"),
@@ -613,4 +622,26 @@ def test_a_cache_has_a_place_to_itself(recipe, caches, mount, key, says):
 
 def test_a_cache_that_is_not_kept_takes_no_place(recipe):
     recipe["image"]["caches"] = {"triton": False, "b12x": "/root/.triton", "vllm": "/home/vllm/.cache/vllm"}
+    assert validate(recipe, FILE) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("memlock", "-1", "a whole number"),
+        ("memlock", -2, "expected -1 to"),
+        ("nofile", -1, "expected 1024 to"),
+        ("nproc", 1, "unknown key"),
+    ],
+)
+def test_a_limit_that_is_none(recipe, name, value, says):
+    recipe["serve"]["ulimits"] = {name: value}
+    assert says in str(problems_of(recipe)[f"serve.ulimits.{name}"])
+
+
+def test_devices_and_limits_of_those_who_use_a_fabric(recipe):
+    recipe["serve"] |= {
+        "devices": ["/dev/infiniband"],
+        "ulimits": {"memlock": -1, "stack": 67108864, "nofile": 1048576},
+    }
     assert validate(recipe, FILE) == []

@@ -36,6 +36,9 @@ INPUTS: dict[str, Any] = {
     "extra_arguments": {},
     "entrypoint": [],
     "caches": {},
+    "devices": [],
+    "allowed_devices": ["/dev/infiniband"],
+    "ulimits": {},
     "environment": {"A": 1},
     "port": 8000,
     "bind": "127.0.0.1",
@@ -136,6 +139,48 @@ def test_an_image_has_caches_besides_the_usual_ones_elsewhere_or_not_at_all():
 def test_caches_of_an_inventory_are_held_to_what_a_recipe_may_have():
     with pytest.raises(SpecError, match=r"vllm_serve_caches: expected names of small letters.*\.\./x"):
         record(caches={"../x": "/root/x"})
+
+
+def test_devices_and_limits_are_given_only_when_they_are_asked_for():
+    assert not {"devices", "ulimits"} & set(spec())
+    made = spec(devices=["/dev/infiniband"], ulimits={"memlock": -1, "nofile": 1048576})
+    assert made["devices"] == ["/dev/infiniband:/dev/infiniband:rw"], "no right to make another one"
+    assert made["ulimits"] == ["memlock:-1:-1", "nofile:1048576:1048576"]
+    assert made["cap_drop"] == ["ALL"] and made["privileged"] is False
+    (label,) = made["labels"].values()
+    assert "/dev/infiniband" in label and "memlock" in label
+
+
+@pytest.mark.parametrize(
+    ("devices", "allowed", "strange"),
+    [
+        (["/dev/infiniband/uverbs0"], ["/dev/infiniband"], None),
+        (["/dev/infiniband"], ["/dev/infiniband"], None),
+        (["/dev/dri", "/dev/infiniband"], ["/dev/infiniband", "/dev/dri"], None),
+        (["/dev/infiniband", "/dev/nvme0n1"], ["/dev/infiniband"], "/dev/nvme0n1"),
+        (["/dev/infiniband2"], ["/dev/infiniband"], "/dev/infiniband2"),
+        (["/dev/infiniband"], [], "/dev/infiniband"),
+    ],
+)
+def test_a_recipe_gets_no_device_that_the_inventory_does_not_allow(devices, allowed, strange):
+    if strange is None:
+        assert record(devices=devices, allowed_devices=allowed)["container"]["devices"]
+        return
+    with pytest.raises(SpecError, match=rf"vllm_serve_allowed_devices\), seen {strange}; a device"):
+        record(devices=devices, allowed_devices=allowed)
+
+
+@pytest.mark.parametrize(
+    ("over", "words"),
+    [
+        ({"devices": ["/etc/shadow"], "allowed_devices": ["/etc"]}, "vllm_serve_devices: expected paths below /dev"),
+        ({"ulimits": {"memlok": 1}}, "vllm_serve: ulimits.memlok: unknown key; nearest valid key: memlock"),
+        ({"ulimits": {"memlock": "1g"}}, "vllm_serve: ulimits.memlock: expected a whole number"),
+    ],
+)  # fmt: skip
+def test_devices_and_limits_of_an_inventory_are_held_to_what_a_recipe_may_have(over, words):
+    with pytest.raises(SpecError, match=words):
+        record(**over)
 
 
 def test_an_entrypoint_of_an_inventory_is_held_to_what_a_recipe_may_have():
@@ -340,6 +385,9 @@ def test_arguments_that_an_inventory_makes_of_a_recipes_are_refused_before_a_hos
             "image": "a/b:c",
             "entrypoint": [],
             "caches": {},
+            "devices": [],
+            "allowed_devices": [],
+            "ulimits": {},
             "published": {},
             "refused": [],
             "measured_depth": 0,
