@@ -85,6 +85,19 @@ def _environment(values: Mapping[str, Any]) -> str | None:
     return None
 
 
+def _target(text: str) -> str | None:
+    return _mount(text, "what is mounted, such as /config/name")
+
+
+def _source(text: str) -> str | None:
+    """Of a mount. Whether it may be mounted, the inventory says."""
+    if text.startswith("/"):
+        return _absolute(text)
+    if text != "." and ":" not in text and _relative(text) is None:
+        return None
+    return f"expected a path in the store, or an absolute one, without '..' and ':', seen {seen(text)}"
+
+
 def caches_complaint(given: Mapping[str, Any]) -> str | None:
     """What is wrong with the caches of an image, by name; None for nothing."""
     for name, target in given.items():
@@ -171,6 +184,16 @@ _MODEL = (
     Key("mount", "string", "where the container sees the model, read-only", required=True, check=_mount),
 )
 
+_MOUNTS = Key(
+    "mounts",
+    "list",
+    "further files and directories of the host, read-only",
+    default=[],
+    keys=(
+        Key("path", "string", "where it lies: in the store, or absolute", required=True, check=_source),
+        Key("mount", "string", "where the container sees it", required=True, check=_target),
+    ),
+)
 _ULIMITS = Key(
     "ulimits",
     "mapping",
@@ -334,6 +357,7 @@ SCHEMA: tuple[Key, ...] = (
                 default=[],
                 check=devices_complaint,
             ),
+            _MOUNTS,
             _ULIMITS,
             Key("arguments", "map", "options of `vllm serve`, long names without dashes", required=True),
             Key("unchecked", "strings", "options that are unknown here and meant: no warning", default=[]),
@@ -483,6 +507,6 @@ def rule_problems(published: Any, refused: Any, source: str) -> list[Problem]:
     return check(Document(data, source), (_REFUSED, _PUBLISHED))
 
 
-def ulimit_problems(ulimits: Any, source: str) -> list[Problem]:
-    """Problems of what an inventory says in place of a recipe's ``serve.ulimits``."""
-    return check(Document({"ulimits": ulimits}, source), (_ULIMITS,))
+def serve_problems(mounts: Any, ulimits: Any, source: str) -> list[Problem]:
+    """Problems of what an inventory says in place of a recipe's ``serve.mounts`` and ``serve.ulimits``."""
+    return check(Document({"mounts": mounts, "ulimits": ulimits}, source), (_MOUNTS, _ULIMITS))

@@ -333,3 +333,15 @@ def test_secrets_of_the_environment_stay_in_it(call):
 def test_a_container_of_nothing_is_refused(call, name):
     result = call(Engine(), container={key: value for key, value in CONTAINER.items() if key != name})
     assert result["failed"] and f"container.{name}" in result["msg"]
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_a_mount_that_nobody_brings_is_missed_before_anything_stops(call, check):
+    engine = Engine()
+    there = {"path": "/srv/cache", "mount": "/config/y"}
+    absent = {"path": "/srv/templates/x.jinja", "mount": "/config/x"}
+    result = call(engine, check, mounts=[there, absent])
+    assert result["failed"] and result["diagnosis"] == "mount_refused" and not result["accepted"]
+    assert "seen nothing at /srv/templates/x.jinja; put it there" in result["msg"]
+    assert "Nothing was touched" in result["msg"] and engine.created == []
+    assert call(engine, check, mounts=[there])["accepted"]

@@ -645,3 +645,29 @@ def test_devices_and_limits_of_those_who_use_a_fabric(recipe):
         "ulimits": {"memlock": -1, "stack": 67108864, "nofile": 1048576},
     }
     assert validate(recipe, FILE) == []
+
+
+@pytest.mark.parametrize(
+    ("mount", "key", "says"),
+    [
+        ({"path": "x/y", "mount": "/etc/x"}, "mount", "what is mounted, such as /config/name, seen the system's /etc/x"),
+        ({"path": "x/y", "mount": "/proc/1"}, "mount", "the system's /proc/1"),
+        ({"path": "x/y", "mount": "config"}, "mount", "an absolute path"),
+        ({"path": "../y", "mount": "/config/x"}, "path", "without '..'"),
+        ({"path": ".", "mount": "/config/x"}, "path", "expected a path in the store"),
+        ({"path": "/etc/../x", "mount": "/config/x"}, "path", "an absolute path"),
+        ({"path": "a:b", "mount": "/config/x"}, "path", "without '..' and ':'"),
+        ({"mount": "/config/x"}, "path", "required and missing"),
+        ({"path": "x", "mount": "/root/.triton"}, "mount", "which is image.caches.triton"),
+    ],
+)  # fmt: skip
+def test_a_mount_that_is_none(recipe, mount, key, says):
+    recipe["serve"]["mounts"] = [mount]
+    assert says in str(problems_of(recipe)[f"serve.mounts[0].{key}"])
+
+
+def test_two_mounts_have_two_places(recipe):
+    recipe["serve"]["mounts"] = [{"path": "x", "mount": "/config"}, {"path": "/y/z", "mount": "/config/z"}]
+    assert "which is serve.mounts[0].mount" in str(problems_of(recipe)["serve.mounts[1].mount"])
+    recipe["serve"]["mounts"][1]["mount"] = "/configured"
+    assert validate(recipe, FILE) == []

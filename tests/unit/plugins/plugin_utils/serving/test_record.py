@@ -39,6 +39,8 @@ INPUTS: dict[str, Any] = {
     "devices": [],
     "allowed_devices": ["/dev/infiniband"],
     "ulimits": {},
+    "mounts": [],
+    "allowed_paths": [],
     "environment": {"A": 1},
     "port": 8000,
     "bind": "127.0.0.1",
@@ -181,6 +183,35 @@ def test_a_recipe_gets_no_device_that_the_inventory_does_not_allow(devices, allo
 def test_devices_and_limits_of_an_inventory_are_held_to_what_a_recipe_may_have(over, words):
     with pytest.raises(SpecError, match=words):
         record(**over)
+
+
+def test_what_is_mounted_besides_is_read_only_and_on_record():
+    mounts = [
+        {"path": "templates/x.jinja", "mount": "/config/x.jinja"},
+        {"path": "/etc/fleet/parser.py", "mount": "/config/parser.py"},
+    ]
+    made = record(mounts=mounts, allowed_paths=["/etc/fleet"])
+    assert made["mounts"] == [mounts[0] | {"path": "/srv/s/templates/x.jinja"}, mounts[1]]
+    volumes = made["container"]["volumes"]
+    assert "/srv/s/templates/x.jinja:/config/x.jinja:ro" in volumes
+    assert "/etc/fleet/parser.py:/config/parser.py:ro" in volumes
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed", "words"),
+    [
+        ("/etc/fleet", [], r"below /srv/s \(vllm_serve_allowed_paths\), seen /etc/fleet"),
+        ("/etc/fleetx/y", ["/etc/fleet"], r"below /srv/s, /etc/fleet \(.*seen /etc/fleetx/y"),
+        ("cache/compiled", [], "something else than /srv/s/cache, where servers write"),
+        ("/srv/s/cache/images/x", [], "something else than /srv/s/cache"),
+        ("/srv/s", [], "something else than /srv/s/cache"),
+        ("/srv", ["/srv"], "something else than /srv/s/cache"),
+        ("../x", [], r"mounts\[0\].path: expected a path in the store"),
+    ],
+)
+def test_a_recipe_gets_nothing_of_the_host_that_the_inventory_does_not_allow(path, allowed, words):
+    with pytest.raises(SpecError, match=words):
+        record(mounts=[{"path": path, "mount": "/config/x"}], allowed_paths=allowed)
 
 
 def test_an_entrypoint_of_an_inventory_is_held_to_what_a_recipe_may_have():
@@ -388,6 +419,9 @@ def test_arguments_that_an_inventory_makes_of_a_recipes_are_refused_before_a_hos
             "devices": [],
             "allowed_devices": [],
             "ulimits": {},
+            "mounts": [],
+            "allowed_paths": [],
+            "store": "/srv/s",
             "published": {},
             "refused": [],
             "measured_depth": 0,
