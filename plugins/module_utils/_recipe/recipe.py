@@ -128,6 +128,20 @@ def entrypoint_complaint(words: list[str]) -> str | None:
     return f"expected words that end in vllm, serve, which the serve arguments are for, seen: {' '.join(words) or 'none'}"
 
 
+FACTS = ("address", "interface", "name")
+"""What a variable of the container may be of the host it runs on. Never a template: a recipe is data."""
+
+
+def host_environment_complaint(values: Mapping[str, Any]) -> str | None:
+    """What is wrong with variables that are facts of the host; None for nothing."""
+    if wrong := _environment({name: str(fact) for name, fact in values.items()}):
+        return wrong
+    for name, fact in values.items():
+        if fact not in FACTS:
+            return f"expected one of {', '.join(FACTS)} for {name}, seen {seen(fact)}"
+    return None
+
+
 def _methods(methods: Mapping[str, Any]) -> str | None:
     valid = known.SPECULATIVE - {"method", "num_speculative_tokens"}
     for name, options in methods.items():
@@ -350,6 +364,13 @@ SCHEMA: tuple[Key, ...] = (
         keys=(
             Key("port", "integer", "port of the API", default=8000, check=between(1, 65535)),
             Key("environment", "map", "variables of the container, as text", default={}, check=_environment),
+            Key(
+                "host_environment",
+                "map",
+                "variables that are a fact of the host: its `address` or `interface` in the fleet, or its `name`",
+                default={},
+                check=host_environment_complaint,
+            ),
             Key(
                 "devices",
                 "strings",

@@ -21,6 +21,7 @@ from ...module_utils._recipe.recipe import (
     caches_complaint,
     devices_complaint,
     entrypoint_complaint,
+    host_environment_complaint,
     rule_problems,
     serve_problems,
 )
@@ -146,7 +147,8 @@ def container_spec(
         (:func:`merge`), ``environment``, ``port``, ``bind``, ``store``, ``shm_size``, ``security``, ``gpus``,
         ``log_driver`` (empty for the engine's own settings), ``log_options``, ``entrypoint`` (empty for the image's), ``caches``
         (:func:`caches.of_image`), ``devices`` (paths of the host), ``ulimits`` (by name),
-        ``mounts`` (path, in the store or absolute, and mount)
+        ``mounts`` (path, in the store or absolute, and mount), ``host_environment`` (names of ``host_facts`` by variable;
+        ``environment`` wins), ``host_facts``
     :raises SpecError: no body, an image that is not pinned, an unknown security profile, an API key where it would
         be recorded
     :raises ArgumentsError: an argument that cannot be rendered; :func:`serving_refusals` says more of it, before
@@ -175,6 +177,7 @@ def container_spec(
         "image": inputs["image"],
         "command": [models["body"]["mount"], *render(merge(listen, arguments))],
         "env": {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+        | {name: inputs["host_facts"][fact] for name, fact in inputs["host_environment"].items()}
         | {k: str(v) for k, v in inputs["environment"].items()},
         "volumes": _volumes(models, inputs["patches"], _mounts(inputs), _caches(inputs)),
         "device_requests": [{"driver": "nvidia", "count": -1, "capabilities": [["gpu"]]}]
@@ -266,7 +269,7 @@ def serving_refusals(inputs: Mapping[str, Any]) -> list[str]:
     :param inputs: ``arguments``, ``extra_arguments``, ``image``, ``published`` and ``refused`` (of the recipe, or
         empty), ``measured_depth`` (the deepest that was measured to pay here, 0 for none), ``allow_deeper``,
         ``acceptance_floor``, ``minimum_drafts``, ``entrypoint``, ``caches``, ``devices``, ``allowed_devices``,
-        ``ulimits``, ``mounts``, ``allowed_paths``, ``store``
+        ``ulimits``, ``mounts``, ``allowed_paths``, ``store``, ``host_environment``, ``host_facts``
     :raises SpecError: `published` or `refused` is not as a recipe has it
     """
     if problems := rule_problems(inputs["published"], inputs["refused"], "vllm_serve"):
@@ -279,6 +282,8 @@ def serving_refusals(inputs: Mapping[str, Any]) -> list[str]:
         refused_image(inputs["refused"], inputs["image"]),
         _named("vllm_serve_entrypoint", inputs["entrypoint"], entrypoint_complaint),
         _named("vllm_serve_caches", inputs["caches"], caches_complaint),
+        _named("vllm_serve_host_environment", inputs["host_environment"], host_environment_complaint)
+        or _unknown_fact(inputs["host_environment"], inputs["host_facts"]),
         _named("vllm_serve_devices", inputs["devices"], devices_complaint),
         _not_allowed(inputs["devices"], inputs["allowed_devices"]),
         *map(str, wrong := serve_problems(inputs["mounts"], inputs["ulimits"], "vllm_serve")),
@@ -295,6 +300,16 @@ def _named(name: str, value: Any, complaint: Callable[[Any], str | None]) -> str
     """What is wrong with an input that a recipe has a key for; an empty one asks for nothing."""
     wrong = complaint(value) if value else None
     return wrong and f"{name}: {wrong}"
+
+
+def _unknown_fact(wanted: Mapping[str, str], facts: Mapping[str, str]) -> str | None:
+    for name, fact in wanted.items():
+        if not facts[fact]:
+            return (
+                f"expected the {fact} of the host in the fleet, which {name} is (serve.host_environment), seen none; "
+                f"set spark_{fact} in the inventory"
+            )
+    return None
 
 
 def _not_allowed(devices: Sequence[str], allowed: Sequence[str]) -> str | None:

@@ -23,6 +23,8 @@ INPUTS: dict[str, Any] = {
     "allowed_devices": ["/dev/infiniband"],
     "ulimits": {},
     "mounts": [],
+    "host_environment": {},
+    "host_facts": {"address": "192.0.2.7", "interface": "", "name": "spark-7"},
     "allowed_paths": [],
     "store": "/srv/s",
     "published": {},

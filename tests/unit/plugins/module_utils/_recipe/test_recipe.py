@@ -162,6 +162,18 @@ def test_a_key_like_no_other_names_the_valid_ones(recipe):
         (("serve", "devices"), ["/dev/infiniband:/dev/x"], "paths below /dev"),
         (("serve", "devices"), ["/dev/dri", "/dev/dri"], "each device once"),
         (("serve", "ulimits"), ["memlock=-1"], "a mapping, seen a list"),
+        (
+            ("serve", "host_environment"),
+            {"X": "{{ x }}"},
+            "one of address, interface, name for X, seen the text '{{ x }}'",
+        ),
+        (
+            ("serve", "host_environment"),
+            {"X": ["name"]},
+            "one of address, interface, name for X, seen a list",
+        ),
+        (("serve", "host_environment"), {"X-Y": "name"}, "names of letters, digits and '_'"),
+        (("serve", "host_environment"), {"HF_TOKEN": "name"}, "is a secret"),
         (("patches",), {}, "a list of mappings"),
         (("patches", 0), "gemma4_mtp.py", "a mapping"),
         (("patches", 0, "commit"), "27e0057", "40 lower-case hex digits"),

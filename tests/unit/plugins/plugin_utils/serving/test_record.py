@@ -40,6 +40,8 @@ INPUTS: dict[str, Any] = {
     "allowed_devices": ["/dev/infiniband"],
     "ulimits": {},
     "mounts": [],
+    "host_environment": {},
+    "host_facts": {"address": "192.0.2.7", "interface": "", "name": "spark-7"},
     "allowed_paths": [],
     "environment": {"A": 1},
     "port": 8000,
@@ -212,6 +214,28 @@ def test_what_is_mounted_besides_is_read_only_and_on_record():
 def test_a_recipe_gets_nothing_of_the_host_that_the_inventory_does_not_allow(path, allowed, words):
     with pytest.raises(SpecError, match=words):
         record(mounts=[{"path": path, "mount": "/config/x"}], allowed_paths=allowed)
+
+
+def test_a_variable_may_be_a_fact_of_the_host_and_the_environment_wins():
+    wanted = {"VLLM_HOST_IP": "address", "SPARK": "name"}
+    made = record(host_environment=wanted)["container"]["env"]
+    assert (made["VLLM_HOST_IP"], made["SPARK"]) == ("192.0.2.7", "spark-7")
+    assert record(host_environment=wanted, environment={"SPARK": "x"})["container"]["env"]["SPARK"] == "x"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        ({"NCCL_SOCKET_IFNAME": "interface"}, "which NCCL_SOCKET_IFNAME is .*seen none; set spark_interface"),
+        (
+            {"X": "{{ ansible_host }}"},
+            "vllm_serve_host_environment: expected one of address, interface, name for X",
+        ),
+    ],
+)
+def test_a_fact_that_is_not_known_is_missed_before_a_host_is_asked(wanted, words):
+    with pytest.raises(SpecError, match=words):
+        record(host_environment=wanted)
 
 
 def test_an_entrypoint_of_an_inventory_is_held_to_what_a_recipe_may_have():
@@ -420,6 +444,8 @@ def test_arguments_that_an_inventory_makes_of_a_recipes_are_refused_before_a_hos
             "allowed_devices": [],
             "ulimits": {},
             "mounts": [],
+            "host_environment": {},
+            "host_facts": {},
             "allowed_paths": [],
             "store": "/srv/s",
             "published": {},
