@@ -31,6 +31,8 @@ class ActionModule(Compute):
             )
         if refused := record.serving_refusals(inputs):
             raise AnsibleActionFail("\n".join(refused))
+        for text in record.weakened(inputs):
+            Display().warning(f"less than the least rights: {text}")
         return {}
 
 

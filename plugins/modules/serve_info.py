@@ -160,6 +160,9 @@ def look_recorded(client: Any, serving: dict[str, Any]) -> dict[str, Any]:
         for role, model in serving["models"].items()
         if not Path(model["path"]).is_dir()
     ]
+    missing += [
+        f"mount {mount['path']}" for mount in serving.get("mounts") or [] if not Path(mount["path"]).exists()
+    ]
     stamps = []
     for file in serving["files"]:
         path = file.get("host_path")

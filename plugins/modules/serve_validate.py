@@ -23,7 +23,8 @@ options:
   container:
     description:
       - The container that will serve, in the option names of M(community.docker.docker_container).
-      - C(image), C(entrypoint), C(command), C(env), C(volumes) and C(device_requests) are read, and C(name) for the name of the probe.
+      - C(image), C(entrypoint), C(command), C(env), C(volumes), C(device_requests), C(devices) and C(ulimits) are read, and C(name) for
+        the name of the probe.
     type: dict
     required: true
   timeout:
@@ -44,6 +45,20 @@ options:
       because:
         description: What goes wrong with them.
         type: str
+        required: true
+  mounts:
+    description: Files and directories of the host that no run brings. One that is not there is refused.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description: Where it lies on the host.
+        type: path
+        required: true
+      mount:
+        description: Where the container sees it.
+        type: path
         required: true
   memory:
     description:
@@ -97,7 +112,7 @@ diagnosis:
     - Stable name of the fault, as in M(sparkfleet.vllm.spec_decode_assert).
     - V(version_refused) if the image holds a vLLM of O(refused), V(arguments_refused) if vLLM refuses the arguments,
       V(devices_refused) if the engine cannot give a container the devices that the server asks for, V(entrypoint_refused) if what
-      starts the image is not C(vllm serve), or is not in it.
+      starts the image is not C(vllm serve), or is not in it, V(mount_refused) if one of O(mounts) is not there.
   type: str
   returned: when it is not to be served
   sample: arguments_refused
@@ -162,6 +177,11 @@ def options(container: dict[str, Any], timeout: int) -> dict[str, Any]:
         ],
         "device_requests": [
             docker.types.DeviceRequest(**request) for request in container.get("device_requests") or []
+        ],
+        "devices": list(container.get("devices") or []),
+        "ulimits": [
+            docker.types.Ulimit(name=name, soft=int(soft), hard=int(hard))
+            for name, soft, hard in (limit.split(":") for limit in container.get("ulimits") or [])
         ],
         # A server that keeps its rights may read what belongs to others, so the probe has to: it would miss a file.
         "cap_add": [] if "ALL" in (container.get("cap_drop") or []) else ["DAC_OVERRIDE"],
@@ -263,6 +283,15 @@ def main() -> None:
                     "because": {"type": "str", "required": True},
                 },
             },
+            "mounts": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "path": {"type": "path", "required": True},
+                    "mount": {"type": "path", "required": True},
+                },
+            },
             "memory": {"type": "str", "default": "4g"},
         },
         supports_check_mode=True,
@@ -280,6 +309,16 @@ def main() -> None:
         if not container.get(name):
             module.fail_json(msg=f"container.{name}: expected one, as docker_container takes it, got none")
     module.no_log_values.update(secrets(container))
+    if absent := [one["path"] for one in module.params["mounts"] if not Path(one["path"]).exists()]:
+        module.fail_json(
+            msg=f"expected on this host what the recipe mounts (serve.mounts), seen nothing at {', '.join(absent)}; put it there: "
+            "no run brings it. Nothing was touched",
+            changed=False,
+            diagnosis="mount_refused",
+            asked=False,
+            accepted=False,
+            reason=f"nothing at {', '.join(absent)}",
+        )
     image = container["image"]
     began = time.monotonic()
     missing = ""

@@ -286,9 +286,13 @@ def _network(mode: str) -> str:
 
 
 def _devices(devices: Iterable[Any] | None) -> list[str]:
-    return sorted(
-        str(device.get("PathOnHost")) if isinstance(device, Mapping) else device for device in devices or []
-    )
+    return sorted(_device(device) if isinstance(device, Mapping) else str(device) for device in devices or [])
+
+
+def _device(seen: Mapping[str, Any]) -> str:
+    """As docker_container writes one."""
+    host = seen.get("PathOnHost")
+    return f"{host}:{seen.get('PathInContainer') or host}:{seen.get('CgroupPermissions') or 'rwm'}"
 
 
 def has_gpu(host: Mapping[str, Any]) -> bool:
@@ -305,12 +309,28 @@ def _limits(wanted: Mapping[str, Any], seen: Mapping[str, Any]) -> Iterator[Find
         # 0, -1 and null are the engine's ways to say none.
         if host.get(name) not in (None, 0, -1, "", "0"):
             yield _finding("limit", f"no limit: {words}", f"{words}: {host[name]}")
+    expected, found = _ulimits(wanted.get("ulimits")), _ulimits(host.get("Ulimits"))
+    for name in sorted({*expected, *found}):
+        if expected.get(name) != found.get(name):
+            left, right = expected.get(name, NOTHING), found.get(name, NOTHING)
+            yield _finding("limit", f"ulimit {name}: {left}", f"ulimit {name}: {right}")
     if wanted.get("shm_size"):
-        expected = size(wanted["shm_size"])
-        if host.get("ShmSize") != expected:
+        bytes_ = size(wanted["shm_size"])
+        if host.get("ShmSize") != bytes_:
             yield _finding(
-                "limit", f"shared memory: {expected} bytes", f"shared memory: {host.get('ShmSize')} bytes"
+                "limit", f"shared memory: {bytes_} bytes", f"shared memory: {host.get('ShmSize')} bytes"
             )
+
+
+def _ulimits(limits: Iterable[Any] | None) -> dict[str, str]:
+    """Soft and hard limit by name, of what docker_container takes or of what the engine says."""
+    texts = (
+        f"{limit.get('Name')}:{limit.get('Soft')}:{limit.get('Hard')}"
+        if isinstance(limit, Mapping)
+        else limit
+        for limit in limits or []
+    )
+    return {name: limit for name, _sep, limit in (text.partition(":") for text in texts)}
 
 
 def _log(wanted: Mapping[str, Any], seen: Mapping[str, Any]) -> Iterator[Finding]:

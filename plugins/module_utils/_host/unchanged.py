@@ -158,6 +158,7 @@ def of_host(
         "container": container(inspected),
         "image": [held["Id"], sorted(held.get("RepoDigests") or [])],
         "models": [tree(model["path"]) for model in serving["models"].values()],
+        "mounts": files(mount["path"] for mount in serving.get("mounts") or []),
         # Of where the container writes, who may enter it: what it writes is no difference.
         "directories": {
             entry["path"]: facts(Path(entry["path"]))[1:4] for entry in serving.get("directories") or []

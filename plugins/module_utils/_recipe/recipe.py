@@ -85,6 +85,19 @@ def _environment(values: Mapping[str, Any]) -> str | None:
     return None
 
 
+def _target(text: str) -> str | None:
+    return _mount(text, "what is mounted, such as /config/name")
+
+
+def _source(text: str) -> str | None:
+    """Of a mount. Whether it may be mounted, the inventory says."""
+    if text.startswith("/"):
+        return _absolute(text)
+    if text != "." and ":" not in text and _relative(text) is None:
+        return None
+    return f"expected a path in the store, or an absolute one, without '..' and ':', seen {seen(text)}"
+
+
 def caches_complaint(given: Mapping[str, Any]) -> str | None:
     """What is wrong with the caches of an image, by name; None for nothing."""
     for name, target in given.items():
@@ -100,11 +113,33 @@ def caches_complaint(given: Mapping[str, Any]) -> str | None:
     return None
 
 
+def devices_complaint(devices: list[str]) -> str | None:
+    """What is wrong with the devices of the host that a container gets; None for nothing."""
+    for device in devices:
+        if not device.startswith("/dev/") or _absolute(device):
+            return f"expected paths below /dev, such as /dev/infiniband, seen {seen(device)}"
+    return "expected each device once" if len({*devices}) < len(devices) else None
+
+
 def entrypoint_complaint(words: list[str]) -> str | None:
     """What is wrong with the words that start a container, before the serve arguments; None for nothing."""
     if starts_vllm(words) and all(words):
         return None
     return f"expected words that end in vllm, serve, which the serve arguments are for, seen: {' '.join(words) or 'none'}"
+
+
+FACTS = ("address", "interface", "name")
+"""What a variable of the container may be of the host it runs on. Never a template: a recipe is data."""
+
+
+def host_environment_complaint(values: Mapping[str, Any]) -> str | None:
+    """What is wrong with variables that are facts of the host; None for nothing."""
+    if wrong := _environment({name: str(fact) for name, fact in values.items()}):
+        return wrong
+    for name, fact in values.items():
+        if fact not in FACTS:
+            return f"expected one of {', '.join(FACTS)} for {name}, seen {seen(fact)}"
+    return None
 
 
 def _methods(methods: Mapping[str, Any]) -> str | None:
@@ -159,6 +194,28 @@ _MODEL = (
         check=matches(REVISION, "a branch, a tag or a commit"),
     ),
     Key("mount", "string", "where the container sees the model, read-only", required=True, check=_mount),
+)
+
+_MOUNTS = Key(
+    "mounts",
+    "list",
+    "further files and directories of the host, read-only",
+    default=[],
+    keys=(
+        Key("path", "string", "where it lies: in the store, or absolute", required=True, check=_source),
+        Key("mount", "string", "where the container sees it", required=True, check=_target),
+    ),
+)
+_ULIMITS = Key(
+    "ulimits",
+    "mapping",
+    "limits of its processes, in place of the engine's",
+    default={},
+    keys=(
+        Key("memlock", "integer", "bytes of memory it may lock; -1 for no limit", check=between(-1, 1 << 62)),
+        Key("nofile", "integer", "files it may have open", check=between(1024, 1 << 30)),
+        Key("stack", "integer", "bytes of a stack; -1 for no limit", check=between(-1, 1 << 62)),
+    ),
 )
 
 _REFUSED = Key(
@@ -305,6 +362,22 @@ SCHEMA: tuple[Key, ...] = (
         keys=(
             Key("port", "integer", "port of the API", default=8000, check=between(1, 65535)),
             Key("environment", "map", "variables of the container, as text", default={}, check=_environment),
+            Key(
+                "host_environment",
+                "map",
+                "variables that are a fact of the host: its `address` or `interface` in the fleet, or its `name`",
+                default={},
+                check=host_environment_complaint,
+            ),
+            Key(
+                "devices",
+                "strings",
+                "devices of the host that the container gets, such as `/dev/infiniband`",
+                default=[],
+                check=devices_complaint,
+            ),
+            _MOUNTS,
+            _ULIMITS,
             Key("arguments", "map", "options of `vllm serve`, long names without dashes", required=True),
             Key(
                 "unchecked",
@@ -456,3 +529,8 @@ def rule_problems(published: Any, refused: Any, source: str) -> list[Problem]:
     """Problems of what an inventory says in place of a recipe's ``published`` and ``image.refused``; empty is none."""
     data = {"refused": refused} | ({"published": published} if published else {})
     return check(Document(data, source), (_REFUSED, _PUBLISHED))
+
+
+def serve_problems(mounts: Any, ulimits: Any, source: str) -> list[Problem]:
+    """Problems of what an inventory says in place of a recipe's ``serve.mounts`` and ``serve.ulimits``."""
+    return check(Document({"mounts": mounts, "ulimits": ulimits}, source), (_MOUNTS, _ULIMITS))

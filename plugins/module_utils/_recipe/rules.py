@@ -135,7 +135,7 @@ def across(data: Mapping[str, Any], wrong: Collection[str], tell: Told) -> None:
         _arguments(arguments, tell)
     _image_source(data, tell)
     _models(data, tell)
-    if sound("image") and sound("models"):
+    if sound("image") and sound("models") and sound("serve"):
         _places(data, tell)
     _patches(data, tell)
     _expectations(data, tell)
@@ -279,6 +279,8 @@ def _places(data: Mapping[str, Any], tell: Told) -> None:
     for role, model in data["models"].items():
         placed.append((("models", role, "mount"), model["mount"]))
     placed += [(("image", "caches", name), target) for name, target in given.items() if target]
+    for index, mount in enumerate(_at(data, "serve", "mounts") or ()):
+        placed.append((("serve", "mounts", index, "mount"), mount["mount"]))
     for index, (path, target) in enumerate(placed):
         for other, taken in placed[:index]:
             if path[0] == other[0] == "models":

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-ADDED = ("directories",)
+ADDED = ("directories", "mounts")
 """Parts of a record that 0.1.0 did not have. A record without them is one of 0.1.0."""
 _CONTAINER = ("restart_policy", "restart_retries", "log_driver", "log_options")
 """Options of the container that no input of 0.1.0 chose."""

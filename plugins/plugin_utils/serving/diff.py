@@ -66,6 +66,7 @@ def whole(container: Mapping[str, Any]) -> dict[str, Any]:
         "command": container["command"],
         "env": [f"{name}={value}" for name, value in environment.items()],
         "volume_binds": container.get("volumes") or [],
+        **{name: container[name] for name in ("entrypoint", "devices", "ulimits") if container.get(name)},
     }
 
 

@@ -676,6 +676,13 @@ _INPUTS: dict[str, Any] = {
     "log_options": {"max-size": "50m"},
     "entrypoint": ["vllm", "serve"],
     "caches": {"torch": "/root/.cache/torch"},
+    "devices": [],
+    "allowed_devices": ["/dev/infiniband"],
+    "ulimits": {},
+    "mounts": [],
+    "host_environment": {},
+    "host_facts": {"address": "192.0.2.7", "interface": "", "name": "spark-7"},
+    "allowed_paths": [],
     "shm_size": "1g",
     "security": "least",
     "gpus": True,
@@ -691,7 +698,17 @@ _INPUTS: dict[str, Any] = {
     "memory_fraction": 0.6,
     "memory_minimum_bytes": None,
 }
-_FREE = ("arguments", "extra_arguments", "published", "refused", "caches", "log_options")
+_FREE = (
+    "arguments",
+    "extra_arguments",
+    "published",
+    "refused",
+    "caches",
+    "log_options",
+    "ulimits",
+    "mounts",
+    "host_environment",
+)
 """The role declares a type for each input. Of these it knows no more than that they are mappings or lists."""
 
 

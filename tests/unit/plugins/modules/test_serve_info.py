@@ -72,6 +72,13 @@ def test_a_patch_that_was_edited_is_not_what_passed(serving, tmp_path):
     assert seen["stamps"] == []
 
 
+def test_what_was_mounted_besides_has_to_be_there(serving, tmp_path):
+    serving["mounts"] = [{"path": str(tmp_path / "x.jinja"), "mount": "/config/x.jinja"}]
+    assert serve_info.look_recorded(Engine([IMAGE]), serving)["missing"] == [f"mount {tmp_path / 'x.jinja'}"]
+    (tmp_path / "x.jinja").touch()
+    assert serve_info.look_recorded(Engine([IMAGE]), serving)["missing"] == []
+
+
 def test_a_record_that_does_not_say_how_it_was_judged_cannot_be_gone_back_to(serving):
     del serving["gate"]
     assert "judged" in serve_info.look_recorded(Engine([IMAGE]), serving)["missing"][0]

@@ -162,6 +162,27 @@ def test_an_entrypoint_of_the_recipe_is_wanted_in_place_of_the_images():
     assert only(running(), wanted, image=None).kind == "entrypoint", "it is known without the image"
 
 
+DEVICE = {"PathOnHost": "/dev/infiniband", "PathInContainer": "/dev/infiniband", "CgroupPermissions": "rw"}
+LOCKED = {"Name": "memlock", "Soft": -1, "Hard": -1}
+
+
+def test_devices_and_limits_that_were_asked_for_are_no_drift_and_others_are():
+    wanted = {"devices": ["/dev/infiniband:/dev/infiniband:rw"], "ulimits": ["memlock:-1:-1"]}
+    asked = {"HostConfig__Devices": [DEVICE], "HostConfig__Ulimits": [LOCKED]}
+    assert found(running(**asked), wanted) == []
+    for change, kind, expected, seen in (
+        ({"HostConfig__Devices": []}, "security", "devices: /dev/infiniband:/dev/infiniband:rw", "devices: none"),
+        ({"HostConfig__Devices": [DEVICE | {"CgroupPermissions": "rwm"}]}, "security", ":rw", ":rwm"),
+        ({"HostConfig__Ulimits": None}, "limit", "ulimit memlock: -1:-1", "ulimit memlock: not set"),
+        ({"HostConfig__Ulimits": [LOCKED | {"Soft": 5}]}, "limit", "ulimit memlock: -1:-1", "ulimit memlock: 5:-1"),
+    ):  # fmt: skip
+        finding = only(running(**{**asked, **change}), wanted)
+        assert finding.kind == kind
+        assert finding.expected.endswith(expected) and finding.seen.endswith(seen)
+    assert only(running(HostConfig__Devices=[DEVICE])).kind == "security", "nobody asked for it"
+    assert only(running(HostConfig__Ulimits=[LOCKED])).expected == "ulimit memlock: not set"
+
+
 def test_the_published_flags_are_met_by_what_the_engine_makes_of_them():
     wanted = CONTAINER | {
         "privileged": True, "network_mode": "host", "ipc_mode": "host", "auto_remove": True,

@@ -60,6 +60,7 @@ class Host:
         (root / "boot_id").write_text("first")
         (root / "systemctl").write_text("ActiveState=active\nMainPID=7\n")
         (root / "cache").mkdir(mode=0o700)
+        (root / "x.jinja").write_text("template")
         self.serving = {
             "container": {"name": "sparkfleet-vllm", "image": IMAGE},
             "models": {"body": {"path": str(root / "body")}},
@@ -67,6 +68,7 @@ class Host:
                 {"path": "/in/image.py", "host_path": str(root / "patches/gemma4_mtp.py")},
                 {"path": "/carried.py"},
             ],
+            "mounts": [{"path": str(root / "x.jinja"), "mount": "/config/x.jinja"}],
             "directories": [{"path": str(root / "cache"), "mode": "0700"}],
         }
         self.watch = {"environment": str(root / "venv"), "files": [str(root / "daemon.json")], "urls": []}
@@ -138,6 +140,7 @@ BREAKS = {
     "model file gone": ("models", lambda host: (host.root / "body/parts/1.safetensors").unlink()),
     "model file too many": ("models", lambda host: (host.root / "body/extra").write_text("")),
     "model file open to all": ("models", lambda host: (host.root / "body/config.json").chmod(0o666)),
+    "mount swapped": ("mounts", lambda host: swap(host.root / "x.jinja")),
     "cache opened": ("directories", lambda host: (host.root / "cache").chmod(0o755)),
     "patch mended": ("patches", lambda host: swap(host.root / "patches/gemma4_mtp.py")),
     "patch gone": ("patches", lambda host: (host.root / "patches/gemma4_mtp.py").unlink()),

@@ -154,6 +154,27 @@ def test_a_key_like_no_other_names_the_valid_ones(recipe):
         ),
         (("image", "caches"), {"b12x": "/root"}, "the system's /root"),
         (("image", "caches"), {"b12x": "/root/x:rw"}, "an absolute path"),
+        (
+            ("serve", "devices"),
+            ["infiniband"],
+            "paths below /dev, such as /dev/infiniband, seen the text 'infiniband'",
+        ),
+        (("serve", "devices"), ["/dev/../etc"], "paths below /dev"),
+        (("serve", "devices"), ["/dev/infiniband:/dev/x"], "paths below /dev"),
+        (("serve", "devices"), ["/dev/dri", "/dev/dri"], "each device once"),
+        (("serve", "ulimits"), ["memlock=-1"], "a mapping, seen a list"),
+        (
+            ("serve", "host_environment"),
+            {"X": "{{ x }}"},
+            "one of address, interface, name for X, seen the text '{{ x }}'",
+        ),
+        (
+            ("serve", "host_environment"),
+            {"X": ["name"]},
+            "one of address, interface, name for X, seen a list",
+        ),
+        (("serve", "host_environment"), {"X-Y": "name"}, "names of letters, digits and '_'"),
+        (("serve", "host_environment"), {"HF_TOKEN": "name"}, "is a secret"),
         (("patches",), {}, "a list of mappings"),
         (("patches", 0), "gemma4_mtp.py", "a mapping"),
         (("patches", 0, "commit"), "27e0057", "40 lower-case hex digits"),
@@ -628,4 +649,52 @@ def test_a_cache_has_a_place_to_itself(recipe, caches, mount, key, says):
 
 def test_a_cache_that_is_not_kept_takes_no_place(recipe):
     recipe["image"]["caches"] = {"triton": False, "b12x": "/root/.triton", "vllm": "/home/vllm/.cache/vllm"}
+    assert validate(recipe, FILE) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("memlock", "-1", "a whole number"),
+        ("memlock", -2, "expected -1 to"),
+        ("nofile", -1, "expected 1024 to"),
+        ("nproc", 1, "unknown key"),
+    ],
+)
+def test_a_limit_that_is_none(recipe, name, value, says):
+    recipe["serve"]["ulimits"] = {name: value}
+    assert says in str(problems_of(recipe)[f"serve.ulimits.{name}"])
+
+
+def test_devices_and_limits_of_those_who_use_a_fabric(recipe):
+    recipe["serve"] |= {
+        "devices": ["/dev/infiniband"],
+        "ulimits": {"memlock": -1, "stack": 67108864, "nofile": 1048576},
+    }
+    assert validate(recipe, FILE) == []
+
+
+@pytest.mark.parametrize(
+    ("mount", "key", "says"),
+    [
+        ({"path": "x/y", "mount": "/etc/x"}, "mount", "what is mounted, such as /config/name, seen the system's /etc/x"),
+        ({"path": "x/y", "mount": "/proc/1"}, "mount", "the system's /proc/1"),
+        ({"path": "x/y", "mount": "config"}, "mount", "an absolute path"),
+        ({"path": "../y", "mount": "/config/x"}, "path", "without '..'"),
+        ({"path": ".", "mount": "/config/x"}, "path", "expected a path in the store"),
+        ({"path": "/etc/../x", "mount": "/config/x"}, "path", "an absolute path"),
+        ({"path": "a:b", "mount": "/config/x"}, "path", "without '..' and ':'"),
+        ({"mount": "/config/x"}, "path", "required and missing"),
+        ({"path": "x", "mount": "/root/.triton"}, "mount", "which is image.caches.triton"),
+    ],
+)  # fmt: skip
+def test_a_mount_that_is_none(recipe, mount, key, says):
+    recipe["serve"]["mounts"] = [mount]
+    assert says in str(problems_of(recipe)[f"serve.mounts[0].{key}"])
+
+
+def test_two_mounts_have_two_places(recipe):
+    recipe["serve"]["mounts"] = [{"path": "x", "mount": "/config"}, {"path": "/y/z", "mount": "/config/z"}]
+    assert "which is serve.mounts[0].mount" in str(problems_of(recipe)["serve.mounts[1].mount"])
+    recipe["serve"]["mounts"][1]["mount"] = "/configured"
     assert validate(recipe, FILE) == []

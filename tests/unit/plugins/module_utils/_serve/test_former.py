@@ -21,6 +21,13 @@ ADDED = {
     "log_options": {"max-size": "50m"},
     "entrypoint": [],
     "caches": {},
+    "devices": [],
+    "allowed_devices": ["/dev/infiniband"],
+    "ulimits": {},
+    "mounts": [],
+    "host_environment": {},
+    "host_facts": {"address": "192.0.2.7", "interface": "", "name": "spark-7"},
+    "allowed_paths": [],
 }
 
 

@@ -36,6 +36,13 @@ INPUTS: dict[str, Any] = {
     "extra_arguments": {},
     "entrypoint": [],
     "caches": {},
+    "devices": [],
+    "allowed_devices": ["/dev/infiniband"],
+    "ulimits": {},
+    "mounts": [],
+    "host_environment": {},
+    "host_facts": {"address": "192.0.2.7", "interface": "", "name": "spark-7"},
+    "allowed_paths": [],
     "environment": {"A": 1},
     "port": 8000,
     "bind": "127.0.0.1",
@@ -137,6 +144,99 @@ def test_an_image_has_caches_besides_the_usual_ones_elsewhere_or_not_at_all():
 def test_caches_of_an_inventory_are_held_to_what_a_recipe_may_have():
     with pytest.raises(SpecError, match=r"vllm_serve_caches: expected names of small letters.*\.\./x"):
         record(caches={"../x": "/root/x"})
+
+
+def test_devices_and_limits_are_given_only_when_they_are_asked_for():
+    assert not {"devices", "ulimits"} & set(spec())
+    made = spec(devices=["/dev/infiniband"], ulimits={"memlock": -1, "nofile": 1048576})
+    assert made["devices"] == ["/dev/infiniband:/dev/infiniband:rw"], "no right to make another one"
+    assert made["ulimits"] == ["memlock:-1:-1", "nofile:1048576:1048576"]
+    assert made["cap_drop"] == ["ALL"] and made["privileged"] is False
+    (label,) = made["labels"].values()
+    assert "/dev/infiniband" in label and "memlock" in label
+
+
+@pytest.mark.parametrize(
+    ("devices", "allowed", "strange"),
+    [
+        (["/dev/infiniband/uverbs0"], ["/dev/infiniband"], None),
+        (["/dev/infiniband"], ["/dev/infiniband"], None),
+        (["/dev/dri", "/dev/infiniband"], ["/dev/infiniband", "/dev/dri"], None),
+        (["/dev/infiniband", "/dev/nvme0n1"], ["/dev/infiniband"], "/dev/nvme0n1"),
+        (["/dev/infiniband2"], ["/dev/infiniband"], "/dev/infiniband2"),
+        (["/dev/infiniband"], [], "/dev/infiniband"),
+    ],
+)
+def test_a_recipe_gets_no_device_that_the_inventory_does_not_allow(devices, allowed, strange):
+    if strange is None:
+        assert record(devices=devices, allowed_devices=allowed)["container"]["devices"]
+        return
+    with pytest.raises(SpecError, match=rf"vllm_serve_allowed_devices\), seen {strange}; a device"):
+        record(devices=devices, allowed_devices=allowed)
+
+
+@pytest.mark.parametrize(
+    ("over", "words"),
+    [
+        ({"devices": ["/etc/shadow"], "allowed_devices": ["/etc"]}, "vllm_serve_devices: expected paths below /dev"),
+        ({"ulimits": {"memlok": 1}}, "vllm_serve: ulimits.memlok: unknown key; nearest valid key: memlock"),
+        ({"ulimits": {"memlock": "1g"}}, "vllm_serve: ulimits.memlock: expected a whole number"),
+    ],
+)  # fmt: skip
+def test_devices_and_limits_of_an_inventory_are_held_to_what_a_recipe_may_have(over, words):
+    with pytest.raises(SpecError, match=words):
+        record(**over)
+
+
+def test_what_is_mounted_besides_is_read_only_and_on_record():
+    mounts = [
+        {"path": "templates/x.jinja", "mount": "/config/x.jinja"},
+        {"path": "/etc/fleet/parser.py", "mount": "/config/parser.py"},
+    ]
+    made = record(mounts=mounts, allowed_paths=["/etc/fleet"])
+    assert made["mounts"] == [mounts[0] | {"path": "/srv/s/templates/x.jinja"}, mounts[1]]
+    volumes = made["container"]["volumes"]
+    assert "/srv/s/templates/x.jinja:/config/x.jinja:ro" in volumes
+    assert "/etc/fleet/parser.py:/config/parser.py:ro" in volumes
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed", "words"),
+    [
+        ("/etc/fleet", [], r"below /srv/s \(vllm_serve_allowed_paths\), seen /etc/fleet"),
+        ("/etc/fleetx/y", ["/etc/fleet"], r"below /srv/s, /etc/fleet \(.*seen /etc/fleetx/y"),
+        ("cache/compiled", [], "something else than /srv/s/cache, where servers write"),
+        ("/srv/s/cache/images/x", [], "something else than /srv/s/cache"),
+        ("/srv/s", [], "something else than /srv/s/cache"),
+        ("/srv", ["/srv"], "something else than /srv/s/cache"),
+        ("../x", [], r"mounts\[0\].path: expected a path in the store"),
+    ],
+)
+def test_a_recipe_gets_nothing_of_the_host_that_the_inventory_does_not_allow(path, allowed, words):
+    with pytest.raises(SpecError, match=words):
+        record(mounts=[{"path": path, "mount": "/config/x"}], allowed_paths=allowed)
+
+
+def test_a_variable_may_be_a_fact_of_the_host_and_the_environment_wins():
+    wanted = {"VLLM_HOST_IP": "address", "SPARK": "name"}
+    made = record(host_environment=wanted)["container"]["env"]
+    assert (made["VLLM_HOST_IP"], made["SPARK"]) == ("192.0.2.7", "spark-7")
+    assert record(host_environment=wanted, environment={"SPARK": "x"})["container"]["env"]["SPARK"] == "x"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        ({"NCCL_SOCKET_IFNAME": "interface"}, "which NCCL_SOCKET_IFNAME is .*seen none; set spark_interface"),
+        (
+            {"X": "{{ ansible_host }}"},
+            "vllm_serve_host_environment: expected one of address, interface, name for X",
+        ),
+    ],
+)
+def test_a_fact_that_is_not_known_is_missed_before_a_host_is_asked(wanted, words):
+    with pytest.raises(SpecError, match=words):
+        record(host_environment=wanted)
 
 
 def test_an_entrypoint_of_an_inventory_is_held_to_what_a_recipe_may_have():
@@ -341,6 +441,14 @@ def test_arguments_that_an_inventory_makes_of_a_recipes_are_refused_before_a_hos
             "image": "a/b:c",
             "entrypoint": [],
             "caches": {},
+            "devices": [],
+            "allowed_devices": [],
+            "ulimits": {},
+            "mounts": [],
+            "host_environment": {},
+            "host_facts": {},
+            "allowed_paths": [],
+            "store": "/srv/s",
             "published": {},
             "refused": [],
             "measured_depth": 0,
