@@ -127,7 +127,7 @@ fuzz: venv
 	python tests/unit/fuzz/run.py seconds $(SECONDS_EACH) $(PARSER)
 
 # Tests that run or import Ansible, or code that Ansible loads. The others do not depend on its version.
-touches := ansible-(playbook|doc|galaxy|inventory)|^(from|import) ansible[. ]|plugins\.(action|filter|modules|plugin_utils)
+touches := ansible-(playbook|doc|galaxy|inventory)|^(from|import) (ansible[. ]|fuzz\.)|plugins\.(action|filter|modules|plugin_utils)
 # Packages that the newest environment lacks.
 only_here := execution_environment changelog
 TESTS ?= $(filter-out $(only_here:%=tests/unit/release/test_%.py),$(shell grep -rlE --include='test_*.py' '$(touches)' tests/unit))
