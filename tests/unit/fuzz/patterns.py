@@ -74,7 +74,7 @@ def written() -> tuple[list[Used], set[str]]:
             if getattr(node.func.value, "id", "") != "re" or node.func.attr == "escape":
                 continue
             pattern = node.args[0]
-            if not isinstance(pattern, ast.Constant):
+            if not isinstance(pattern, ast.Constant) or not isinstance(pattern.value, str | bytes):
                 made.add(name)
             elif node.func.attr in METHODS:
                 flags = [
@@ -180,10 +180,8 @@ def shapes(used: Used) -> set[str]:
 
 
 def apply(used: Used, text: str) -> None:
-    pattern, given = (
-        re.compile(used.pattern, used.flags),
-        text if isinstance(used.pattern, str) else text.encode(),
-    )
+    pattern: Any = re.compile(used.pattern, used.flags)
+    given = text if isinstance(used.pattern, str) else text.encode()
     if used.method == "sub":
         pattern.sub(given[:0], given)
     elif used.method == "finditer":
