@@ -146,7 +146,7 @@ def look_container(client: Any, name: str) -> dict[str, Any] | None:
 def bound(data: Mapping[str, Any]) -> dict[str, str]:
     """What of the host is mounted into a container: mount point -> source."""
     mounts = (mount for mount in data.get("Mounts") or [] if mount.get("Type") == "bind")
-    return {mount["Destination"]: mount["Source"] for mount in mounts}
+    return {mount["Destination"]: mount["Source"] for mount in mounts if mount.get("Source")}
 
 
 def look_recorded(client: Any, serving: dict[str, Any]) -> dict[str, Any]:

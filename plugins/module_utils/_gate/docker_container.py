@@ -136,5 +136,5 @@ def _state(data: Mapping[str, Any]) -> State:
         restarts=data.get("RestartCount") or 0,
         image=data["Config"]["Image"],
         argv=(data.get("Path") or "", *(data.get("Args") or [])),
-        mounts={mount["Destination"]: mount.get("Source", "") for mount in data.get("Mounts") or []},
+        mounts={mount["Destination"]: mount.get("Source") or "" for mount in data.get("Mounts") or []},
     )

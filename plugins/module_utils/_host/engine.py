@@ -230,7 +230,7 @@ def _containerd_root(info: Mapping[str, Any], containerd: str) -> str:
     if address.removeprefix("/var").startswith("/run/docker/"):
         return f"{data_root}/containerd"
     root = re.search(
-        r"""^\s*root\s*=\s*["'](/[^"']*)["']""", f"\n{containerd}".partition("\n[")[0], re.MULTILINE
+        r"""^[ \t]*root[ \t]*=[ \t]*["'](/[^"']*)["']""", f"\n{containerd}".partition("\n[")[0], re.MULTILINE
     )
     return root[1] if root else CONTAINERD_ROOT
 

@@ -239,7 +239,9 @@ def remove_ipc(request: Request) -> bool:
     for file in files:
         if file.is_file():
             value = (
-                re.findall(r"^\s*RemoveIPC\s*=\s*(\S+)", file.read_text(errors="replace"), re.MULTILINE)
+                re.findall(
+                    r"^[ \t]*RemoveIPC[ \t]*=[ \t]*(\S+)", file.read_text(errors="replace"), re.MULTILINE
+                )
                 or [value]
             )[-1]
     return value.lower() in ("yes", "true", "on", "1")

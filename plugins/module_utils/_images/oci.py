@@ -140,18 +140,18 @@ def choose(manifests: Any, architecture: str, digest: str) -> str:
         for platform, entry in platforms:
             if (platform.get("os"), platform.get("architecture")) == ("linux", architecture):
                 return checked(entry["digest"])
+        offered = {
+            (str(platform.get("os")), str(platform.get("architecture"))) for platform, _entry in platforms
+        }
     except (AttributeError, KeyError, TypeError):
         raise ImageError(
             f"{digest}: expected an index of manifests with digest and platform, seen {manifests!r:.100}; "
             "lock an image in the format of Docker (schema 2) or OCI"
         ) from None
-    offered = sorted(
-        f"{os}/{of}"
-        for os, of in {(platform.get("os"), platform.get("architecture")) for platform, _entry in platforms}
-        if os != "unknown"  # an attestation
-    )
+    # An attestation is of no platform.
+    seen = ", ".join(sorted(f"{os}/{of}" for os, of in offered if os != "unknown"))
     raise ImageError(
-        f"{digest}: expected linux/{architecture} in the image's index, seen {', '.join(offered)}; "
+        f"{digest}: expected linux/{architecture} in the image's index, seen {seen:.300}; "
         "lock an image that was built for these hosts"
     )
 

@@ -14,9 +14,10 @@ from typing import Any
 
 from .._common import json_text
 
-_VERSION = r"[A-Za-z0-9][A-Za-z0-9.+!_-]{0,99}"
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+!_-]{0,99}")
 # As Python installations have it: nothing that a volume's string or a shell would read in another way.
-_PATH = r"(?:/[A-Za-z0-9._+@-]+){1,64}"
+_PATH = re.compile(r"(?:/[A-Za-z0-9._+@-]+){1,64}")
+_MD5, _SHA256 = re.compile(r"[0-9a-f]{32}"), re.compile(r"[0-9a-f]{64}")
 
 # Runs inside the image, without importing the package (that would need a GPU in a CUDA image). Prints one
 # JSON line: where the package is, its version, and for each wanted file whether it is there and its hashes.
@@ -106,7 +107,7 @@ def wrong(told: Any, asked: Mapping[str, Any]) -> str:
     if not isinstance(told, dict) or set(told) != {"directory", "version", "files"}:
         return f"an answer of another shape, {str(told)[:80]!r}"
     version, directory, files = told["version"], told["directory"], told["files"]
-    if version is not None and not (isinstance(version, str) and re.fullmatch(_VERSION, version)):
+    if version is not None and not (isinstance(version, str) and _VERSION.fullmatch(version)):
         return f"the version {str(version)[:80]!r}"
     if directory is not None and not _is_path(directory):
         return f"the directory {str(directory)[:80]!r}"
@@ -117,7 +118,7 @@ def wrong(told: Any, asked: Mapping[str, Any]) -> str:
         if not isinstance(found, dict) or set(found) != {"target", "md5", "sha256"}:
             return f"{path} of another shape, {str(found)[:80]!r}"
         hashes = found["md5"], found["sha256"]
-        if hashes != (None, None) and not all(map(_is_hash, hashes, (32, 64))):
+        if hashes != (None, None) and not all(map(_is_hash, hashes, (_MD5, _SHA256))):
             return f"hashes of {path} that are none, {str(hashes)[:80]!r}"
         if not _is_target(found["target"], path, target, directory):
             return f"the target {str(found['target'])[:80]!r} for {path}"
@@ -134,11 +135,11 @@ def _is_target(found: Any, path: str, asked: str | None, directory: str | None) 
 
 
 def _is_path(text: Any) -> bool:
-    return isinstance(text, str) and bool(re.fullmatch(_PATH, text)) and posixpath.normpath(text) == text
+    return isinstance(text, str) and bool(_PATH.fullmatch(text)) and posixpath.normpath(text) == text
 
 
-def _is_hash(text: Any, digits: int) -> bool:
-    return isinstance(text, str) and bool(re.fullmatch(rf"[0-9a-f]{{{digits}}}", text))
+def _is_hash(text: Any, digits: re.Pattern[str]) -> bool:
+    return isinstance(text, str) and bool(digits.fullmatch(text))
 
 
 def check_content(patch: Mapping[str, Any], content: bytes) -> None:

@@ -161,7 +161,8 @@ COMMA_LISTS = _words("disable-access-log-for-endpoints")
 # What must not get past this collection under another name: it sets the one, and reads the other.
 OWN = ELSEWHERE.keys() | READ_HERE.keys() | {"host", "served-model-name"}
 
-_EVERY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 (of the container)
+# No set: what a recipe has in their place may be a list, which no set is asked for.
+_EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 (of the container)
 
 
 def elsewhere(name: str, value: Any) -> str | None:

@@ -983,7 +983,7 @@ class _Engine(docker_container.DockerContainer):
 
     def __init__(self, data: Any = None, lines: str = "") -> None:
         self._name, self._secrets = "x", []
-        self._api = SimpleNamespace(
+        self._api: Any = SimpleNamespace(
             inspect_container=lambda _name: data,
             logs=lambda *_args, **_options: lines.encode(errors="surrogatepass"),
         )

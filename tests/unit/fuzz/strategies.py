@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from conftest import ROOT
@@ -69,16 +70,23 @@ def trees(draw: st.DrawFn, good: Any) -> Any:
             if how == "replace" and draw(st.booleans()):
                 return junk
         elif how == "replace":
-            _change(value, path, lambda there, key, junk=junk: there.__setitem__(key, junk))
+            _change(value, path, partial(_put, junk))
         elif how == "remove":
-            _change(value, path, lambda there, key: there.__delitem__(key))
+            _change(value, path, _remove)
         else:
-            added = draw(TEXT)
-            _change(value, path, lambda there, key, junk=junk, added=added: _add(there, added, junk))
+            _change(value, path, partial(_add, draw(TEXT), junk))
     return value
 
 
-def _add(there: Any, name: str, junk: Any) -> None:
+def _put(junk: Any, there: Any, key: Any) -> None:
+    there[key] = junk
+
+
+def _remove(there: Any, key: Any) -> None:
+    del there[key]
+
+
+def _add(name: str, junk: Any, there: Any, _key: Any) -> None:
     if isinstance(there, dict):
         there[name] = junk
     else:
