@@ -185,7 +185,9 @@ from ..module_utils._serve import short_lived
 
 MODE = 0o444
 PROBE = "patch_pin"
-MEMORY, PROCESSES, SECONDS = "512m", 128, 120
+MEMORY = "512m"
+PROCESSES = 128
+SECONDS = 120
 """What the probe may take: it starts Python, and reads a few files."""
 
 

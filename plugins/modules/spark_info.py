@@ -233,8 +233,8 @@ docker:
   description:
     - The Docker engine. C(snap) means that it is a snap, which nothing here can set up; C(started) is in seconds since the epoch,
       C(images_bytes) in bytes, with layers that images share counted once from API 1.42 on; C(images_root) is where the images lie,
-      which for those in containerd is not below C(data_root); C(flags) are keys of daemon.json that dockerd has from its command line; C(containers) are the running ones with C(id),
-      C(name), C(image), C(labels) and published C(ports). Everything that the engine reports is null while it does not run.
+      which for those in containerd is not below C(data_root); C(flags) are keys of daemon.json that dockerd has from its
+      command line; C(containers) are the running ones with C(id), C(name), C(image), C(labels) and published C(ports). Everything that the engine reports is null while it does not run.
   returned: always
   type: dict
   sample:
@@ -323,8 +323,8 @@ report:
 todo:
   description:
     - What is missing and can be installed. C(packages), whether the Docker or toolkit repository is needed for them, C(directories),
-      C(private) for those that only root shall enter, C(requirements) of the environment, C(start) of the engine, and for C(daemon) the changed C(keys), the C(action) that applies
-      them (none, reload, restart), its reasons in C(because) and the containers that it C(stops).
+      C(private) for those that only root shall enter, C(requirements) of the environment, C(start) of the engine, and
+      for C(daemon) the changed C(keys), the C(action) that applies them (none, reload, restart), its reasons in C(because) and the containers that it C(stops).
   returned: when O(wanted) is given
   type: dict
   sample:

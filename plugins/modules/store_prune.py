@@ -14,8 +14,8 @@ author:
 description:
   - Keeps everything that C(current) or C(last_good) of C(state.json) refers to, that the lock names, and that a container of the
     host mounts, names or was made from, running or not. Removes other model snapshots, partial snapshots and patches from the store,
-    what the servers of other images compiled, the remains of an interrupted build, images from the storage of the fleet's registry in the store, and from the engine those
-    images that this collection brought.
+    what the servers of other images compiled, the remains of an interrupted build, images from the storage of the fleet's registry in
+    the store, and from the engine those images that this collection brought.
   - If the state does not say what serves, or the engine does not say what its containers use, nothing is removed.
   - Works only inside the store and follows no link. Names outside the layout are listed as unknown and kept.
   - Anything that another run is working on is kept, and the list says so.

@@ -332,7 +332,8 @@ def markdown(made: Mapping[str, Any]) -> str:
 LEGEND = (
     "tok/s: of one stream, tokens over decode seconds of all prompts together; of several, the throughput of the load. In brackets: "
     "the interval of 95 %. Not measurable: the client's clock and the server's contradict each other, or the acceptance does not allow "
-    "it. One witness: the server's clock says nothing of these requests alone. Ceiling: 1 + the shares accepted, so many times as fast if drafting and verifying took no time. "
+    "it. One witness: the server's clock says nothing of these requests alone. Ceiling: 1 + the shares accepted, so many times as fast "
+    "if drafting and verifying took no time. "
     "Accepted: percent of the drafts by position, with standard error."
 )
 
