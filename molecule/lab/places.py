@@ -14,10 +14,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-SCENARIO = Path(__file__).parents[1]
-ROOT = SCENARIO.parents[1]
+import yaml
+
+ROOT = Path(__file__).parents[2]
+SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
 LAB = ROOT / ".cache/lab"
-HOST = "inst-1"
+HOST = next(iter(yaml.safe_load((SCENARIO / "inventory/hosts.yml").read_text())["sparks"]["hosts"]))
+"""The one of the scenario."""
 BIN, NEWEST = Path(sys.executable).parent, ROOT / ".cache/newest/bin"
 """Of the oldest ansible-core that is supported, and of the newest."""
 AGENT = """
@@ -54,11 +57,11 @@ def add_inventory(home: Path) -> None:
     (home / ".cache/lab").symlink_to(LAB)
 
 
-def install(within: Path, there: Path) -> None:
-    """The archive that is made of this checkout, as a collection."""
-    call(BIN / "ansible-galaxy", "collection", "build", "--output-path", within, within=ROOT)
+def install(within: Path, there: Path, source: Path = ROOT) -> None:
+    """The archive that is made of this checkout, or of another one, as a collection."""
+    call(BIN / "ansible-galaxy", "collection", "build", "--force", "--output-path", within, within=source)
     (archive,) = within.glob("sparkfleet-vllm-*.tar.gz")
-    call(BIN / "ansible-galaxy", "collection", "install", archive, "-p", there, within=within)
+    call(BIN / "ansible-galaxy", "collection", "install", "--force", archive, "-p", there, within=within)
 
 
 def project(private: Path) -> Path:
@@ -74,10 +77,10 @@ def project(private: Path) -> Path:
     return home
 
 
-def release(home: Path) -> Path:
+def release(home: Path, source: Path = ROOT) -> Path:
     """An archive, installed in a directory with somebody's inventory."""
     home.mkdir()
-    install(home, home / "collections")
+    install(home, home / "collections", source)
     (home / "ansible.cfg").write_text(CONFIG.replace("\n", "\ncollections_path = collections\n", 1))
     add_inventory(home)
     return home / "collections/ansible_collections/sparkfleet/vllm"
