@@ -32,7 +32,7 @@ class ActionModule(Compute):
         if refused := record.serving_refusals(inputs):
             raise AnsibleActionFail("\n".join(refused))
         for text in record.weakened(inputs):
-            Display().warning(f"less than the least rights: {text}")
+            Display().warning(printable(f"less than the least rights: {text}"))
         return {}
 
 

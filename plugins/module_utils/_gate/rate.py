@@ -12,11 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .._vllm import client, metrics
 from . import diagnosis
 from .diagnosis import Traffic
+
+if TYPE_CHECKING:  # a report compares rates on the controller, which has none of the libraries of a host
+    from .._vllm import client, metrics
 
 UNMEASURABLE = "tok/s not measurable"
 TOLERANCE = 0.2

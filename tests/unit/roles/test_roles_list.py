@@ -169,10 +169,10 @@ class FilterModule:
         filters = real.FilterModule().filters()
         compute = filters["vllm_serving"]
 
-        def counted(inputs):
+        def counted(inputs, state=None):
             with open(os.environ["LAB_COUNT"], "a") as file:
                 file.write("worked out\\n")
-            return compute(inputs)
+            return compute(inputs, state)
 
         return {**filters, "vllm_serving": counted}
 """

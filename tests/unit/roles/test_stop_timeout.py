@@ -33,7 +33,7 @@ def unit(folder: Path, command: list[str]) -> str:
     (folder / "play.yml").write_text(yaml.safe_dump([play]))
     given = {
         "vllm_serve_candidate": {"serving": serving, "stamps": []},
-        "unit": f"{{{{ lookup('ansible.builtin.template', '{ROLE}/templates/boot.service.j2') }}}}",
+        "unit": f"{{{{ lookup('ansible.builtin.template', '{ROLE}/templates/server.service.j2') }}}}",
         "ansible_python_interpreter": sys.executable,
         "to": str(folder / "vllm.service"),
     }
