@@ -234,7 +234,8 @@ docker:
     - The Docker engine. C(snap) means that it is a snap, which nothing here can set up; C(started) is in seconds since the epoch,
       C(images_bytes) in bytes, with layers that images share counted once from API 1.42 on; C(images_root) is where the images lie,
       which for those in containerd is not below C(data_root); C(flags) are keys of daemon.json that dockerd has from its
-      command line; C(containers) are the running ones with C(id), C(name), C(image), C(labels) and published C(ports). Everything that the engine reports is null while it does not run.
+      command line; C(containers) are the running ones with C(id), C(name), C(image), C(labels) and published C(ports). Everything that
+      the engine reports is null while it does not run.
   returned: always
   type: dict
   sample:

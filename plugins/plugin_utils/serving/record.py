@@ -203,7 +203,8 @@ def serving_record(inputs: Mapping[str, Any]) -> dict[str, Any]:
         ``acceptance_floor``, ``minimum_drafts``, ``memory_fraction``, ``memory_minimum_bytes`` (or None). Where ``models`` have no
         path, ``locked_models``, too: see :func:`mounted_models`
     :returns: ``{recipe, container, models, files, mounts: [{path on the host, mount}], directories: as
-        :func:`caches.directories` gives them, gate: {served_model, base_url, speculation (or None), acceptance_floor, minimum_drafts}, memory: {fraction, minimum_bytes (or None)}}``; no secret
+        :func:`caches.directories` gives them, gate: {served_model, base_url, speculation (or None), acceptance_floor, minimum_drafts},
+        memory: {fraction, minimum_bytes (or None)}}``; no secret
     :raises SpecError: as :func:`container_spec`, and with what :func:`serving_refusals` tells
     """
     if refused := serving_refusals(inputs):

@@ -40,7 +40,8 @@ def change(
     :param unit: text of the unit that shall keep it running; empty for none
     :param host: versions of the host, as they are recorded with what passed
     :returns: ``{state: one of the four above, anew: whether the container must be made anew although it does not differ, back:
-        whether what is recorded as current is something else, kept: whether its unit keeps it running as it shall, on_record: whether there is nothing to start, to write or to record}``
+        whether what is recorded as current is something else, kept: whether its unit keeps it running as it shall, on_record: whether
+        there is nothing to start, to write or to record}``
     """
     current = (info["state"] or {}).get("current")
     recorded = current["serving"] if current else None
