@@ -13,6 +13,7 @@
 # make matrix     the unit tests that touch Ansible, and sanity, on the newest Ansible and Python (TESTS=tests/unit for all), and
 #                 on the next Ansible if the package index has a pre-release
 # make ee         builds the image for an automation controller without a network, and tests it (execution-environment/)
+# make arm64      what runs on a Spark, tried on aarch64 under emulation (docs/aarch64.md)
 # make docs       rewrites docs/playbooks.md from playbooks/*.meta.yml, and builds the site (.cache/docs/html)
 # make changelog  rewrites CHANGELOG.md from changelogs/ (docs/releasing.md)
 # make clean      removes everything else that was made here: environment, caches
@@ -32,7 +33,7 @@ export PATH := $(CURDIR)/$(bin):$(PATH)
 # If it is set, each of thousands of processes compiles Ansible again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: lab lab-hosts lab-depot lab-down venv lint .lint-files .lint-ansible sanity unit fuzz scenario matrix ee test test-long bench-sync bench-noop docs changelog clean
+.PHONY: lab lab-hosts lab-depot lab-down venv lint .lint-files .lint-ansible sanity unit fuzz scenario matrix ee arm64 test test-long bench-sync bench-noop docs changelog clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -188,6 +189,9 @@ lab-depot:
 	+@$(parallel) $(lab_depot) .newest
 
 ee: .ee
+
+arm64: .venv-ready .engine
+	@$(phase) arm64 "what runs on a Spark, on aarch64 under emulation" -- $(lab)/arm64.sh
 
 bench-sync:
 	+@$(parallel) .spark .wheels
