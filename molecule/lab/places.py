@@ -21,8 +21,8 @@ SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
 LAB = ROOT / ".cache/lab"
 HOST = next(iter(yaml.safe_load((SCENARIO / "inventory/hosts.yml").read_text())["sparks"]["hosts"]))
 """The one of the scenario."""
-BIN, NEWEST = Path(sys.executable).parent, ROOT / ".cache/newest/bin"
-"""Of the oldest ansible-core that is supported, and of the newest."""
+BIN = Path(sys.executable).parent
+"""Of the oldest ansible-core that is supported."""
 AGENT = """
 ansible_ssh_private_key_file: ""
 ansible_ssh_common_args: -o UserKnownHostsFile={{ lab_ssh }}/known_hosts.d/{{ ansible_host }}

@@ -13,7 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from places import BIN, HOST, NEWEST, call, look, release
+from places import BIN, HOST, ROOT, call, look, release
+
+NEWEST = ROOT / ".cache/newest/bin"
+"""Of the newest ansible-core."""
 
 
 @pytest.fixture(scope="module")

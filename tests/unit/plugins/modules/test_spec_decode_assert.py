@@ -79,7 +79,8 @@ def test_foreign_traffic_warns(
     with serving(name="huihui-gemma4", foreign=100) as (_, url):
         result = run(capsys, REQUIRED | {"base_url": url, "speculation": MTP, "foreign_traffic": "warn"})
     assert result["verdict"] == "pass"
-    assert ["somebody else" in warning for warning in warnings] == [True]
+    # On a busy machine, a second one may say that the speed is not measurable.
+    assert len([warning for warning in warnings if "somebody else" in warning]) == 1
 
 
 def test_no_engine(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
