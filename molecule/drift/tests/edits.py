@@ -20,7 +20,8 @@ NAME, ASIDE = "sparkfleet-vllm", "kept"
 TARGET = "/usr/local/lib/python3.12/dist-packages/vllm/model_executor/models/gemma4_mtp.py"
 UNIT = f"/etc/systemd/system/{NAME}.service.d"
 SERVES = "timeout 60 bash -c 'until curl -fs -o /dev/null http://127.0.0.1:8000/health; do sleep 0.2; done'"
-RESTARTED = f"systemctl restart {NAME}; {SERVES}"
+# More often than anybody does it by hand within an hour.
+RESTARTED = f"systemctl reset-failed {NAME}; systemctl restart {NAME}; {SERVES}"
 UNWATCHED = ("boot: boot-unit-inactive", "after an end that nobody asked for")
 """Of a server that somebody started by hand."""
 
