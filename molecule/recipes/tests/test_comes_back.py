@@ -1,4 +1,4 @@
-"""A server of the real vLLM comes back after whatever ends it, until the fourth end within an hour, and a deliberate stop stays one."""
+"""A server of the real vLLM comes back after whatever ends it, four starts within an hour, and a deliberate stop stays one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ HOST, NAME = "catalogue", "sparkfleet-vllm"
 MAIN = f"docker inspect --format '{{{{.State.Pid}}}}' {NAME}"
 ENGINE = f"pgrep --full EngineCore --parent $({MAIN})"
 ENDS = {
-    "asked to end, and not by the engine": f"kill -15 $({MAIN})",
     # As the kernel does it for want of memory. vLLM then ends with status 0.
     "engine process killed": f"kill -9 $({ENGINE})",
     "worker killed": f"kill -9 $(pgrep --full VLLM::Worker --parent $({ENGINE}))",
@@ -38,20 +37,13 @@ def ended() -> bool:
     return on(f"docker inspect --format '{{{{.State.Status}}}}' {NAME}").strip() == "exited"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def counted_anew():
-    """Ends of this hour are those of these tests alone; others may follow."""
-    on(f"systemctl restart {NAME}; systemctl reset-failed {NAME} || true")
-    testing.until(answers, within=300)
-    yield
+def start() -> None:
+    """The first start of its hour."""
     on(f"systemctl reset-failed {NAME}; systemctl restart {NAME}")
     testing.until(answers, within=300)
 
 
-@pytest.mark.parametrize("end", ENDS.values(), ids=list(ENDS))
-def test_it_comes_back(end):
-    if end == ENDS["engine process killed"]:
-        on(f"systemctl reset-failed {NAME}")  # the three that follow are the first of their hour
+def comes_back_after(end: str) -> None:
     before = started()
     assert unit() == "active"
     on(end)
@@ -60,16 +52,33 @@ def test_it_comes_back(end):
     assert unit() == "active"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def counted_anew():
+    """Ends of this hour are those of these tests alone; others may follow."""
+    start()
+    yield
+    start()
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=list(ENDS))
+def test_it_comes_back(end):
+    comes_back_after(end)
+
+
 def test_the_fourth_end_is_the_last():
     on(ENDS["engine process killed"])
     testing.until(lambda: unit() == "failed", within=120)
     assert ended() and on(f"docker inspect --format '{{{{.State.ExitCode}}}}' {NAME}").strip() == "0"
 
 
+def test_a_signal_that_the_engine_did_not_send_is_no_deliberate_stop():
+    start()
+    comes_back_after(f"kill -15 $({MAIN})")
+
+
 @pytest.mark.parametrize("stop", [f"docker stop {NAME}", f"systemctl stop {NAME}"])
 def test_a_deliberate_stop_stays_one(stop):
-    on(f"systemctl reset-failed {NAME}; systemctl restart {NAME}")
-    testing.until(answers, within=300)
+    start()
     on(stop)
     testing.until(lambda: unit() == "inactive")
     on("sleep 12")  # longer than the unit pauses before a start

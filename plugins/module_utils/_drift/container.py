@@ -399,7 +399,7 @@ def life(data: Mapping[str, Any] | None, name: str, unit: Unit) -> list[Finding]
         if state.get("OOMKilled"):
             seen += ", killed for want of memory"
         if unit.gave_up:
-            seen += "; its unit started it again until it had ended too often within an hour"
+            seen += "; its unit has started it too often within an hour, and gave up"
         kind = "paused" if status == "paused" else "stopped"
         do = (
             f"docker unpause {name}"

@@ -95,7 +95,7 @@ def test_the_cache_is_dropped_for_a_server_that_is_about_to_start_and_only_if_wa
     assert "drop_caches" not in unit(vllm_serve_drop_caches=False)
 
 
-def test_the_fourth_end_within_the_hour_is_the_last() -> None:
+def test_it_is_started_four_times_within_an_hour_at_most() -> None:
     settings = dict(line.split("=", 1) for line in unit().splitlines() if "=" in line and line[0].isupper())
     assert (settings["StartLimitIntervalSec"], settings["StartLimitBurst"]) == ("1h", "4")
     assert settings["Restart"] == "on-failure" and settings["TimeoutStopSec"] == "60"

@@ -221,7 +221,7 @@ def test_the_units_of_docker():
             Unit(active="failed", gave_up=True),
             "stopped",
             "drift",
-            "too often within an hour",
+            "gave up",
         ),
         ({"Status": "paused"}, Unit(active="active", watches=True), "paused", "drift", "paused"),
         (
