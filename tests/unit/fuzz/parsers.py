@@ -94,6 +94,7 @@ from fuzz.strategies import JUNK, NO_JSON, TEXT, cut, documents, json_bytes, jso
 from helpers import drift
 from helpers import lock as locks
 from helpers.recipe import SHIPPED
+from helpers.serving import NOTHING_MORE
 from helpers.weights import GOOD as WEIGHTS
 from hypothesis import strategies as st
 
@@ -671,18 +672,11 @@ _INPUTS: dict[str, Any] = {
     "environment": {"A": 1},
     "port": 8000,
     "bind": "127.0.0.1",
-    "store": "/srv/s",
+    **NOTHING_MORE,
     "log_driver": "json-file",
     "log_options": {"max-size": "50m"},
     "entrypoint": ["vllm", "serve"],
     "caches": {"torch": "/root/.cache/torch"},
-    "devices": [],
-    "allowed_devices": ["/dev/infiniband"],
-    "ulimits": {},
-    "mounts": [],
-    "host_environment": {},
-    "host_facts": {"address": "192.0.2.7", "interface": "", "name": "spark-7"},
-    "allowed_paths": [],
     "shm_size": "1g",
     "security": "least",
     "gpus": True,

@@ -12,21 +12,13 @@ import pytest
 from ansible.errors import AnsibleActionFail
 from ansible_collections.sparkfleet.vllm.plugins.action import serving_guard
 from helpers import actions
+from helpers.serving import NOTHING_MORE
 
 INPUTS: dict[str, Any] = {
     "image": "vllm/vllm-openai:v0.26.0@sha256:" + "a" * 64,
     "arguments": {"speculative-config": {"method": "mtp", "num_speculative_tokens": 1}},
     "extra_arguments": {},
-    "entrypoint": [],
-    "caches": {},
-    "devices": [],
-    "allowed_devices": ["/dev/infiniband"],
-    "ulimits": {},
-    "mounts": [],
-    "host_environment": {},
-    "host_facts": {"address": "192.0.2.7", "interface": "", "name": "spark-7"},
-    "allowed_paths": [],
-    "store": "/srv/s",
+    **NOTHING_MORE,
     "published": {},
     "measured_depth": 0,
     "allow_deeper": False,

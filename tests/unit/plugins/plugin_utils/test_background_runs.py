@@ -7,8 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -61,14 +62,13 @@ PLAY = """
 
 
 class Lab:
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.home, self.tmp = folder, folder / "home", folder / "tmp"
+    def __init__(self, folder: Path, tmp: Path) -> None:
+        self.folder, self.home, self.tmp = folder, folder / "home", tmp
         for name, text in {"action_plugins": ACTION, "library": MODULE}.items():
             (folder / name).mkdir()
             (folder / name / "slow.py").write_text(text)
         (folder / "play.yml").write_text(PLAY)
         self.home.mkdir()
-        self.tmp.mkdir()
 
     def start(self, seconds: float, **environment: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -99,8 +99,10 @@ class Lab:
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Lab:
-    return Lab(tmp_path)
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    # The newest Ansible has a socket in TMPDIR, whose path may have 107 characters. Those of pytest's own folders are longer at times.
+    with tempfile.TemporaryDirectory(prefix="jobs-") as tmp:
+        yield Lab(tmp_path, Path(tmp))
 
 
 def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:

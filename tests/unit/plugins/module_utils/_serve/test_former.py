@@ -11,23 +11,16 @@ import pytest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._serve import former
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._serve import state as serve_state
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.serving.record import serving_record
+from helpers.serving import NOTHING_MORE
 
 FORMER: dict[str, Any] = json.loads(Path(__file__).with_name("record_of_0_1_0.json").read_text())
 STATE = FORMER["state"]
 RECORDED = STATE["current"]["serving"]
 ADDED = {
+    **NOTHING_MORE,
     "store": "/srv/sparkfleet",
     "log_driver": "json-file",
     "log_options": {"max-size": "50m"},
-    "entrypoint": [],
-    "caches": {},
-    "devices": [],
-    "allowed_devices": ["/dev/infiniband"],
-    "ulimits": {},
-    "mounts": [],
-    "host_environment": {},
-    "host_facts": {"address": "192.0.2.7", "interface": "", "name": "spark-7"},
-    "allowed_paths": [],
 }
 
 

@@ -17,6 +17,7 @@ from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.serving.record imp
     serving_refusals,
     variant,
 )
+from helpers.serving import NOTHING_MORE
 
 INPUTS: dict[str, Any] = {
     "name": "sparkfleet-vllm",
@@ -34,15 +35,7 @@ INPUTS: dict[str, Any] = {
         "speculative-config": {"method": "mtp", "num_speculative_tokens": 1},
     },
     "extra_arguments": {},
-    "entrypoint": [],
-    "caches": {},
-    "devices": [],
-    "allowed_devices": ["/dev/infiniband"],
-    "ulimits": {},
-    "mounts": [],
-    "host_environment": {},
-    "host_facts": {"address": "192.0.2.7", "interface": "", "name": "spark-7"},
-    "allowed_paths": [],
+    **NOTHING_MORE,
     "environment": {"A": 1},
     "port": 8000,
     "bind": "127.0.0.1",
