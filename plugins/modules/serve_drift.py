@@ -239,8 +239,12 @@ def look_run(folder: Path, now: float) -> dict[str, Any] | None:
     return {name: record.get(name) for name in ("holder", "playbook", "since")}
 
 
-def look(params: dict[str, Any], engine: Engine) -> drift_look.Seen:
-    """:raises docker.errors.DockerException, OSError, EngineError: the engine does not answer"""
+def look(
+    params: dict[str, Any], engine: Engine, record: tuple[dict[str, Any] | None, str]
+) -> drift_look.Seen:
+    """:param record: as :func:`recorded` gives it
+
+    :raises docker.errors.DockerException, OSError, EngineError: the engine does not answer"""
     serving = params["serving"]
     name = serving["container"]["name"]
     data = engine.container(name)
@@ -252,7 +256,7 @@ def look(params: dict[str, Any], engine: Engine) -> drift_look.Seen:
         "now": time.time(),
     }
     seen["held"] = look_run(Path(params["state_dir"]), seen["now"])
-    seen["recorded"], seen["record_problem"] = recorded(params["state_dir"])
+    seen["recorded"], seen["record_problem"] = record
     if data is not None:
         seen["image"] = engine.image(data["Image"])
         container = docker_container.DockerContainer(name, [params["api_key"] or ""])
@@ -289,8 +293,9 @@ def main() -> None:
         if error:
             module.fail_json(msg=missing_required_lib(library), exception=error)
     params = module.params
+    record = recorded(params["state_dir"])
     if params["keep_recorded"]:
-        params["serving"] = former.as_recorded(params["serving"], recorded(params["state_dir"])[0])
+        params["serving"] = former.as_recorded(params["serving"], record[0])
     wanted = drift_look.Wanted(
         serving=params["serving"],
         labels=params["labels"],
@@ -301,7 +306,7 @@ def main() -> None:
         ready_timeout=params["ready_timeout"],
     )
     try:
-        seen = look(params, Engine())
+        seen = look(params, Engine(), record)
     except (docker.errors.DockerException, docker_container.EngineError, OSError) as problem:
         module.fail_json(
             msg=f"expected a Docker engine that answers, seen: {problem}; do: systemctl status docker"
