@@ -30,6 +30,10 @@ def as_recorded(wanted: Mapping[str, Any], state: Mapping[str, Any] | None) -> d
     return dict(recorded if same else wanted)
 
 
+def _is_cache(volume: str) -> bool:
+    return volume.endswith(":rw") and volume.partition(":")[2].startswith(_CACHES)
+
+
 def _without(serving: Mapping[str, Any], option: str) -> dict[str, Any]:
     """A record without an option, and its value, that the shipped recipes have since."""
     command = list(serving["container"]["command"])
@@ -42,7 +46,7 @@ def _without(serving: Mapping[str, Any], option: str) -> dict[str, Any]:
 def _chosen(serving: Mapping[str, Any]) -> dict[str, Any]:
     """What somebody chose of a record, by recipe, lock or inventory."""
     made = serving["container"]
-    volumes = [v for v in made.get("volumes") or [] if not v.partition(":")[2].startswith(_CACHES)]
+    volumes = [volume for volume in made.get("volumes") or [] if not _is_cache(volume)]
     # An option that nobody asked for is empty now, and was not there before.
     container = {n: v for n, v in made.items() if n not in _CONTAINER and v not in ({}, [], "", None)}
     container["volumes"] = volumes

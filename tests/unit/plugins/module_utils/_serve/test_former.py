@@ -49,6 +49,7 @@ def test_what_the_shipped_recipes_have_since_waits_as_well():
         {"models": {"body": FORMER["inputs"]["models"]["body"]}},
         {"shm_size": "1g"},
         {"entrypoint": ["vllm", "serve"]},
+        {"mounts": [{"path": "weights/x", "mount": "/root/.cache/x"}]},
     ],
 )
 def test_what_somebody_chooses_brings_the_record_of_this_release(over):
