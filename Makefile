@@ -7,11 +7,13 @@
 # make test-long  the long scenarios, likewise
 # make lint       checks that run no playbook: Python, YAML, spelling, licences, Ansible (-j2: two at a time)
 # make unit       the unit tests
+# make fuzz       every parser of what comes from outside, on random inputs (SECONDS_EACH=60 PARSER=metrics)
 # make scenario   one molecule scenario (NAME=prerequisites), or one step of it (STEP=converge, verify, destroy)
 # make sanity     the part of lint that is ansible-test (SANITY="--test pylint plugins/modules/spark_info.py")
 # make matrix     the unit tests that touch Ansible, and sanity, on the newest Ansible and Python (TESTS=tests/unit for all), and
 #                 on the next Ansible if the package index has a pre-release
 # make ee         builds the image for an automation controller without a network, and tests it (execution-environment/)
+# make arm64      what runs on a Spark, tried on aarch64 under emulation (docs/aarch64.md)
 # make docs       rewrites docs/playbooks.md from playbooks/*.meta.yml, and builds the site (.cache/docs/html)
 # make changelog  rewrites CHANGELOG.md from changelogs/ (docs/releasing.md)
 # make clean      removes everything else that was made here: environment, caches
@@ -31,7 +33,7 @@ export PATH := $(CURDIR)/$(bin):$(PATH)
 # If it is set, each of thousands of processes compiles Ansible again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: lab lab-hosts lab-depot lab-down venv lint .lint-files .lint-ansible sanity unit scenario matrix ee test test-long bench-sync bench-noop docs changelog clean
+.PHONY: lab lab-hosts lab-depot lab-down venv lint .lint-files .lint-ansible sanity unit fuzz scenario matrix ee arm64 test test-long bench-sync bench-noop docs changelog clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -120,11 +122,16 @@ sanity: venv
 unit: venv
 	pytest -n auto tests/unit
 
+# The unit tests try the same properties on a few inputs, the same ones every time.
+SECONDS_EACH ?= 60
+fuzz: venv
+	python tests/unit/fuzz/run.py seconds $(SECONDS_EACH) $(PARSER)
+
 # Tests that run or import Ansible, or code that Ansible loads. The others do not depend on its version.
-touches := ansible-(playbook|doc|galaxy|inventory)|^(from|import) ansible[. ]|plugins\.(action|filter|modules|plugin_utils)
+touches := ansible-(playbook|doc|galaxy|inventory)|^(from|import) (ansible[. ]|fuzz\.)|plugins\.(action|filter|modules|plugin_utils)
 # Packages that the newest environment lacks.
-only_here := execution_environment changelog
-TESTS ?= $(filter-out $(only_here:%=tests/unit/release/test_%.py),$(shell grep -rlE --include='test_*.py' '$(touches)' tests/unit))
+only_here := release/test_execution_environment release/test_changelog lab/test_scenario_tests
+TESTS ?= $(filter-out $(only_here:%=tests/unit/%.py),$(shell grep -rlE --include='test_*.py' '$(touches)' tests/unit))
 matrix: .matrix-newest .matrix-next
 	tools/sanity.sh .cache/newest/bin $(SANITY)
 .matrix-newest: .newest
@@ -137,8 +144,8 @@ matrix: .matrix-newest .matrix-next
 
 # Two at a time for two cores: a third part would slow each of them, and time limits would be exceeded.
 jobs := 2
-# For code that seldom changes: recipes with real vLLM one after the other, built images, sweeps, and other Ansibles.
-long := recipes build benchmark
+# For code that seldom changes: recipes with real vLLM one after the other, built images, sweeps, an upgrade, and other Ansibles.
+long := recipes build benchmark upgrade
 long_checks := matrix
 # This scenario takes the depot away from all others, so it runs beside parts that need none.
 alone := airgap
@@ -183,6 +190,9 @@ lab-depot:
 
 ee: .ee
 
+arm64: .venv-ready .engine
+	@$(phase) arm64 "what runs on a Spark, on aarch64 under emulation" -- $(lab)/arm64.sh
+
 bench-sync:
 	+@$(parallel) .spark .wheels
 	@python $(lab)/bench/bench_sync.py
@@ -199,5 +209,5 @@ changelog: venv
 	python tools/changelog.py >CHANGELOG.md
 
 clean:
-	rm -rf .venv .cache/newest .cache/next .mypy_cache .ruff_cache .pytest_cache .ansible .cache/ansible .cache/collections .cache/docs .cache/pre-commit .cache/sanity
+	rm -rf .venv .cache/newest .cache/next .mypy_cache .ruff_cache .pytest_cache .ansible .cache/ansible .cache/collections .cache/docs .cache/hypothesis .cache/pre-commit .cache/sanity
 	@[ ! -d .cache/lab ] || echo "the lab is still there: make lab-down"

@@ -5,14 +5,15 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 index="${lab_cache}/depot/www/pypi/simple"
-defaults="${lab_root}/roles/prerequisites/defaults/main.yml"
+packages="${lab_root}/plugins/module_utils/_common/packages.py"
 stamp="${index}/.inputs"
 # A lab Spark uses the distribution's Python, which may differ from this environment's.
 python=$(dpkg-deb -f "$(compgen -G "${lab_cache}/depot/www/apt/distribution/python3_*.deb")" Version | cut -d. -f1,2)
 
-requirements=$("${lab_root}/.venv/bin/python" - "${defaults}" <<'PYTHON'
-import sys, yaml
-print("\n".join(yaml.safe_load(open(sys.argv[1]))["prerequisites_python_requirements"]))
+# A Spark installs just these files, by their hashes.
+requirements=$("${lab_root}/.venv/bin/python" - "${packages}" <<'PYTHON'
+import runpy, sys
+print("\n".join(runpy.run_path(sys.argv[1])["HASHES"]))
 PYTHON
 )
 inputs=$({ echo "${python} ${requirements}"; fingerprint "${lab_dir}/wheels.sh"; } | sha256sum | cut -d' ' -f1)
@@ -24,9 +25,10 @@ rm -rf "${index}"
 mkdir -p "${index}"
 work=$(mktemp -d)
 trap 'rm -rf "${work}"' EXIT
-# shellcheck disable=SC2086 # one word a requirement
-"${lab_root}/.venv/bin/pip" download --quiet --only-binary=:all: --python-version "${python}" --dest "${work}" ${requirements} ||
-    fail "pip could not download ${requirements//$'\n'/, }" "check the package index that pip is configured with"
+echo "${requirements}" >"${work}/requirements.txt"
+"${lab_root}/.venv/bin/pip" download --quiet --only-binary=:all: --python-version "${python}" --dest "${work}" \
+    --require-hashes --requirement "${work}/requirements.txt" ||
+    fail "pip could not download the packages of ${packages}" "check the package index that pip is configured with"
 for wheel in "${work}"/*.whl; do
     name=$(basename "${wheel}" | cut -d- -f1 | tr '[:upper:]_.' '[:lower:]--')
     mkdir -p "${index}/${name}"

@@ -178,7 +178,16 @@ class ActionModule(ActionBase):
                 f"expected to write recipe, lock and patches of the bundle on the controller, seen {error}; set "
                 "recipe_lock_dir and recipe_cache_dir to directories of yours"
             ) from error
-        return result | placed | {"host": chosen, "address": looks[chosen]["address"]}
+        chosen_look = looks[chosen]
+        return (
+            result
+            | placed
+            | {
+                "host": chosen,
+                "address": chosen_look["address"],
+                "wheels": chosen_look["bundle"]["wheels"],
+            }
+        )
 
     def _place(
         self, contents: Contents, arguments: Mapping[str, Any], variables: Mapping[str, Any]

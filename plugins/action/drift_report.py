@@ -11,7 +11,16 @@ from typing import Any, ClassVar
 
 from ..plugin_utils.drift import page, report
 from ..plugin_utils.report import table as tables
-from ..plugin_utils.report.base import UNREACHABLE, Report, format_failure, handed_on, hosts, now, write
+from ..plugin_utils.report.base import (
+    UNREACHABLE,
+    Report,
+    format_failure,
+    handed_on,
+    hosts,
+    now,
+    readable,
+    write,
+)
 
 
 class ActionModule(Report):
@@ -21,13 +30,17 @@ class ActionModule(Report):
     }
 
     def make(self, options: dict[str, Any], variables: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
-        made = report.report(
-            {host: _look(known, failure) for host, known, failure in hosts(variables)},
-            variables.get("recipe_lock") or {},
-            made=now(),
-            verify=options["verify"],
-            recipe=(variables.get("recipe") or {}).get("name", ""),
-        )
+        lock, recipe = (variables.get(name) or {} for name in ("recipe_lock", "recipe"))
+        at = now()
+
+        def whole(items: Mapping[str, tuple[Any, Mapping[str, Any] | None]]) -> dict[str, Any]:
+            looks = {host: _look(*item) for host, item in items.items()}
+            return report.report(
+                looks, lock, made=at, verify=options["verify"], recipe=recipe.get("name", "")
+            )
+
+        items = {host: (known.get("spark_drift"), failure) for host, known, failure in hosts(variables)}
+        made = whole(readable(items, lambda some: _shown(whole(some)), lambda failure: ({}, failure)))
         contents = {
             "drift.json": json.dumps(made, indent=2, ensure_ascii=False) + "\n",
             "drift.html": page.render(made),
@@ -39,8 +52,13 @@ class ActionModule(Report):
         return _lines(made, files), returned | handed_on(drifted=list(refused))
 
 
-def _look(known: Any, failure: Mapping[str, Any] | None) -> dict[str, Any]:
-    parts = dict(known.get("spark_drift") or {})
+def _shown(made: dict[str, Any]) -> list[Any]:
+    """All that is made of a report."""
+    return [made, page.render(made), _lines(made, []), list(map(report.refusal, made["hosts"].values()))]
+
+
+def _look(drift: Any, failure: Mapping[str, Any] | None) -> dict[str, Any]:
+    parts = dict(drift or {})
     if unreachable := parts.pop("unreachable", ""):
         return {"parts": {}, "failure": f"{UNREACHABLE}: {unreachable}"}
     lost = failure is not None and failure["task"] == UNREACHABLE

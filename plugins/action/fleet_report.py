@@ -5,19 +5,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ..plugin_utils.report import table
-from ..plugin_utils.report.base import Report, handed_on, hosts
+from ..plugin_utils.report.base import Report, handed_on, hosts, readable
 from ..plugin_utils.serving import rollout
 
 
 class ActionModule(Report):
     def make(self, options: dict[str, Any], variables: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
-        rows = [
-            table.row(host, **table.known(known) | {"failure": failure, "window": rollout.away(known)})
-            for host, known, failure in hosts(variables)
-        ]
+        items = {host: (known, failure) for host, known, failure in hosts(variables)}
+        rows = _rows(readable(items, lambda some: table.render(_rows(some)), lambda failure: ({}, failure)))
         passed = [row["host"] for row in rows if row["verdict"] == table.PASS]
         failed = [row["host"] for row in rows if row["verdict"] != table.PASS]
         return table.render(rows), {"rows": rows} | handed_on(passed=passed, failed=failed)
+
+
+def _rows(items: Mapping[str, tuple[Any, Mapping[str, Any] | None]]) -> list[dict[str, str]]:
+    return [
+        table.row(host, **table.known(known) | {"failure": failure, "window": rollout.away(known)})
+        for host, (known, failure) in items.items()
+    ]

@@ -13,6 +13,7 @@ from typing import Any
 from ansible.errors import AnsibleError
 from ansible.utils.display import Display
 
+from ..module_utils._common.terminal import printable
 from ..module_utils._host.unchanged import digest
 from ..plugin_utils.background import label
 from ..plugin_utils.under_lock import UnderLock
@@ -68,7 +69,7 @@ class ActionModule(UnderLock):
         return result | answer
 
     def _say(self, variables: dict[str, Any] | None, text: str) -> None:
-        Display().display(f"{label(self, variables)}: {text}")
+        Display().display(printable(f"{label(self, variables)}: {text}"))
 
     def _inputs(self, variables: Mapping[str, Any]) -> str:
         """Nothing when a variable cannot be told yet: then all is looked at, and whoever needs it says what is wrong."""

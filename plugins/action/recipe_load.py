@@ -12,7 +12,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 from ..module_utils._recipe import lock as locks
-from ..plugin_utils.recipes import failure, find, home, load, lock_file, read, shown
+from ..plugin_utils.recipes import failure, find, home, load, lock_file, read, refuse_as_inventory, shown
 
 
 class ActionModule(ActionBase):
@@ -34,6 +34,7 @@ class ActionModule(ActionBase):
         path = find(arguments["name"], inventory, [Path.cwd(), Path(self._loader.get_basedir())])
         recipe = load(path, inventory)
         lock_path = lock_file(arguments["lock_dir"], recipe["name"], path, inventory, variables)
+        refuse_as_inventory(path, lock_path, inventory, variables)
         return result | {
             "changed": False,
             "name": arguments["name"],

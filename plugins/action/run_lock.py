@@ -12,6 +12,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
+from ..module_utils._common.terminal import printable
 from ..module_utils._run import run_lock
 from ..plugin_utils import keeper, this_run
 from ..plugin_utils.background import label
@@ -65,7 +66,7 @@ class ActionModule(ActionBase):
             arguments["dead"] = answer["held"]["run"]
             answer = self._execute_module(MODULE, dict(arguments), task_vars=task_vars)
         if answer.get("taken_over"):
-            Display().display(f"{label(self, task_vars)}: {answer['taken_over']}")
+            Display().display(printable(f"{label(self, task_vars)}: {answer['taken_over']}"))
         if answer.get("fresh"):
             self._keep(run)
         if state != "held" and not answer.get("failed") and not self._task.check_mode:

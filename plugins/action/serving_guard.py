@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from ansible.errors import AnsibleActionFail
 from ansible.utils.display import Display
 
+from ..module_utils._common.terminal import printable
 from ..module_utils._vllm import options as vllm_options
 from ..plugin_utils.compute import Compute
 from ..plugin_utils.serving import record
@@ -25,9 +26,13 @@ class ActionModule(Compute):
     def compute(self, options: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
         inputs = options["inputs"]
         for name, text in _unknown(inputs["extra_arguments"]).items():
-            Display().warning(f"vllm_serve_extra_arguments.{name}: {text}{vllm_options.IMAGE_DECIDES}")
+            Display().warning(
+                printable(f"vllm_serve_extra_arguments.{name}: {text}{vllm_options.IMAGE_DECIDES}")
+            )
         if refused := record.serving_refusals(inputs):
             raise AnsibleActionFail("\n".join(refused))
+        for text in record.weakened(inputs):
+            Display().warning(printable(f"less than the least rights: {text}"))
         return {}
 
 

@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from ansible.utils.display import Display
 
+from ..module_utils._common import json_text
+from ..module_utils._common.shape import Maybe, wrong
+from ..module_utils._common.terminal import one_line
 from ..plugin_utils.background import label, polls
 from ..plugin_utils.sync.report import pace
 from ..plugin_utils.under_lock import UnderLock
@@ -21,6 +23,13 @@ TIMEOUT, IDLE = 14400, 180
 GRACE = 60.0
 """Seconds past its time limit in which a peer has ended and said so."""
 _PEER = "sparkfleet-peer:"
+_STATUS = {
+    "state": Maybe(str),
+    "text": Maybe(str),
+    "problem": Maybe(str),
+    "snapshots": Maybe([{"state": str}]),
+}
+"""What is read here of a status. One of another shape was not written by a peer."""
 
 
 class ActionModule(UnderLock):
@@ -53,7 +62,7 @@ class ActionModule(UnderLock):
             text = str(status.get("text") or "")
             over = status.get("state") in ("whole", "failed")
             if text != last and (over or time.monotonic() - said >= every):
-                Display().display(f"{label(self, dict(task_vars))}: {text}")
+                Display().display(one_line(f"{label(self, dict(task_vars))}: {text}"))
                 said, last = time.monotonic(), text
             if over:
                 return _answer(status)
@@ -82,7 +91,7 @@ def parse_poll(stdout: str) -> tuple[bool | None, dict[str, Any]]:
         return None, {}
     runs, _sep, text = rest.partition("\n")
     try:
-        status = json.loads(text)
-    except ValueError:
+        status = json_text.read(text, "the status")
+    except json_text.JsonError:
         status = {}
-    return runs.strip() == "runs", status if isinstance(status, dict) else {}
+    return runs.strip() == "runs", {} if wrong(status, _STATUS) else status

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from ..plugin_utils.report import table
-from ..plugin_utils.report.base import Report
+from ..plugin_utils.report.base import Report, format_failure, readable
 from ..plugin_utils.sync import report
 
 
@@ -17,6 +18,18 @@ class ActionModule(Report):
 
     def make(self, options: dict[str, Any], variables: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
         hosts = variables["ansible_play_hosts_all"]
-        rows = report.rows(options["plan"], hosts, bool(self._task.check_mode))
-        texts = [report.texts(row) for row in rows]
-        return table.render(texts, report.COLUMNS), {"rows": rows}
+        plan, check = options["plan"], bool(self._task.check_mode)
+
+        def rows(some: Mapping[str, Any]) -> list[dict[str, Any]]:
+            return report.rows({**plan, "fleet": {**plan["fleet"], **some}}, list(some), check)
+
+        def lines(some: Mapping[str, Any]) -> list[str]:
+            return table.render([report.texts(row) for row in rows(some)], report.COLUMNS)
+
+        items = {host: plan["fleet"].get(host) for host in hosts}
+        sound = readable(
+            items,
+            lambda some: [rows(some), lines(some)],
+            lambda failure: report.excluded(format_failure(failure)),
+        )
+        return lines(sound), {"rows": rows(sound)}

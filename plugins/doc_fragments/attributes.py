@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Attributes of modules that are alike in them. A module whose own differ in one says that one itself."""
+"""Attributes that several modules share. A module that differs in one states that one itself."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class ModuleDocFragment:
     LOOKS = r"""
 attributes:
   check_mode:
-    description: Looks and changes nothing, in check mode as otherwise.
+    description: Changes nothing, with and without check mode.
     support: full
   diff_mode:
     description: There is no difference to show.
@@ -23,17 +23,17 @@ attributes:
     REPORTS = r"""
 options:
   directory:
-    description: Directory on the controller for the files. It is made.
+    description: Directory on the controller for the files. The module creates it.
     type: str
     required: true
 attributes:
   check_mode:
-    description: Writes the report in check mode, too. It is no change of any host.
+    description: Writes the report in check mode, too. No host changes.
     support: full
   diff_mode:
     description: Nothing to compare.
     support: none
   idempotent:
-    description: Every report has a time of its own.
+    description: Every report contains its time.
     support: none
 """

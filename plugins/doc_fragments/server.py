@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Options of the modules that ask a running vLLM server. A module says more of one where it means more to it."""
+"""Options of the modules that query a running vLLM server. A module documents an option itself where it means more to it."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ options:
     type: str
     required: true
   api_key:
-    description: API key of the server, when it has one.
+    description: API key of the server, if it has one.
     type: str
   speculation:
     description:
       - The speculative config that the server was given. C(method) and C(num_speculative_tokens) are compared with
         what vLLM reports; other keys are allowed and ignored.
-      - Leave it out for a server without speculation. It must then publish no counters of it.
+      - Leave it out for a server without speculation. Such a server must publish no counters of speculation.
     type: dict
   max_tokens:
-    description: Tokens each prompt generates, at least 200.
+    description: Tokens that each prompt generates, at least 200.
     type: int
     default: 256
   ready_timeout:
-    description: Seconds in which C(/health) must answer. A first start with a cold compile cache takes up to 20 minutes.
+    description: Seconds until C(/health) must answer. A first start with a cold compile cache takes up to 20 minutes.
     type: int
     default: 1200
   idle_timeout:
@@ -40,9 +40,9 @@ options:
     default: 300
   foreign_traffic:
     description:
-      - What to do when more than 5 percent of the tokens generated meanwhile were for somebody else. The counters
-        are those of the whole server and cannot tell requests apart.
-      - V(warn) goes on with the mixed measurement.
+      - What to do if more than 5 percent of the tokens generated meanwhile were for other clients. The counters
+        cover the whole server and do not tell requests apart.
+      - V(warn) continues with the mixed measurement.
     type: str
     choices: [fail, warn]
     default: fail

@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Options of the modules that work on snapshots. A module says itself what its O(snapshots) are for, and whether it needs them."""
+"""Options of the modules that work on snapshots. Each module documents the purpose of its O(snapshots), and whether it needs them."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ options:
 options:
   verify:
     description:
-      - V(stat) hashes the files that the stat cache does not vouch for.
-      - V(full) hashes every file first, which also finds what a disk lost silently.
+      - V(stat) hashes a file only if its size or time is not the one in the stat cache.
+      - V(full) hashes every file first, which also finds silent damage on the disk.
     type: str
     choices: [stat, full]
     default: stat

@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
 from ..module_utils._common import paths
+from ..module_utils._serve import former
 from ..module_utils._vllm import argv
 from ..plugin_utils.serving import record
 
@@ -25,10 +26,15 @@ def _front(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def serving(inputs: Mapping[str, Any], state: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The record of these inputs, or the one of an earlier release in `state` that differs in nothing that they choose."""
+    return former.as_recorded(record.serving_record(inputs), state)
+
+
 class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "vllm_args": _front(argv.render),
-            "vllm_serving": _front(record.serving_record),
+            "vllm_serving": _front(serving),
             "snapshot_path": _front(paths.snapshot_path),
         }

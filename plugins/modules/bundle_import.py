@@ -88,6 +88,12 @@ lock_dir:
   type: str
   returned: success
   sample: /home/me/fleet/inventory/locks
+wheels:
+  description: The bundle's Python packages as requirements with hashes.
+  type: list
+  elements: str
+  returned: success
+  sample: ["docker==7.2.0 --hash=sha256:…"]
 written:
   description: Files that were written on the controller, or would be.
   type: list

@@ -91,6 +91,11 @@ bundle:
       description: The image by digest.
       type: str
       sample: vllm/vllm-openai@sha256:…
+    wheels:
+      description: Its Python packages as requirements with hashes, as M(sparkfleet.vllm.python_environment) takes them.
+      type: list
+      elements: str
+      sample: ["docker==7.2.0 --hash=sha256:…"]
     bytes:
       description: Size of all its files.
       type: int
@@ -109,9 +114,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ..module_utils._bundle import layout
+from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._swarm import interface
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -148,6 +152,7 @@ def look(folder: Path) -> dict[str, Any]:
             "machine": bundle.machine,
             "python": bundle.python,
             "image": bundle.image,
+            "wheels": layout.wheels(bundle),
             "bytes": bundle.size,
         },
         "texts": texts,

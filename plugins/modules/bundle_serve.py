@@ -87,9 +87,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ..module_utils._bundle import layout
+from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._common.files import sha256_of
 from ..module_utils._run.lock_file import hold
 

@@ -173,10 +173,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ..module_utils._bundle import layout, plan, write
 from ..module_utils._bundle.packagers import Packagers
+from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._common.progress import Progress
 from ..module_utils._common.store import StoreError, check_space
 from ..module_utils._models import manifest

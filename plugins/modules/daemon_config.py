@@ -129,8 +129,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
-
+from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._common.files import sync, unwritable
 from ..module_utils._host import daemon_json, engine_socket, toolkit
 from ..module_utils._host import engine as docker

@@ -182,9 +182,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.basic import missing_required_lib
 
 from ..module_utils._bundle import layout
+from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._common.progress import Progress, scratch
 from ..module_utils._common.store import StoreError
 from ..module_utils._models import ensure, manifest

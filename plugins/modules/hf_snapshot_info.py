@@ -187,8 +187,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
-
+from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._common.progress import Progress
 from ..module_utils._models import ensure, manifest, model, pairing
 from ..module_utils._models import options as snapshot_options

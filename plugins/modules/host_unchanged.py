@@ -130,9 +130,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
-
-from ..module_utils._common import files
+from ..module_utils._common import files, json_text
+from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._host import engine_socket, unchanged
 from ..module_utils._run import run_lock
 from ..module_utils._run.lock_file import hold
@@ -145,8 +144,8 @@ WATCH = ("environment", "files", "urls")
 def read(path: Path) -> dict[str, Any]:
     """What was recorded; nothing of a file that is not there, or that this version does not know: it is a cache."""
     try:
-        known = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError):
+        known = json_text.read_file(path)
+    except (OSError, json_text.JsonError):
         return {}
     if not isinstance(known, dict) or known.get("version") != VERSION:
         return {}

@@ -167,11 +167,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.basic import missing_required_lib
 
 from ..module_utils._build import buildkit, destination, git, program
 from ..module_utils._build import staging as build_staging
 from ..module_utils._common import upstream
+from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._common.files import remove
 from ..module_utils._common.progress import Progress
 from ..module_utils._common.store import StoreError, locked
@@ -444,7 +445,7 @@ def main() -> None:
         )
     except OSError as error:
         module.fail_json(msg=f"expected to write {params['directory']}, seen {error}; mend it and run again")
-    todo = [] if settled else wanted.told(params["name"])
+    todo = [] if settled else wanted.describe(params["name"])
     module.exit_json(
         changed=not settled,
         settled=settled,

@@ -137,9 +137,10 @@ import platform
 import traceback
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.basic import missing_required_lib
 
 from ..module_utils._common import upstream
+from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._common.progress import Progress
 from ..module_utils._images import oci, registry, storage
 from ..module_utils._images.folder import FolderSource

@@ -100,9 +100,10 @@ settled:
 import time
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.basic import missing_required_lib
 
 from ..module_utils._common import upstream
+from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._common.paths import ledger_path
 from ..module_utils._common.progress import Progress
 from ..module_utils._host import engine as host_engine

@@ -14,7 +14,8 @@ author:
 description:
   - On a Spark the GPU and the CPU share one memory, and the page cache counts as used. If a vLLM starts before its predecessor has
     freed its memory, or with a full page cache, it fails or freezes the host.
-  - Stops the container that will be replaced, drops clean caches, and waits until enough memory is available.
+  - Stops the container that will be replaced, and its unit if there is one, so that nothing starts it again. Then drops clean caches,
+    and waits until enough memory is available.
   - Refuses, before it stops the container, if memory would not suffice without it. GPU memory of other processes belongs to no
     process in the list, so a shortage of that kind shows only afterwards.
 options:
@@ -34,7 +35,7 @@ options:
     type: bool
     default: true
   stop_timeout:
-    description: Seconds that the container has to stop before it is killed.
+    description: Seconds that the container has to stop before it is killed. One that was created with more gets those.
     type: int
     default: 30
   timeout:
@@ -101,8 +102,11 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.basic import missing_required_lib
 
+from ..module_utils._common.basic import AnsibleModule
+from ..module_utils._host import unit
+from ..module_utils._host.request import ProbeError
 from ..module_utils._run.lock_file import hold
 from ..module_utils._serve import memory
 
@@ -132,10 +136,26 @@ def find(module: AnsibleModule, name: str) -> Any:
     return container if container.status in ("running", "paused", "restarting") else None
 
 
+def grace(module: AnsibleModule, container: Any) -> int:
+    """Seconds for a stop. The server that leaves may let running answers end for longer than the one that comes."""
+    created_with = container.attrs["Config"].get("StopTimeout") if container is not None else None
+    return max(int(module.params["stop_timeout"]), created_with or 0)
+
+
+def stop_unit(module: AnsibleModule, name: str, seconds: int) -> None:
+    """Stop the unit of a container, which stops the container, or would start it in a moment."""
+    try:
+        unit.stop(f"{name}.service", seconds + 60)
+    except ProbeError as error:
+        module.fail_json(
+            msg=f"expected systemd to stop {name}.service, seen: {error}; look at 'systemctl status {name}' on the host"
+        )
+
+
 def stop(module: AnsibleModule, container: Any) -> None:
     """Stop it, and wait for its removal where the engine removes it by itself."""
     try:
-        container.stop(timeout=module.params["stop_timeout"])
+        container.stop(timeout=grace(module, container))
         if container.attrs["HostConfig"].get("AutoRemove"):
             container.wait(condition="removed")
     except docker.errors.NotFound:
@@ -173,7 +193,10 @@ def main() -> None:
     params = module.params
     if params["fraction"] is not None and not 0 < params["fraction"] <= 1:
         module.fail_json(msg=f"fraction: expected more than 0 and at most 1, got {params['fraction']}")
-    sizes = memory.meminfo(PROC)
+    try:
+        sizes = memory.meminfo(PROC)
+    except memory.MeminfoError as error:
+        module.fail_json(msg=str(error))
     total = sizes["MemTotal"]
     needed = memory.required(total, fraction=params["fraction"], minimum=params["minimum_bytes"])
     container = find(module, params["container"]) if params["container"] else None
@@ -185,6 +208,9 @@ def main() -> None:
     stopped, stopped_at = container is not None, None
     if stopped and not module.check_mode:
         stopped_at = time.time()
+    if params["container"] and not module.check_mode:
+        stop_unit(module, params["container"], grace(module, container))
+    if container is not None and not module.check_mode:
         stop(module, container)
     if params["drop_caches"] and not module.check_mode:
         os.sync()

@@ -167,24 +167,28 @@ drift:
 """
 
 import base64
-import contextlib
 import json
 import traceback
 import urllib.parse
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.basic import missing_required_lib
 
 from ..module_utils._common import files
+from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._common.paths import image_answer_path, patch_path
 from ..module_utils._host import engine_socket
 from ..module_utils._run.lock_file import hold
 from ..module_utils._serve import patch as patches
+from ..module_utils._serve import short_lived
 
 MODE = 0o444
-LABEL = "sparkfleet.vllm.probe"
 PROBE = "patch_pin"
+MEMORY = "512m"
+PROCESSES = 128
+SECONDS = 120
+"""What the probe may take: it starts Python, and reads a few files."""
 
 
 def store(path: Path, content: bytes, *, write: bool) -> bool:
@@ -210,61 +214,53 @@ def image_id(socket: str, image: str) -> str:
     :raises EngineError: the engine does not answer
     """
     try:
-        return str(engine_socket.get(socket, f"/images/{urllib.parse.quote(image, safe='')}/json")["Id"])
+        url = f"/images/{urllib.parse.quote(image, safe='')}/json"
+        return str(engine_socket.get(socket, url, expected={"Id": str})["Id"])
     except engine_socket.EngineError as error:
         if error.status == 404:
             return ""
         raise
 
 
-def remove_leftovers(client: Any) -> None:
-    """Probes that the engine could not start, or of runs that were killed: prune would keep the image for them."""
-    for left in client.containers.list(all=True, filters={"label": f"{LABEL}={PROBE}"}):
-        left.remove(force=True)
-
-
 def ask_image(image: str, question: dict[str, Any]) -> dict[str, Any]:
     """Run the probe in the image: no network, no GPU, nothing mounted, removed afterwards.
 
-    :raises PatchError: the image cannot run the probe
+    :raises PatchError: the image cannot run the probe, or answers something else
     :raises ImportError: the host's Python has no docker
     """
     # Not at the top: its import takes as long as the rest of a run that asks nothing.
     import docker
     import docker.errors
+    import requests
 
-    client = None
+    options = {
+        "image": image,
+        "entrypoint": ["python3", "-c", patches.PROBE],
+        "command": [json.dumps(question)],
+        "read_only": True,
+        "pids_limit": PROCESSES,
+    }
     try:
-        client = docker.from_env()
-        remove_leftovers(client)
-        said = client.containers.run(
-            image,
-            labels={LABEL: PROBE},
-            entrypoint=["python3", "-c", patches.PROBE],
-            command=[json.dumps(question)],
-            remove=True,
-            network_mode="none",
-            cap_drop=["ALL"],
-            security_opt=["no-new-privileges"],
-            read_only=True,
-        )
-    except docker.errors.DockerException as error:
-        raise patches.PatchError(
-            f"expected python3 in image {image} to look for the file to replace, seen: {error}; name an image that "
-            "holds the patched package, or use a recipe with patches: []"
-        ) from error
-    finally:
-        if client is not None:
-            with contextlib.suppress(docker.errors.DockerException):  # the next run removes them, too
-                remove_leftovers(client)
-    answer: dict[str, Any] = json.loads(said)
-    return answer
+        ended = short_lived.run(docker.from_env(), PROBE, options, MEMORY, SECONDS)
+    except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
+        raise patches.no_answer(image, str(error)) from error
+    if ended.code is None:
+        raise patches.no_answer(image, f"no end within {SECONDS + short_lived.STARTING} s")
+    if ended.code:
+        why = "it was killed for want of memory" if ended.out_of_memory else last_line(ended.log)
+        raise patches.no_answer(image, f"exit code {ended.code}: {why}")
+    return patches.answer(ended.stdout.decode("utf-8", "replace"), question, image)
+
+
+def last_line(log: bytes) -> str:
+    lines = [line for line in log.decode("utf-8", "replace").splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "it said nothing"
 
 
 def asked_before(path: Path, question: dict[str, Any]) -> dict[str, Any] | None:
     """What the image said of the question at another time. One that cannot be read was not said."""
     try:
-        return patches.recalled(path.read_text(), question)
+        return patches.recalled(path.read_bytes(), question)
     except OSError:
         return None
 

@@ -38,6 +38,20 @@ options:
     type: list
     elements: str
     default: []
+  hashes:
+    description:
+      - What pip may install, by version and hash, one distribution a line. Everything that O(requirements) need has to be among
+        them. A file with another hash is refused, wherever it comes from.
+      - Empty for those that the collection ships, if O(requirements) are the default of the role P(sparkfleet.vllm.prerequisites#role),
+        else for whatever the index offers.
+    type: list
+    elements: str
+    default: []
+  index_only:
+    description:
+      - Use O(index_url) and no other index, and nothing of pip's configuration on the host. Needs O(index_url).
+    type: bool
+    default: false
 extends_documentation_fragment:
   - sparkfleet.vllm.internal
 attributes:
@@ -85,8 +99,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
-
+from ..module_utils._common import packages
+from ..module_utils._common.basic import AnsibleModule
+from ..module_utils._common.pinned import canonical, names
 from ..module_utils._host import probes
 from ..module_utils._host.request import ProbeError, Request
 from ..module_utils._run.lock_file import hold
@@ -97,6 +112,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "python": {"type": "path", "default": "/usr/bin/python3"},
     "index_url": {"type": "str", "no_log": True},
     "trusted_hosts": {"type": "list", "elements": "str", "default": []},
+    "hashes": {"type": "list", "elements": "str", "default": []},
+    "index_only": {"type": "bool", "default": False},
 }
 
 
@@ -109,13 +126,8 @@ def look(path: str) -> dict[str, Any]:
     """The environment as it is; one whose Python does not run counts as absent."""
     try:
         return probes.environment(Request(environment=path))
-    except (ProbeError, ValueError):
+    except ProbeError:
         return {"path": path, "python": None, "distributions": {}}
-
-
-def canonical(name: str) -> str:
-    """A distribution's name as it is compared (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def name_of(requirement: str) -> str:
@@ -154,6 +166,37 @@ def missing(module: AnsibleModule, environment: dict[str, Any], requirements: li
     return [requirement for requirement in requirements if requirement not in there or not met([requirement])]
 
 
+def unhashed(requirements: list[str], hashes: list[str]) -> list[str]:
+    """Requirements of which pip would not know the hash.
+
+    :raises ValueError: a line of `hashes` is not a version with hashes
+    """
+    known = names(hashes)
+    return [requirement for requirement in requirements if hashes and name_of(requirement) not in known]
+
+
+def sources(params: dict[str, Any]) -> dict[str, str]:
+    """The environment of pip: where it may get packages from. Not its arguments, since an address can hold a password."""
+    environment = {}
+    if params["index_url"]:
+        environment["PIP_INDEX_URL"] = params["index_url"]
+    if params["trusted_hosts"]:
+        environment["PIP_TRUSTED_HOST"] = " ".join(params["trusted_hosts"])
+    if params["index_only"]:
+        # os.devnull is pip's word for no configuration file at all.
+        environment |= {"PIP_CONFIG_FILE": os.devnull, "PIP_EXTRA_INDEX_URL": "", "PIP_FIND_LINKS": ""}
+    return environment
+
+
+def what(module: AnsibleModule, requirements: list[str], hashes: list[str]) -> list[str]:
+    """The arguments that say what to install."""
+    if not hashes:
+        return requirements
+    file = Path(module.tmpdir) / "requirements.txt"
+    file.write_text("".join(f"{line}\n" for line in hashes), encoding="utf-8")
+    return ["--require-hashes", "--requirement", str(file)]
+
+
 def run(module: AnsibleModule, doing: str, argv: list[str], **environment: str) -> None:
     rc, out, err = module.run_command(argv, environ_update=environment, umask=0o022)
     if rc:
@@ -166,14 +209,21 @@ def run(module: AnsibleModule, doing: str, argv: list[str], **environment: str) 
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    module = AnsibleModule(
+        argument_spec=ARGUMENTS, supports_check_mode=True, required_if=[("index_only", True, ["index_url"])]
+    )
     hold(module)
     path, requirements = module.params["path"], module.params["requirements"]
+    hashes = module.params["hashes"] or packages.hashes(requirements)
     before = look(path)
     try:
         held = shown(before, requirements)
     except ValueError as error:
         module.fail_json(msg=f"requirements: {error}")
+    try:
+        unknown = unhashed(requirements, hashes)
+    except ValueError as error:
+        module.fail_json(msg=f"hashes: {error}")
     lacking = missing(module, before, requirements)
     result: dict[str, Any] = {
         "changed": bool(lacking),
@@ -186,6 +236,11 @@ def main() -> None:
         result["diff"]["after"] += "".join(f"{requirement} (to be installed)\n" for requirement in lacking)
         module.exit_json(**result)
 
+    if unknown:
+        module.fail_json(
+            msg=f"expected hashes of {', '.join(requirements)}, seen none of {', '.join(unknown)}; do: add them, and those "
+            "of everything that they need, or make the bundle again if they come from one"
+        )
     directory = Path(path)
     ours = (directory / "pyvenv.cfg").exists()
     if directory.exists() and not ours and any(directory.iterdir()):
@@ -196,14 +251,8 @@ def main() -> None:
     if not with_pip:
         argv = [module.params["python"], "-m", "venv", *(["--clear"] if ours else []), path]
         run(module, f"make a virtual environment at {path}", argv)
-    index = {"PIP_INDEX_URL": module.params["index_url"]} if module.params["index_url"] else {}
-    trusted = (
-        {"PIP_TRUSTED_HOST": " ".join(module.params["trusted_hosts"])}
-        if module.params["trusted_hosts"]
-        else {}
-    )
-    pip = [f"{path}/bin/python", *PIP, "install", "--quiet"]
-    run(module, f"install {', '.join(lacking)}", [*pip, *requirements], **index, **trusted)
+    argv = [f"{path}/bin/python", *PIP, "install", "--quiet", *what(module, requirements, hashes)]
+    run(module, f"install {', '.join(lacking)}", argv, **sources(module.params))
 
     after = look(path)
     still = missing(module, after, requirements)

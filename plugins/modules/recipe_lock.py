@@ -181,9 +181,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule, env_fallback, missing_required_lib
+from ansible.module_utils.basic import env_fallback, missing_required_lib
 
 from ..module_utils._common import files
+from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._common.upstream import HAS_REQUESTS, NotFound, Unreachable, UpstreamError
 from ..module_utils._images import registry
 from ..module_utils._images.reference import parse_reference
@@ -348,7 +349,7 @@ def renew(
         module.warn(note)
     for line in locks.first_use(resolution.lock, before):
         module.warn(line)
-    resolution.lock, dropped = measured.carried(recipe, before, resolution.lock)
+    resolution.lock, dropped = measured.keep(recipe, before, resolution.lock)
     if dropped:
         module.warn(dropped)
     told = "holds what upstream gives"

@@ -95,7 +95,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ansible.module_utils.basic import AnsibleModule
+from ..module_utils._common.basic import AnsibleModule
 
 SHOWN = ("ActiveState", "UnitFileState", "NeedDaemonReload", "ActiveEnterTimestamp")
 ANSWER = 5

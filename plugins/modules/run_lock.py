@@ -147,8 +147,7 @@ fresh:
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
-
+from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._run import run_lock
 from ..module_utils._run.lock_file import LockFile
 

@@ -13,7 +13,7 @@ author:
   - The sparkfleet.vllm authors (@sparkfleet)
 description:
   - Compares the container option by option with the wanted one, the image by digest, the patched files as the process sees
-    them, the server's answers with its arguments, the acceptance since its start with the floor, the unit that starts it at boot,
+    them, the server's answers with its arguments, the acceptance since its start with the floor, the unit that keeps it running,
     and the record of what passed the gate.
   - Only reads, and sends no request that generates tokens.
 options:
@@ -25,7 +25,7 @@ options:
     description: Further labels that the container should carry. Without it labels are not compared.
     type: dict
   boot_unit:
-    description: Text of the unit that starts the container at boot. Empty if there should be none.
+    description: Text of the unit that keeps the container running. Empty if there should be none.
     type: str
     default: ""
   state_dir:
@@ -35,6 +35,10 @@ options:
   api_key:
     description: API key that the server was started with. It is compared, and never shown.
     type: str
+  keep_recorded:
+    description: Whether a server that an earlier release of this collection deployed may stay as it is recorded.
+    type: bool
+    default: true
   patches_known:
     description: Whether O(serving) holds all patched files. If not, mounts and files are not judged.
     type: bool
@@ -107,15 +111,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.basic import missing_required_lib
 
+from ..module_utils._common.basic import AnsibleModule
+from ..module_utils._common.inspected import CONTAINER, IMAGE, unfit
 from ..module_utils._drift import look as drift_look
 from ..module_utils._drift.container import has_gpu
 from ..module_utils._gate import container as gate_container
 from ..module_utils._gate import docker_container
 from ..module_utils._gate.diagnosis import CheckedFile, WantedFile
-from ..module_utils._host.request import ProbeError, run_command
+from ..module_utils._host import unit
 from ..module_utils._run import run_lock
+from ..module_utils._serve import former, short_lived
 from ..module_utils._serve import state as serve_state
 from ..module_utils._vllm import client, log, metrics
 
@@ -125,13 +132,18 @@ if not docker_container.DOCKER_IMPORT_ERROR:
 
 START_WINDOW = 3600.0
 """Seconds of log after a start in which vLLM says how it was configured."""
-UNITS = Path("/etc/systemd/system")
-PROBE_LABEL = "sparkfleet.vllm.probe"
 _LIBRARIES = (
     ("docker", docker_container.DOCKER_IMPORT_ERROR),
     ("requests", client.REQUESTS_IMPORT_ERROR),
     ("prometheus_client", metrics.PROMETHEUS_IMPORT_ERROR),
 )
+
+
+def _fit(name: str, data: Any, expected: Any) -> dict[str, Any]:
+    """:raises EngineError: it is of another form than is read here"""
+    if said := unfit(name, data, expected):
+        raise docker_container.EngineError(said)
+    return dict(data)
 
 
 class Engine:
@@ -142,13 +154,13 @@ class Engine:
 
     def container(self, name: str) -> dict[str, Any] | None:
         try:
-            return dict(self._api.inspect_container(name))
+            return _fit(name, self._api.inspect_container(name), CONTAINER)
         except docker.errors.NotFound:
             return None
 
     def image(self, name: str) -> dict[str, Any] | None:
         try:
-            return dict(self._api.inspect_image(name))
+            return _fit(name, self._api.inspect_image(name), IMAGE)
         except docker.errors.NotFound:
             return None
 
@@ -160,7 +172,7 @@ class Engine:
         found = []
         for listed in self._api.containers():
             other = self.container(listed["Id"])
-            if other is None or PROBE_LABEL in (other["Config"].get("Labels") or {}):
+            if other is None or short_lived.LABEL in (other["Config"].get("Labels") or {}):
                 continue
             if has_gpu(other["HostConfig"]) and other["Name"].lstrip("/") != name:
                 found.append(other["Name"].lstrip("/"))
@@ -205,19 +217,13 @@ def ask(server: client.Server) -> drift_look.Answers:
     return drift_look.Answers(True, models, counters, cache, problem)
 
 
-def look_unit(name: str) -> dict[str, Any]:
-    path = UNITS / name
-    asked = ["systemctl", "show", "--property=UnitFileState,DropInPaths", name]
+def recorded(state_dir: str) -> tuple[dict[str, Any] | None, str]:
+    """What ``state.json`` holds, and why it cannot be read."""
+    path = Path(state_dir) / "state.json"
     try:
-        shown = run_command(asked, 30)
-    except ProbeError:
-        shown = ""
-    values = dict(line.partition("=")[::2] for line in shown.splitlines())
-    return {
-        "text": path.read_text() if path.is_file() else None,
-        "state": values.get("UnitFileState", ""),
-        "drop_ins": values.get("DropInPaths", "").split(),
-    }
+        return serve_state.parse(path.read_text() if path.exists() else None), ""
+    except (ValueError, OSError) as error:
+        return None, str(error)
 
 
 def look_run(folder: Path, now: float) -> dict[str, Any] | None:
@@ -242,15 +248,11 @@ def look(params: dict[str, Any], engine: Engine) -> drift_look.Seen:
         "container": data,
         "wanted_image": engine.image(serving["container"]["image"]),
         "neighbours": engine.others_with_gpu(name),
-        "unit": look_unit(f"{name}.service"),
+        "unit": unit.look(f"{name}.service"),
         "now": time.time(),
     }
     seen["held"] = look_run(Path(params["state_dir"]), seen["now"])
-    path = Path(params["state_dir"]) / "state.json"
-    try:
-        seen["recorded"] = serve_state.parse(path.read_text() if path.exists() else None)
-    except (ValueError, OSError) as error:
-        seen["record_problem"] = str(error)
+    seen["recorded"], seen["record_problem"] = recorded(params["state_dir"])
     if data is not None:
         seen["image"] = engine.image(data["Image"])
         container = docker_container.DockerContainer(name, [params["api_key"] or ""])
@@ -276,6 +278,7 @@ def main() -> None:
             "boot_unit": {"type": "str", "default": ""},
             "state_dir": {"type": "path", "required": True},
             "api_key": {"type": "str", "no_log": True},
+            "keep_recorded": {"type": "bool", "default": True},
             "patches_known": {"type": "bool", "default": True},
             "patches_stored": {"type": "bool", "default": True},
             "ready_timeout": {"type": "int", "default": 1200},
@@ -286,6 +289,8 @@ def main() -> None:
         if error:
             module.fail_json(msg=missing_required_lib(library), exception=error)
     params = module.params
+    if params["keep_recorded"]:
+        params["serving"] = former.as_recorded(params["serving"], recorded(params["state_dir"])[0])
     wanted = drift_look.Wanted(
         serving=params["serving"],
         labels=params["labels"],

@@ -12,7 +12,7 @@ version_added: "0.1.0"
 author:
   - The sparkfleet.vllm authors (@sparkfleet)
 description:
-  - Looks at the container, the recorded state and the unit that starts the container at boot, in one execution.
+  - Looks at the container, the recorded state and the unit that keeps the container running, in one execution.
   - Lists for each record what is missing on the host, so that nothing stops for an impossible rollback.
 options:
   container:
@@ -56,9 +56,13 @@ container:
     started_at:
       description: When it was started last, RFC 3339.
       type: str
-    restarts:
-      description: How often the engine has restarted it since.
-      type: int
+    edited:
+      description: Program files that somebody changed inside it. Only a new container is without them.
+      type: list
+      elements: str
+    restart_policy:
+      description: What the engine does by itself when it ends.
+      type: str
 state:
   description: The recorded state; null without one.
   type: dict
@@ -81,8 +85,8 @@ recorded:
       description: The files at its mounted patches now, by inode and modification time.
       type: list
       elements: str
-boot:
-  description: The unit that starts the container at boot.
+unit:
+  description: The unit that keeps the container running.
   type: dict
   returned: success
   contains:
@@ -92,6 +96,9 @@ boot:
     enabled:
       description: Whether it starts at boot.
       type: bool
+    watches:
+      description: Whether it is active and waits for the end of the container, to start it again.
+      type: bool
 """
 
 import hashlib
@@ -99,10 +106,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.basic import missing_required_lib
 
 from ..module_utils._common import files
+from ..module_utils._common.basic import AnsibleModule
+from ..module_utils._common.inspected import CONTAINER, unfit
+from ..module_utils._drift.server import program_files
 from ..module_utils._gate import container as gate_container
+from ..module_utils._host import unit
 from ..module_utils._images import image as images
 from ..module_utils._serve import state as serve_state
 
@@ -110,30 +121,32 @@ if not images.DOCKER_IMPORT_ERROR:
     import docker
     import docker.errors
 
-UNITS = Path("/etc/systemd/system")
-
 
 def look_container(client: Any, name: str) -> dict[str, Any] | None:
     try:
         data = client.api.inspect_container(name)
     except docker.errors.NotFound:
         return None
+    if said := unfit(name, data, CONTAINER):
+        raise docker.errors.DockerException(said)
     return {
         "id": data["Id"],
         "status": data["State"]["Status"],
         "image": data["Config"]["Image"],
         "started_at": data["State"]["StartedAt"],
-        "restarts": data.get("RestartCount") or 0,
+        "restart_policy": ((data.get("HostConfig") or {}).get("RestartPolicy") or {}).get("Name") or "no",
         "stale": gate_container.stale_mounts(data["State"].get("Pid") or 0, bound(data))
         if data["State"]["Status"] == "running"
         else [],
+        # What is mounted where the image has nothing is listed as added.
+        "edited": sorted(program_files(client.api.diff(name)).keys() - bound(data).keys()),
     }
 
 
 def bound(data: Mapping[str, Any]) -> dict[str, str]:
     """What of the host is mounted into a container: mount point -> source."""
     mounts = (mount for mount in data.get("Mounts") or [] if mount.get("Type") == "bind")
-    return {mount["Destination"]: mount["Source"] for mount in mounts}
+    return {mount["Destination"]: mount["Source"] for mount in mounts if mount.get("Source")}
 
 
 def look_recorded(client: Any, serving: dict[str, Any]) -> dict[str, Any]:
@@ -146,6 +159,9 @@ def look_recorded(client: Any, serving: dict[str, Any]) -> dict[str, Any]:
         f"{role} in {model['path']}"
         for role, model in serving["models"].items()
         if not Path(model["path"]).is_dir()
+    ]
+    missing += [
+        f"mount {mount['path']}" for mount in serving.get("mounts") or [] if not Path(mount["path"]).exists()
     ]
     stamps = []
     for file in serving["files"]:
@@ -161,12 +177,9 @@ def look_recorded(client: Any, serving: dict[str, Any]) -> dict[str, Any]:
     return {"missing": missing, "stamps": stamps}
 
 
-def look_boot(name: str) -> dict[str, Any]:
-    unit = UNITS / f"{name}.service"
-    return {
-        "text": unit.read_text() if unit.is_file() else "",
-        "enabled": (UNITS / "multi-user.target.wants" / unit.name).is_symlink(),
-    }
+def look_unit(name: str) -> dict[str, Any]:
+    seen = unit.look(f"{name}.service")
+    return {"text": seen.text or "", "enabled": seen.enabled == "enabled", "watches": seen.watches}
 
 
 def main() -> None:
@@ -200,7 +213,7 @@ def main() -> None:
         module.fail_json(
             msg=f"expected a Docker engine that answers, seen: {error}; run the prerequisites role"
         )
-    module.exit_json(changed=False, state=state, problem=problem, boot=look_boot(name), **result)
+    module.exit_json(changed=False, state=state, problem=problem, unit=look_unit(name), **result)
 
 
 if __name__ == "__main__":

@@ -60,9 +60,8 @@ state:
 import json
 from pathlib import Path
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ..module_utils._common import files
+from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._run.lock_file import hold
 from ..module_utils._serve import state
 
@@ -88,7 +87,9 @@ def main() -> None:
         try:
             files.write(path, (json.dumps(after, indent=2, sort_keys=True) + "\n").encode(), 0o600)
         except OSError as error:
-            module.fail_json(msg=f"{files.unwritable(path, error)}. What was on record is kept")
+            module.fail_json(
+                msg=f"{files.unwritable(path, error)}. The server has passed and keeps serving; the former record is kept"
+            )
     module.exit_json(changed=changed, state=after, diff={"before": before or {}, "after": after})
 
 

@@ -16,14 +16,15 @@ description:
     has made its configuration. At that point vLLM has parsed its arguments, read the models' configs, resolved their architectures
     and checked the speculative config and the pairing. It reads no weights and takes no GPU memory, so the running server is not
     disturbed.
-  - The container for this check has no network, no privileges, and limits on memory and time. It mounts everything read-only,
-    publishes nothing, and is always removed.
+  - The container for this check has no network, no privileges, and limits on memory and time. It mounts what the server may only
+    read, publishes nothing, and is always removed.
   - If the image's vLLM cannot be asked, the module does not fail; RV(asked) is false, and a warning gives the reason.
 options:
   container:
     description:
       - The container that will serve, in the option names of M(community.docker.docker_container).
-      - C(image), C(command), C(env), C(volumes) and C(device_requests) are read, and C(name) for the name of the probe.
+      - C(image), C(entrypoint), C(command), C(env), C(volumes), C(device_requests), C(devices) and C(ulimits) are read, and C(name) for
+        the name of the probe.
     type: dict
     required: true
   timeout:
@@ -44,6 +45,20 @@ options:
       because:
         description: What goes wrong with them.
         type: str
+        required: true
+  mounts:
+    description: Files and directories of the host that no run brings. One that is not there is refused.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description: Where it lies on the host.
+        type: path
+        required: true
+      mount:
+        description: Where the container sees it.
+        type: path
         required: true
   memory:
     description:
@@ -96,8 +111,8 @@ diagnosis:
   description:
     - Stable name of the fault, as in M(sparkfleet.vllm.spec_decode_assert).
     - V(version_refused) if the image holds a vLLM of O(refused), V(arguments_refused) if vLLM refuses the arguments,
-      V(devices_refused) if the engine cannot give a container the devices that the server asks for, V(entrypoint_refused) if the
-      image does not start C(vllm serve).
+      V(devices_refused) if the engine cannot give a container the devices that the server asks for, V(entrypoint_refused) if what
+      starts the image is not C(vllm serve), or is not in it, V(mount_refused) if one of O(mounts) is not there.
   type: str
   returned: when it is not to be served
   sample: arguments_refused
@@ -123,12 +138,13 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.basic import missing_required_lib
 
+from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._common.secrets import is_secret, mask
 from ..module_utils._recipe import rules
 from ..module_utils._run.lock_file import hold
-from ..module_utils._serve import device_request
+from ..module_utils._serve import device_request, short_lived
 from ..module_utils._vllm import ask_image, versions
 
 try:
@@ -141,41 +157,40 @@ except ImportError:
 else:
     LIBRARY_IMPORT_ERROR = None
 
-LABEL = "sparkfleet.vllm.probe"
-# The container's start and Python's own come on top of what vLLM gets.
-STARTING = 30
-LOG_LIMIT = {"max-size": "10m", "max-file": "1"}
 
-
-def options(container: dict[str, Any], timeout: int, memory: str) -> dict[str, Any]:
+def options(container: dict[str, Any], timeout: int) -> dict[str, Any]:
     """What docker-py makes the probe of: the container that will serve, less all that it could do harm with.
 
-    Its writable layer goes with it. Read-only, it would refuse what the server may do, such as vLLM's caches.
+    What it may write to is its own layer, which goes with it: what was compiled for the server is neither loaded nor altered, and
+    what wants to write there can.
     """
     return {
         "image": container["image"],
         "name": f"{container.get('name', 'vllm')}-probe",
-        "labels": {LABEL: container.get("name", "")},
         "entrypoint": ["python3", "-c", ask_image.PROBE],
-        "command": [ask_image.request(container["command"], timeout)],
+        "command": [ask_image.request(container["command"], timeout, program(container))],
         "environment": dict(container.get("env") or {}),
         "mounts": [
             docker.types.Mount(target=target, source=source, type="bind", read_only=True)
-            for source, target, _mode in volumes(container)
-            if Path(source).exists()
+            for source, target, mode in volumes(container)
+            if mode == "ro"
         ],
         "device_requests": [
             docker.types.DeviceRequest(**request) for request in container.get("device_requests") or []
         ],
-        "network_mode": "none",
-        "cap_drop": ["ALL"],
+        "devices": list(container.get("devices") or []),
+        "ulimits": [
+            docker.types.Ulimit(name=name, soft=int(soft), hard=int(hard))
+            for name, soft, hard in (limit.split(":") for limit in container.get("ulimits") or [])
+        ],
         # A server that keeps its rights may read what belongs to others, so the probe has to: it would miss a file.
         "cap_add": [] if "ALL" in (container.get("cap_drop") or []) else ["DAC_OVERRIDE"],
-        "security_opt": ["no-new-privileges"],
-        "mem_limit": memory,
-        "memswap_limit": memory,
-        "log_config": docker.types.LogConfig(type="json-file", config=LOG_LIMIT),
     }
+
+
+def program(container: dict[str, Any]) -> str:
+    """What is started in place of the image's own; empty for that."""
+    return str((container.get("entrypoint") or [""])[0])
 
 
 def volumes(container: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -188,7 +203,7 @@ def volumes(container: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def not_here_yet(client: Any, container: dict[str, Any]) -> str:
-    """What of the container is still to come; empty when all is here. What is writable, the engine makes."""
+    """What of the container is still to come; empty when all is here. What is writable is made before the start."""
     try:
         client.images.get(container["image"])
     except docker.errors.ImageNotFound:
@@ -201,12 +216,6 @@ def not_here_yet(client: Any, container: dict[str, Any]) -> str:
         ),
         "",
     )
-
-
-def remove_leftovers(client: Any, name: str) -> None:
-    """Probes of runs that were killed. They end by themselves; their names are needed again."""
-    for left in client.containers.list(all=True, filters={"label": f"{LABEL}={name}"}):
-        left.remove(force=True)
 
 
 class RefusedError(Exception):
@@ -223,35 +232,35 @@ def ask(client: Any, container: dict[str, Any], timeout: int, memory: str) -> as
     :raises RefusedError: the image does not start vLLM, or the engine has no GPU for it
     :raises DockerException: the engine does not run it, for another reason
     """
-    entrypoint = (client.images.get(container["image"]).attrs.get("Config") or {}).get("Entrypoint")
+    brought = client.images.get(container["image"]).attrs.get("Config") or {}
+    entrypoint = container.get("entrypoint") or brought.get("Entrypoint")
     if not ask_image.starts_vllm(entrypoint):
         raise RefusedError(
             "entrypoint_refused",
             f"{container['image']} to start vllm serve, which the command is for",
             f"the entrypoint {entrypoint or 'none'}",
-            "serve an image whose entrypoint is vllm serve, or build one from it",
+            "name what starts it in image.entrypoint of the recipe, such as [vllm, serve], or serve another image",
         )
-    remove_leftovers(client, container.get("name", ""))
-    probe = client.containers.create(**options(container, timeout, memory))
     try:
-        try:
-            probe.start()
-        except docker.errors.APIError as error:
-            said = str(error.explanation or error)
-            if cure := device_request.cure(said):
-                what = "the engine to start a container with the devices that the server asks for"
-                raise RefusedError("devices_refused", what, said, cure) from error
-            raise
-        try:
-            code = probe.wait(timeout=timeout + STARTING)["StatusCode"]
-        except requests.exceptions.RequestException:
-            code = None
-        probe.reload()
-        killed = bool(probe.attrs["State"].get("OOMKilled"))
-        log = probe.logs().decode("utf-8", "replace")
-    finally:
-        probe.remove(force=True)
-    return ask_image.judge([mask(line, []) for line in log.splitlines()], code, killed)
+        ended = short_lived.run(
+            client, container.get("name", ""), options(container, timeout), memory, timeout
+        )
+    except docker.errors.APIError as error:
+        said = str(error.explanation or error)
+        if cure := device_request.cure(said):
+            what = "the engine to start a container with the devices that the server asks for"
+            raise RefusedError("devices_refused", what, said, cure) from error
+        raise
+    log = ended.log.decode("utf-8", "replace")
+    verdict = ask_image.judge([mask(line, []) for line in log.splitlines()], ended.code, ended.out_of_memory)
+    if verdict.absent:
+        raise RefusedError(
+            "entrypoint_refused",
+            f"{container['image']} to have the program that starts it",
+            f"no {program(container)} in it",
+            "correct image.entrypoint of the recipe, or take it away if the image starts vllm serve by itself",
+        )
+    return verdict
 
 
 def secrets(container: dict[str, Any]) -> list[str]:
@@ -274,6 +283,15 @@ def main() -> None:
                     "because": {"type": "str", "required": True},
                 },
             },
+            "mounts": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "path": {"type": "path", "required": True},
+                    "mount": {"type": "path", "required": True},
+                },
+            },
             "memory": {"type": "str", "default": "4g"},
         },
         supports_check_mode=True,
@@ -291,6 +309,16 @@ def main() -> None:
         if not container.get(name):
             module.fail_json(msg=f"container.{name}: expected one, as docker_container takes it, got none")
     module.no_log_values.update(secrets(container))
+    if absent := [one["path"] for one in module.params["mounts"] if not Path(one["path"]).exists()]:
+        module.fail_json(
+            msg=f"expected on this host what the recipe mounts (serve.mounts), seen nothing at {', '.join(absent)}; put it there: "
+            "no run brings it. Nothing was touched",
+            changed=False,
+            diagnosis="mount_refused",
+            asked=False,
+            accepted=False,
+            reason=f"nothing at {', '.join(absent)}",
+        )
     image = container["image"]
     began = time.monotonic()
     missing = ""

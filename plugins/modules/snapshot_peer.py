@@ -194,8 +194,9 @@ import os
 import re
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.basic import missing_required_lib
 
+from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._common.store import StoreError
 from ..module_utils._models import options as snapshot_options
 from ..module_utils._models.manifest import Manifest, ManifestError

@@ -61,8 +61,7 @@ seconds:
 import os
 import time
 
-from ansible.module_utils.basic import AnsibleModule
-
+from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._models import options
 from ..module_utils._models.manifest import ManifestError
 from ..module_utils._models.snapshot import Snapshot, SnapshotError

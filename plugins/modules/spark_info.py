@@ -61,7 +61,7 @@ options:
       minimum_memory_gib:
         description: Total memory in GiB.
         type: float
-        default: 100
+        default: 50
       minimum_store_gib:
         description: Room for the store in GiB, free or already holding models.
         type: float
@@ -220,16 +220,22 @@ directories:
   elements: str
   sample: [/srv/sparkfleet]
 alterable:
-  description: Those of O(wanted.directories) that others than root may alter, with who may.
+  description: Those of O(wanted.directories) that others than root may alter, with who may. Also the directory of RV(cache).
   returned: always
   type: dict
   sample: {}
+cache:
+  description: Directory that containers write to, below O(store), and its mode; null if it is not there.
+  returned: always
+  type: dict
+  sample: {path: /srv/sparkfleet/cache, mode: "0700"}
 docker:
   description:
     - The Docker engine. C(snap) means that it is a snap, which nothing here can set up; C(started) is in seconds since the epoch,
       C(images_bytes) in bytes, with layers that images share counted once from API 1.42 on; C(images_root) is where the images lie,
-      which for those in containerd is not below C(data_root); C(flags) are keys of daemon.json that dockerd has from its command line; C(containers) are the running ones with C(id),
-      C(name), C(image), C(labels) and published C(ports). Everything that the engine reports is null while it does not run.
+      which for those in containerd is not below C(data_root); C(flags) are keys of daemon.json that dockerd has from its
+      command line; C(containers) are the running ones with C(id), C(name), C(image), C(labels) and published C(ports). Everything that
+      the engine reports is null while it does not run.
   returned: always
   type: dict
   sample:
@@ -318,8 +324,8 @@ report:
 todo:
   description:
     - What is missing and can be installed. C(packages), whether the Docker or toolkit repository is needed for them, C(directories),
-      C(requirements) of the environment, C(start) of the engine, and for C(daemon) the changed C(keys), the C(action) that applies
-      them (none, reload, restart), its reasons in C(because) and the containers that it C(stops).
+      C(private) for those that only root shall enter, C(requirements) of the environment, C(start) of the engine, and
+      for C(daemon) the changed C(keys), the C(action) that applies them (none, reload, restart), its reasons in C(because) and the containers that it C(stops).
   returned: when O(wanted) is given
   type: dict
   sample:
@@ -327,6 +333,7 @@ todo:
     docker_repository: false
     toolkit_repository: true
     directories: [/srv/sparkfleet]
+    private: [/srv/sparkfleet/cache]
     requirements: ["docker==7.1.0"]
     daemon: {keys: [registry-mirrors], action: reload, because: [], stops: []}
     start: false
@@ -350,8 +357,7 @@ drift:
 import traceback
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
-
+from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._host import daemon_json, probes
 from ..module_utils._host.request import Request
 
@@ -360,7 +366,7 @@ WANTED: dict[str, dict[str, Any]] = {
     "gb10": {"type": "bool", "default": True},
     "toolkit": {"type": "bool", "default": True},
     "minimum_driver": {"type": "str", "default": "580"},
-    "minimum_memory_gib": {"type": "float", "default": 100},
+    "minimum_memory_gib": {"type": "float", "default": 50},
     "minimum_store_gib": {"type": "float", "default": 40},
     "minimum_docker_gib": {"type": "float", "default": 40},
     "ports": {"type": "list", "elements": "int", "default": [8000]},

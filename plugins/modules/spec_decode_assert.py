@@ -248,11 +248,34 @@ standard_error:
   sample: 0.0188
 decode_tokens_per_second:
   description:
-    - Median over the streams of (tokens - 1) / (time of the last token - time of the first), in tokens per second.
-      Tokens come from the usage that the server reports.
+    - Tokens per second of one stream after its first token, all prompts together. Tokens come from the usage that the server reports.
+    - Null if it is not measurable; RV(rate) says why. That is a warning and no failure.
   type: float
   returned: once measured
   sample: 52.6
+rate:
+  description:
+    - The same with its two witnesses, the clock of this module and the server's own histogram. A rate is measurable if they agree within
+      20 percent, and if each answer came in at least 10 pieces.
+  type: dict
+  returned: once measured
+  contains:
+    tokens_per_second:
+      description: The server's rate, else the client's. Null if it is not measurable.
+      type: float
+    client:
+      description: By the client's clock, from the first to the last piece of each stream.
+      type: float
+    server:
+      description: By the server's histogram of its decode times. Null if it has none, or if it holds requests of others.
+      type: float
+    witnesses:
+      description: V(2), or V(1) if the client's clock stands alone.
+      type: int
+    because:
+      description: Why the rate is not measurable (expected, seen, do next), or why there is one witness. Empty otherwise.
+      type: str
+  sample: {tokens_per_second: 52.6, client: 52.4, server: 52.6, witnesses: 2, because: ""}
 prompts:
   description: Chat prompts that were sent to measure.
   type: int
@@ -274,8 +297,7 @@ log_tail:
 import re
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
-
+from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._gate import gate
 from ..module_utils._gate import module as gate_module
 from ..module_utils._gate.diagnosis import Wanted, WantedFile

@@ -17,6 +17,8 @@ description:
     prompt, so earlier requests do not matter.
   - Tokens come from the usage that the server reports. A chunk of a stream is an engine step, which holds several tokens under
     speculation, so chunks are never counted.
+  - A rate has two witnesses, the clock of this module and the server's own histogram of its decode times. If they contradict each
+    other, or if an answer came in one piece, the rate is not measurable, and the measurement holds none.
   - The counters belong to the whole server. Prompts of one kind run together, and the counters' gain belongs to that kind. The module
     reports tokens that were for others.
   - A measurement covers one life of one process. A restart or a replacement is a failure, and so is a server that does not
@@ -138,12 +140,33 @@ measurement:
           description: Time with at least one request in progress, from each kind's first request to its last token.
           type: float
         tokens_per_second:
-          description: Of the whole load, RV(ignore:tokens) over RV(ignore:seconds).
+          description: Of the whole load, RV(ignore:tokens) over RV(ignore:seconds). Null if RV(ignore:rate) is not measurable.
           type: float
+        rate:
+          description:
+            - Tokens per second of one stream after its first token, all prompts together, by two witnesses. It is measurable if that of
+              each kind is.
+          type: dict
+          contains:
+            tokens_per_second:
+              description: The server's rate, else the client's. Null if it is not measurable.
+              type: float
+            client:
+              description: By the client's clock, from the first to the last piece of each stream.
+              type: float
+            server:
+              description: By the server's histogram of its decode times. Null if it has none, or if it holds requests of others.
+              type: float
+            witnesses:
+              description: V(2), or V(1) if the client's clock stands alone.
+              type: int
+            because:
+              description: Why the rate is not measurable (expected, seen, do next), or why there is one witness. Empty otherwise.
+              type: str
         decode_tokens_per_second:
           description:
             - Of each stream, (tokens - 1) / (time of the last token - time of the first), as C(median), C(mean), C(sd), C(minimum),
-              C(maximum) and C(samples), in the order of the prompts.
+              C(maximum) and C(samples), in the order of the prompts. Null if RV(ignore:rate) is not measurable.
           type: dict
         time_to_first_token:
           description: Seconds from sending a request to the first text of its answer, in the same form.
@@ -179,7 +202,7 @@ measurement:
           description: Share of the tokens generated during the measurement that were for others, from 0 to 1.
           type: float
         kinds:
-          description: For each kind C(decode_tokens_per_second) (the median), C(drafts) and C(rates).
+          description: For each kind C(rate) (as of the load), C(drafts) and C(rates).
           type: dict
   sample:
     served_model: huihui-gemma4
@@ -210,7 +233,7 @@ ready_at:
 diagnosis:
   description:
     - Why there is no measurement. The codes are those of M(sparkfleet.vllm.spec_decode_assert) as far as they apply, and
-      V(measurement_timeout) and V(not_streamed).
+      V(measurement_timeout).
   type: str
   returned: failure
   sample: foreign_traffic
@@ -224,8 +247,7 @@ log_tail:
 from functools import partial
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
-
+from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._gate import bench
 from ..module_utils._gate import module as gate_module
 from ..module_utils._gate.diagnosis import Wanted

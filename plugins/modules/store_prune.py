@@ -14,8 +14,8 @@ author:
 description:
   - Keeps everything that C(current) or C(last_good) of C(state.json) refers to, that the lock names, and that a container of the
     host mounts, names or was made from, running or not. Removes other model snapshots, partial snapshots and patches from the store,
-    the remains of an interrupted build, images from the storage of the fleet's registry in the store, and from the engine those
-    images that this collection brought.
+    what the servers of other images compiled, the remains of an interrupted build, images from the storage of the fleet's registry in
+    the store, and from the engine those images that this collection brought.
   - If the state does not say what serves, or the engine does not say what its containers use, nothing is removed.
   - Works only inside the store and follows no link. Names outside the layout are listed as unknown and kept.
   - Anything that another run is working on is kept, and the list says so.
@@ -88,7 +88,8 @@ things:
     kind:
       description:
         - One of snapshot, partial, patch, image, registry (an image in the fleet registry's storage), registry partial (what
-          belongs to no whole image there), leftover (of an interrupted run), log (of the last build), cache, unknown.
+          belongs to no whole image there), leftover (of an interrupted run), log (of the last build), cache (what the servers of
+          an image compiled), answers (of images that were asked), unknown.
       type: str
       sample: snapshot
     name:
@@ -131,16 +132,14 @@ freed_at_most:
   sample: false
 """
 
-import json
 import os
 import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ansible.module_utils.basic import AnsibleModule
-
-from ..module_utils._common import files
+from ..module_utils._common import files, json_text
+from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._common.paths import ledger_path
 from ..module_utils._host import engine, engine_socket
 from ..module_utils._host.request import Request
@@ -160,12 +159,13 @@ def read_json(path: Path) -> Any:
     :raises PruneError: it cannot be read
     """
     try:
-        return json.loads(path.read_text())
+        return json_text.read_file(path)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, json_text.JsonError) as error:
+        seen = error.reason if isinstance(error, json_text.JsonError) else error
         raise PruneError(
-            f"{path}: expected a readable JSON file, seen {error}; nothing was removed; mend it or move it away"
+            f"{path}: expected a readable JSON file, seen {seen}; nothing was removed; mend it or move it away"
         ) from error
 
 
@@ -200,16 +200,16 @@ class Host:
                 f"{self.state_path}: expected the record of what serves, seen none; nothing was removed; "
                 "deploy with playbooks/site.yml first"
             )
-        references.refer_state(self.references, state, str(self.state_path))
+        references.refer_state(self.references, state, str(self.state_path), os.path.realpath)
         self.references.refer("lock", params["lock"])
         references.refer_keep(self.references, params["keep"])
         self.brought = read_ledger(self.ledger_path)
         # Sizes of shared layers: an engine before API 1.42 does not know the question and goes on without.
-        self.images = self._ask("/images/json?shared-size=1")
-        self.info = self._ask("/info")
+        self.images = self._ask("/images/json?shared-size=1", engine.IMAGES) or []
+        self.info = self._ask("/info", engine.INFO)
         self.containerd = Request().text(engine.CONTAINERD_CONFIG) or ""
-        self.containers = self._ask("/containers/json?all=1")
-        volumes = self._ask("/volumes").get("Volumes") or []
+        self.containers = self._ask("/containers/json?all=1", engine.CONTAINERS) or []
+        volumes = self._ask("/volumes", engine.VOLUMES).get("Volumes") or []
         references.refer_containers(
             self.references,
             self.containers,
@@ -221,9 +221,9 @@ class Host:
         self.peer = store.peer(Path(self.store))
         self.mounts = store.mount_points()
 
-    def _ask(self, url: str) -> Any:
+    def _ask(self, url: str, expected: Any) -> Any:
         try:
-            return engine_socket.get(self.params["socket"], url, ANSWER_TIMEOUT)
+            return engine_socket.get(self.params["socket"], url, ANSWER_TIMEOUT, expected)
         except engine_socket.EngineError as error:
             raise PruneError(
                 f"expected a Docker engine that says what its containers use, seen {error}; nothing was removed; "

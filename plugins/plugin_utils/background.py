@@ -37,6 +37,7 @@ from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
+from ..module_utils._common.terminal import one_line, printable
 from ..module_utils._run import detached
 
 FIRST_POLL, LAST_POLL, POLL_GROWTH = 2.0, 5.0, 1.25
@@ -168,12 +169,12 @@ class Job:
 
     def _show(self, lines: Sequence[str]) -> None:
         for line in lines:
-            Display().display(f"{self._host}: {line}")
+            Display().display(one_line(f"{self._host}: {line}"))
         self._printed += len(lines)
 
 
 def _failure(text: str) -> dict[str, Any]:
-    return {"failed": True, "msg": text}
+    return {"failed": True, "msg": printable(text)}
 
 
 @contextlib.contextmanager

@@ -11,6 +11,8 @@ from typing import Any, ClassVar
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
+from ..module_utils._common.terminal import printable
+
 
 class Compute(ActionBase):
     """For each host. It connects to none.
@@ -31,7 +33,7 @@ class Compute(ActionBase):
         try:
             made = self.compute(options, task_vars or {})
         except self.REFUSALS as error:
-            raise AnsibleActionFail(str(error)) from error
+            raise AnsibleActionFail(printable(str(error))) from error
         return result | {"changed": False} | made
 
     def compute(self, options: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:

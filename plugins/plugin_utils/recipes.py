@@ -14,6 +14,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.utils.display import Display
 
+from ..module_utils._common.terminal import printable
 from ..module_utils._recipe import document
 from ..module_utils._recipe import recipe as recipes
 from ..module_utils._recipe.document import Problem
@@ -30,28 +31,34 @@ def shown(path: Path) -> str:
         return str(path)
 
 
-def places(inventory: Path | None) -> list[Path]:
-    """Where recipes lie that have a name: what is shipped, and beside the inventory."""
+def places(inventory: Path | None, extending: Path | None = None) -> list[Path]:
+    """Where recipes lie that have a name: what is shipped, beside the inventory, and beside the recipe that extends one."""
     # Beside the hosts file, and beside the directory of one: what lies in a directory is read as inventory.
-    return [SHIPPED, *([inventory / "recipes", inventory.parent / "recipes"] if inventory else [])]
+    found = [SHIPPED, *([inventory / "recipes", inventory.parent / "recipes"] if inventory else [])]
+    # The inventory of an automation controller's job has none beside it: its recipes are given by path.
+    found += [extending.parent] if extending else []
+    each: dict[Path, Path] = {}
+    for place in found:
+        each.setdefault(place.resolve(), place)
+    return list(each.values())
 
 
-def named(name: str, inventory: Path | None) -> list[Path]:
+def named(name: str, inventory: Path | None, extending: Path | None = None) -> list[Path]:
     """Every file of a recipe of that name."""
     return [
         path
-        for place in places(inventory)
+        for place in places(inventory, extending)
         for ending in ENDINGS
         if (path := place / f"{name}{ending}").is_file()
     ]
 
 
-def by_name(name: str, inventory: Path | None) -> Path:
-    """The file of the recipe of that name, among the shipped ones and beside the inventory.
+def by_name(name: str, inventory: Path | None, extending: Path | None = None) -> Path:
+    """The file of the recipe of that name, in one of the :func:`places`.
 
     :raises LookupError: there is none, or more than one
     """
-    found = named(name, inventory)
+    found = named(name, inventory, extending)
     if len(found) > 1:
         raise LookupError(
             f"expected one, seen {' and '.join(map(shown, found))}; rename yours, or give its path"
@@ -60,13 +67,13 @@ def by_name(name: str, inventory: Path | None) -> Path:
         return found[0]
     names = sorted(
         path.stem
-        for place in places(inventory)
+        for place in places(inventory, extending)
         for path in place.glob("*.y*ml")
         if path.suffix in ENDINGS and not path.stem.endswith(".lock")
     )
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
     raise LookupError(
-        f"expected one of {', '.join(names) or 'none'} in {' or '.join(map(shown, places(inventory)))}, seen '{name}'"
+        f"expected one of {', '.join(names) or 'none'} in {' or '.join(map(shown, places(inventory, extending)))}, seen '{name}'"
         + (f"; nearest: {close[0]}" if close else "")
     )
 
@@ -100,11 +107,11 @@ def load(path: Path, inventory: Path | None) -> dict[str, Any]:
     """
 
     def base(name: str) -> tuple[str, str]:
-        extended = by_name(name, inventory)
+        extended = by_name(name, inventory, path)
         return read(extended), shown(extended)
 
     recipe, problems = recipes.parse(
-        read(path), shown(path), base, warn=lambda unknown: Display().warning(str(unknown))
+        read(path), shown(path), base, warn=lambda unknown: Display().warning(printable(str(unknown)))
     )
     if problems:
         raise failure(f"recipe '{path.stem}' is not valid", problems)
@@ -126,6 +133,34 @@ def home(variables: Mapping[str, Any]) -> Path | None:
     """The directory of the inventory. Without an inventory file Ansible gives none, as None or as its text."""
     inventory = str(variables.get("inventory_dir"))
     return Path(inventory) if Path(inventory).is_dir() else None
+
+
+def _normal(path: Path) -> Path:
+    """Absolute and without '..'. A link stays where it lies, since Ansible reads it there."""
+    return Path(os.path.normpath(path.absolute()))
+
+
+def refuse_as_inventory(
+    recipe: Path, lock: Path, inventory: Path | None, variables: Mapping[str, Any]
+) -> None:
+    """A recipe is data, and may be a stranger's. What lies in a directory of the inventory can hold variables that run programs.
+
+    :raises AnsibleActionFail: Ansible has read a recipe or a lock as inventory, before anybody checked it
+    """
+    read_whole = [
+        _normal(Path(source))
+        for source in variables.get("ansible_inventory_sources") or []
+        if Path(source).is_dir()
+    ]
+    near = sorted((inventory / "recipes").glob("*.y*ml")) if inventory else []
+    for path in (recipe, *([lock] if lock.exists() else []), *near):
+        for folder in read_whole:
+            if _normal(path).is_relative_to(folder):
+                raise AnsibleActionFail(
+                    f"expected recipes and locks beside the directory {shown(folder)}, which Ansible reads whole as inventory, "
+                    f"seen {shown(path)} in it; do: read it as you would a program, then move it to "
+                    f"{shown(folder.parent / path.parent.name)}"
+                )
 
 
 def beside(inventory: Path, variables: Mapping[str, Any]) -> Path:
@@ -153,9 +188,8 @@ def lock_file(
 
 def failure(what: str, problems: list[Problem], cure: str = "") -> AnsibleActionFail:
     count = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
-    return AnsibleActionFail(
-        "\n".join([f"{what}: {count}", *(f"  {problem}" for problem in problems), cure]).rstrip()
-    )
+    lines = [f"{what}: {count}", *(f"  {problem}" for problem in problems), cure]
+    return AnsibleActionFail(printable("\n".join(lines).rstrip()))
 
 
 def read(path: Path) -> str:

@@ -40,7 +40,9 @@ def look(name: str) -> dict[str, Any]:
 
 
 def depth(seen: dict[str, Any]) -> int:
-    """Tokens a step that the server was started with."""
+    """Tokens a step that the server was started with; -1 between two servers."""
+    if seen["container"] is None:
+        return -1
     argv = seen["container"]["spec"]["argv"]
     if "--speculative-config" not in argv:
         return 0
@@ -113,6 +115,8 @@ def test_off_against_on(serving: dict[str, dict[str, Any]], tmp_path: Path) -> N
         assert [load["concurrency"] for load in on["loads"]] == [1, 2]
         assert on["loads"][0]["rates"] == pytest.approx([0.7], abs=0.02)
         assert off["loads"][0]["drafts"] == 0
+        assert [load["rate"]["witnesses"] for load in on["loads"] + off["loads"]] == [2] * 4
+        assert all(load["rate"]["tokens_per_second"] for load in on["loads"] + off["loads"])
         # Steps of 12 and 10 ms, 1.7 tokens and one: what a loaded machine adds is the same for both.
         ratio = on["loads"][0]["tokens_per_second"] / off["loads"][0]["tokens_per_second"]
         assert ratio == pytest.approx(1.7 / 1.2, rel=0.1)

@@ -20,6 +20,9 @@ NAME, ASIDE = "sparkfleet-vllm", "kept"
 TARGET = "/usr/local/lib/python3.12/dist-packages/vllm/model_executor/models/gemma4_mtp.py"
 UNIT = f"/etc/systemd/system/{NAME}.service.d"
 SERVES = "timeout 60 bash -c 'until curl -fs -o /dev/null http://127.0.0.1:8000/health; do sleep 0.2; done'"
+RESTARTED = f"systemctl restart {NAME}; {SERVES}"
+UNWATCHED = ("boot: boot-unit-inactive", "after an end that nobody asked for")
+"""Of a server that somebody started by hand."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ def run(record: Record, **over: Any) -> str:
         **record["container"],
         "labels": record["labels"],
         "flags": [],
-        "restart": "on-failure:3",
+        "restart": "no",
     }
     spec |= over
     words = ["docker", "run", "--detach", f"--name={spec['name']}", "--gpus=all"]
@@ -69,6 +72,8 @@ def run(record: Record, **over: Any) -> str:
     words += [f"--label={name}={value}" for name, value in spec["labels"].items()]
     words += [f"--ipc={spec['ipc_mode']}", f"--shm-size={spec['shm_size']}", "--cap-drop=ALL"]
     words += ["--security-opt=no-new-privileges", f"--restart={spec['restart']}"]
+    words += [f"--log-driver={spec['log_driver']}"]
+    words += [f"--log-opt={name}={value}" for name, value in spec["log_options"].items()]
     return shlex.join([*words, *spec["flags"], spec["image"], *spec["command"]])
 
 
@@ -84,13 +89,11 @@ def instead(
     def do(record: Record) -> str:
         over = change(record["container"])
         started = run(record, **over)
-        return f"{before}\ndocker stop -t 5 {NAME}; docker rename {NAME} {ASIDE}\n{started}\n{SERVES}\n{then}"
+        return f"{before}\nsystemctl stop {NAME}; docker rename {NAME} {ASIDE}\n{started}\n{SERVES}\n{then}"
 
     def undo(record: Record) -> str:
         made = change(record["container"]).get("name", NAME)
-        return (
-            f"docker rm --force {made} || true; docker rename {ASIDE} {NAME}; docker start {NAME}; {SERVES}"
-        )
+        return f"docker rm --force {made} || true; docker rename {ASIDE} {NAME}; {RESTARTED}"
 
     return Edit(name, do, undo, findings)
 
@@ -113,7 +116,7 @@ def everything(spec: Record) -> Mapping[str, Any]:
         "labels": {},
         "flags": ["--cap-add=SYS_PTRACE", "--pid=host", "--cpus=1"],
         "published_ports": ["8000:8000"],
-        "restart": "no",
+        "restart": "always",
     }
 
 
@@ -150,7 +153,7 @@ AT_ONCE = (
         ("container: security", "PID namespace", "host"),
         ("container: limit", "CPUs"),
         ("container: port", "127.0.0.1:8000:8000", "0.0.0.0:8000:8000"),
-        ("container: restart-policy", "on-failure, at most 3 times", "no"),
+        ("container: restart-policy", "its unit restarts it", "always"),
         ("container: file-in-container", "/opt/stub/server.py changed"),
         ("patches: patch-in-container", "gemma4_mtp.py"),
         ("server: acceptance", "at least 40%", "0.0% of 399 drafts"),
@@ -162,7 +165,7 @@ AT_ONCE = (
         """,
     ),
     edit(
-        "the unit that starts it at boot",
+        "the unit that keeps it running",
         f"""
             systemctl disable --quiet {NAME}; mkdir -p {UNIT}
             printf '[Service]\\nRestartSec=1\\n' >{UNIT}/override.conf; systemctl daemon-reload
@@ -236,7 +239,6 @@ HOST, PATCHES, ALL = (
     ("patch_pin", "vllm_serve"),
     ("prerequisites", "patch_pin", "vllm_serve"),
 )
-RESTARTED = f"docker restart -t 5 {NAME}; {SERVES}"
 
 
 def body(record: Record) -> str:
@@ -248,13 +250,13 @@ def patch(record: Record) -> str:
 
 
 ONE_BY_ONE = (
-    replace(instead("the same server by hand", lambda spec: {}), roles=ALL),
+    replace(instead("the same server by hand", lambda spec: {}, UNWATCHED), roles=ALL),
     edit(
         "stopped",
         f"docker update --restart=always {NAME}; docker stop -t 5 {NAME}",
-        f"docker update --restart=on-failure:3 {NAME}; docker start {NAME}; {SERVES}",
+        f"docker update --restart=no {NAME}; {RESTARTED}",
         ("container: stopped", "exited since"),
-        ("container: restart-policy", "on-failure, at most 3 times", "always"),
+        ("container: restart-policy", "its unit restarts it", "always"),
     ),
     instead(
         "a server that does not do as it was told",
@@ -263,6 +265,7 @@ ONE_BY_ONE = (
         ("container: environment", "STUB_CACHE_DTYPE=auto"),
         ("server: speculation-ignored", "passed on the command line"),
         ("server: effective-config", "--kv-cache-dtype fp8", "cache_dtype=auto"),
+        UNWATCHED,
     ),
     replace(
         instead(

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 import spark
-from edits import AT_ONCE, ENVIRONMENT, HASHED, MODELS, NAME, ONE_BY_ONE, SERVES
+from edits import AT_ONCE, ENVIRONMENT, HASHED, MODELS, NAME, ONE_BY_ONE, RESTARTED
 from spark import Report, clean, drift, expect, on
 
 
@@ -20,7 +20,7 @@ def test_a_run_at_work_is_not_called_drift():
     held = {"version": 1, "run": "1", "holder": "me@controller", "controller": "", "since": "2026-11-24T04:00:00Z", "pid": 1, "lease": 120, "playbook": "site.yml"}  # fmt: skip
     on(f"docker stop -t 5 {NAME}; echo {json.dumps(json.dumps(held))} >/var/lib/sparkfleet/run.json")
     report = drift()
-    on(f"rm /var/lib/sparkfleet/run.json; docker start {NAME}; {SERVES}")
+    on(f"rm /var/lib/sparkfleet/run.json; {RESTARTED}")
     assert report.host["verdict"] == "held" and not report.host["findings"]
     assert "me@controller is at work here since 2026-11-24T04:00:00Z" in report.output
     assert report.code == 2

@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 import testing
-from edits import NAME, SERVES
+from edits import ASIDE, AT_ONCE, MODELS, NAME, SERVES, edit
 from spark import DIGEST, HOST, because, clean, drift, on, playbook, recorded
 
 Run = subprocess.CompletedProcess[str]
@@ -19,11 +19,21 @@ EDITS = {
     "packages": "touch /var/lib/dpkg/status",
     "files": "touch /etc/docker/daemon.json",
     "models": "touch $(find /srv/sparkfleet/models -name config.json | head -n 1)",
-    "boot unit": f"systemctl disable --quiet {NAME}",
+    "unit": f"systemctl disable --quiet {NAME}",
     "container": f"docker stop -t 5 {NAME}",
 }
 PUT_BACK = {"kernel and driver", "Python environment", "patches", "records"}
 """Edited by the tests of drift, and as it was, but for its times."""
+
+MENDED_BY_A_RUN = edit(
+    "engine and record",
+    """
+        echo '{"registry-mirrors": ["http://192.0.2.1:5000"], "runtimes": {"nvidia": {"path": "nvidia-container-runtime", "args": []}}}' \\
+            >/etc/docker/daemon.json
+        rm /var/lib/sparkfleet/state.json
+    """,
+    ":",
+)
 
 
 def site(*options: str, **extra: object) -> Run:
@@ -106,6 +116,38 @@ def test_a_model_that_is_mended_under_its_server_is_the_one_that_it_serves():
     on(f"file=$(ls {recorded()['models']['body']['path']}/*.safetensors | head -n 1); printf x >>$file")
     assert changed(site())
     assert on(started) != before
+    clean(drift())
+
+
+@pytest.mark.usefixtures("proved")
+def test_a_program_edited_inside_the_container_is_gone_after_a_run_that_looks():
+    edit = f"docker exec {NAME} sed -i '$a # tried something' /opt/stub/server.py"
+    made = f"docker inspect --format '{{{{ .Id }}}}' {NAME}"
+    before = on(f"{edit}; {made}")
+    assert changed(site(spark_look_again=True))
+    assert on(made) != before
+    clean(drift())
+
+
+@pytest.mark.usefixtures("proved")
+def test_whatever_drift_finds_one_run_mends_or_drift_says_how():
+    """All that people did to the server, its models, its unit, its record and its engine, at once."""
+    record = recorded()
+    by_hand = {"boot: boot-unit-changed": "systemctl revert"}
+    on("\n".join([MENDED_BY_A_RUN.do(record), MODELS.do(record), *(each.do(record) for each in AT_ONCE[:2])]))
+    assert {
+        "container: image",
+        "models: model-missing",
+        "engine: daemon-json",
+        "boot: boot-unit-disabled",
+    } < drift().kinds.keys()
+    assert changed(site())
+    report = drift()
+    assert report.kinds.keys() == by_hand.keys(), report.output
+    for finding in report.host["findings"]:
+        assert by_hand[f"{finding['subject']}: {finding['kind']}"] in finding["do"]
+    on(f"systemctl revert {NAME}; docker rm --force {ASIDE}")
+    site()
     clean(drift())
 
 

@@ -131,7 +131,7 @@ class Controller:
     ) -> None:
         folder = self.private / "env"
         folder.mkdir(mode=0o700)
-        paths = {"ANSIBLE_COLLECTIONS_PATH": str(self.private / "requirements_collections")}
+        paths = {"ANSIBLE_COLLECTIONS_PATH": str(self.private / "collections")}
         (folder / "extravars").write_text(json.dumps(extra))
         (folder / "envvars").write_text(json.dumps({**paths, "ANSIBLE_FORCE_COLOR": "0", **environment}))
         (folder / "ssh_key").write_text((LAB / "ssh/id_ed25519").read_text())

@@ -27,6 +27,8 @@ Environment, each optional:
   STUB_EMPTY        anything: completions hold no text
   STUB_STEP         seconds an engine step takes (0.001)
   STUB_DRAFT_STEP   seconds that each drafted token adds to a step (0)
+  STUB_NO_TIMES     anything: publishes no histogram of its decode times
+  STUB_HELD_BACK    anything: streams come whole, as through a proxy that buffers
   VLLM_API_KEY      guards /v1, as with vLLM
 """
 
@@ -39,7 +41,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -81,6 +83,8 @@ class Settings:
     empty: bool = False
     step: float = 0.001
     draft_step: float = 0.0
+    no_times: bool = False
+    held_back: bool = False
     kv_usage: float = 0.25
     """Share of the KV cache that is in use while there is a request."""
     api_key: str = ""
@@ -106,6 +110,8 @@ class Settings:
             empty=bool(get("EMPTY")),
             step=float(get("STEP") or 0.001),
             draft_step=float(get("DRAFT_STEP") or 0),
+            no_times=bool(get("NO_TIMES")),
+            held_back=bool(get("HELD_BACK")),
             **({"api_key": environment.get("VLLM_API_KEY", "")} | given),
         )
 
@@ -140,6 +146,8 @@ class Engine:
     per_position: list[int] = field(default_factory=list)
     generated: int = 0
     finished: int = 0
+    decoded: list[float] = field(default_factory=list)
+    """Of each finished request of ours: seconds from its first token to its last."""
 
 
 class Stub:
@@ -173,13 +181,18 @@ class Stub:
             engine = self._engines[self._completions % len(self._engines)]
             self._completions += 1
             self._active += 1
+        first = last = 0.0
         try:
-            yield from self._steps(engine, tokens)
+            for step in self._steps(engine, tokens):
+                last = time.monotonic()
+                first = first or last
+                yield step
         finally:
             with self._lock:
                 self._active -= 1
         with self._lock:
             engine.finished += 1
+            engine.decoded.append(last - first)
             if self.settings.foreign:
                 engine.generated += self.settings.foreign
                 engine.finished += 1
@@ -215,6 +228,7 @@ class Stub:
         if self.settings.no_stats:
             return "\n".join(lines) + "\n"
         with self._lock:
+            times = [list(engine.decoded) for engine in self._engines]
             series: dict[str, list[tuple[str, int]]] = {
                 name: [
                     (f'engine="{index}"', getattr(engine, key)) for index, engine in enumerate(self._engines)
@@ -236,6 +250,15 @@ class Stub:
         if self.settings.cache:
             shown = ",".join(f'{name}="{value}"' for name, value in sorted(self.settings.cache.items()))
             lines += ["# TYPE vllm:cache_config_info gauge", f"vllm:cache_config_info{{{shown}}} 1.0"]
+        if not self.settings.no_times:
+            lines += ["# TYPE vllm:request_decode_time_seconds histogram"]
+            for index, decoded in enumerate(times):
+                labels = f'engine="{index}",model_name="{self.settings.name}"'
+                lines += [
+                    f'vllm:request_decode_time_seconds_bucket{{{labels},le="+Inf"}} {float(len(decoded))}',
+                    f"vllm:request_decode_time_seconds_count{{{labels}}} {float(len(decoded))}",
+                    f"vllm:request_decode_time_seconds_sum{{{labels}}} {sum(decoded)}",
+                ]
         usage = self.settings.kv_usage if self._active else 0.0
         for name, value in (("num_requests_running", float(self._active)), ("kv_cache_usage_perc", usage)):
             lines += [f"# TYPE vllm:{name} gauge"]
@@ -311,7 +334,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        for index, step in enumerate(stub.generate(tokens)):
+        steps: Iterable[list[str]] = stub.generate(tokens)
+        for index, step in enumerate(list(steps) if stub.settings.held_back else steps):
             if not index:
                 self._event({"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]})
             self._event({"choices": [{"index": 0, "delta": {"content": "".join(step)}}]})

@@ -29,7 +29,7 @@ def test_it_runs_with_no_more_rights_than_it_needs(container):
     assert limits["SecurityOpt"] == ["no-new-privileges"]
     assert limits["NetworkMode"] != "host"
     assert limits["IpcMode"] == "private"
-    assert limits["RestartPolicy"] == {"Name": "on-failure", "MaximumRetryCount": 3}
+    assert limits["RestartPolicy"] == {"Name": "no", "MaximumRetryCount": 0}
     assert limits["PortBindings"] == {"8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8000"}]}
 
 
@@ -41,7 +41,17 @@ def test_its_process_has_no_capabilities_and_gets_none(sudo, container):
 
 def test_models_cannot_be_written_to_and_the_cache_can(container):
     mounts = {mount["Destination"]: mount["RW"] for mount in container["Mounts"]}
-    assert mounts == {"/models/body": False, "/models/draft": False, "/root/.cache/vllm": True}
+    caches = ("/root/.cache/vllm", "/root/.cache/flashinfer", "/root/.triton", "/root/.tilelang")
+    assert mounts == {"/models/body": False, "/models/draft": False, **dict.fromkeys(caches, True)}
+
+
+def test_only_root_reaches_what_the_container_writes(host, container):
+    digest = container["Config"]["Image"].partition("@sha256:")[2]
+    for mount in container["Mounts"]:
+        if mount["RW"]:
+            assert mount["Source"].startswith(f"/srv/sparkfleet/cache/compiled/{digest}/")
+    assert host.file("/srv/sparkfleet/cache").mode == 0o700
+    assert host.run("sudo runuser -u nobody -- ls /srv/sparkfleet/cache").rc != 0
 
 
 def test_the_image_is_pinned(container):

@@ -48,7 +48,7 @@ class Source:
         """Two builds that were asked for the same have the same."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
-    def told(self, reference: str) -> list[str]:
+    def describe(self, reference: str) -> list[str]:
         """What would be built, for a person."""
         return [
             f"{reference} from {self.repository} at {self.commit}",

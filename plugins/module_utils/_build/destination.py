@@ -9,10 +9,9 @@ built from.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 
-from .._common import upstream
+from .._common import json_text, shape, upstream
 from .._images import oci, registry
 from .._images import storage as image_storage
 from .._images.folder import FolderSource
@@ -76,7 +75,8 @@ def _label(source: image_storage.Source, digest: str, architecture: str) -> str:
     try:
         configuration = oci.read_image(digest, architecture, source.manifest).blobs[0]
         with source.blob(configuration.digest, 0) as (_begin, blocks):
-            content = json.loads(b"".join(blocks))
+            content = json_text.read(b"".join(blocks), configuration.digest)
     except ValueError:
         return ""
-    return str(((content.get("config") or {}).get("Labels") or {}).get(LABEL, ""))
+    labelled = not shape.wrong(content, {"config": {"Labels": {LABEL: str}}})
+    return str(content["config"]["Labels"][LABEL]) if labelled else ""

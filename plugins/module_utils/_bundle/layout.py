@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from .._common import json_text, pinned
 from .._common.copying import bring
 from .._common.files import alterable
 from .._common.paths import snapshot_path
@@ -79,9 +80,9 @@ def parse(text: str, source: str) -> Bundle:
         return BundleError(f"{source}: expected {expected}, seen {seen}; make the bundle again")
 
     try:
-        data = json.loads(text)
-    except ValueError as error:
-        raise wrong("JSON", str(error)) from error
+        data = json_text.read(text, source)
+    except json_text.JsonError as error:
+        raise wrong("JSON", error.reason) from error
     if not isinstance(data, dict) or data.get("version") != VERSION:
         seen = data.get("version") if isinstance(data, dict) else data
         raise wrong(f"a bundle of version {VERSION}", f"{seen!r}")
@@ -162,6 +163,22 @@ def summary(bundle: Bundle) -> list[str]:
 def is_text(path: str) -> bool:
     """Whether the controller reads it: recipe, lock, patches."""
     return path in (RECIPE, LOCK) or path.startswith(f"{PATCHES}/")
+
+
+def wheels(bundle: Bundle) -> list[str]:
+    """The Python packages as requirements with hashes: what a host gets of them has to be these bytes.
+
+    :raises BundleError: a file among them is no wheel
+    """
+    files = {
+        path.rpartition("/")[2]: file.sha256
+        for path, file in bundle.files.items()
+        if path.startswith(f"{WHEELS}/")
+    }
+    try:
+        return pinned.of_wheels(files)
+    except ValueError as error:
+        raise BundleError(f"{CONTENTS}: {error}; make the bundle again") from error
 
 
 def damaged_by_size(folder: Path, files: Iterable[tuple[str, File]]) -> list[str]:

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
+from .._common import packages
+from .._common.pinned import canonical
 from . import layout
 
 LISTS_ARE_OLD = (
@@ -54,7 +55,7 @@ class Packagers:
             "download",
             "--quiet",
         ]
-        argv = [*pip, "--only-binary=:all:", "--dest", str(work), *self._requirements]
+        argv = [*pip, "--only-binary=:all:", "--dest", str(work), *self._what(work)]
         rc, said = self._run(argv, work)
         if rc:
             raise layout.BundleError(
@@ -62,6 +63,14 @@ class Packagers:
                 "and network"
             )
         return {f"{index_name(wheel.name)}/{wheel.name}": wheel for wheel in sorted(work.glob("*.whl"))}
+
+    def _what(self, work: Path) -> list[str]:
+        hashes = packages.hashes(self._requirements)
+        if not hashes:
+            return list(self._requirements)
+        file = work / "requirements.txt"
+        file.write_text("".join(f"{line}\n" for line in hashes), encoding="utf-8")
+        return ["--require-hashes", "--requirement", str(file)]
 
     def _debs(self, work: Path) -> dict[str, Path]:
         argv = ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", *self._packages]
@@ -86,4 +95,4 @@ class Packagers:
 
 def index_name(wheel: str) -> str:
     """The directory of a wheel in an index (PEP 503): its distribution's name, normalized."""
-    return re.sub(r"[-_.]+", "-", wheel.partition("-")[0]).lower()
+    return canonical(wheel.partition("-")[0])

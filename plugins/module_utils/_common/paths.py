@@ -18,9 +18,19 @@ def patch_path(store: str, sha256: str, name: str) -> str:
     return posixpath.join(store, "patches", sha256, name)
 
 
+def cache_root(store: str) -> str:
+    """What servers and images leave behind for the next of their kind: <store>/cache. On the host root alone enters it."""
+    return posixpath.join(store, "cache")
+
+
+def compiled_path(store: str, digest: str, name: str) -> str:
+    """What the servers of one image have compiled, by what compiled it: <store>/cache/compiled/<digest>/<name>."""
+    return posixpath.join(cache_root(store), "compiled", digest.removeprefix("sha256:"), name)
+
+
 def image_answer_path(store: str, image_id: str, name: str) -> str:
     """What an image said when it was asked: <store>/cache/images/<digest>/<name>.json."""
-    return posixpath.join(store, "cache", "images", image_id.removeprefix("sha256:"), f"{name}.json")
+    return posixpath.join(cache_root(store), "images", image_id.removeprefix("sha256:"), f"{name}.json")
 
 
 def ledger_path(state_dir: str) -> str:

@@ -13,7 +13,9 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from .._common import json_text
 from .._common.secrets import is_secret, is_secret_option, mask
+from .._host.unit import Unit
 from .._vllm.argv import options
 from .finding import Finding
 
@@ -55,13 +57,14 @@ def compare(
     return [
         *_image(wanted["image"], seen, image, wanted_image),
         *_arguments(wanted["command"], seen["Config"].get("Cmd") or []),
-        *_entrypoint(seen, known),
+        *_entrypoint(wanted.get("entrypoint"), seen, known),
         *_environment({**wanted["env"], **(secrets or {})}, seen, known),
         *(_mounts(wanted["volumes"], seen, known) if patches_known else ()),
         *_ports(wanted, seen),
-        *_restart_policy(wanted, seen),
+        *_restart_policy(seen),
         *_security(wanted, seen, known),
         *_limits(wanted, seen),
+        *_log(wanted, seen),
         *(_labels(wanted.get("labels") or {}, seen) if patches_known else ()),
     ]
 
@@ -113,8 +116,8 @@ def _arguments(wanted: Iterable[str], seen: Iterable[str]) -> Iterator[Finding]:
 def _json(values: tuple[str, ...] | None) -> dict[str, Any] | None:
     """The mapping that an option's only value is the text of."""
     try:
-        value = json.loads(values[0]) if values and len(values) == 1 else None
-    except ValueError:
+        value = json_text.read(values[0], "the option") if values and len(values) == 1 else None
+    except json_text.JsonError:
         return None
     return value if isinstance(value, dict) else None
 
@@ -135,12 +138,16 @@ def _member(name: str, key: str, values: Mapping[str, Any]) -> str:
     return f"--{name} {key}: {value}"
 
 
-def _entrypoint(seen: Mapping[str, Any], image: Mapping[str, Any] | None) -> Iterator[Finding]:
-    if image is None:
+def _entrypoint(
+    wanted: list[str] | None, seen: Mapping[str, Any], image: Mapping[str, Any] | None
+) -> Iterator[Finding]:
+    if wanted is None and image is None:
         return
-    own, given = image["Config"].get("Entrypoint") or [], seen["Config"].get("Entrypoint") or []
+    given = seen["Config"].get("Entrypoint") or []
+    own = wanted or (image or {})["Config"].get("Entrypoint") or []
     if own != given:
-        yield _finding("entrypoint", f"{' '.join(own) or 'none'} (of the image)", " ".join(given) or "none")
+        whose = "" if wanted else " (of the image)"
+        yield _finding("entrypoint", f"{' '.join(own) or 'none'}{whose}", " ".join(given) or "none")
 
 
 # -- environment
@@ -221,16 +228,11 @@ def _ports(wanted: Mapping[str, Any], seen: Mapping[str, Any]) -> Iterator[Findi
 # -- how it runs
 
 
-def _restart_policy(wanted: Mapping[str, Any], seen: Mapping[str, Any]) -> Iterator[Finding]:
-    policy = seen["HostConfig"].get("RestartPolicy") or {}
-    expected = _policy(wanted["restart_policy"], wanted.get("restart_retries") or 0)
-    found = _policy(policy.get("Name") or "no", policy.get("MaximumRetryCount") or 0)
-    if expected != found:
-        yield _finding("restart-policy", expected, found)
-
-
-def _policy(name: str, retries: int) -> str:
-    return f"{name}, at most {retries} times" if name == "on-failure" and retries else name
+def _restart_policy(seen: Mapping[str, Any]) -> Iterator[Finding]:
+    """The unit restarts a server. Two that do would count past each other."""
+    found = (seen["HostConfig"].get("RestartPolicy") or {}).get("Name") or "no"
+    if found != "no":
+        yield _finding("restart-policy", "no: its unit restarts it", found)
 
 
 def _security(
@@ -284,9 +286,13 @@ def _network(mode: str) -> str:
 
 
 def _devices(devices: Iterable[Any] | None) -> list[str]:
-    return sorted(
-        str(device.get("PathOnHost")) if isinstance(device, Mapping) else device for device in devices or []
-    )
+    return sorted(_device(device) if isinstance(device, Mapping) else str(device) for device in devices or [])
+
+
+def _device(seen: Mapping[str, Any]) -> str:
+    """As docker_container writes one."""
+    host = seen.get("PathOnHost")
+    return f"{host}:{seen.get('PathInContainer') or host}:{seen.get('CgroupPermissions') or 'rwm'}"
 
 
 def has_gpu(host: Mapping[str, Any]) -> bool:
@@ -303,12 +309,43 @@ def _limits(wanted: Mapping[str, Any], seen: Mapping[str, Any]) -> Iterator[Find
         # 0, -1 and null are the engine's ways to say none.
         if host.get(name) not in (None, 0, -1, "", "0"):
             yield _finding("limit", f"no limit: {words}", f"{words}: {host[name]}")
+    expected, found = _ulimits(wanted.get("ulimits")), _ulimits(host.get("Ulimits"))
+    for name in sorted({*expected, *found}):
+        if expected.get(name) != found.get(name):
+            left, right = expected.get(name, NOTHING), found.get(name, NOTHING)
+            yield _finding("limit", f"ulimit {name}: {left}", f"ulimit {name}: {right}")
     if wanted.get("shm_size"):
-        expected = size(wanted["shm_size"])
-        if host.get("ShmSize") != expected:
+        bytes_ = size(wanted["shm_size"])
+        if host.get("ShmSize") != bytes_:
             yield _finding(
-                "limit", f"shared memory: {expected} bytes", f"shared memory: {host.get('ShmSize')} bytes"
+                "limit", f"shared memory: {bytes_} bytes", f"shared memory: {host.get('ShmSize')} bytes"
             )
+
+
+def _ulimits(limits: Iterable[Any] | None) -> dict[str, str]:
+    """Soft and hard limit by name, of what docker_container takes or of what the engine says."""
+    texts = (
+        f"{limit.get('Name')}:{limit.get('Soft')}:{limit.get('Hard')}"
+        if isinstance(limit, Mapping)
+        else limit
+        for limit in limits or []
+    )
+    return {name: limit for name, _sep, limit in (text.partition(":") for text in texts)}
+
+
+def _log(wanted: Mapping[str, Any], seen: Mapping[str, Any]) -> Iterator[Finding]:
+    """Of a record that leaves it to the engine, nothing is wanted."""
+    if "log_driver" not in wanted:
+        return
+    found = seen["HostConfig"].get("LogConfig") or {}
+    expected = _logged(wanted["log_driver"], wanted.get("log_options") or {})
+    given = _logged(found.get("Type") or "", found.get("Config") or {})
+    if expected != given:
+        yield _finding("log", expected, given)
+
+
+def _logged(driver: str, options: Mapping[str, str]) -> str:
+    return mask(" ".join([driver or NOTHING, *(f"{name}={options[name]}" for name in sorted(options))]), [])
 
 
 def size(text: str | int) -> int:
@@ -336,8 +373,8 @@ def _labels(wanted: Mapping[str, str], seen: Mapping[str, Any]) -> Iterator[Find
 # -- whether it runs
 
 
-def life(data: Mapping[str, Any] | None, name: str) -> list[Finding]:
-    """What keeps a container from serving, and what it went through."""
+def life(data: Mapping[str, Any] | None, name: str, unit: Unit) -> list[Finding]:
+    """What keeps a container from serving, and what it went through. `unit`: the one that keeps it running."""
     if data is None:
         return [
             Finding(
@@ -349,8 +386,8 @@ def life(data: Mapping[str, Any] | None, name: str) -> list[Finding]:
             )
         ]
     state, status = data["State"], data["State"]["Status"]
-    restarts = data.get("RestartCount") or 0
-    if status == "restarting":
+    restarts = data.get("RestartCount") or unit.restarts
+    if status == "restarting" or (status != "running" and unit.active == "activating"):
         seen = f"restarting, {restarts} times so far, exit code {state.get('ExitCode')}"
         return [
             Finding(
@@ -361,11 +398,17 @@ def life(data: Mapping[str, Any] | None, name: str) -> list[Finding]:
         seen = f"{status} since {state.get('FinishedAt')}, exit code {state.get('ExitCode')}"
         if state.get("OOMKilled"):
             seen += ", killed for want of memory"
+        if unit.gave_up:
+            seen += "; its unit started it again until it had ended too often within an hour"
         kind = "paused" if status == "paused" else "stopped"
-        do = f"docker unpause {name}" if kind == "paused" else f"playbooks/site.yml, or docker start {name}"
+        do = (
+            f"docker unpause {name}"
+            if kind == "paused"
+            else f"playbooks/site.yml, or systemctl restart {name}"
+        )
         return [Finding(SUBJECT, kind, f"{name} runs", seen, do)]
     if restarts:
-        seen = f"the engine has restarted it {restarts} times, last at {state.get('StartedAt')}"
+        seen = f"it has been restarted {restarts} times, last at {state.get('StartedAt')}"
         do = f"docker logs {name} says what it died of"
         return [Finding(SUBJECT, "restarted", f"{name} has run since it was started", seen, do, "warning")]
     return []

@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .._common import json_text
 from .._gate.container import State
 from .._gate.diagnosis import CheckedFile
+from .._host.unit import Unit
 from .._vllm.argv import options
 from .._vllm.log import Speculation
 from .._vllm.metrics import Counters, delta
@@ -73,7 +75,7 @@ class Seen:
     record_problem: str = ""
     held: Mapping[str, Any] | None = None
     """The run that is at work on the host; None without one"""
-    unit: Mapping[str, Any] = field(default_factory=lambda: {"text": None, "state": "", "drop_ins": []})
+    unit: Unit = field(default_factory=Unit)
 
 
 def judge(wanted: Wanted, seen: Seen, state_path: str) -> dict[str, Any]:
@@ -81,7 +83,7 @@ def judge(wanted: Wanted, seen: Seen, state_path: str) -> dict[str, Any]:
     name = wanted.serving["container"]["name"]
     found: list[Finding] = [
         *server.neighbours(seen.neighbours),
-        *drift_container.life(seen.container, name),
+        *drift_container.life(seen.container, name, seen.unit),
     ]
     unknown: dict[str, str] = {}
     container = seen.container
@@ -98,7 +100,8 @@ def judge(wanted: Wanted, seen: Seen, state_path: str) -> dict[str, Any]:
     else:
         unknown["server"] = NOT_RUNNING
         unknown.setdefault("patches", f"{NOT_RUNNING}, so nobody sees them")
-    found += record.boot_unit(f"{name}.service", wanted.boot_unit, seen.unit)
+    runs = seen.state is not None and seen.state.status == "running"
+    found += record.boot_unit(f"{name}.service", wanted.boot_unit, seen.unit, runs)
     if seen.record_problem:
         found.append(record.broken(state_path, seen.record_problem))
     elif wanted.patches_known:
@@ -164,8 +167,8 @@ def _given(argv: Sequence[str]) -> dict[str, Any] | None:
     """The speculative config of an argv; None without one."""
     values = options(argv).get("speculative-config")
     try:
-        value = json.loads(values[0]) if values else None
-    except ValueError:
+        value = json_text.read(values[0], "the option") if values else None
+    except json_text.JsonError:
         return None
     return value if isinstance(value, dict) else None
 
@@ -183,7 +186,7 @@ def _known(seen: Seen) -> dict[str, Any]:
             "image": seen.state.image,
             "status": seen.state.status,
             "started_at": seen.state.started_at,
-            "restarts": seen.state.restarts,
+            "restarts": seen.state.restarts or seen.unit.restarts,
         }
     if seen.answers.counters is not None and seen.answers.counters.drafts is not None:
         since = delta(Counters(), seen.answers.counters)

@@ -1,13 +1,14 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is on record as passed, and the unit that brings it back after a boot, against what is wanted. Pure."""
+"""What is on record as passed, and the unit that keeps it running, against what is wanted. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .._host.unit import Unit
 from .finding import WARNING, Finding
 
 GATE = "playbooks/site.yml holds it against the gate and records it"
@@ -51,24 +52,25 @@ def broken(path: str, problem: str) -> Finding:
     return Finding("record", "record-broken", f"{path} can be read", problem, do)
 
 
-def boot_unit(name: str, wanted: str, seen: Mapping[str, Any]) -> list[Finding]:
-    """The unit that starts the container at boot.
+def boot_unit(name: str, wanted: str, seen: Unit, runs: bool) -> list[Finding]:
+    """The unit that starts the container at boot, and after an end that nobody asked for.
 
     :param name: of the unit, with its suffix
     :param wanted: the text of its file; empty where the server is not to come back by itself
-    :param seen: ``text`` (None without the file), ``state`` (as systemctl is-enabled says) and ``drop_ins`` (paths)
+    :param seen: the unit as it is
+    :param runs: whether the container runs
     """
     if not wanted:
         return []
     do = "playbooks/site.yml writes and enables it"
-    if seen["text"] is None:
+    if seen.text is None:
         return [
             Finding(
                 "boot", "boot-unit-missing", f"{name} starts the server at boot", "there is no such unit", do
             )
         ]
     found = []
-    if seen["text"].strip() != wanted.strip():
+    if seen.text.strip() != wanted.strip():
         found.append(
             Finding(
                 "boot",
@@ -78,13 +80,19 @@ def boot_unit(name: str, wanted: str, seen: Mapping[str, Any]) -> list[Finding]:
                 do,
             )
         )
-    for path in seen["drop_ins"]:
+    for path in seen.drop_ins:
         undo = f"systemctl revert {name}"
         found.append(
             Finding("boot", "boot-unit-changed", f"{name} as the role wrote it", f"{path} changes it", undo)
         )
-    if seen["state"] != "enabled":
+    if seen.enabled != "enabled":
         found.append(
-            Finding("boot", "boot-unit-disabled", f"{name} is enabled", f"it is {seen['state'] or 'not'}", do)
+            Finding("boot", "boot-unit-disabled", f"{name} is enabled", f"it is {seen.enabled or 'not'}", do)
+        )
+    # Between two starts it is about to watch.
+    if runs and not seen.watches and seen.active != "activating" and not found:
+        expected = f"{name} starts the server again after an end that nobody asked for"
+        found.append(
+            Finding("boot", "boot-unit-inactive", expected, f"it is {seen.active or 'not there'}", do)
         )
     return found

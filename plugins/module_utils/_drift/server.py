@@ -36,8 +36,9 @@ _CODE = ("/usr/", "/opt/")
 _EDITABLE = (".py", ".pth", ".so", ".json", ".jinja")
 _ADDED, _REMOVED = 1, 2
 RESTART = "playbooks/site.yml starts it again with what is there now, and measures it"
-# A start gives the process its mounts anew, and leaves what was written into the container.
-ANEW = "remove the container (docker rm -f) and run playbooks/site.yml, which makes it anew and measures it"
+# A start gives the process its mounts anew, and leaves what was written into the container. Where nothing else has changed, a run
+# does not look into it.
+ANEW = "playbooks/site.yml -e spark_look_again=true makes the container anew and measures it"
 
 
 def files(checked: Sequence[CheckedFile], state: State, patched: bool) -> list[Finding]:
@@ -78,35 +79,33 @@ def files(checked: Sequence[CheckedFile], state: State, patched: bool) -> list[F
     return found
 
 
-def edited(changes: Iterable[Mapping[str, Any]] | None, known: Iterable[str]) -> list[Finding]:
-    """Program files that somebody changed inside the container.
+def program_files(changes: Iterable[Mapping[str, Any]] | None) -> dict[str, str]:
+    """Program files that somebody changed inside a container: path -> added, removed or changed.
 
     :param changes: the engine's list of what differs from the image, ``{Path, Kind}`` (0 changed, 1 added, 2 removed)
-    :param known: files with a check of their own
     """
     listed = list(changes or [])
     folders = {parent for entry in listed for parent in _parents(entry["Path"])}
-    found = []
-    for entry in listed:
-        path, kind = entry["Path"], entry["Kind"]
-        if (
-            path in folders
-            or path in set(known)
-            or not path.startswith(_CODE)
-            or not path.endswith(_EDITABLE)
-        ):
-            continue
-        what = {_ADDED: "added", _REMOVED: "removed"}.get(kind, "changed")
-        found.append(
-            Finding(
-                "container",
-                "file-in-container",
-                f"{path} as the image has it",
-                f"{path} {what} since",
-                ANEW,
-            )
-        )
-    return found
+    return {
+        entry["Path"]: {_ADDED: "added", _REMOVED: "removed"}.get(entry["Kind"], "changed")
+        for entry in listed
+        if entry["Path"] not in folders
+        and entry["Path"].startswith(_CODE)
+        and entry["Path"].endswith(_EDITABLE)
+    }
+
+
+def edited(changes: Iterable[Mapping[str, Any]] | None, known: Iterable[str]) -> list[Finding]:
+    """Program files that somebody changed inside the container.
+
+    :param changes: see :func:`program_files`
+    :param known: files with a check of their own
+    """
+    return [
+        Finding("container", "file-in-container", f"{path} as the image has it", f"{path} {what} since", ANEW)
+        for path, what in program_files(changes).items()
+        if path not in set(known)
+    ]
 
 
 def _parents(path: str) -> Iterator[str]:
@@ -199,7 +198,7 @@ def acceptance(counters: Counters, floor: float, minimum: int) -> list[Finding]:
 
 
 def not_answering(problem: str) -> Finding:
-    do = "docker logs says what it does; playbooks/site.yml starts it anew"
+    do = "docker logs says what it does; systemctl restart of its unit starts it again"
     return Finding("server", "not-answering", "/health answers 200", problem, do)
 
 

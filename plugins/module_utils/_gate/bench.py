@@ -14,16 +14,17 @@ import statistics
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from .._vllm import client, log, metrics
 from .._vllm.prompts import KINDS, prompt, prompt_of
-from . import diagnosis
+from . import diagnosis, rate
 from .diagnosis import Traffic
 from .observed import Failed, Life, Observer, Server, stop_at
+from .rate import Rate
 
 SAMPLE_EVERY = 0.5
 """Seconds between two looks at the use of the KV cache."""
@@ -60,9 +61,9 @@ class Phase:
         sent = min(c.sent for c in self.completions if c.sent is not None)
         return max(completion.last for completion in self.completions) - sent
 
-    @property
-    def decode_rates(self) -> list[float]:
-        return [rate for c in self.completions if (rate := c.decode_rate) is not None]
+    @cached_property
+    def rate(self) -> Rate:
+        return rate.measure(self.completions, self.gained)
 
 
 @dataclass
@@ -127,7 +128,11 @@ class Bench:
                 counters = after
         gained = metrics.delta(before, counters)
         self._judge(gained, traffic(phases), evidence)
-        return counters, load(concurrency, phases, gained, peak())
+        figures = load(concurrency, phases, gained, peak())
+        if figures["rate"]["tokens_per_second"] is None:
+            because = figures["rate"]["because"]
+            self.observer.warnings.append(f"concurrency {concurrency}: {rate.UNMEASURABLE}: {because}")
+        return counters, figures
 
     def _judge(self, gained: metrics.Delta, ours: Traffic, evidence: log.Speculation) -> None:
         wanted = self.observer.wanted
@@ -159,8 +164,6 @@ class Streams:
             partial(ask, concurrency, uncached=True),
             lambda error: diagnosis.completion_failed(wanted, str(error)),
         )
-        if any(completion.decode_rate is None for completion in completions):
-            raise Failed(diagnosis.not_streamed(self.plan.max_tokens))
         return completions
 
 
@@ -216,7 +219,8 @@ def load(
     gained: metrics.Delta,
     kv_cache_usage: float | None,
 ) -> dict[str, Any]:
-    """The figures of one load, as the module returns them.
+    """The figures of one load, as the module returns them. Where its rate is not measurable, nothing that a clock gave is there but the wait
+    for the first token.
 
     :param phases: by kind, in the order in which they were asked
     :param gained: what the counters gained over all of them
@@ -224,15 +228,18 @@ def load(
     ours = traffic(phases)
     seconds = sum(phase.seconds for phase in phases.values())
     completions = [completion for phase in phases.values() for completion in phase.completions]
+    whole = whole_rate(phases, gained)
+    timed = not whole.problem
+    streams = [speed for completion in completions if (speed := completion.decode_rate) is not None]
     return {
         "concurrency": concurrency,
         "requests": ours.requests,
         "tokens": ours.tokens,
         "seconds": round(seconds, 3),
-        "tokens_per_second": round(ours.tokens / seconds, 3),
-        "decode_tokens_per_second": spread(
-            [rate for phase in phases.values() for rate in phase.decode_rates], 3
-        ),
+        # No stream decodes for longer than the load takes, so a rate that two witnesses agree on holds this one as well.
+        "tokens_per_second": round(ours.tokens / seconds, 3) if timed else None,
+        "rate": whole.result(),
+        "decode_tokens_per_second": spread(streams, 3) if timed else None,
         "time_to_first_token": spread([client.time_to_first_token(c) for c in completions], 4),
         "drafts": gained.drafts,
         "draft_tokens": gained.draft_tokens,
@@ -245,7 +252,7 @@ def load(
         "foreign_share": round(diagnosis.foreign_share(gained, ours), 4),
         "kinds": {
             kind: {
-                "decode_tokens_per_second": round(statistics.median(phase.decode_rates), 3),
+                "rate": phase.rate.result(),
                 "drafts": phase.gained.drafts,
                 "rates": _rounded(phase.gained.rates),
             }
@@ -254,12 +261,22 @@ def load(
     }
 
 
+def whole_rate(phases: Mapping[str, Phase], gained: metrics.Delta) -> Rate:
+    """The rate of a load: not measurable where that of a single kind is not."""
+    completions = [completion for phase in phases.values() for completion in phase.completions]
+    whole = rate.measure(completions, gained)
+    problem = next(
+        (f"{kind}: {phase.rate.problem}" for kind, phase in phases.items() if phase.rate.problem), ""
+    )
+    return replace(whole, problem=problem or whole.problem)
+
+
 def _rounded(values: Sequence[float]) -> list[float]:
     return [round(value, 4) for value in values]
 
 
 def _said(phase: Phase) -> str:
-    text = f"{len(phase.completions)} answers, {statistics.median(phase.decode_rates):.1f} tok/s"
+    text = f"{len(phase.completions)} answers, {phase.rate}"
     if phase.gained.drafts:
-        text += f", {' / '.join(f'{rate:.0%}' for rate in phase.gained.rates)} accepted"
+        text += f", {' / '.join(f'{share:.0%}' for share in phase.gained.rates)} accepted"
     return text

@@ -132,8 +132,8 @@ def ended(wanted: Wanted, bound: State, now: State | None, reason: str | None) -
             "server_restarted",
             f"container {wanted.container} was restarted while it was being checked",
             expected,
-            f"started {now.started_at}, {now.restarts} restarts by the engine, no error in the log before",
-            "see who or what restarts it, then run again",
+            f"started {now.started_at}, no error in the log before",
+            f"see who or what restarts it (journalctl -u {wanted.container}), then run again",
         )
     if now is not None and now.status in ("created", "paused"):
         return Finding(
@@ -324,7 +324,7 @@ def speculation_set_up(
             "speculation_unexpected",
             "vLLM speculates, and the recipe has no speculation",
             "no vllm:spec_decode series on /metrics",
-            f"the series are there; {_told(log)}",
+            f"the series are there; {_described(log)}",
             "recreate the container from the recipe, or give the recipe its speculative-config",
         )
     expected = f"speculative decoding ({_form(wanted)}) and its vllm:spec_decode series on /metrics"
@@ -345,14 +345,14 @@ def speculation_set_up(
                 "speculation_ignored",
                 "vLLM was given a speculative config and does not speculate",
                 expected,
-                f"no such series, though {'it was passed on the command line' if given else _told(log)}; {_told(log)}",
+                f"no such series, though {'it was passed on the command line' if given else _described(log)}; {_described(log)}",
                 "see whether this vLLM supports the method for this model: docker logs, lines on speculative",
             )
         return Finding(
             "speculation_absent",
             "vLLM was started without speculation",
             expected,
-            f"no such series, no speculative-config on the command line; {_told(log)}",
+            f"no such series, no speculative-config on the command line; {_described(log)}",
             "recreate the container from the recipe",
         )
     return _mismatch(wanted, counters, log, expected)
@@ -388,7 +388,7 @@ def _form(wanted: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={wanted[key]}" for key in ("method", "num_speculative_tokens") if key in wanted)
 
 
-def _told(log: Speculation) -> str:
+def _described(log: Speculation) -> str:
     if log.configured is None:
         return "its log does not say"
     if not log.configured:
@@ -489,17 +489,6 @@ def no_drafts(wanted: Wanted, ours: Traffic, log: Speculation) -> Finding:
         f"at least {wanted.minimum_drafts} drafts; the series are there, so speculation is configured",
         f"0 drafts in {_sample(ours)}{_suspicions(log)}",
         "read the log for why drafting is off; a sampling default or a batch limit can disable it",
-    )
-
-
-def not_streamed(tokens: int) -> Finding:
-    """An answer without a span of time in it: the rate of its tokens cannot be known."""
-    return Finding(
-        "not_streamed",
-        "a streamed answer came in one piece",
-        f"{tokens} tokens one engine step after the other",
-        "all of them at once",
-        "measure at the server itself: something between here and it holds answers back until they are whole",
     )
 
 

@@ -13,8 +13,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .._common.inspected import CONTAINER, unfit
 from .._common.secrets import is_secret, mask
-from .container import LONGEST_LINE, FileSeen, LogLine, State, bounded, digest, read_file, resolve_in_root
+from .container import (
+    LONGEST_LINE,
+    FileSeen,
+    LogLine,
+    State,
+    bounded,
+    digest,
+    parse_time,
+    read_file,
+    resolve_in_root,
+)
 
 try:
     import docker
@@ -48,6 +59,12 @@ class DockerContainer:
             return None
         except (docker.errors.DockerException, OSError) as error:
             raise EngineError(f"the Docker engine does not answer: {error}") from error
+        if said := unfit(self._name, data, CONTAINER):
+            raise EngineError(said)
+        if not _is_time(data["State"]["StartedAt"]):
+            raise EngineError(
+                f"the engine says that {self._name} was started at {data['State']['StartedAt']!r:.60}"
+            )
         for entry in data["Config"].get("Env") or []:
             name, _sep, value = entry.partition("=")
             if is_secret(name) and len(value) >= 8 and value not in self._secrets:
@@ -66,7 +83,7 @@ class DockerContainer:
         # Split at newlines alone: the engine stamps those, and a progress bar has carriage returns within a line.
         for line in raw.decode("utf-8", "replace").split("\n"):
             time, _sep, text = line.partition(" ")
-            if time:
+            if _is_time(time):  # what else there is has no stamp of the engine's
                 shown = mask(text.rstrip("\r").rpartition("\r")[2], self._secrets)
                 lines.append(LogLine(time, shown[:LONGEST_LINE]))
         return lines
@@ -98,6 +115,14 @@ class DockerContainer:
         return read_file(Path(path))
 
 
+def _is_time(text: str) -> bool:
+    try:
+        parse_time(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _state(data: Mapping[str, Any]) -> State:
     state = data["State"]
     return State(
@@ -111,5 +136,5 @@ def _state(data: Mapping[str, Any]) -> State:
         restarts=data.get("RestartCount") or 0,
         image=data["Config"]["Image"],
         argv=(data.get("Path") or "", *(data.get("Args") or [])),
-        mounts={mount["Destination"]: mount.get("Source", "") for mount in data.get("Mounts") or []},
+        mounts={mount["Destination"]: mount.get("Source") or "" for mount in data.get("Mounts") or []},
     )

@@ -16,9 +16,10 @@ from typing import Any
 
 from .._vllm import client, log, metrics
 from .._vllm.prompts import KINDS, prompt
-from . import diagnosis
+from . import diagnosis, rate
 from .diagnosis import CheckedFile, Traffic
 from .observed import Life, Observer, stop_at
+from .rate import Rate
 
 
 @dataclass
@@ -92,29 +93,32 @@ class Gate:
             )
             ours = Traffic(len(completions), sum(completion.completion_tokens for completion in completions))
             measured = metrics.delta(before, life.settled(before, ours.requests))
-            speed = client.decode_tokens_per_second(completions)
+            speed = rate.measure(completions, measured)
             self._record(measured, ours, speed)
             observer.say(
-                f"{measured.drafts} drafts, {measured.acceptance_rate:.1%} accepted at position 0"
-                + (f", {speed:.1f} tok/s" if speed else "")
+                f"{measured.drafts} drafts, {measured.acceptance_rate:.1%} accepted at position 0, {speed}"
             )
             if not measured.drafts or diagnosis.enough(wanted, measured):
                 break
             if observer.clock() - started > wanted.measure_timeout:
                 break
+        if speed.problem:
+            observer.warnings.append(f"{rate.UNMEASURABLE}: {speed.problem}")
         self._judge(measured, ours, evidence, files)
 
-    def _record(self, measured: metrics.Delta, ours: Traffic, speed: float | None) -> None:
+    def _record(self, measured: metrics.Delta, ours: Traffic, speed: Rate) -> None:
+        value = speed.tokens_per_second
         self.observer.result |= {
             "drafts": measured.drafts,
             "draft_tokens": measured.draft_tokens,
             "accepted": measured.accepted,
             "accepted_per_position": list(measured.per_position),
             "acceptance_rate": round(measured.acceptance_rate, 4),
-            "rates": [round(rate, 4) for rate in measured.rates],
+            "rates": [round(share, 4) for share in measured.rates],
             "mean_acceptance_length": round(measured.mean_acceptance_length, 4),
             "standard_error": round(measured.standard_error, 4),
-            "decode_tokens_per_second": None if speed is None else round(speed, 1),
+            "decode_tokens_per_second": None if value is None else round(value, 1),
+            "rate": speed.result(),
             "prompts": ours.requests,
             "foreign_share": round(diagnosis.foreign_share(measured, ours), 4),
         }

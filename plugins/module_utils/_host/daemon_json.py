@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .._common import json_text
 from . import daemon_flags
 from .engine import release
 
@@ -80,15 +81,12 @@ class DaemonConfigError(ValueError):
 
 def parse(text: str) -> dict[str, Any]:
     """The content of daemon.json, read as dockerd does: empty text is an empty configuration, and a byte order mark is none."""
-    text = text.removeprefix("\ufeff")
-    if not text.strip():
+    if not text.removeprefix("\ufeff").strip():
         return {}
     try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DaemonConfigError(f"line {error.lineno}, column {error.colno}: {error.msg}") from None
-    except (ValueError, RecursionError) as error:
-        raise DaemonConfigError(str(error)) from None
+        content = json_text.read(text, "daemon.json")
+    except json_text.JsonError as error:
+        raise DaemonConfigError(error.reason) from None
     if not isinstance(content, dict):
         raise DaemonConfigError(f"a JSON object is needed at the top, there is a {_kind(content)}")
     _check(content)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from .._common.shape import Maybe
 from . import daemon_flags, engine_socket
 from .processes import command_line, dockerd, snap_dockerd, started
 from .request import Request
@@ -21,6 +22,55 @@ CONTAINERD_ROOT, CONTAINERD_CONFIG = "/var/lib/containerd", "/etc/containerd/con
 SNAP = "/snap/bin/docker"
 SNAPSHOTTER = "io.containerd.snapshotter.v1"
 """The driver of an engine that keeps its images in containerd."""
+
+
+VERSION = {"Version": str, "ApiVersion": str}
+INFO = {
+    "DockerRootDir": Maybe(str),
+    "Driver": Maybe(str),
+    "DriverStatus": Maybe([[str]]),
+    "Containerd": Maybe({"Address": Maybe(str)}),
+    "CgroupVersion": Maybe(str),
+    "LiveRestoreEnabled": Maybe(bool),
+    "Runtimes": Maybe(dict),
+    "DefaultRuntime": Maybe(str),
+    "RegistryConfig": Maybe(
+        {
+            "IndexConfigs": Maybe({str: {"Secure": Maybe(bool)}}),
+            "Mirrors": Maybe([str]),
+            "InsecureRegistryCIDRs": Maybe([str]),
+        }
+    ),
+    "DiscoveredDevices": Maybe([{"Source": Maybe(str), "ID": str}]),
+    "ServerVersion": Maybe(str),
+}
+_PORT = {"PrivatePort": int, "PublicPort": Maybe(int), "IP": Maybe(str), "Type": Maybe(str)}
+CONTAINERS = Maybe(
+    [
+        {
+            "Id": str,
+            "Names": Maybe([str]),
+            "Image": Maybe(str),
+            "ImageID": Maybe(str),
+            "Labels": Maybe({str: str}),
+            "Ports": Maybe([_PORT]),
+            "Mounts": Maybe([{"Source": Maybe(str), "Name": Maybe(str)}]),
+        }
+    ]
+)
+IMAGES = Maybe(
+    [
+        {
+            "Id": str,
+            "Size": Maybe(int),
+            "SharedSize": Maybe(int),
+            "RepoTags": Maybe([str]),
+            "RepoDigests": Maybe([str]),
+        }
+    ]
+)
+VOLUMES = {"Volumes": Maybe([{"Name": str, "Options": Maybe({str: str})}])}
+"""Shapes of the engine's answers, as far as anything here reads them."""
 
 
 def look(request: Request) -> dict[str, Any]:
@@ -66,7 +116,7 @@ def images_bytes(request: Request) -> int | None:
     if _pid(request) is None:
         return None
     images = engine_socket.get(
-        str(request.at(request.socket)), "/images/json?shared-size=1", request.timeout * 0.9
+        str(request.at(request.socket)), "/images/json?shared-size=1", request.timeout * 0.9, IMAGES
     )
     return held(images or [])
 
@@ -90,14 +140,15 @@ def _asked(request: Request) -> dict[str, Any]:
     """What the engine says of itself. A question without an answer leaves the others theirs, and its reason in `silent`."""
     seen: dict[str, Any] = {}
     silent = []
-    questions: dict[str, Callable[[Any], dict[str, Any]]] = {
-        "/version": _version,
-        "/info": lambda info: _info(info, request.text(CONTAINERD_CONFIG) or ""),
-        "/containers/json": _containers,
+    socket, timeout = str(request.at(request.socket)), request.timeout / 4
+    questions: dict[str, tuple[Any, Callable[[Any], dict[str, Any]]]] = {
+        "/version": (VERSION, _version),
+        "/info": (INFO, lambda info: _info(info, request.text(CONTAINERD_CONFIG) or "")),
+        "/containers/json": (CONTAINERS, _containers),
     }
-    for url, read in questions.items():
+    for url, (expected, read) in questions.items():
         try:
-            seen |= read(engine_socket.get(str(request.at(request.socket)), url, request.timeout / 4))
+            seen |= read(engine_socket.get(socket, url, timeout, expected))
         except engine_socket.EngineError as error:
             silent.append(str(error))
     return seen | ({"silent": "; ".join(silent)} if silent else {})
@@ -130,7 +181,7 @@ def _info(info: Mapping[str, Any], containerd: str) -> dict[str, Any]:
 
 def release(version: str | None) -> tuple[int, int]:
     """Major and minor of an engine; (0, 0) for what shows none."""
-    found = re.match(r"(\d+)\.(\d+)", version or "")
+    found = re.match(r"([0-9]{1,9})\.([0-9]{1,9})", version or "")
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
@@ -179,7 +230,7 @@ def _containerd_root(info: Mapping[str, Any], containerd: str) -> str:
     if address.removeprefix("/var").startswith("/run/docker/"):
         return f"{data_root}/containerd"
     root = re.search(
-        r"""^\s*root\s*=\s*["'](/[^"']*)["']""", f"\n{containerd}".partition("\n[")[0], re.MULTILINE
+        r"""^[ \t]*root[ \t]*=[ \t]*["'](/[^"']*)["']""", f"\n{containerd}".partition("\n[")[0], re.MULTILINE
     )
     return root[1] if root else CONTAINERD_ROOT
 

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import http.client
-import json
 import socket
 import urllib.parse
 from typing import Any
+
+from .._common import json_text, shape
 
 
 class EngineError(RuntimeError):
@@ -31,14 +32,18 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def get(path: str, url: str, timeout: float = 5) -> Any:
-    """The JSON that the engine on socket `path` returns for GET `url` (/info, /containers/json …)."""
-    return _ask("GET", path, url, timeout)
+def get(path: str, url: str, timeout: float = 5, expected: Any = None) -> Any:
+    """The JSON that the engine on socket `path` returns for GET `url` (/info, /containers/json …).
+
+    :param expected: its shape; None for any
+    :raises EngineError: there is none
+    """
+    return read(_ask("GET", path, url, timeout), f"{path}: {url}", expected)
 
 
 def delete(path: str, url: str, timeout: float = 5) -> Any:
     """Have the engine remove what `url` names; the JSON that it returns."""
-    return _ask("DELETE", path, url, timeout)
+    return read(_ask("DELETE", path, url, timeout), f"{path}: {url}")
 
 
 def stop(path: str, container: str, timeout: float) -> None:
@@ -50,12 +55,12 @@ def stop(path: str, container: str, timeout: float) -> None:
             raise
 
 
-def _ask(method: str, path: str, url: str, timeout: float) -> Any:
+def _ask(method: str, path: str, url: str, timeout: float) -> bytes:
     connection = _UnixConnection(path, timeout)
     try:
         connection.request(method, url)
         response = connection.getresponse()
-        body = response.read()
+        body = response.read(json_text.LIMIT + 1)
     except (OSError, http.client.HTTPException) as error:
         raise EngineError(f"{path}: {error or type(error).__name__}") from None
     finally:
@@ -63,15 +68,23 @@ def _ask(method: str, path: str, url: str, timeout: float) -> Any:
     if response.status != 200:
         text = body[:200].decode(errors="replace").strip()
         raise EngineError(f"{path}: {url}: {response.status} {text}", response.status, _message(body) or text)
+    return body
+
+
+def read(body: bytes, name: str, expected: Any = None) -> Any:
+    """:raises EngineError: no JSON, or of another shape"""
     try:
-        return json.loads(body)
-    except ValueError:
-        raise EngineError(f"{path}: {url}: no JSON but {body[:80]!r}") from None
+        answer = json_text.read(body, name)
+    except json_text.JsonError:
+        raise EngineError(f"{name}: no JSON but {body[:80]!r}") from None
+    if expected is not None and (unfit := shape.wrong(answer, expected)):
+        raise EngineError(f"{name}: {unfit}")
+    return answer
 
 
 def _message(body: bytes) -> str:
     """What the engine says of an error, without the JSON around it."""
     try:
-        return str(json.loads(body)["message"])
-    except (ValueError, KeyError, TypeError):
+        return str(json_text.read(body, "the answer")["message"])
+    except (json_text.JsonError, KeyError, TypeError):
         return ""

@@ -15,6 +15,8 @@ from typing import Any
 from .processes import processes
 from .request import ProbeError, Request
 
+_LOCAL = re.compile(r"([0-9A-F]{8}|[0-9A-F]{32}):([0-9A-F]{4})")
+
 
 def ports(request: Request, containers: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Listening TCP ports, and those that Docker forwards without a process of its own."""
@@ -64,9 +66,8 @@ def _listening(request: Request) -> list[tuple[int, str, str]]:
             raise ProbeError(f"{table} is not there")
         for line in (text or "").splitlines()[1:]:
             words = line.split()
-            if len(words) > 9 and words[3] == "0A":
-                address, port = words[1].rsplit(":", 1)
-                found.append((int(port, 16), _address(address), words[9]))
+            if len(words) > 9 and words[3] == "0A" and (local := _LOCAL.fullmatch(words[1])):
+                found.append((int(local[2], 16), _address(local[1]), words[9]))
     return found
 
 

@@ -8,7 +8,6 @@ Every probe stands alone and has a time limit: one that fails leaves null and a 
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import re
@@ -21,15 +20,18 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from .._common import files
+from .._common import files, json_text, shape
+from .._common.paths import cache_root
 from . import daemon_json, engine, engine_socket, gpu, toolkit
 from .ports import ports
 from .request import ProbeError, Request
 
 _DISTRIBUTIONS = """
 import importlib.metadata as m, json, platform
-print(json.dumps([platform.python_version(), {d.metadata["Name"]: d.version for d in m.distributions()}]))
+names = {d.metadata["Name"]: d.version for d in m.distributions()}
+print(json.dumps({"python": platform.python_version(), "distributions": names}))
 """
+_TOLD = {"python": str, "distributions": {str: shape.Maybe(str)}}
 
 
 def each(probes: Mapping[str, Callable[[], Any]], timeout: float) -> tuple[dict[str, Any], dict[str, str]]:
@@ -91,6 +93,7 @@ def gather(request: Request) -> dict[str, Any]:
             ),
             "directories": lambda: [path for path in request.directories if request.at(path).is_dir()],
             "alterable": lambda: alterable(request),
+            "cache": lambda: cache(request),
             "daemon_config": lambda: daemon_config(request),
             "toolkit": lambda: toolkit.look(request, known),
             "ports": lambda: ports(request, known.get("containers") or []),
@@ -108,7 +111,10 @@ def operating_system(request: Request) -> dict[str, str]:
     text = request.text("/etc/os-release")
     if text is None:
         raise ProbeError("/etc/os-release is not there")
-    pairs = dict(word.split("=", 1) for word in shlex.split(text, comments=True) if "=" in word)
+    try:
+        pairs = dict(word.split("=", 1) for word in shlex.split(text, comments=True) if "=" in word)
+    except ValueError as error:
+        raise ProbeError(f"/etc/os-release: {error}") from None
     return {
         "id": pairs.get("ID", "linux"),
         "version": pairs.get("VERSION_ID", ""),
@@ -119,7 +125,7 @@ def operating_system(request: Request) -> dict[str, str]:
 def memory(request: Request) -> dict[str, int]:
     """Unified memory: the GPU's is the system's, and nvidia-smi reports none of its own."""
     text = request.text("/proc/meminfo") or ""
-    kib = {name: int(value) for name, value in re.findall(r"^(\w+):\s+(\d+) kB", text, re.MULTILINE)}
+    kib = {name: int(value) for name, value in re.findall(r"^(\w+):\s+([0-9]{1,19}) kB", text, re.MULTILINE)}
     if "MemTotal" not in kib:
         raise ProbeError("/proc/meminfo has no MemTotal")
     return {
@@ -138,8 +144,16 @@ def disks(request: Request, data_root: str, images_bytes: int) -> dict[str, dict
 
 def alterable(request: Request) -> dict[str, str]:
     """Directories whose content others may alter: by path, who. What lies there is run, or mounted, as root."""
-    there = {path: request.at(path) for path in request.directories if request.at(path).is_dir()}
+    paths = [*request.directories, cache_root(request.store)]
+    there = {path: request.at(path) for path in paths if request.at(path).is_dir()}
     return {path: who for path, place in there.items() if (who := files.alterable(place))}
+
+
+def cache(request: Request) -> dict[str, Any]:
+    """Where containers write: who may enter it. A program that one of them leaves there may run as root, so nobody else should."""
+    path = cache_root(request.store)
+    place = request.at(path)
+    return {"path": path, "mode": f"{stat.S_IMODE(place.stat().st_mode):04o}" if place.is_dir() else None}
 
 
 def _disk(request: Request, path: str, held: int) -> dict[str, Any]:
@@ -202,10 +216,14 @@ def environment(request: Request) -> dict[str, Any]:
     found: dict[str, Any] = {"path": request.environment, "python": None, "distributions": {}}
     if not request.at(python).exists():
         return found
-    version, distributions = json.loads(
-        request.run([str(request.at(python)), "-c", _DISTRIBUTIONS], request.timeout)
-    )
-    return {**found, "python": version, "distributions": distributions}
+    said = request.run([str(request.at(python)), "-c", _DISTRIBUTIONS], request.timeout)
+    try:
+        told = json_text.read(said, python)
+    except json_text.JsonError as error:
+        raise ProbeError(str(error)) from None
+    if unfit := shape.wrong(told, _TOLD):
+        raise ProbeError(f"{python}: {unfit}")
+    return {**found, **told}
 
 
 def remove_ipc(request: Request) -> bool:
@@ -221,7 +239,9 @@ def remove_ipc(request: Request) -> bool:
     for file in files:
         if file.is_file():
             value = (
-                re.findall(r"^\s*RemoveIPC\s*=\s*(\S+)", file.read_text(errors="replace"), re.MULTILINE)
+                re.findall(
+                    r"^[ \t]*RemoveIPC[ \t]*=[ \t]*(\S+)", file.read_text(errors="replace"), re.MULTILINE
+                )
                 or [value]
             )[-1]
     return value.lower() in ("yes", "true", "on", "1")

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from .request import Request
 
+_START_TIME = re.compile(r"(?: \S+){19} ([0-9]{1,19})\b")
+
 
 def processes(request: Request) -> list[Path]:
     return [entry for entry in request.at("/proc").iterdir() if entry.name.isdigit()]
@@ -56,11 +58,12 @@ def _same_mounts(request: Request, pid: int) -> bool:
 def started(request: Request, pid: int) -> float | None:
     """When a process started, in seconds since the epoch."""
     status = request.text(f"/proc/{pid}/stat")
-    boot = re.search(r"^btime (\d+)", request.text("/proc/stat") or "", re.MULTILINE)
-    if not status or not boot:
+    boot = re.search(r"^btime ([0-9]{1,19})$", request.text("/proc/stat") or "", re.MULTILINE)
+    # Its name, in brackets, may hold anything. Field 22 is the 20th behind it.
+    ticks = _START_TIME.match((status or "").rpartition(")")[2])
+    if not ticks or not boot:
         return None
-    ticks = int(status.rsplit(")", 1)[1].split()[19])
-    return int(boot.group(1)) + ticks / os.sysconf("SC_CLK_TCK")
+    return int(boot[1]) + int(ticks[1]) / os.sysconf("SC_CLK_TCK")
 
 
 def command_line(request: Request, pid: int) -> list[str]:

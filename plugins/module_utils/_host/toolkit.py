@@ -62,12 +62,12 @@ def look(request: Request, docker: Mapping[str, Any]) -> dict[str, Any]:
 
 def _mode(request: Request) -> str:
     """How the toolkit gives out GPUs. The hook, when it does not skip that, fails in every mode but its own."""
-    sections = re.split(r"^\s*\[([^\]]+)\][^\n]*$", request.text(CONFIG) or "", flags=re.MULTILINE)
+    sections = re.split(r"^[ \t]*\[([^\]\n]+)\][^\n]*$", request.text(CONFIG) or "", flags=re.MULTILINE)
     of = dict(zip(sections[1::2], sections[2::2], strict=True))
-    if re.search(r"^\s*skip-mode-detection\s*=\s*true\b", of.get(HOOK, ""), re.MULTILINE):
+    if re.search(r"^[ \t]*skip-mode-detection[ \t]*=[ \t]*true\b", of.get(HOOK, ""), re.MULTILINE):
         return "legacy"
     found = re.findall(
-        r"^\s*mode\s*=\s*[\"']([\w-]+)[\"']", of.get("nvidia-container-runtime", ""), re.MULTILINE
+        r"^[ \t]*mode[ \t]*=[ \t]*[\"']([\w-]+)[\"']", of.get("nvidia-container-runtime", ""), re.MULTILINE
     )
     return found[-1] if found else "auto"
 

@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from .._common.paths import ledger_path
-from . import engine
+from .._common.shape import Maybe, wrong
+from . import engine, unit
+from .engine_socket import EngineError
 
 SYSTEM = ("/proc/sys/kernel/random/boot_id", "/proc/sys/kernel/osrelease", "/proc/driver/nvidia/version")
 DRIVER = (
@@ -34,7 +36,6 @@ PACKAGES = (
     "/etc/systemd/logind.conf",
     "/etc/systemd/logind.conf.d/*",
 )
-UNITS = "/etc/systemd/system"
 ENGINE = (
     "ID",
     "ServerVersion",
@@ -116,6 +117,20 @@ def container(inspected: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+_IMAGE = {"Id": str, "RepoDigests": Maybe([str])}
+_CONTAINER = {
+    "State": dict,
+    "Mounts": Maybe([dict]),
+    "NetworkSettings": Maybe({"Networks": Maybe(dict)}),
+}
+
+
+def _fit(answer: Any, expected: Any) -> dict[str, Any]:
+    if said := wrong(answer, expected):
+        raise EngineError(said)
+    return dict(answer)
+
+
 def of_host(
     state_dir: str, serving: Mapping[str, Any], watch: Mapping[str, Any], ask: Callable[[str], Any]
 ) -> dict[str, str]:
@@ -124,12 +139,12 @@ def of_host(
     :param serving: the record of what serves (docs/architecture.md)
     :param watch: ``{environment, files, urls}``, options of host_unchanged
     :param ask: what the engine returns for a path of its interface
-    :raises EngineError: the engine does not answer
+    :raises EngineError: the engine does not answer, or in another form than is read here
     """
     name, image = serving["container"]["name"], serving["container"]["image"]
-    unit = f"{name}.service"
-    about = ask("/info")
-    held = ask(f"/images/{urllib.parse.quote(image, safe='')}/json")
+    about = _fit(ask("/info"), {})
+    held = _fit(ask(f"/images/{urllib.parse.quote(image, safe='')}/json"), _IMAGE)
+    inspected = _fit(ask(f"/containers/{urllib.parse.quote(name, safe='')}/json"), _CONTAINER)
     environment = watch["environment"]
     parts: dict[str, Any] = {
         "what is watched": dict(watch),
@@ -140,11 +155,19 @@ def of_host(
         ),
         # A driver of containerd may be called as one of the engine's own.
         "engine": {key: about.get(key) for key in ENGINE} | {"containerd": engine.in_containerd(about)},
-        "container": container(ask(f"/containers/{urllib.parse.quote(name, safe='')}/json")),
+        "container": container(inspected),
         "image": [held["Id"], sorted(held.get("RepoDigests") or [])],
         "models": [tree(model["path"]) for model in serving["models"].values()],
+        "mounts": files(mount["path"] for mount in serving.get("mounts") or []),
+        # Of where the container writes, who may enter it: what it writes is no difference.
+        "directories": {
+            entry["path"]: facts(Path(entry["path"]))[1:4] for entry in serving.get("directories") or []
+        },
         "patches": files(file["host_path"] for file in serving["files"] if file.get("host_path")),
-        "boot unit": files([f"{UNITS}/{unit}", f"{UNITS}/multi-user.target.wants/{unit}"]),
+        "unit": [
+            files(f"{unit.UNITS}/{where}{name}.service" for where in ("", "multi-user.target.wants/")),
+            unit.look(f"{name}.service").watches,
+        ],
         "records": files([f"{state_dir}/state.json", ledger_path(state_dir)]),
         "files": files(watch["files"]),
         "answers": [answer(url) for url in watch["urls"]],

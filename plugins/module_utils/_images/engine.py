@@ -15,9 +15,23 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .._common import shape
+from .._common.shape import Maybe
+
 PULLED = ("Verifying Checksum", "Download complete")
 WINDOW = 15.0
 """Seconds over which the rate is taken."""
+
+
+EVENT = {
+    "id": Maybe(str),
+    "status": Maybe(str),
+    "progressDetail": Maybe({"current": Maybe(int), "total": Maybe(int), "units": Maybe(str)}),
+    "error": Maybe(str),
+    "errorDetail": Maybe({"message": Maybe(str)}),
+    "aux": Maybe({"Digest": Maybe(str)}),
+}
+"""Of a pull or a push. One of another shape says nothing: what was brought is told by its digest."""
 
 
 class PullError(Exception):
@@ -50,24 +64,26 @@ class Pull:
         """Bytes that were transferred."""
         return sum(layer.pulled for layer in self._layers.values())
 
-    def feed(self, event: Mapping[str, Any]) -> None:
+    def feed(self, event: Any) -> None:
         """:raises PullError: the engine gives up"""
+        if shape.wrong(event, EVENT):
+            return
         if said := error_of(event):
             raise refusal(said)
-        name, status = event.get("id"), event.get("status", "")
+        name, status = event.get("id"), event.get("status") or ""
         if not name or status == "Already exists" or status.startswith("Pulling from"):
             return
         layer = self._layers.setdefault(name, Layer())
         detail = event.get("progressDetail") or {}
-        total = detail.get("total") or 0
+        total, current = detail.get("total") or 0, detail.get("current") or 0
         if status == "Downloading" and total:
-            layer.total, layer.pulled = total, detail.get("current", 0)
+            layer.total, layer.pulled = total, current
         elif status in PULLED:
             layer.pulled = layer.total
         elif status == "Extracting" and total:
-            layer.unpacked = detail.get("current", 0)
+            layer.unpacked = current
         elif status == "Extracting" and detail.get("units") == "s":
-            layer.seconds = detail.get("current", 0)
+            layer.seconds = current
         elif status == "Pull complete":
             layer.pulled = layer.unpacked = layer.total
             layer.done = True

@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
+from .._common import json_text
+
 VERSION = 1
 
 
@@ -26,11 +28,9 @@ def parse(text: str | None) -> list[str]:
     if text is None:
         return []
     try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise LedgerError(f"expected JSON, seen {error.msg} in line {error.lineno}") from None
-    except (ValueError, RecursionError) as error:
-        raise LedgerError(f"expected JSON, seen {error}") from None
+        content = json_text.read(text, "the ledger")
+    except json_text.JsonError as error:
+        raise LedgerError(f"expected JSON, seen {error.reason}") from None
     version = content.get("version") if isinstance(content, dict) else None
     if version != VERSION:
         raise LedgerError(f"expected a ledger of version {VERSION}, seen version {version}")

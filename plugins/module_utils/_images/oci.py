@@ -11,12 +11,13 @@ the same from its version 2.0 on.
 
 from __future__ import annotations
 
-import json
 import posixpath
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
+
+from .._common import json_text
 
 ROOT = "docker/registry/v2"
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -139,18 +140,18 @@ def choose(manifests: Any, architecture: str, digest: str) -> str:
         for platform, entry in platforms:
             if (platform.get("os"), platform.get("architecture")) == ("linux", architecture):
                 return checked(entry["digest"])
+        offered = {
+            (str(platform.get("os")), str(platform.get("architecture"))) for platform, _entry in platforms
+        }
     except (AttributeError, KeyError, TypeError):
         raise ImageError(
             f"{digest}: expected an index of manifests with digest and platform, seen {manifests!r:.100}; "
             "lock an image in the format of Docker (schema 2) or OCI"
         ) from None
-    offered = sorted(
-        f"{os}/{of}"
-        for os, of in {(platform.get("os"), platform.get("architecture")) for platform, _entry in platforms}
-        if os != "unknown"  # an attestation
-    )
+    # An attestation is of no platform.
+    seen = ", ".join(sorted(f"{os}/{of}" for os, of in offered if os != "unknown"))
     raise ImageError(
-        f"{digest}: expected linux/{architecture} in the image's index, seen {', '.join(offered)}; "
+        f"{digest}: expected linux/{architecture} in the image's index, seen {seen:.300}; "
         "lock an image that was built for these hosts"
     )
 
@@ -204,8 +205,8 @@ def tag_link(repository: str, tag: str) -> str:
 
 def _parse(digest: str, text: bytes) -> dict[str, Any]:
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
+        content = json_text.read(text, "the manifest")
+    except json_text.JsonError:
         content = None
     if not isinstance(content, dict):
         raise ImageError(

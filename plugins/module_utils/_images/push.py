@@ -12,10 +12,10 @@ platform instead: {"aux": {"manifestPushedInsteadOfIndex": true, "originalIndex"
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
-from .engine import error_of, gigabytes
+from .._common import shape
+from .engine import EVENT, error_of, gigabytes
 from .oci import DIGEST
 
 _END = re.compile(rf"\S+: digest: ({DIGEST.pattern}) size: \d+")
@@ -35,8 +35,10 @@ class Push:
         self.instead = ""
         """Digest of the index of which only the manifest `digest` was pushed; empty when all of the image was."""
 
-    def feed(self, event: Mapping[str, Any]) -> None:
+    def feed(self, event: Any) -> None:
         """:raises PushError: the engine gives up"""
+        if shape.wrong(event, EVENT):
+            return
         if said := error_of(event):
             raise refusal(said)
         detail = event.get("progressDetail") or {}

@@ -190,7 +190,7 @@ def authorize(
             f" {'check' if credentials else 'set'} the registry's user name and password"
         )
     try:
-        held = json_text.read(token.body, "the answer")
+        held = json_text.read(token.body, "the answer", nulls=False)
         value = held.get("token") or held["access_token"]
     except (ValueError, KeyError, AttributeError) as error:
         raise Unusable(f"{realm}: expected a token, seen HTTP {token.status} without one") from error

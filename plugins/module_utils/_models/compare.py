@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .._common import json_text
 from .manifest import File
 
 CACHE_VERSION = 1
@@ -81,8 +81,8 @@ def compare(
 def read_cache(path: Path) -> dict[str, list[Any]]:
     """The stat cache. One that cannot be read is no cache: everything is hashed again."""
     try:
-        data = json.loads(path.read_text())
-    except (OSError, ValueError):
+        data = json_text.read_file(path)
+    except (OSError, json_text.JsonError):
         return {}
     files = data.get("files") if isinstance(data, dict) and data.get("version") == CACHE_VERSION else None
     return files if isinstance(files, dict) else {}

@@ -31,7 +31,7 @@ def read(model: Model) -> tuple[dict[str, Any] | None, list[Finding]]:
     if model.config is None:
         return None, [Unseen(where, "the repository has Mistral's own layout, params.json")]
     try:
-        config = json_text.read(model.config, where)
+        config = json_text.read(model.config, where, nulls=False, any_number=True)
     except json_text.JsonError as error:
         return None, [Problem(where, "JSON", f"{error}", DAMAGED)]
     parts = (

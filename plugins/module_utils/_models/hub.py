@@ -282,7 +282,9 @@ class Hub:
         url = f"{self.endpoint}/api/models/{repository}/revision/{quote(revision, safe='')}?blobs=true"
         body = self.call(what, lambda: self._get(what, url, LISTING_BYTES))
         try:
-            return listing.parse(json_text.read(body, "the list of its files"))
+            return listing.parse(
+                json_text.read(body, "the list of its files", limit=LISTING_BYTES, nulls=False)
+            )
         except ValueError as error:
             do = "is this the right repository, and the endpoint a Hugging Face Hub?"
             raise HubError(f"the files of {what}", f"{error}", do) from None

@@ -98,6 +98,8 @@ def path_problems(path: Any) -> Iterator[str]:
         reason = "it has an empty or a '.' part"
     elif "\\" in path or any(ord(character) < 32 or ord(character) == 127 for character in path):
         reason = "it has a backslash or a control character"
+    elif any("\ud800" <= character <= "\udfff" for character in path):
+        reason = "it is no Unicode text"
     elif len(path.encode()) > PATH_LIMIT or any(len(part.encode()) > NAME_LIMIT for part in parts):
         reason = f"it is longer than {PATH_LIMIT} bytes, or a part of it than {NAME_LIMIT}"
     if reason:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from .._common import files as common_files
+from .._common import json_text
 
 LEAF = 16 * 1024
 """Bytes under one leaf of the hash tree, fixed by BEP 52."""
@@ -121,7 +122,7 @@ def cache_path(folder: Path, commit: str) -> Path:
 def read_cache(path: Path, piece: int) -> dict[str, bytes]:
     """{sha256 of a file: the hashes of its pieces}. One that cannot be used is no cache."""
     try:
-        data = json.loads(path.read_text())
+        data = json_text.read_file(path)
         if data["version"] != CACHE_VERSION or data["piece"] != piece:
             return {}
         return {sha256: bytes.fromhex(hashes) for sha256, hashes in data["files"].items()}

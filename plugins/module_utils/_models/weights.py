@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -126,7 +125,7 @@ def read_header(where: str, file: WeightFile) -> tuple[Tensors, list[Problem]]:
         )
         return {}, [Problem(where, "a safetensors header inside the file", seen, DAMAGED)]
     try:
-        header = json.loads(file.head[8 : 8 + length])
+        header = json_text.read(file.head[8 : 8 + length], where, limit=HEADER_LIMIT)
         entries = sorted(
             (
                 (_whole(begin), _whole(end), name, str(entry["dtype"]), _shape(entry["shape"]))
@@ -135,7 +134,9 @@ def read_header(where: str, file: WeightFile) -> tuple[Tensors, list[Problem]]:
                 for begin, end in [entry["data_offsets"]]
             ),
         )
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except json_text.JsonError as error:
+        return {}, [Problem(where, "a safetensors header", error.reason, DAMAGED)]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         seen = f"{type(error).__name__}: {error}"[:200]
         return {}, [Problem(where, "a safetensors header", seen, DAMAGED)]
     problems = []
@@ -171,7 +172,7 @@ def _placed(text: bytes, name: str) -> dict[str, list[str]]:
 
     :raises ValueError: it is none
     """
-    content = json_text.read(text, name)
+    content = json_text.read(text, name, nulls=False)
     placed = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(placed, dict) or not all(isinstance(file, str) for file in placed.values()):
         raise ValueError(f"{placed!r:.60}")

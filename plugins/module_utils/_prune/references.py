@@ -35,7 +35,7 @@ class Thing:
 
     kind: str
     """snapshot, partial, patch, image, registry (an image in the fleet registry's storage), registry partial, leftover
-    (of an interrupted prune or build), log, cache, unknown"""
+    (of an interrupted prune or build), log, cache (what the servers of an image compiled), answers (of images), unknown"""
     name: str
     path: str
     """Where it lies; for an image its reference by digest."""
@@ -122,9 +122,10 @@ def within(path: str, folder: str) -> bool:
     return PurePosixPath(path).is_relative_to(folder)
 
 
-def refer_state(references: References, state: Any, path: str) -> None:
+def refer_state(references: References, state: Any, path: str, resolve: Callable[[str], str] = str) -> None:
     """What serves and what there is to go back to.
 
+    :param resolve: gives the real path of a path
     :raises PruneError: not a state that says what serves
     """
     expected = f"{path}: expected the state of a Spark that serves (version {STATE_VERSION}, with current)"
@@ -139,6 +140,16 @@ def refer_state(references: References, state: Any, path: str) -> None:
         if not isinstance(entry, Mapping) or not content_names(entry.get("serving")):
             raise PruneError(f"{expected}, seen {name} without what it serves; {cure}")
         references.refer(name, entry["serving"])
+        references.paths += [(resolve(source), name) for source in _mounted(entry["serving"])]
+
+
+def _mounted(serving: Any) -> list[str]:
+    """Where on the host a recorded container has its mounts from."""
+    container = serving.get("container") if isinstance(serving, Mapping) else None
+    volumes = container.get("volumes") if isinstance(container, Mapping) else None
+    if not isinstance(volumes, list):
+        return []
+    return [text.partition(":")[0] for text in volumes if isinstance(text, str)]
 
 
 def refer_keep(references: References, keep: Iterable[str]) -> None:
@@ -220,8 +231,8 @@ def judge_images(
         image = on_host.get(familiar(reference))
         if image is not None:
             # What other images share stays; the engine says how much that is, or -1.
-            shared = int(image.get("SharedSize", -1))
-            thing.size = int(image["Size"]) - max(0, shared)
+            shared = int(image["SharedSize"]) if image.get("SharedSize") is not None else -1
+            thing.size = int(image.get("Size") or 0) - max(0, shared)
             thing.at_most = shared < 0 or (shared > 0 and not packed_counted)
         whose = references.of(thing) + (users.get(str(image["Id"]), []) if image else [])
         if whose:
@@ -279,8 +290,8 @@ def _judge(
 ) -> Thing:
     if thing.kind == "unknown":
         return thing.judged(UNKNOWN, thing.why or "not made by this collection")
-    if thing.kind == "cache":
-        return thing.judged(KEPT, "a warm start needs it")
+    if thing.kind == "answers":
+        return thing.judged(KEPT, "an image need not be asked again")
     if thing.kind == "log":
         return thing.judged(KEPT, "it says how the last build went")
     whose = references.of(thing)

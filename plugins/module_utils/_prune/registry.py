@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .._common import json_text
 from .._common.files import remove
 from .._images import oci
 from .references import Thing
@@ -96,13 +96,13 @@ def _manifest(root: Path, digest: str) -> dict[str, Any]:
         text = path.read_bytes()
         if f"sha256:{hashlib.sha256(text).hexdigest()}" != digest:
             raise ValueError("its bytes are not what its name says")
-        content = json.loads(text)
+        content = json_text.read(text, "the manifest")
         entries = [*content.get("manifests", ()), *_described(content)]
         if not entries:
             raise ValueError("neither manifests nor layers")
         for entry in entries:
             oci.checked(entry["digest"])
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise Unreadable(f"{path} cannot be read ({error})") from error
     return dict(content)
 

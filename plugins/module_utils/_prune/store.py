@@ -12,20 +12,23 @@ import contextlib
 import fcntl
 import os
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 from .._build import buildkit
-from .._common.files import remove, sync
+from .._common.files import sync
 from .._common.store import StoreError, locked
 from .._models.manifest import COMMIT, REPOSITORY, SHA256
 from . import registry
-from .references import Thing
+from .references import PruneError, Thing
 from .usage import measure
 
 PARTIAL, PRUNED = ".partial-", ".pruned-"
 LOCK, PEER = ".lock", ".peer"
 REGISTRY, BUILD = "registry", "build"
+FORMER_CACHE = "vllm"
+"""In `<store>/cache`: what vLLM compiled when all images shared it."""
 _COMPANION = re.compile(rf"\.+[a-z]+-({COMMIT.pattern})\..+")
 """What is kept beside a snapshot speaks of it alone: .verified-<commit>.json, a draft of it, and the like."""
 _ESCAPED = re.compile(r"\\([0-7]{3})")
@@ -50,8 +53,32 @@ def _area(entry: os.DirEntry[str]) -> list[Thing]:
     if folder and entry.name == BUILD:
         return of_build(path)
     if folder and entry.name == "cache":
-        return [Thing("cache", entry.name, entry.path, usage=measure(path))]
+        return [thing for inner in _entries(path) for thing in _of_cache(inner)]
     return [_unknown(path)]
+
+
+def _of_cache(entry: os.DirEntry[str]) -> list[Thing]:
+    """What servers compiled, by the digest of their image, and what images answered. A name of an earlier layout has no digest."""
+    path = Path(entry.path)
+    if not entry.is_dir(follow_symlinks=False):
+        return [_unknown(path)]
+    if entry.name == "images":
+        return [Thing("answers", "of images", entry.path, usage=measure(path))]
+    if entry.name == "compiled":
+        return [_compiled(inner) for inner in _entries(path)]
+    if entry.name == FORMER_CACHE or entry.name.startswith(PRUNED):
+        kind = "cache" if entry.name == FORMER_CACHE else "leftover"
+        return [Thing(kind, f"cache {entry.name}", entry.path, usage=measure(path))]
+    return [_unknown(path)]
+
+
+def _compiled(entry: os.DirEntry[str]) -> Thing:
+    path = Path(entry.path)
+    if entry.is_dir(follow_symlinks=False) and entry.name.startswith(PRUNED):
+        return Thing("leftover", f"cache {entry.name}", entry.path, usage=measure(path))
+    if not entry.is_dir(follow_symlinks=False) or not SHA256.fullmatch(entry.name):
+        return _unknown(path)
+    return Thing("cache", f"cache of {entry.name}", entry.path, entry.name, measure(path))
 
 
 def _of_models(entry: os.DirEntry[str]) -> list[Thing]:
@@ -139,8 +166,16 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def mount_points(mountinfo: Path = Path("/proc/self/mountinfo")) -> list[str]:
-    """Where something is mounted on this host (proc_pid_mountinfo(5), field 5)."""
-    fields = (line.split()[4] for line in mountinfo.read_text(errors="surrogateescape").splitlines())
+    """Where something is mounted on this host (proc_pid_mountinfo(5), field 5).
+
+    :raises PruneError: a line does not say it
+    """
+    lines = mountinfo.read_text(errors="surrogateescape").splitlines()
+    fields = [line.split()[4] for line in lines if len(line.split()) > 4]
+    if len(fields) < len(lines):
+        raise PruneError(
+            f"{mountinfo}: expected where something is mounted in each line, seen another; nothing was removed"
+        )
     return [_ESCAPED.sub(lambda match: chr(int(match[1], 8)), field) for field in fields]
 
 
@@ -183,6 +218,22 @@ def at_work(folder: Path, keep_out: bool) -> Iterator[str]:
 
 
 # -- how it goes
+
+
+def remove(path: Path) -> None:
+    """A file or a whole folder, if it is there. Links are not followed.
+
+    :raises OSError: something of it is left
+    """
+    # What ran in a container may have nested folders deeper than shutil.rmtree goes, which holds each of them open.
+    argv = ["rm", "--recursive", "--force", "--one-file-system", "--", str(path)]
+    done = subprocess.run(  # pylint: disable=ansible-bad-function
+        argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
+    )
+    if done.returncode:
+        raise OSError(
+            done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"{path} is still there"
+        )
 
 
 def delete(thing: Thing) -> None:

@@ -225,7 +225,7 @@ def summary(lock: Mapping[str, Any]) -> list[str]:
     if "speculation" in lock:
         measured = lock["speculation"]["measured"]
         told.append(
-            f"speculation {measurements.told(lock['speculation'])}, measured {measured['at']}: {measured['because']}"
+            f"speculation {measurements.describe(lock['speculation'])}, measured {measured['at']}: {measured['because']}"
         )
     return told
 
@@ -267,7 +267,7 @@ def against(recipe: Mapping[str, Any], lock: Mapping[str, Any]) -> list[Differen
             else:
                 there = tuple("there" if name in side else "absent" for side in (locked, asked))
                 found.append(Difference(part, name, *there))
-    if model := measurements.stranger(recipe, lock["speculation"]) if "speculation" in lock else "":
+    if model := measurements.unmounted_draft(recipe, lock["speculation"]) if "speculation" in lock else "":
         mounts = ", ".join(each["mount"] for each in recipe["models"].values())
         found.append(Difference("speculation", "options.model", model, f"mounts {mounts}"))
     return found

@@ -46,13 +46,13 @@ def _expect(own: Mapping[str, Any], depth: int) -> dict[str, Any]:
     return {**own, "minimum_drafts": own.get("minimum_drafts") or DRAFTS}
 
 
-def stranger(recipe: Mapping[str, Any], speculation: Mapping[str, Any]) -> str:
+def unmounted_draft(recipe: Mapping[str, Any], speculation: Mapping[str, Any]) -> str:
     """The model that a measured speculation drafts with and that the recipe does not mount, or not there. Empty if there is none."""
     model = speculation["options"].get("model", "")
     return "" if model in ("", *(each["mount"] for each in recipe["models"].values())) else str(model)
 
 
-def carried(
+def keep(
     recipe: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]
 ) -> tuple[dict[str, Any], str]:
     """A lock that was resolved anew, with the measured speculation of the one before it.
@@ -63,10 +63,10 @@ def carried(
     if not speculation:
         return dict(after), ""
     lost = (
-        f"the speculation that was measured on {speculation['measured']['at']} ({told(speculation)}) is dropped, and the recipe's "
+        f"the speculation that was measured on {speculation['measured']['at']} ({describe(speculation)}) is dropped, and the recipe's "
         "own is in force; measure again with tune.yml: "
     )
-    if model := stranger(recipe, speculation):
+    if model := unmounted_draft(recipe, speculation):
         return dict(after), f"{lost}it drafts with {model}, which the recipe does not mount"
     for role in dict.fromkeys([*before["models"], *after["models"]]):
         old, new = (lock["models"].get(role, {}).get("commit", "none") for lock in (before, after))
@@ -75,7 +75,7 @@ def carried(
     return {**after, "speculation": speculation}, ""
 
 
-def told(speculation: Mapping[str, Any]) -> str:
+def describe(speculation: Mapping[str, Any]) -> str:
     """A measured speculation in a few words."""
     depth = speculation["num_speculative_tokens"]
     return f"{speculation['method']} n={depth}" if depth else "off"

@@ -16,8 +16,9 @@ from typing import Any
 
 from .._common.spelling import nearest
 from .._images import reference
+from .._vllm import caches, versions
 from .._vllm import options as known
-from .._vllm import versions
+from .._vllm.ask_image import starts_vllm
 from . import rules
 from .document import Document, Path, Problem, dotted, load, overlay
 from .schema import Key, between, check, fill, matches, of_kind, seen
@@ -60,10 +61,10 @@ def _absolute(text: str) -> str | None:
     )
 
 
-def _mount(text: str) -> str | None:
-    """A model in place of what the server's program needs is a server that does not start."""
+def _mount(text: str, what: str = "the model, such as /models/name") -> str | None:
+    """A mount in place of what the server's program needs is a server that does not start."""
     if text in _TOP or f"{text}/".startswith(_SYSTEM):
-        return f"expected a directory for the model, such as /models/name, seen the system's {text}"
+        return f"expected a directory for {what}, seen the system's {text}"
     return _absolute(text)
 
 
@@ -81,6 +82,63 @@ def _environment(values: Mapping[str, Any]) -> str | None:
             return f"{name} is a secret and a recipe is public; set it in the inventory, from a vault"
         if not isinstance(value, str):
             return f"expected text as the value of {name}, seen {seen(value)}; put it in quotes"
+    return None
+
+
+def _target(text: str) -> str | None:
+    return _mount(text, "what is mounted, such as /config/name")
+
+
+def _source(text: str) -> str | None:
+    """Of a mount. Whether it may be mounted, the inventory says."""
+    if text.startswith("/"):
+        return _absolute(text)
+    if text != "." and ":" not in text and _relative(text) is None:
+        return None
+    return f"expected a path in the store, or an absolute one, without '..' and ':', seen {seen(text)}"
+
+
+def caches_complaint(given: Mapping[str, Any]) -> str | None:
+    """What is wrong with the caches of an image, by name; None for nothing."""
+    for name, target in given.items():
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", str(name)):
+            return f"expected names of small letters, digits, '-' and '_', seen '{name}'"
+        if target is False:
+            if name not in caches.TARGETS:
+                return f"expected a directory of the container for {name}, seen false, which is for {', '.join(caches.TARGETS)}"
+        elif not isinstance(target, str):
+            return f"expected a directory of the container for {name}, or false to keep none, seen {seen(target)}"
+        elif wrong := _mount(target, f"{name}, such as /root/.cache/{name}"):
+            return wrong
+    return None
+
+
+def devices_complaint(devices: list[str]) -> str | None:
+    """What is wrong with the devices of the host that a container gets; None for nothing."""
+    for device in devices:
+        if not device.startswith("/dev/") or _absolute(device):
+            return f"expected paths below /dev, such as /dev/infiniband, seen {seen(device)}"
+    return "expected each device once" if len({*devices}) < len(devices) else None
+
+
+def entrypoint_complaint(words: list[str]) -> str | None:
+    """What is wrong with the words that start a container, before the serve arguments; None for nothing."""
+    if starts_vllm(words) and all(words):
+        return None
+    return f"expected words that end in vllm, serve, which the serve arguments are for, seen: {' '.join(words) or 'none'}"
+
+
+FACTS = ("address", "interface", "name")
+"""What a variable of the container may be of the host it runs on. Never a template: a recipe is data."""
+
+
+def host_environment_complaint(values: Mapping[str, Any]) -> str | None:
+    """What is wrong with variables that are facts of the host; None for nothing."""
+    if wrong := _environment({name: str(fact) for name, fact in values.items()}):
+        return wrong
+    for name, fact in values.items():
+        if fact not in FACTS:
+            return f"expected one of {', '.join(FACTS)} for {name}, seen {seen(fact)}"
     return None
 
 
@@ -122,10 +180,8 @@ BUILD = (
         check=matches(COMMIT, "a whole commit, 40 lower-case hex digits"),
     ),
     Key("dockerfile", "string", "path in that repository", default="Dockerfile", check=_relative),
-    Key("target", "string", "stage of the Dockerfile; the last one when left out"),
-    Key(
-        "arguments", "map", "build arguments that make it what it is, as text", default={}, check=_environment
-    ),
+    Key("target", "string", "stage of the Dockerfile; default, the last one"),
+    Key("arguments", "map", "build arguments, as text", default={}, check=_environment),
 )
 
 _MODEL = (
@@ -133,17 +189,39 @@ _MODEL = (
     Key(
         "revision",
         "string",
-        "branch, tag or commit; the lock holds the commit it stands for",
+        "branch, tag or commit; the lock holds the commit that it names",
         required=True,
         check=matches(REVISION, "a branch, a tag or a commit"),
     ),
     Key("mount", "string", "where the container sees the model, read-only", required=True, check=_mount),
 )
 
+_MOUNTS = Key(
+    "mounts",
+    "list",
+    "further files and directories of the host, read-only",
+    default=[],
+    keys=(
+        Key("path", "string", "where it lies: in the store, or absolute", required=True, check=_source),
+        Key("mount", "string", "where the container sees it", required=True, check=_target),
+    ),
+)
+_ULIMITS = Key(
+    "ulimits",
+    "mapping",
+    "limits of its processes, in place of the engine's",
+    default={},
+    keys=(
+        Key("memlock", "integer", "bytes of memory it may lock; -1 for no limit", check=between(-1, 1 << 62)),
+        Key("nofile", "integer", "files it may have open", check=between(1024, 1 << 30)),
+        Key("stack", "integer", "bytes of a stack; -1 for no limit", check=between(-1, 1 << 62)),
+    ),
+)
+
 _REFUSED = Key(
     "refused",
     "list",
-    "vLLM that this recipe cannot be served with, whatever image it comes in",
+    "releases of vLLM that cannot serve this recipe, in any image",
     default=[],
     keys=(
         Key(
@@ -159,7 +237,7 @@ _REFUSED = Key(
 _PUBLISHED = Key(
     "published",
     "mapping",
-    "what others measured; never what the gate holds it to",
+    "what others measured; the gate does not use it",
     keys=(
         Key("source", "string", "who measured, where, on what, how", required=True, check=_said),
         Key(
@@ -217,8 +295,21 @@ SCHEMA: tuple[Key, ...] = (
                 required=True,
                 check=reference.complaint,
             ),
+            Key(
+                "entrypoint",
+                "strings",
+                "what starts vLLM in it, such as `[vllm, serve]`; the image's own when left out",
+                check=entrypoint_complaint,
+            ),
+            Key(
+                "caches",
+                "map",
+                "further directories where it keeps what it compiles, by name",
+                default={},
+                check=caches_complaint,
+            ),
             _REFUSED,
-            Key("build", "mapping", "what it is built from, where nobody publishes it", keys=BUILD),
+            Key("build", "mapping", "what to build it from, if nobody publishes it", keys=BUILD),
         ),
     ),
     Key(
@@ -244,20 +335,20 @@ SCHEMA: tuple[Key, ...] = (
                 required=True,
                 check=matches(r"[A-Za-z0-9_][A-Za-z0-9._-]*", "a file name"),
             ),
-            Key("repository", "string", "repository it is taken from", required=True, check=_repository),
+            Key("repository", "string", "repository that has the file", required=True, check=_repository),
             Key(
                 "commit",
                 "string",
-                "commit it is taken from",
+                "commit that has the file",
                 required=True,
                 check=matches(COMMIT, "a whole commit, 40 lower-case hex digits"),
             ),
             Key("path", "string", "path in that repository", required=True, check=_relative),
-            Key("target", "string", "file it replaces; found in the image when left out", check=_absolute),
+            Key("target", "string", "file that it replaces; default, found in the image", check=_absolute),
             Key(
                 "tried_with",
                 "strings",
-                "images, by tag or digest, it was tried with; empty means any",
+                "images, by tag or digest, that it was tried with; empty means any",
                 default=[],
                 check=_references,
             ),
@@ -271,8 +362,29 @@ SCHEMA: tuple[Key, ...] = (
         keys=(
             Key("port", "integer", "port of the API", default=8000, check=between(1, 65535)),
             Key("environment", "map", "variables of the container, as text", default={}, check=_environment),
+            Key(
+                "host_environment",
+                "map",
+                "variables that are a fact of the host: its `address` or `interface` in the fleet, or its `name`",
+                default={},
+                check=host_environment_complaint,
+            ),
+            Key(
+                "devices",
+                "strings",
+                "devices of the host that the container gets, such as `/dev/infiniband`",
+                default=[],
+                check=devices_complaint,
+            ),
+            _MOUNTS,
+            _ULIMITS,
             Key("arguments", "map", "options of `vllm serve`, long names without dashes", required=True),
-            Key("unchecked", "strings", "options that are unknown here and meant: no warning", default=[]),
+            Key(
+                "unchecked",
+                "strings",
+                "options that are unknown here and intended; no warning names them",
+                default=[],
+            ),
         ),
     ),
     Key(
@@ -284,7 +396,7 @@ SCHEMA: tuple[Key, ...] = (
             Key(
                 "methods",
                 "map",
-                "ways to draft besides the speculative-config, each with its further keys",
+                "methods besides the speculative-config, each with its further keys",
                 default={},
                 check=_methods,
             ),
@@ -293,7 +405,7 @@ SCHEMA: tuple[Key, ...] = (
     Key(
         "expect",
         "mapping",
-        "what the gate holds it to",
+        "what the gate requires",
         default={},
         keys=(
             Key(
@@ -306,7 +418,7 @@ SCHEMA: tuple[Key, ...] = (
             Key(
                 "minimum_drafts",
                 "integer",
-                "drafts to make before the share means something; 0 without speculation",
+                "drafts that the gate needs to judge the share; 0 without speculation",
                 default=200,
                 check=between(0, 1_000_000),
             ),
@@ -417,3 +529,8 @@ def rule_problems(published: Any, refused: Any, source: str) -> list[Problem]:
     """Problems of what an inventory says in place of a recipe's ``published`` and ``image.refused``; empty is none."""
     data = {"refused": refused} | ({"published": published} if published else {})
     return check(Document(data, source), (_REFUSED, _PUBLISHED))
+
+
+def serve_problems(mounts: Any, ulimits: Any, source: str) -> list[Problem]:
+    """Problems of what an inventory says in place of a recipe's ``serve.mounts`` and ``serve.ulimits``."""
+    return check(Document({"mounts": mounts, "ulimits": ulimits}, source), (_MOUNTS, _ULIMITS))

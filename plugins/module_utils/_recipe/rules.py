@@ -13,8 +13,8 @@ from typing import Any
 
 from .._common.spelling import nearest
 from .._images.reference import complaint, parse_reference
+from .._vllm import caches, versions
 from .._vllm import options as known
-from .._vllm import versions
 from .document import Path, Problem, dotted
 from .schema import between, of_kind, seen
 
@@ -135,6 +135,8 @@ def across(data: Mapping[str, Any], wrong: Collection[str], tell: Told) -> None:
         _arguments(arguments, tell)
     _image_source(data, tell)
     _models(data, tell)
+    if sound("image") and sound("models") and sound("serve"):
+        _places(data, tell)
     _patches(data, tell)
     _expectations(data, tell)
     if sound("image"):
@@ -267,6 +269,32 @@ def _models(data: Mapping[str, Any], tell: Told) -> None:
                 path,
                 f"required and missing: method {method} takes a draft of its own; add models.draft, and write its mount",
             )
+
+
+def _places(data: Mapping[str, Any], tell: Told) -> None:
+    """What is mounted in one place hides what is there, and below."""
+    given = _at(data, "image", "caches") or {}
+    usual = {name: target for name, target in caches.targets({}).items() if name not in given}
+    placed: list[tuple[Path, str]] = [(("image", "caches", name), target) for name, target in usual.items()]
+    for role, model in data["models"].items():
+        placed.append((("models", role, "mount"), model["mount"]))
+    placed += [(("image", "caches", name), target) for name, target in given.items() if target]
+    for index, mount in enumerate(_at(data, "serve", "mounts") or ()):
+        placed.append((("serve", "mounts", index, "mount"), mount["mount"]))
+    for index, (path, target) in enumerate(placed):
+        for other, taken in placed[:index]:
+            if path[0] == other[0] == "models":
+                continue
+            if _within(target, taken) or _within(taken, target):
+                tell(
+                    path,
+                    f"expected a place of its own, seen {target} beside {taken}, which is {dotted(other)}",
+                )
+                break
+
+
+def _within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(f"{folder}/")
 
 
 def _patches(data: Mapping[str, Any], tell: Told) -> None:

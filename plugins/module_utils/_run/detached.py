@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .._common import progress
+from .._common import json_text, progress
 from . import lock_file
 
 ENVIRONMENT = "SPARKFLEET_JOB"
@@ -120,7 +120,7 @@ class Job:
     def end(self) -> dict[str, Any] | None:
         """How the work ended. None: nobody could write it."""
         try:
-            found = json.loads((self.folder / "ended").read_text())
+            found = json_text.read_file(self.folder / "ended")
         except (OSError, ValueError):
             return None
         return found if isinstance(found, dict) else None
@@ -131,7 +131,7 @@ def in_background() -> None:
     asked = os.environ.pop(ENVIRONMENT, "")
     if not asked:
         return
-    order = json.loads(asked)
+    order = json_text.read(asked, ENVIRONMENT)
     job = Job(Path(order["folder"]).expanduser(), float(order["limit"]))
     began = False
     if order["start"]:

@@ -31,7 +31,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from .._common import files
+from .._common import files, json_text
 from . import run_lock
 
 ENVIRONMENT = "SPARKFLEET_RUN"
@@ -179,7 +179,7 @@ def _asked() -> tuple[LockFile | None, str]:
     asked = os.environ.get(ENVIRONMENT)
     if not asked:
         return None, ""
-    order = json.loads(asked)
+    order = json_text.read(asked, ENVIRONMENT)
     return LockFile(Path(order["directory"])), str(order["run"])
 
 

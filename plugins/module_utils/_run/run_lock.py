@@ -10,10 +10,11 @@ learns that before it changes anything more.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from .._common import json_text
 
 VERSION = 1
 FILE, GUARD, WORK = "run.json", "run.lock", "run.work"
@@ -38,10 +39,7 @@ def parse(text: str) -> dict[str, Any]:
 
     :raises ValueError: the text is no record of this version
     """
-    try:
-        record = json.loads(text)
-    except RecursionError as error:
-        raise ValueError("nested too deep") from error
+    record = json_text.read(text, "the lock")
     if not isinstance(record, dict) or record.get("version") != VERSION:
         raise ValueError(f"expected a lock of version {VERSION}")
     for name in ("run", "holder", "controller", "since"):

@@ -35,6 +35,14 @@ _CURES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             "name the runtime in daemon.json (nvidia-ctk runtime configure), and restart Docker",
         ),
         (
+            r"adding custom device",
+            "see that the host has it and its driver is loaded, or take it from serve.devices of the recipe",
+        ),
+        (
+            r"error setting rlimit",
+            "see the limits of the engine itself (systemctl show docker -p LimitMEMLOCK), or lower serve.ulimits of the recipe",
+        ),
+        (
             r"error running (?:prestart|createruntime|createcontainer|startcontainer)? ?hook|error gathering device information"
             r"|error modifying oci spec|failed to inject",
             "see journalctl -u docker for the hook that failed",

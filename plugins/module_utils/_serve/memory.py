@@ -5,20 +5,34 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 GIB = 1024**3
+_NUMBER = re.compile(r"\s*([0-9]{1,19})(?: (kB))?\s*$")
+"""A size in a file of /proc, behind its name."""
+_ANONYMOUS = re.compile(r"^Pss_Anon:\s*([0-9]{1,19}) kB$", re.MULTILINE)
+
+
+class MeminfoError(ValueError):
+    """``/proc/meminfo`` does not say how much memory there is; the text says what was expected, seen, and what to do."""
 
 
 def meminfo(proc: Path) -> dict[str, int]:
-    """``/proc/meminfo`` in bytes, by name (``MemTotal``, ``MemAvailable``, …)."""
+    """``/proc/meminfo`` in bytes, by name: ``MemTotal``, ``MemAvailable``, and whatever else is there.
+
+    :raises MeminfoError: one of the two is not there
+    """
     sizes = {}
-    for line in (proc / "meminfo").read_text().splitlines():
+    for line in (proc / "meminfo").read_text(errors="replace").splitlines():
         name, _sep, rest = line.partition(":")
-        words = rest.split()
-        if words:
-            sizes[name] = int(words[0]) * (1024 if words[1:] == ["kB"] else 1)
+        if size := _NUMBER.match(rest):
+            sizes[name] = int(size[1]) * (1024 if size[2] else 1)
+    if absent := [name for name in ("MemTotal", "MemAvailable") if name not in sizes]:
+        raise MeminfoError(
+            f"{proc / 'meminfo'}: expected {absent[0]}, seen none; see what is mounted at {proc}"
+        )
     return sizes
 
 
@@ -32,8 +46,8 @@ def largest(proc: Path, count: int = 3) -> list[tuple[str, int]]:
             fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
         except OSError:  # the process has gone
             continue
-        if "VmRSS" in fields:
-            found.append((fields["Name"].strip(), int(fields["VmRSS"].split()[0]) * 1024))
+        if size := _NUMBER.match(fields.get("VmRSS", "")):
+            found.append((fields.get("Name", "").strip(), int(size[1]) * 1024))
     return sorted(found, key=lambda item: -item[1])[:count]
 
 
@@ -47,11 +61,11 @@ def holders(proc: Path) -> dict[int, tuple[str, int]]:
     for directory in proc.glob("[0-9]*"):
         try:
             groups = (directory / "cgroup").read_text(errors="surrogateescape")
-            lines = (directory / "smaps_rollup").read_text().splitlines()
+            rollup = (directory / "smaps_rollup").read_text(errors="replace")
         except OSError:  # the process has gone, or is a kernel thread
             continue
-        size = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss_Anon:")), 0)
-        held[int(directory.name)] = (groups, size)
+        size = _ANONYMOUS.search(rollup)
+        held[int(directory.name)] = (groups, int(size[1]) * 1024 if size else 0)
     return held
 
 

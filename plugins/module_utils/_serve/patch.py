@@ -7,9 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import posixpath
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from .._common import json_text
+
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+!_-]{0,99}")
+# As Python installations have it: nothing that a volume's string or a shell would read in another way.
+_PATH = re.compile(r"(?:/[A-Za-z0-9._+@-]+){1,64}")
+_MD5, _SHA256 = re.compile(r"[0-9a-f]{32}"), re.compile(r"[0-9a-f]{64}")
 
 # Runs inside the image, without importing the package (that would need a GPU in a CUDA image). Prints one
 # JSON line: where the package is, its version, and for each wanted file whether it is there and its hashes.
@@ -36,6 +44,17 @@ print(json.dumps({"directory": directory, "version": version, "files": files}))
 """
 
 
+class PatchError(ValueError):
+    """A patch that must not be used; the text says what was expected, seen, and what to do."""
+
+
+def no_answer(image: str, seen: str) -> PatchError:
+    return PatchError(
+        f"expected python3 in image {image} to look for the file to replace, seen: {seen}; name an image that "
+        "holds the patched package, or use a recipe with patches: []"
+    )
+
+
 def question(patches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What the probe is asked about all patches: the package, and for each path its target (None: to be found).
 
@@ -57,23 +76,70 @@ def remembered(asked: Mapping[str, Any], answer: Mapping[str, Any]) -> str:
     return json.dumps({"question": asked, "answer": answer}, indent=2, sort_keys=True) + "\n"
 
 
-def recalled(text: str, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+def recalled(text: bytes | str, asked: Mapping[str, Any]) -> dict[str, Any] | None:
     """The answer to just that question, with all its parts; None: ask again."""
     try:
-        held = json.loads(text)
-        answer = held["answer"]
-        whole = (
-            held["question"] == asked
-            and {"directory", "version"} <= set(answer)
-            and all({"target", "md5", "sha256"} <= set(answer["files"][path]) for path in asked["files"])
-        )
-    except (ValueError, KeyError, TypeError):
+        held = json_text.read(text, "the answer")
+    except json_text.JsonError:
         return None
-    return dict(answer) if whole else None
+    if not isinstance(held, dict) or held.get("question") != asked or wrong(held.get("answer"), asked):
+        return None
+    return dict(held["answer"])
 
 
-class PatchError(ValueError):
-    """A patch that must not be used; the text says what was expected, seen, and what to do."""
+def answer(said: str, asked: Mapping[str, Any], image: str) -> dict[str, Any]:
+    """What the probe printed. Any code of the image may have printed it instead.
+
+    :raises PatchError: it is not an answer to that question
+    """
+    try:
+        told = json_text.read(said, "the answer")
+        problem = wrong(told, asked)
+    except json_text.JsonError:
+        problem = f"no JSON but {said[:80]!r}"
+    if problem:
+        raise no_answer(image, problem)
+    return dict(told)
+
+
+def wrong(told: Any, asked: Mapping[str, Any]) -> str:
+    """What of an answer is not as :data:`PROBE` gives it; empty for a good one."""
+    if not isinstance(told, dict) or set(told) != {"directory", "version", "files"}:
+        return f"an answer of another shape, {str(told)[:80]!r}"
+    version, directory, files = told["version"], told["directory"], told["files"]
+    if version is not None and not (isinstance(version, str) and _VERSION.fullmatch(version)):
+        return f"the version {str(version)[:80]!r}"
+    if directory is not None and not _is_path(directory):
+        return f"the directory {str(directory)[:80]!r}"
+    if not isinstance(files, dict) or set(files) != set(asked["files"]):
+        return f"other files than asked for, {str(files)[:80]!r}"
+    for path, target in asked["files"].items():
+        found = files[path]
+        if not isinstance(found, dict) or set(found) != {"target", "md5", "sha256"}:
+            return f"{path} of another shape, {str(found)[:80]!r}"
+        hashes = found["md5"], found["sha256"]
+        if hashes != (None, None) and not all(map(_is_hash, hashes, (_MD5, _SHA256))):
+            return f"hashes of {path} that are none, {str(hashes)[:80]!r}"
+        if not _is_target(found["target"], path, target, directory):
+            return f"the target {str(found['target'])[:80]!r} for {path}"
+    return ""
+
+
+def _is_target(found: Any, path: str, asked: str | None, directory: str | None) -> bool:
+    """Whether it is the one asked for, or where the package is. It becomes part of a mount."""
+    if asked is not None:
+        return bool(found == asked)
+    if directory is None:
+        return found is None
+    return _is_path(found) and bool(found == posixpath.join(posixpath.dirname(directory), path))
+
+
+def _is_path(text: Any) -> bool:
+    return isinstance(text, str) and bool(_PATH.fullmatch(text)) and posixpath.normpath(text) == text
+
+
+def _is_hash(text: Any, digits: re.Pattern[str]) -> bool:
+    return isinstance(text, str) and bool(digits.fullmatch(text))
 
 
 def check_content(patch: Mapping[str, Any], content: bytes) -> None:

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
+
+from .._common import json_text
 
 VERSION = 1
 KEPT = ("current", "last_good")
@@ -44,10 +45,7 @@ def parse(text: str | None) -> dict[str, Any] | None:
     """
     if text is None:
         return None
-    try:
-        state = json.loads(text)
-    except RecursionError as error:
-        raise ValueError("nested too deep") from error
+    state = json_text.read(text, "the file")
     if not isinstance(state, dict) or state.get("version") != VERSION:
         raise ValueError(f"version {state.get('version') if isinstance(state, dict) else None!r}")
     for which in KEPT:

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
-from .._common import files
+from .._common import files, json_text
 from .._common.progress import duration, volume
 from .._common.store import StoreError
 from .._common.work import Stopped
@@ -65,8 +65,8 @@ def status_path(store: str) -> Path:
 def status(store: str) -> dict[str, Any]:
     """The last status that a peer of this store wrote, {} without one."""
     try:
-        found = json.loads(status_path(store).read_text())
-    except (OSError, ValueError):
+        found = json_text.read_file(status_path(store))
+    except (OSError, json_text.JsonError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -8,7 +8,7 @@ of the arguments, the models' configs, their architectures and the pairing, and 
 weight or GPU memory. How much memory is free is asked by the engine's worker only (vLLM 0.20.2 and 0.32.0, read), so
 a server that holds the GPU at the same time does not matter.
 
-Two names of vLLM are needed, and both lie where they do from 0.20 to 0.32: C(vllm.entrypoints.cli.main.main) and
+Two names of vLLM are needed, and both lie where they do from 0.20 to 0.33: C(vllm.entrypoints.cli.main.main) and
 C(vllm.engine.arg_utils.EngineArgs.create_engine_config).
 """
 
@@ -20,14 +20,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .._common import json_text, shape
 from . import log
 
 MARK = "sparkfleet.vllm.probe "
 """Begins the line that holds the probe's answer, among those that vLLM logs."""
+LONGEST_ANSWER = 256 * 1024
+"""Bytes of it. The probe names at most 20 errors."""
 
-# Runs inside the image: python3 -c PROBE '{"command": [...], "limit": seconds}'. Says one thing and ends.
+# Runs inside the image: python3 -c PROBE '{"command": [...], "limit": seconds, "program": name or ""}'. Says one thing and ends.
 PROBE = r"""
-import json, os, socket, subprocess, sys, threading, traceback
+import json, os, shutil, socket, subprocess, sys, threading, traceback
 asked = json.loads(sys.argv[1])
 sys.path = [entry for entry in sys.path if entry]  # vllm itself does not search its working directory
 near = ("localhost", "127.0.0.1", "0.0.0.0", "::1", "::", socket.gethostname())
@@ -71,6 +74,8 @@ class Watched(subprocess.Popen):
 watch = threading.Timer(asked["limit"], leave, ("late",))
 watch.daemon = True
 watch.start()
+if asked["program"] and shutil.which(asked["program"]) is None:
+    leave("absent")
 # Without a network a name cannot be looked up: whoever tries would have got further on the host.
 sys.addaudithook(lambda event, args: event == "socket.getaddrinfo" and args[0] and str(args[0]) not in near and names.append(str(args[0])))
 try:
@@ -110,7 +115,19 @@ _USAGE, _KILLED = 2, 137
 _REFUSALS = frozenset({"ValueError", "TypeError", "LookupError", "AssertionError", "NotImplementedError"})
 # A file that is not there is not there for the server either: it has the same mounts.
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR})
+_SILENT: Mapping[str, Any] = {"state": "silent"}
 _ENTRYPOINT = ("vllm", "serve")
+_STRANGE: Mapping[str, Any] = {"state": "unknown", "why": "its answer is of another shape"}
+_SAID = {"state": str, "version": shape.Maybe(str), "peak_kib": int, "names": [str], "killed": [int]}
+_NEEDS: Mapping[str, Any] = {
+    "accepted": {},
+    "absent": {},
+    "late": {},
+    "exit": {"code": int},
+    "unknown": {"why": str},
+    "raised": {"chain": [{"types": [str]}]},
+}
+"""What the probe says, and what more in each state."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +139,8 @@ class Verdict:
     reason: str = ""
     version: str | None = None
     peak_bytes: int | None = None
+    absent: bool = False
+    """Whether the image has no program of that name"""
 
 
 def starts_vllm(entrypoint: Sequence[str] | None) -> bool:
@@ -130,9 +149,12 @@ def starts_vllm(entrypoint: Sequence[str] | None) -> bool:
     return tuple(parts[-2:]) == _ENTRYPOINT
 
 
-def request(command: Sequence[str], limit: float) -> str:
-    """The probe's argument."""
-    return json.dumps({"command": list(command), "limit": limit})
+def request(command: Sequence[str], limit: float, program: str = "") -> str:
+    """The probe's argument.
+
+    :param program: to be looked for in the image; empty for the image's own, which it has
+    """
+    return json.dumps({"command": list(command), "limit": limit, "program": program})
 
 
 def judge(lines: Sequence[str], exit_code: int | None, oom_killed: bool = False) -> Verdict:
@@ -144,21 +166,39 @@ def judge(lines: Sequence[str], exit_code: int | None, oom_killed: bool = False)
     :param lines: the container's log
     :param exit_code: of the container; None when it was stopped for lack of time
     """
-    said = next(
-        (json.loads(line[len(MARK) :]) for line in reversed(lines) if line.startswith(MARK)),
-        {"state": "silent"},
-    )
+    said = next((_parsed(line[len(MARK) :]) for line in reversed(lines) if line.startswith(MARK)), _SILENT)
     rest = [line for line in lines if not line.startswith(MARK)]
     seen: dict[str, Any] = {
         "version": said.get("version"),
-        "peak_bytes": said["peak_kib"] * 1024 if "peak_kib" in said else None,
+        "peak_bytes": said["peak_kib"] * 1024 if said.get("peak_kib") else None,
     }
     death = log.death_reason(rest)
     if said["state"] == "accepted":
         return Verdict(True, True, **seen)
+    if said["state"] == "absent":
+        return Verdict(True, False, absent=True, **seen)
     if _refused(said):
         return Verdict(True, False, death or "its log names no reason", **seen)
     return Verdict(False, True, _unasked(said, death, exit_code, oom_killed), **seen)
+
+
+def _parsed(text: str) -> Mapping[str, Any]:
+    """What the probe said, if it was the probe: any code of the image can print such a line."""
+    try:
+        said = json_text.read(text, "the probe's answer", limit=LONGEST_ANSWER)
+    except json_text.JsonError:
+        return _STRANGE
+    if shape.wrong(said, _SAID) or said["state"] not in _NEEDS or shape.wrong(said, _NEEDS[said["state"]]):
+        return _STRANGE
+    links = said["chain"] if said["state"] == "raised" else None
+    if said["peak_kib"] < 0 or links == [] or not all(map(_is_link, links or ())):
+        return _STRANGE
+    return dict(said)
+
+
+def _is_link(link: Mapping[str, Any]) -> bool:
+    # Some libraries give their errors a text as errno.
+    return bool(link["types"]) and isinstance(link.get("errno"), (int, str, type(None)))
 
 
 def _refused(said: Mapping[str, Any]) -> bool:
@@ -167,7 +207,7 @@ def _refused(said: Mapping[str, Any]) -> bool:
     if said["state"] != "raised" or said["names"] or said["killed"]:
         return False
     links = said["chain"]
-    if any(_of_the_probe(link) for link in links):
+    if not links or any(_of_the_probe(link) for link in links):
         return False
     kinds = set(links[0]["types"])
     return bool(kinds & _REFUSALS) or "OSError" in kinds
@@ -178,7 +218,7 @@ def _of_the_probe(link: Mapping[str, Any]) -> bool:
     kinds = set(link["types"])
     if kinds & {"MemoryError", "ImportError"}:
         return True
-    return "OSError" in kinds and link["errno"] is not None and link["errno"] not in _ABSENT
+    return "OSError" in kinds and link.get("errno") is not None and link["errno"] not in _ABSENT
 
 
 def _unasked(said: Mapping[str, Any], death: str | None, exit_code: int | None, oom_killed: bool) -> str:

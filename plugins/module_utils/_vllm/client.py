@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import json
 import secrets
-import statistics
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from .._common import bounded
+from .._common import bounded, json_text
 
 try:
     import requests
@@ -36,6 +34,8 @@ ANSWER_TIMEOUT = 3600.0
 LIMIT = 16 * 1024 * 1024
 """Bytes of an answer, and of one that is streamed. The counters of a server with many series take less than one MiB."""
 LONGEST_LINE = 1024 * 1024
+APART = 0.002
+"""Seconds between two pieces of an answer. What follows sooner was held back together: an engine step takes longer."""
 
 
 class ServerError(Exception):
@@ -59,6 +59,8 @@ class Completion:
     last: float
     sent: float | None = None
     """When the request went out; None for one that somebody else timed."""
+    pieces: int = 1
+    """In how many pieces it came, each at least :data:`APART` after the one before."""
 
     @property
     def decode_rate(self) -> float | None:
@@ -79,12 +81,6 @@ def time_to_first_token(completion: Completion) -> float:
     if completion.sent is None:
         raise ValueError("expected a completion with the time at which it was asked for, seen none")
     return completion.first - completion.sent
-
-
-def decode_tokens_per_second(completions: Sequence[Completion]) -> float | None:
-    """The median over streams: one stream that waited for a compile does not move it."""
-    rates = [rate for completion in completions if (rate := completion.decode_rate) is not None]
-    return statistics.median(rates) if rates else None
 
 
 def _text(message: Any) -> str:
@@ -110,19 +106,11 @@ def _tokens(usage: Any) -> int:
     return count
 
 
-def _loads(text: str | bytes) -> Any:
-    """:raises ValueError: no JSON, or nested beyond what Python reads"""
-    try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise ValueError("nested too deep") from error
-
-
 def _event(data: str) -> dict[str, Any]:
     """:raises ServerError: it is none, or one that says what went wrong"""
     try:
-        event = _loads(data)
-    except ValueError as error:
+        event = json_text.read(data, "the stream")
+    except json_text.JsonError as error:
         raise ServerError(f"the stream holds something else than JSON: {data[:200]}") from error
     if not isinstance(event, dict):
         raise ServerError(f"the stream holds something else than events: {data[:200]}")
@@ -138,7 +126,8 @@ def read_stream(lines: Iterable[str], clock: Callable[[], float] = time.monotoni
     """
     text: list[str] = []
     first = last = None
-    opened = 0.0
+    opened = piece_at = 0.0
+    pieces = 0
     tokens: int | None = None
     for line in lines:
         if not line.startswith("data:"):
@@ -156,6 +145,8 @@ def read_stream(lines: Iterable[str], clock: Callable[[], float] = time.monotoni
             if piece:
                 text.append(piece)
                 first = first or now
+            if not pieces or now - piece_at >= APART:
+                pieces, piece_at = pieces + 1, now
             last = now
         if event.get("usage"):
             tokens = _tokens(event["usage"])
@@ -163,7 +154,7 @@ def read_stream(lines: Iterable[str], clock: Callable[[], float] = time.monotoni
         raise ServerError("the stream ended before [DONE]: the server went away in the middle of an answer")
     if tokens is None:
         raise ServerError("the stream ended without usage (stream_options.include_usage was asked for)")
-    return Completion(tokens, "".join(text), first or opened, last or opened)
+    return Completion(tokens, "".join(text), first or opened, last or opened, pieces=pieces)
 
 
 def _error_message(answer: Any) -> str:
@@ -185,8 +176,8 @@ class _Answer:
     def json(self) -> Any:
         """:raises ServerError: another status than 200, or no JSON"""
         try:
-            data = _loads(self.body)
-        except ValueError:
+            data = json_text.read(self.body, self.path)
+        except json_text.JsonError:
             data = self.body.decode("utf-8", "replace").strip()[:500]
         if self.status != 200:
             raise ServerError(f"{self.path} answers {self.status}: {_error_message(data)}", self.status)

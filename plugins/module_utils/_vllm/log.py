@@ -31,7 +31,7 @@ _PHASES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = tu
     for pattern, say in [
         (r"^non-default args: ", lambda m: "arguments accepted"),
         (r"^Resolved architecture: (\w+)", lambda m: f"configuration of {m[1]} read"),
-        (r"Initializing a V\d LLM engine \(v([^)]+)\)", lambda m: f"version {m[1]}, the engine starts"),
+        (r"Initializing a V\d LLM engine \(v([^)]{1,200})\)", lambda m: f"version {m[1]}, the engine starts"),
         (r"^Starting to load model ", lambda m: "loading the body"),
         (r"^Loading drafter model", lambda m: "loading the draft"),
         (r"shards:\s+\d+% Completed \| (\d+/\d+)", lambda m: f"loading weights {m[1]}"),
@@ -73,7 +73,7 @@ _CRASH = re.compile(
 _QUOTES = re.compile(r"(?:std(?:err|out)|(?i:output)|codegen error|[Ff]ailed with)\b[^:]{0,40}:?$|:$")
 _QUOTED = re.compile(r"\b(?:fatal|error|FAILED)\b")
 _QUOTED_LINES = 20
-_UVICORN = re.compile(r"^(?:ERROR|CRITICAL): +(.+)$")
+_UVICORN = re.compile(r"^(?:ERROR|CRITICAL): +(\S.*)$")
 _REASON_WIDTH = 500
 ASKED_TO_STOP = "it was asked to stop (SIGTERM)"
 _ASKED_TO_STOP = re.compile(r"\[shutdown\] API server: shutdown triggered|received SIGTERM|^Shutting down$")

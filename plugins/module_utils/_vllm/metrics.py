@@ -1,10 +1,10 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""vLLM's counters of speculative decoding: read from /metrics, subtracted, and turned into rates.
+"""vLLM's counters of speculative decoding and of its work: read from /metrics, subtracted, and turned into rates.
 
-Series and their meaning: vllm/v1/spec_decode/metrics.py and vllm/v1/metrics/loggers.py, the same names in
-0.20 to 0.32. A counter that vLLM registered but never moved is present and 0; one it never registered is absent.
+Series and their meaning: vllm/v1/spec_decode/metrics.py, vllm/v1/metrics/loggers.py and stats.py; those of speculation have
+the same names in 0.20 to 0.32. A counter that vLLM registered but never moved is present and 0; one it never registered is absent.
 """
 
 from __future__ import annotations
@@ -32,7 +32,16 @@ _RUNNING = "vllm:num_requests_running"
 _WAITING = "vllm:num_requests_waiting"
 _KV_USAGE = "vllm:kv_cache_usage_perc"
 _STARTED = "process_start_time_seconds"
-_SUMMED = frozenset({_DRAFTS, _DRAFT_TOKENS, _ACCEPTED, _GENERATED, _FINISHED, _RUNNING, _WAITING})
+_DECODE_SECONDS = (
+    "vllm:request_decode_time_seconds_sum",
+    "vllm:inter_token_latency_seconds_sum",
+    "vllm:time_per_output_token_seconds_sum",
+)
+"""Sums of histograms that say how long requests decoded; the first that is there counts. A request adds to the first what lies
+between its first and its last token, and to the others, of which the last is the older name, each of the gaps in between."""
+_SUMMED = frozenset(
+    {_DRAFTS, _DRAFT_TOKENS, _ACCEPTED, _GENERATED, _FINISHED, _RUNNING, _WAITING, *_DECODE_SECONDS}
+)
 
 DEEPEST = 1024
 """Draft positions. No draft comes near it, and a table of all positions is made of it."""
@@ -61,6 +70,8 @@ class Counters:
     """Unix time; None behind several API servers, which publish no process metrics."""
     kv_cache_usage: float | None = None
     """Share of the KV cache in use at the moment of the scrape, 0 to 1, of the engine that uses most."""
+    decode_seconds: float | None = None
+    """What passed between the first and the last token of each request, by the server's clock, all requests together."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +85,7 @@ class Delta:
     """Accepted tokens at draft position 0, 1, …"""
     generated: int | None
     finished: int | None
+    decode_seconds: float | None = None
 
     @property
     def rates(self) -> tuple[float, ...]:
@@ -140,6 +152,7 @@ def parse(text: str) -> Counters:
         active=(count(_RUNNING) or 0) + (count(_WAITING) or 0),
         process_start=totals.get(_STARTED),
         kv_cache_usage=max(usage, default=None),
+        decode_seconds=next((totals[name] for name in _DECODE_SECONDS if name in totals), None),
     )
 
 
@@ -177,12 +190,13 @@ def was_reset(before: Counters, after: Counters) -> bool:
     """True when the two scrapes cannot be of one life of one process: another start time, or a count that fell."""
     if before.process_start != after.process_start:
         return True
-    pairs = [
+    pairs: list[tuple[float | None, float | None]] = [
         (before.drafts, after.drafts),
         (before.draft_tokens, after.draft_tokens),
         (before.accepted, after.accepted),
         (before.generated, after.generated),
         (before.finished, after.finished),
+        (before.decode_seconds, after.decode_seconds),
         *((count, after.per_position.get(position)) for position, count in before.per_position.items()),
     ]
     return any(old is not None and (new is None or new < old) for old, new in pairs)
@@ -205,4 +219,7 @@ def delta(before: Counters, after: Counters) -> Delta:
         ),
         generated=gained(before.generated, after.generated),
         finished=gained(before.finished, after.finished),
+        decode_seconds=None
+        if after.decode_seconds is None
+        else after.decode_seconds - (before.decode_seconds or 0),
     )

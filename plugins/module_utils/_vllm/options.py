@@ -14,7 +14,7 @@ from typing import Any
 
 from .._common.spelling import nearest
 
-RELEASE = "0.32.0"
+RELEASE = "0.33.0"
 
 
 def _words(text: str) -> frozenset[str]:
@@ -43,10 +43,10 @@ SWITCHES = _words(
     exclude-tools-when-tool-choice-none fail-on-environ-validation fully-sharded-loras grpc headless
     interleave-mm-strings jit-monitor-verbose kv-cache-metrics kv-sharing-fast-prefill
     language-model-only log-error-stack long-prefill-token-threshold-adaptive mm-device-do-normalize
-    mm-encoder-only numa-bind ray-workers-use-nsight return-sampling-mask return-tokens-as-token-ids
-    scheduler-reserve-full-isl skip-mm-profiling skip-tokenizer-init sleep-mode-offload-cudagraph
-    specialize-active-lora swa-bounded-replay tokens-only trust-remote-code trust-request-chat-template
-    trust-request-mm-kwargs use-fp64-gumbel use-replayssm use-tqdm-on-load
+    mm-encoder-only monokernel numa-bind ray-workers-use-nsight return-sampling-mask
+    return-tokens-as-token-ids scheduler-reserve-full-isl skip-mm-profiling skip-tokenizer-init
+    sleep-mode-offload-cudagraph specialize-active-lora swa-bounded-replay tokens-only trust-remote-code
+    trust-request-chat-template trust-request-mm-kwargs use-fp64-gumbel use-replayssm use-tqdm-on-load
     """
 )
 # Every other option: text, a number, a list or a mapping, as it wants it; never a boolean.
@@ -89,16 +89,17 @@ VALUES = _words(
     per-request-spec-decode-metrics performance-mode pipeline-parallel-size pooler-config
     prefill-context-parallel-size prefill-schedule-interval prefix-cache-retention-interval
     prefix-caching-hash-algo prefix-match-unit profiler-config pt-load-map-location quantization
-    quantization-config reasoning-config reasoning-parser reasoning-parser-plugin renderer-num-workers
-    replayssm-buffer-len response-role revision root-path runner safetensors-load-strategy
-    safetensors-prefetch-block-size safetensors-prefetch-num-threads scheduler-cls scheduling-policy
-    seed served-model-name show-hidden-metrics-for-version shutdown-timeout
-    sleep-preserve-parameter-names sparse-indexer-topk-backend spec-method spec-model spec-tokens
-    speculative-config sse-keep-alive-interval ssl-ca-certs ssl-cert-reqs ssl-certfile ssl-ciphers
-    ssl-keyfile stream-interval structured-outputs-config tensor-parallel-size tokenizer tokenizer-mode
-    tokenizer-revision tool-call-parser tool-parser-plugin tool-server tool-strict-level ubatch-size uds
-    uvicorn-log-level video-pruning-method video-pruning-rate watermark watermark-config
-    weight-transfer-config worker-cls worker-extension-cls
+    quantization-config reasoning-config reasoning-effort-map reasoning-parser reasoning-parser-plugin
+    renderer-num-workers replayssm-buffer-len response-role revision root-path runner
+    safetensors-load-strategy safetensors-prefetch-block-size safetensors-prefetch-num-threads
+    scheduler-cls scheduling-policy seed served-model-name show-hidden-metrics-for-version
+    shutdown-timeout sleep-mode-backend sleep-preserve-parameter-names sparse-indexer-topk-backend
+    spec-method spec-model spec-tokens speculative-config sse-keep-alive-interval ssl-ca-certs
+    ssl-cert-reqs ssl-certfile ssl-ciphers ssl-keyfile stream-interval structured-outputs-config
+    tensor-parallel-size tokenizer tokenizer-mode tokenizer-revision tool-call-parser tool-parser-plugin
+    tool-server tool-strict-level ubatch-size uds uvicorn-log-level video-pruning-method
+    video-pruning-rate watchdog-config watermark watermark-config weight-transfer-config worker-cls
+    worker-extension-cls
     """
 )
 NAMES = SWITCHES | VALUES
@@ -109,14 +110,15 @@ READ_HERE = {"gpu-memory-utilization": "number", "speculative-config": "mapping"
 # The keys of --speculative-config that a caller may set (SpeculativeConfig of the same release).
 SPECULATIVE = _words(
     """
-    attention_backend code_revision disable_eagle_block_drop disable_padded_drafter_batch
-    draft_load_config draft_sample_method draft_tensor_parallel_size dspark_draft_topk
-    enable_adaptive_verification enforce_eager index_share_for_mtp_iteration kv_cache_dtype
+    attention_backend code_revision disable_eagle_block_drop disable_lookahead_block_hashes
+    disable_padded_drafter_batch draft_lm_head_quantization draft_load_config draft_sample_method
+    draft_tensor_parallel_size dspark_draft_topk enable_adaptive_verification enforce_eager
+    fly_entropy_threshold fly_entropy_top_k fly_window_size index_share_for_mtp_iteration kv_cache_dtype
     max_model_len method model moe_backend num_speculative_tokens num_speculative_tokens_per_batch_size
     parallel_drafting prompt_lookup_max prompt_lookup_min quantization rejection_sample_method revision
     suffix_decoding_max_cached_requests suffix_decoding_max_spec_factor suffix_decoding_max_tree_depth
     suffix_decoding_min_token_prob synthetic_acceptance_length synthetic_acceptance_rates
-    tensor_parallel_size use_heterogeneous_vocab use_local_argmax_reduction
+    tensor_parallel_size use_heterogeneous_vocab use_local_argmax_reduction xpress_topc
     """
 )
 
@@ -159,7 +161,8 @@ COMMA_LISTS = _words("disable-access-log-for-endpoints")
 # What must not get past this collection under another name: it sets the one, and reads the other.
 OWN = ELSEWHERE.keys() | READ_HERE.keys() | {"host", "served-model-name"}
 
-_EVERY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 (of the container)
+# No set: what a recipe has in their place may be a list, which no set is asked for.
+_EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 (of the container)
 
 
 def elsewhere(name: str, value: Any) -> str | None:

@@ -15,13 +15,17 @@ from ..report.page import render as fill
 from . import chart
 from . import report as words
 from .chart import Bar
-from .statistics import FAILED, MEASURED, SKIPPED
+from .statistics import FAILED, MEASURED, SKIPPED, UNMEASURABLE
 
-SIGNS = {"proposed": "✓", "compared": "=", FAILED: "✕", SKIPPED: "…"}
+SIGNS = {"proposed": "✓", "compared": "=", FAILED: "✕", SKIPPED: "…", UNMEASURABLE: "?"}
 PUBLISHED = "◇ published, not measured here"
 MEANINGS = {
     "tok/s": "Of one stream: tokens over decode seconds, all prompts together, without the wait for the first token. Of several streams: "
     "the throughput of the whole load. Tokens are those that the server accounts for, never chunks of a stream.",
+    UNMEASURABLE: "The client's clock and the server's own contradict each other, an answer came in one piece, or the acceptance does not allow such "
+    "a gain. The reason stands beside it. Such a speed is never proposed, and nothing is compared with it.",
+    "one witness": "By the client's clock alone: the server publishes no histogram of its decode times, or it had other requests, too.",
+    "proposed": "For the load that decides, with all kinds of prompts together, and for no other load.",
     "in brackets": "Where the value lies with 95 %, by drawing prompts again and again from those that were asked. Prompts differ among each "
     "other, so two speeds may overlap while their ratio, taken prompt by prompt, is certain.",
     "accepted %": "Share of the drafts of which the token at this position was accepted, 0 being the first, and its standard error. A "
@@ -51,9 +55,9 @@ def _host(name: str, host: Mapping[str, Any], key: str) -> dict[str, Any]:
     shown: dict[str, Any] = {"name": name, "state": _state(host), "outcome": words.outcome(host), "loads": []}
     shown |= dict.fromkeys(("reasons", "kinds", "published", "conditions"))
     if sweep:
-        shown["reasons"] = list(words.reasons(sweep))
+        shown["reasons"] = list(words.reasons(host))
         shown["loads"] = [_load(load, f"{key}-{load['concurrency']}") for load in host["loads"]]
-        shown["kinds"] = _kinds(sweep)
+        shown["kinds"] = _kinds(host["loads"])
         shown["published"] = _published(sweep.get("published"))
         shown["conditions"] = words.conditions(sweep)
     return shown
@@ -101,6 +105,10 @@ def _text(row: Mapping[str, Any], value: str, figure: str) -> str:
     return f"{shown}  ◇ {figure}" if figure else shown
 
 
+def _speed(row: Mapping[str, Any]) -> str:
+    return UNMEASURABLE if row["state"] == UNMEASURABLE else words.number(row["tokens_per_second"])
+
+
 def _speeds(rows: Sequence[Mapping[str, Any]], streams: str, key: str) -> dict[str, str]:
     bars = []
     for row in rows:
@@ -110,7 +118,7 @@ def _speeds(rows: Sequence[Mapping[str, Any]], streams: str, key: str) -> dict[s
         bars.append(
             Bar(
                 _name(row),
-                _text(row, words.number(row["tokens_per_second"]), words.number(figure) if figure else ""),
+                _text(row, _speed(row), words.number(figure) if figure else ""),
                 row["tokens_per_second"],
                 row["interval"] and tuple(row["interval"]),
                 mark=figure,
@@ -193,25 +201,23 @@ def _published(published: Mapping[str, Any] | None) -> dict[str, Any] | None:
     }
 
 
-def _kinds(sweep: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Prompts by kind under the first load: what a mean over all of them hides."""
-    candidates = sweep["candidates"]
-    order = words.order([candidate["speculation"] for candidate in candidates])
-    measured = [candidates[index] for index in order if candidates[index]["measurement"]]
-    firsts = [candidate["measurement"]["loads"][0] for candidate in measured]
-    kinds = {kind: None for load in firsts for kind in load["kinds"]}
+def _kinds(loads: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Prompts by kind under the first load: what a mean over all of them hides. A load that is not measurable is so in all its kinds."""
+    rows = [row for row in loads[0]["rows"] if row["load"]] if loads else []
+    kinds = {kind: None for row in rows for kind in row["load"]["kinds"]}
     if not kinds:
         return None
-    names = words.called([candidate["speculation"] for candidate in measured])
     return {
-        "streams": words.streams(firsts[0]["concurrency"]),
-        "heads": ["kind of prompt", *names],
-        "rows": [[kind, *(_kind(load["kinds"].get(kind)) for load in firsts)] for kind in kinds],
+        "streams": words.streams(loads[0]["concurrency"]),
+        "heads": ["kind of prompt", *(row["name"] for row in rows)],
+        "rows": [[kind, *(_kind(row, row["load"]["kinds"].get(kind)) for row in rows)] for kind in kinds],
     }
 
 
-def _kind(shown: Mapping[str, Any] | None) -> str:
+def _kind(row: Mapping[str, Any], shown: Mapping[str, Any] | None) -> str:
     if shown is None:
         return words.NONE
     rates = " ".join(f"{100 * rate:.0f}" for rate in shown["rates"])
-    return f"{shown['decode_tokens_per_second']:.1f}" + (f" at {rates} %" if rates else "")
+    doubted = row["state"] == UNMEASURABLE
+    speed = UNMEASURABLE if doubted else f"{shown['rate']['tokens_per_second']:.1f}"
+    return speed + (f" at {rates} %" if rates else "")

@@ -61,7 +61,7 @@ def loads(sweep: Mapping[str, Any]) -> list[dict[str, Any]]:
     own; a depth that was published and is no candidate has a row of its own.
 
     :returns: ``[{concurrency, decides, rows}]``, rows as :func:`_row` gives them, with ``index`` of the candidate, ``proposed`` and
-        ``published``
+        ``published``. A candidate is proposed for the load that decides, and for no other
     """
     candidates, proposal = sweep["candidates"], sweep["proposal"] or {}
     measured: dict[int, dict[int, Mapping[str, Any]]] = {}
@@ -71,9 +71,9 @@ def loads(sweep: Mapping[str, Any]) -> list[dict[str, Any]]:
     made = []
     for concurrency, known in measured.items():
         rows = _rows(candidates, known, sweep.get("published") if concurrency == 1 else None)
-        for row in rows:
-            row["proposed"] = row["index"] is not None and row["index"] == proposal.get("index")
         decides = concurrency == proposal.get("concurrency")
+        for row in rows:
+            row["proposed"] = decides and row["index"] == proposal["index"]
         made.append({"concurrency": concurrency, "decides": decides, "rows": rows})
     return made
 
@@ -95,13 +95,13 @@ def _rows(
     published: Mapping[str, Any] | None,
 ) -> list[dict[str, Any]]:
     speculations = [candidate["speculation"] for candidate in candidates]
-    points = {index: statistics.point(index, speculations[index], load) for index, load in loads.items()}
-    off = next((point for point in points.values() if point.speculation is None), None)
+    told = statistics.shown(speculations, loads)
     names, figures = called(speculations), _published(published)
     own = next((speculation for speculation in speculations if speculation), None)
     rows = []
     for index in order(speculations):
-        row = _row(names[index], candidates[index], points.get(index), off, loads.get(index))
+        known = _known(candidates[index], told.doubts.get(index))
+        row = _row(names[index], known, told.points.get(index), told.off, loads.get(index))
         theirs = speculations[index] is None or statistics.draft(speculations[index]) == statistics.draft(own)
         figure = figures.pop(statistics.depth(speculations[index]), None) if theirs else None
         rows.append(row | {"index": index, "published": figure})
@@ -112,6 +112,11 @@ def _rows(
     return rows
 
 
+def _known(candidate: Mapping[str, Any], doubt: str | None) -> Mapping[str, Any]:
+    """State and reason of a candidate under one load."""
+    return candidate if doubt is None else {"state": statistics.UNMEASURABLE, "because": doubt}
+
+
 def _row(
     name: str,
     candidate: Mapping[str, Any],
@@ -119,7 +124,7 @@ def _row(
     off: statistics.Point | None,
     load: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """One candidate under one load. What was not measured, or has nothing to be compared with, is None.
+    """One candidate under one load. What was not measured or is not measurable, or has nothing to be compared with, is None.
 
     ``tokens_per_second`` is the figure that decides (plugin_utils/bench/statistics.py), ``ratio`` that beside off, and both have an
     ``interval`` of 95 %. ``load`` is the load as measured.
@@ -135,7 +140,7 @@ def _row(
         "interval": [speed.low, speed.high] if speed else None,
         "ratio": ratio.value if ratio else None,
         "ratio_interval": [ratio.low, ratio.high] if ratio else None,
-        "ceiling": statistics.ceiling(point.rates) if point else None,
+        "ceiling": statistics.ceiling(load["rates"]) if load else None,
         "load": load,
     }
 
@@ -183,6 +188,13 @@ def within(value: float | None, interval: Sequence[float] | None, digits: int) -
     return number(value, digits) + ends
 
 
+def speed(row: Mapping[str, Any]) -> str:
+    """The tok/s of a row, or that there is none to measure."""
+    if row["state"] == statistics.UNMEASURABLE:
+        return statistics.UNMEASURABLE
+    return within(row["tokens_per_second"], row["interval"], 1)
+
+
 def accepted(load: Mapping[str, Any] | None) -> str:
     """Shares by position, in percent, each with its standard error."""
     if not load or not load["rates"]:
@@ -192,26 +204,43 @@ def accepted(load: Mapping[str, Any] | None) -> str:
 
 
 def remarks(row: Mapping[str, Any]) -> str:
-    """What a row is, and who else was there while it was measured."""
-    if row["state"] != statistics.MEASURED:
+    """What a row is, whose clock measured it, and who else was there."""
+    if row["state"] not in (statistics.MEASURED, statistics.UNMEASURABLE):
         return str(row["state"])
     if row["load"] is None:
         return "not under this load"
-    parts = ["proposed"] if row["proposed"] else []
+    parts = [str(row["state"])] if row["state"] == statistics.UNMEASURABLE else []
+    if row["proposed"]:
+        parts.append(f"proposed for {streams(row['load']['concurrency'])}")
+    if row["tokens_per_second"] and row["load"]["rate"]["witnesses"] == 1:
+        parts.append("one witness")
     if row["load"]["foreign_share"]:
         parts.append(f"{row['load']['foreign_share']:.0%} of the tokens were for others")
     return "; ".join(parts)
 
 
-def reasons(sweep: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Of each candidate without a measurement its name, its state and why."""
-    candidates = sweep["candidates"]
+def reasons(host: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Of each candidate without a measurement its name, its state and why; and of each without a rate under a load."""
+    candidates = host["sweep"]["candidates"]
     names = called([candidate["speculation"] for candidate in candidates])
-    return [
+    found = [
         (names[index], candidates[index]["state"], candidates[index]["because"])
         for index in order([candidate["speculation"] for candidate in candidates])
-        if candidates[index]["state"] != statistics.MEASURED
+        if not candidates[index]["measurement"]
     ]
+    return found + [
+        (f"{row['name']}, {streams(load['concurrency'])}", row["state"], row["because"])
+        for load in host["loads"]
+        for row in load["rows"]
+        if row["state"] == statistics.UNMEASURABLE
+    ]
+
+
+def decided_for(proposal: Mapping[str, Any]) -> str:
+    """The load that a proposal is for."""
+    kinds = list(proposal["kinds"])
+    listed = f"{', '.join(kinds[:-1])} and {kinds[-1]} together" if len(kinds) > 1 else kinds[0]
+    return f"{streams(proposal['concurrency'])} of {listed}"
 
 
 def outcome(host: Mapping[str, Any]) -> str:
@@ -222,7 +251,7 @@ def outcome(host: Mapping[str, Any]) -> str:
     if proposal is None:
         why = (host["sweep"]["settings"] or {}).get("no_proposal")
         return "compared; nothing is proposed" + (f": {why}" if why else "")
-    return f"proposed for {streams(proposal['concurrency'])}: {proposal['because']}"
+    return f"proposed for {decided_for(proposal)}: {proposal['because']}"
 
 
 def cells(row: Mapping[str, Any]) -> dict[str, str]:
@@ -231,7 +260,7 @@ def cells(row: Mapping[str, Any]) -> dict[str, str]:
     usage = load["kv_cache_usage"] if load else None
     return {
         "speculation": row["name"],
-        "tok/s": within(row["tokens_per_second"], row["interval"], 1),
+        "tok/s": speed(row),
         "times off": within(row["ratio"], row["ratio_interval"], 2),
         "ceiling": number(row["ceiling"], 2),
         "accepted %": accepted(load),
@@ -279,9 +308,7 @@ def markdown(made: Mapping[str, Any]) -> str:
     for name, host in made["hosts"].items():
         lines += ["", f"## {_plain(name)}", "", _plain(outcome(host))]
         if host["sweep"]:
-            told = [
-                f"- {_plain(f'{what} {state}: {because}')}" for what, state, because in reasons(host["sweep"])
-            ]
+            told = [f"- {_plain(f'{what} {state}: {because}')}" for what, state, because in reasons(host)]
             lines += [*(["", *told] if told else []), "", _plain(conditions(host["sweep"]))]
         for load in host["loads"]:
             decides = ", which decides" if load["decides"] else ""
@@ -304,7 +331,9 @@ def markdown(made: Mapping[str, Any]) -> str:
 
 LEGEND = (
     "tok/s: of one stream, tokens over decode seconds of all prompts together; of several, the throughput of the load. In brackets: "
-    "the interval of 95 %. Ceiling: 1 + the shares accepted, so many times as fast if drafting and verifying took no time. "
+    "the interval of 95 %. Not measurable: the client's clock and the server's contradict each other, or the acceptance does not allow "
+    "it. One witness: the server's clock says nothing of these requests alone. Ceiling: 1 + the shares accepted, so many times as fast "
+    "if drafting and verifying took no time. "
     "Accepted: percent of the drafts by position, with standard error."
 )
 

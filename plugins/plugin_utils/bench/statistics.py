@@ -11,6 +11,9 @@ independently with probability a: L_n = (1 - a^(n+1)) / (1 - a), their equation 
 What decides is :func:`speed`. With one stream that is tokens over decode seconds, all prompts together: the harmonic mean of
 what the single requests had, since each yields as many tokens. It belongs to the same steps as L_n does, which no median of
 several kinds of prompts would. With more streams it is the throughput of the whole load.
+
+Only what is measurable counts. A load says itself whether its witnesses agree (module_utils/_gate/rate.py). Beside off, a speed is held against
+L_n, too: a step does not get faster with drafts in it, so t_n is at least t_0 and the gain at most L_n.
 """
 
 from __future__ import annotations
@@ -23,7 +26,9 @@ from functools import cache
 from itertools import pairwise
 from typing import Any
 
-MEASURED, SKIPPED, FAILED = "measured", "skipped", "failed"
+from ...module_utils._gate.rate import agree
+
+MEASURED, SKIPPED, FAILED, UNMEASURABLE = "measured", "skipped", "failed", "not measurable"
 OFF = "off"
 RESAMPLES = 2000
 SEED = 20230713
@@ -67,6 +72,8 @@ class Point:
     """Mean acceptance length."""
     rates: tuple[float, ...]
     drafts: int
+    kinds: Mapping[str, tuple[float, float]]
+    """Of each kind of prompt its tokens a second and its mean acceptance length."""
 
     @property
     def step(self) -> float:
@@ -106,31 +113,101 @@ def load_of(measurement: Mapping[str, Any], concurrency: int) -> Mapping[str, An
     return loads[concurrency]
 
 
-def speed(load: Mapping[str, Any]) -> float:
-    """Tokens a second of a load, as they decide: one stream's decoding, or the throughput of several."""
-    samples = load["decode_tokens_per_second"]["samples"]
-    if load["concurrency"] > 1:
-        return float(load["tokens_per_second"])
-    return len(samples) / sum(1 / sample for sample in samples)
+def unmeasurable(measurement: Mapping[str, Any]) -> str:
+    """Why no load of a measurement has a rate, of all the first one's reason; empty if one has."""
+    untold = [load["rate"]["because"] for load in measurement["loads"] if _rate(load) is None]
+    return str(untold[0]) if untold and len(untold) == len(measurement["loads"]) else ""
 
 
-def points(candidates: Sequence[Mapping[str, Any]], concurrency: int) -> list[Point]:
-    """The measured ones among the candidates, as the load of that concurrency shows them.
+def _rate(load: Mapping[str, Any], witness: str = "tokens_per_second") -> float | None:
+    rate: float | None = load["rate"][witness]
+    return rate
+
+
+def speed(load: Mapping[str, Any], witness: str) -> float:
+    """Tokens a second of a measurable load, as they decide: one stream's decoding, or the throughput of several."""
+    return float(load["tokens_per_second"] if load["concurrency"] > 1 else load["rate"][witness])
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the candidates showed under one load, by their index."""
+
+    points: Mapping[int, Point]
+    """Those whose rate is measurable"""
+    doubts: Mapping[int, str]
+    """Of the others, why it is not"""
+    above: Mapping[int, str]
+    """Of these those that a witness did not contradict, but what was measured without speculation"""
+
+    @property
+    def off(self) -> Point | None:
+        return next((one for one in self.points.values() if one.speculation is None), None)
+
+
+def shown(speculations: Sequence[Mapping[str, Any] | None], loads: Mapping[int, Mapping[str, Any]]) -> Shown:
+    """Tell what counts of the candidates' loads from what does not.
+
+    All speeds are by the same witness: the server's clock if it saw each of them, else the client's.
+
+    :param loads: those of one concurrency, by index of the candidate
+    """
+    doubts = {index: str(load["rate"]["because"]) for index, load in loads.items() if _rate(load) is None}
+    timed = {index: load for index, load in loads.items() if index not in doubts}
+    witness = "client" if any(_rate(load, "server") is None for load in timed.values()) else "server"
+    found = {index: point(index, speculations[index], load, witness) for index, load in timed.items()}
+    off = next((one for one in found.values() if one.speculation is None), None)
+    above = {index: because for index, one in found.items() if off and (because := above_ceiling(one, off))}
+    return Shown(
+        {index: one for index, one in found.items() if index not in above}, {**doubts, **above}, above
+    )
+
+
+def above_ceiling(one: Point, off: Point) -> str:
+    """Why a candidate cannot be as fast as it seems beside off: its acceptance does not allow it. Empty if it does.
+
+    The ratio is believed no more than the two rates in it. A kind of prompt is looked at by itself, since others hide it in a mean.
+    """
+    pairs = {"": ((one.speed, one.length), off.speed)}
+    pairs |= {
+        f"{kind}: ": (mine, off.kinds[kind][0]) for kind, mine in one.kinds.items() if kind in off.kinds
+    }
+    for where, ((fast, length), slow) in pairs.items():
+        if fast > length * slow and not agree(fast, length * slow):
+            return (
+                f"{where}expected at most {length:.2f} times the {slow:.1f} tok/s without speculation, the tokens that its acceptance lets "
+                f"a step yield, seen {fast:.1f} tok/s, {fast / slow:.2f} times; do: measure both again, on a host that does nothing else"
+            )
+    return ""
+
+
+def look(candidates: Sequence[Mapping[str, Any]], concurrency: int) -> Shown:
+    """What the measured ones among the candidates showed under the load of that concurrency.
 
     :raises TuneError: one was not measured with that concurrency, or by other requests than the rest
     """
-    found = [
-        point(index, candidate["speculation"], load_of(candidate["measurement"], concurrency))
+    loads = {
+        index: load_of(candidate["measurement"], concurrency)
         for index, candidate in enumerate(candidates)
         if candidate["state"] == MEASURED
-    ]
+    }
+    seen = shown([candidate["speculation"] for candidate in candidates], loads)
+    found = list(seen.points.values())
     if any(not comparable(one, found[0]) for one in found):
         raise TuneError(
             "expected the same requests for each candidate, and at least two, to tell a gain from chance; seen "
             + ", ".join(f"{len(one.seconds)} for {called(one.speculation)}" for one in found)
             + "; do: measure all candidates with one plan, with more repeats or more kinds of prompts"
         )
-    return found
+    return seen
+
+
+def points(candidates: Sequence[Mapping[str, Any]], concurrency: int) -> list[Point]:
+    """Those of :func:`look` that count.
+
+    :raises TuneError: see there
+    """
+    return list(look(candidates, concurrency).points.values())
 
 
 def comparable(one: Point, other: Point) -> bool:
@@ -138,8 +215,11 @@ def comparable(one: Point, other: Point) -> bool:
     return len(one.seconds) == len(other.seconds) > 1
 
 
-def point(index: int, speculation: Mapping[str, Any] | None, load: Mapping[str, Any]) -> Point:
-    """What one load shows of a candidate."""
+def point(index: int, speculation: Mapping[str, Any] | None, load: Mapping[str, Any], witness: str) -> Point:
+    """What one measurable load shows of a candidate.
+
+    :param witness: whose clock counts, ``client`` or ``server``
+    """
     decode, first = load["decode_tokens_per_second"]["samples"], load["time_to_first_token"]["samples"]
     seconds = [1 / sample for sample in decode]
     if load["concurrency"] > 1:
@@ -149,11 +229,16 @@ def point(index: int, speculation: Mapping[str, Any] | None, load: Mapping[str, 
     return Point(
         index,
         speculation,
-        speed(load),
+        speed(load, witness),
         tuple(seconds),
         load["mean_acceptance_length"],
         tuple(load["rates"]),
         load["drafts"],
+        {
+            kind: (found, ceiling(of["rates"]))
+            for kind, of in load["kinds"].items()
+            if (found := of["rate"][witness])
+        },
     )
 
 
@@ -289,12 +374,16 @@ def sweep_proposal(
     A gain is distinguishable when its interval is above 1 and its value reaches `margin`. Speculation itself has to gain that, too:
     off is the shallowest of all.
 
-    :returns: ``{speculation, index of the candidate, concurrency, ratio to off, interval: [low, high], because}``;
-        None when there is no measurement without speculation to compare with
-    :raises TuneError: see :func:`points`
+    Speeds that are not measurable take no part. Nothing is proposed where off has none, or where a speed contradicts that of off: then
+    nobody knows which of the two is wrong, and all ratios rest on off.
+
+    :returns: ``{speculation, index of the candidate, concurrency and kinds of prompts that decide, ratio to off, interval: [low, high],
+        because}``; None when there is no measurement without speculation to compare with
+    :raises TuneError: see :func:`look`; or what would be proposed rests on a speed that is not measurable
     """
-    seen = points(candidates, concurrency)
-    off = next((one for one in seen if one.speculation is None), None)
+    told = look(candidates, concurrency)
+    seen, off = list(told.points.values()), told.off
+    _check_off(candidates, told)
     if off is None:
         return None
     fastest = max(seen, key=lambda one: one.speed)
@@ -305,10 +394,33 @@ def sweep_proposal(
         "speculation": chosen.speculation,
         "index": chosen.index,
         "concurrency": concurrency,
+        "kinds": list(load_of(candidates[chosen.index]["measurement"], concurrency)["kinds"]),
         "ratio": ratio.value,
         "interval": [ratio.low, ratio.high],
-        "because": _reason(chosen, seen, off, margin),
+        "because": _reason(chosen, seen, off, margin) + _left_out(candidates, told),
     }
+
+
+def _check_off(candidates: Sequence[Mapping[str, Any]], told: Shown) -> None:
+    """:raises TuneError: there is an off whose speed cannot be taken for a baseline"""
+    for index, because in told.above.items():
+        raise TuneError(
+            f"{called(candidates[index]['speculation'])} and off contradict each other: {because}"
+        )
+    for index, candidate in enumerate(candidates):
+        because = told.doubts.get(index, "") or candidate["because"]
+        if candidate["speculation"] is None and (index in told.doubts or candidate["state"] == UNMEASURABLE):
+            raise TuneError(f"off is {UNMEASURABLE}, and there is nothing else to compare with: {because}")
+
+
+def _left_out(candidates: Sequence[Mapping[str, Any]], told: Shown) -> str:
+    """Which candidates took no part since they have no speed."""
+    names = [
+        called(candidate["speculation"])
+        for index, candidate in enumerate(candidates)
+        if index in told.doubts or candidate["state"] == UNMEASURABLE
+    ]
+    return f"; {UNMEASURABLE} and left out: {', '.join(names)}" if names else ""
 
 
 def _gains(ratio: Ratio, margin: float) -> bool:

@@ -162,7 +162,9 @@ def entry(
     because: str = "",
     measurement: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What a sweep holds of one candidate."""
+    """What a sweep holds of one candidate. One whose rate is not measurable under any load keeps what else was measured of it."""
+    if measurement and (untold := statistics.unmeasurable(measurement)):
+        state, because = statistics.UNMEASURABLE, untold
     return {"speculation": speculation, "state": state, "because": because, "measurement": measurement}
 
 
@@ -197,7 +199,7 @@ def made(
     :param concurrency: of the load that decides
     :param propose: whether to choose; else it only compares
     """
-    measured = [each["measurement"] for each in candidates if each["state"] == statistics.MEASURED]
+    measured = [each["measurement"] for each in candidates if each["measurement"]]
     settings = {
         "concurrency": concurrency,
         "margin": margin,

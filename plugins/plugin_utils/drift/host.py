@@ -43,6 +43,7 @@ def host(info: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
     todo = info["todo"]
     found += [Finding("engine", "package-missing", name, "not installed", SITE) for name in todo["packages"]]
     found += [Finding("host", "directory-missing", path, "not there", SITE) for path in todo["directories"]]
+    found += [_open(path, info["cache"]["mode"]) for path in todo["private"]]
     found += _environment(todo["requirements"], info)
     found += _daemon_json(info, wanted)
     if todo["start"]:
@@ -55,6 +56,12 @@ def host(info: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
         "os": (info["os"] or {}).get("name"),
     }
     return part(("host", "engine"), found, known={"versions": known})
+
+
+def _open(path: str, mode: str | None) -> Finding:
+    if mode is None:
+        return Finding("host", "directory-missing", path, "not there", SITE)
+    return Finding("host", "directory-open", f"{path} that only root may enter", f"mode {mode}", SITE)
 
 
 def _problem(problem: Mapping[str, str]) -> Finding:

@@ -28,6 +28,8 @@ WORDS = {
     "kernel": "kernel",
 }
 COLUMNS = ("host", "subject", "kind", "expected", "seen", "do")
+_LONGEST = 2000
+"""Characters of a cell that are shown; drift.json has all of them."""
 _WIDE = {"expected": 36, "seen": 36, "do": 36}
 
 
@@ -227,7 +229,7 @@ def wrapped(table: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
     """Rows whose long cells go on in rows below."""
     lines = []
     for row in table:
-        cells = {name: textwrap.wrap(row[name], _WIDE.get(name, 200)) or [""] for name in COLUMNS}
+        cells = {name: textwrap.wrap(row[name][:_LONGEST], _WIDE.get(name, 200)) or [""] for name in COLUMNS}
         for index in range(max(map(len, cells.values()))):
             lines.append({name: cell[index] if index < len(cell) else "" for name, cell in cells.items()})
     return lines

@@ -111,10 +111,18 @@ def todo(info: Mapping[str, Any], wanted: Wanted) -> dict[str, Any]:
         "docker_repository": not docker.get("installed"),
         "toolkit_repository": _toolkit_missing(info, wanted),
         "directories": [path for path in wanted.directories if path not in (info["directories"] or [])],
+        "private": _open_cache(info["cache"]),
         "requirements": missing_requirements(wanted.requirements, _distributions(info)),
         "daemon": {name: daemon[name] for name in ("keys", "action", "because", "stops")},
         "start": bool(docker.get("installed")) and not docker.get("running"),
     }
+
+
+def _open_cache(cache: Mapping[str, Any] | None) -> list[str]:
+    """The directory that others than root may enter, or that is not there yet; nothing where that could not be seen."""
+    if cache is None or (cache["mode"] and not int(cache["mode"], 8) & 0o077):
+        return []
+    return [cache["path"]]
 
 
 def changes(todo: Mapping[str, Any]) -> list[str]:
@@ -123,6 +131,7 @@ def changes(todo: Mapping[str, Any]) -> list[str]:
     if todo["packages"]:
         lines.append(f"install {', '.join(todo['packages'])}")
     lines += [f"create {path}" for path in todo["directories"]]
+    lines += [f"keep {path} to root" for path in todo["private"]]
     if todo["requirements"]:
         lines.append(f"install into the Python environment: {', '.join(todo['requirements'])}")
     daemon = todo["daemon"]

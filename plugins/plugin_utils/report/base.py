@@ -5,27 +5,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ansible.errors import AnsibleActionFail
 from ansible.utils.display import Display
+from jinja2 import TemplateError
 
 from ...module_utils._common import files
+from ...module_utils._common.terminal import printable
 from ..compute import ComputeOnce
 
 UNREACHABLE = "the host did not answer"
+UNREADABLE = "what the host handed on cannot be shown"
+LARGEST = 8 * 1024 * 1024
+"""Bytes that one host may have in a report."""
+_OTHER_SHAPE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TemplateError,
+    TypeError,
+    ValueError,
+)
+"""What code for facts of one shape raises at those of another."""
 ARTIFACT = "sparkfleet_"
 """Of names that no role takes as an input: an extra variable of a later job must not change what that job is asked for."""
+
+
+_T = TypeVar("_T")
 
 
 class Report(ComputeOnce):
     def compute(self, options: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
         lines, made = self.make(options, variables)
         for line in ["", *lines, ""]:
-            Display().display(line)
+            Display().display(printable(line))
         return made
 
     def make(self, options: dict[str, Any], variables: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
@@ -39,6 +58,31 @@ def hosts(variables: Mapping[str, Any]) -> Iterator[tuple[str, Any, Mapping[str,
     for host in variables["ansible_play_hosts_all"]:
         known = variables["hostvars"][host]
         yield host, known, known.get("spark_failure") if host in reached else {"task": UNREACHABLE}
+
+
+def readable(
+    items: Mapping[str, _T],
+    show: Callable[[dict[str, _T]], Any],
+    instead: Callable[[Mapping[str, str]], _T],
+) -> dict[str, _T]:
+    """What each host has for a report; a host whose part cannot be shown keeps the report from nobody else.
+
+    :param items: by host
+    :param show: makes the whole report of such items and returns it, as what JSON can hold. Each host is tried alone
+    :param instead: gives the item of a host that failed, as {task, msg}
+    """
+    found = {}
+    for host, item in items.items():
+        try:
+            size = len(json.dumps(show({host: item}), allow_nan=False, ensure_ascii=False).encode())
+            problem = "" if size <= LARGEST else f"{size} bytes, expected {LARGEST} at most"
+        except _OTHER_SHAPE as error:
+            problem = (
+                f"expected facts as the modules give them, seen {type(error).__name__}: {str(error)[:200]}"
+            )
+        do = "run again; if it stays, somebody else answers in the place of a module there"
+        found[host] = instead({"task": UNREADABLE, "msg": f"{problem}; do: {do}"}) if problem else item
+    return found
 
 
 def format_failure(failure: Mapping[str, Any] | None) -> str:

@@ -9,6 +9,8 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ...module_utils._common.terminal import one_line
+
 COLUMNS = (
     "host",
     "image",
@@ -22,6 +24,8 @@ COLUMNS = (
     "verdict",
 )
 
+LONGEST = 500
+"""Characters of a cell that are shown; a file of the report has all of them."""
 PASS = "pass"  # noqa: S105
 """Verdict of the gate on a host that serves as it should."""
 UNTOUCHED = "untouched"
@@ -34,6 +38,14 @@ def _digest(value: str | None) -> str:
 
 def _percent(rate: float | None) -> str:
     return "-" if rate is None else f"{rate:.1%}"
+
+
+def _speed(gate: Mapping[str, Any]) -> str:
+    """The rate that the gate measured. It says itself why one is not measurable, as a warning."""
+    speed = gate.get("decode_tokens_per_second")
+    if speed is None:
+        return "not measurable" if gate.get("rate") else "-"
+    return f"{speed:.1f}"
 
 
 def _md5(files: Sequence[Mapping[str, Any]]) -> str:
@@ -81,11 +93,7 @@ def row(
             verdict = UNTOUCHED
     if rollback:
         verdict += "; rolled back, and that passes" if rollback["passed"] else "; THE ROLLBACK FAILED, TOO"
-    drafts, rate, speed = (
-        gate.get("drafts"),
-        gate.get("acceptance_rate"),
-        gate.get("decode_tokens_per_second"),
-    )
+    drafts, rate = gate.get("drafts"), gate.get("acceptance_rate")
     return {
         "host": host,
         "image": _digest(image),
@@ -94,20 +102,21 @@ def row(
         "patch md5": _md5(gate.get("files") or lock.get("patches") or []),
         "drafts": "-" if drafts is None else str(drafts),
         "accepted at 0": _percent(rate),
-        "tok/s": "-" if speed is None else f"{speed:.1f}",
+        "tok/s": _speed(gate),
         "away": "-" if not window else f"{window['gate']:.0f} s",
         "verdict": verdict,
     }
 
 
 def render(rows: Sequence[Mapping[str, str]], columns: Sequence[str] = COLUMNS) -> list[str]:
-    """Rows as aligned lines under a heading."""
-    width = {name: max([len(name), *(len(row[name]) for row in rows)]) for name in columns}
+    """Rows as aligned lines under a heading. A cell may hold the words of a host: it stays in its line."""
+    shown = [{name: one_line(row[name][:LONGEST]) for name in columns} for row in rows]
+    width = {name: max([len(name), *(len(row[name]) for row in shown)]) for name in columns}
     lines = [
         "  ".join(name.ljust(width[name]) for name in columns),
         "  ".join("-" * width[name] for name in columns),
     ]
     return [
         line.rstrip()
-        for line in lines + ["  ".join(row[name].ljust(width[name]) for name in columns) for row in rows]
+        for line in lines + ["  ".join(row[name].ljust(width[name]) for name in columns) for row in shown]
     ]

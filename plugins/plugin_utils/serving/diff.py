@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ...module_utils._common import json_text
 from ...module_utils._common.secrets import is_secret, is_secret_option, mask
 from ...module_utils._vllm.argv import options
 
@@ -65,6 +66,7 @@ def whole(container: Mapping[str, Any]) -> dict[str, Any]:
         "command": container["command"],
         "env": [f"{name}={value}" for name, value in environment.items()],
         "volume_binds": container.get("volumes") or [],
+        **{name: container[name] for name in ("entrypoint", "devices", "ulimits") if container.get(name)},
     }
 
 
@@ -151,6 +153,6 @@ def _members(name: str, members: Mapping[str, Any]) -> Iterator[tuple[str, str]]
 
 def _parsed(text: str) -> Any:
     try:
-        return json.loads(text)
-    except ValueError:
+        return json_text.read(text, "the option")
+    except json_text.JsonError:
         return None

@@ -9,18 +9,31 @@ secret: the API key is added to the environment by the task that starts the cont
 
 from __future__ import annotations
 
+import json
+import posixpath
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ...module_utils._common.paths import snapshot_path
+from ...module_utils._common.paths import cache_root, snapshot_path
 from ...module_utils._recipe import measured
-from ...module_utils._recipe.recipe import rule_problems
+from ...module_utils._recipe.recipe import (
+    caches_complaint,
+    devices_complaint,
+    entrypoint_complaint,
+    host_environment_complaint,
+    rule_problems,
+    serve_problems,
+)
 from ...module_utils._recipe.rules import HIDDEN, argument_problems, deeper, depth, refused_image
 from ...module_utils._vllm.argv import render
+from . import caches
 
 SECURITY = ("least", "recipe")
 PORT = "vllm_serve_extra_arguments.port: nothing would be published there; set vllm_serve_port"
+
+
+INSTEAD = "sparkfleet.vllm.instead"
 
 
 class SpecError(ValueError):
@@ -60,11 +73,27 @@ def mounted_models(
 
 
 def _volumes(
-    models: Mapping[str, Mapping[str, str]], patches: Sequence[Mapping[str, Any]], cache: str
+    models: Mapping[str, Mapping[str, str]],
+    patches: Sequence[Mapping[str, Any]],
+    mounts: Sequence[Mapping[str, str]],
+    kept: Sequence[caches.Cache],
 ) -> list[str]:
     binds = [f"{model['path']}:{model['mount']}:ro" for model in models.values()]
     binds += [f"{patch['host_path']}:{patch['target']}:ro" for patch in patches if patch["mount"]]
-    return [*binds, f"{cache}:/root/.cache/vllm:rw"]
+    binds += [f"{mount['path']}:{mount['mount']}:ro" for mount in mounts]
+    return [*binds, *(f"{cache.path}:{cache.target}:rw" for cache in kept)]
+
+
+def _caches(inputs: Mapping[str, Any]) -> list[caches.Cache]:
+    return caches.of_image(inputs["image"], inputs["caches"], inputs["store"])
+
+
+def _mounts(inputs: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Further mounts, with where they lie on the host: ``{path, mount}``."""
+    return [
+        {"path": posixpath.join(inputs["store"], mount["path"]), "mount": mount["mount"]}
+        for mount in inputs["mounts"]
+    ]
 
 
 def _security(security: str, *, bind: str, port: int, shm_size: str) -> dict[str, Any]:
@@ -74,7 +103,6 @@ def _security(security: str, *, bind: str, port: int, shm_size: str) -> dict[str
             "network_mode": "host",
             "ipc_mode": "host",
             "auto_remove": True,
-            "restart_policy": "no",
         }
     if security == "least":
         return {
@@ -86,10 +114,24 @@ def _security(security: str, *, bind: str, port: int, shm_size: str) -> dict[str
             "cap_drop": ["ALL"],
             "security_opts": ["no-new-privileges"],
             "auto_remove": False,
-            "restart_policy": "on-failure",
-            "restart_retries": 3,
         }
     raise SpecError(f"vllm_serve_security: expected one of {', '.join(SECURITY)}, got {security!r}")
+
+
+def _log(driver: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the container's log goes. Without a driver the engine's own settings decide, and nothing of it is recorded."""
+    return {"log_driver": driver, "log_options": {k: str(v) for k, v in options.items()}} if driver else {}
+
+
+def _instead(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What a container has in place of what its image or its engine brings, and a label that says so.
+
+    What is asked for no longer is an option left out, and docker_container compares none of those: by the label it is another container.
+
+    :param asked: options of docker_container; an empty one is not asked for
+    """
+    given = {name: value for name, value in asked.items() if value}
+    return {**given, "labels": {INSTEAD: json.dumps(given, sort_keys=True)} if given else {}}
 
 
 def container_spec(
@@ -99,7 +141,11 @@ def container_spec(
 
     :param inputs: ``name``, ``image`` (by digest), ``models`` (as :func:`mounted_models` gives them),
         ``patches`` (mappings with host_path, target, mount), ``arguments`` and ``extra_arguments``
-        (:func:`merge`), ``environment``, ``port``, ``bind``, ``cache``, ``shm_size``, ``security``, ``gpus``
+        (:func:`merge`), ``environment``, ``port``, ``bind``, ``store``, ``shm_size``, ``security``, ``gpus``,
+        ``log_driver`` (empty for the engine's own settings), ``log_options``, ``entrypoint`` (empty for the image's), ``caches``
+        (:func:`caches.of_image`), ``devices`` (paths of the host), ``ulimits`` (by name),
+        ``mounts`` (path, in the store or absolute, and mount), ``host_environment`` (names of ``host_facts`` by variable;
+        ``environment`` wins), ``host_facts``
     :raises SpecError: no body, an image that is not pinned, an unknown security profile, an API key where it would
         be recorded
     :raises ArgumentsError: an argument that cannot be rendered; :func:`serving_refusals` says more of it, before
@@ -128,13 +174,22 @@ def container_spec(
         "image": inputs["image"],
         "command": [models["body"]["mount"], *render(merge(listen, arguments))],
         "env": {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+        | {name: inputs["host_facts"][fact] for name, fact in inputs["host_environment"].items()}
         | {k: str(v) for k, v in inputs["environment"].items()},
-        "volumes": _volumes(models, inputs["patches"], inputs["cache"]),
+        "volumes": _volumes(models, inputs["patches"], _mounts(inputs), _caches(inputs)),
         "device_requests": [{"driver": "nvidia", "count": -1, "capabilities": [["gpu"]]}]
         if inputs["gpus"]
         else [],
         **_security(
             inputs["security"], bind=inputs["bind"], port=inputs["port"], shm_size=inputs["shm_size"]
+        ),
+        **_log(inputs["log_driver"], inputs["log_options"]),
+        **_instead(
+            {
+                "entrypoint": inputs["entrypoint"],
+                "devices": [f"{device}:{device}:rw" for device in inputs["devices"]],
+                "ulimits": [f"{name}:{limit}:{limit}" for name, limit in inputs["ulimits"].items()],
+            }
         ),
     }
 
@@ -146,23 +201,32 @@ def serving_record(inputs: Mapping[str, Any]) -> dict[str, Any]:
 
     :param inputs: those of :func:`container_spec` and of :func:`serving_refusals`, and ``recipe`` (its name),
         ``acceptance_floor``, ``minimum_drafts``, ``memory_fraction``, ``memory_minimum_bytes`` (or None). Where ``models`` have no
-        path, ``locked_models`` and ``store``, too: see :func:`mounted_models`
-    :returns: ``{recipe, container, models, files, gate: {served_model, base_url, speculation (or None),
-        acceptance_floor, minimum_drafts}, memory: {fraction, minimum_bytes (or None)}}``; no secret
+        path, ``locked_models``, too: see :func:`mounted_models`
+    :returns: ``{recipe, container, models, files, mounts: [{path on the host, mount}], directories: as
+        :func:`caches.directories` gives them, gate: {served_model, base_url, speculation (or None), acceptance_floor, minimum_drafts},
+        memory: {fraction, minimum_bytes (or None)}}``; no secret
     :raises SpecError: as :func:`container_spec`, and with what :func:`serving_refusals` tells
     """
     if refused := serving_refusals(inputs):
         raise SpecError("\n".join(refused))
-    models = mounted_models(inputs["models"], inputs.get("locked_models") or {}, inputs.get("store") or "")
+    store = inputs["store"]
+    models = mounted_models(inputs["models"], inputs.get("locked_models") or {}, store)
     arguments = merge(inputs["arguments"], inputs["extra_arguments"])
     names = arguments.get("served-model-name") or (models.get("body") or {}).get("mount")
+    name = names[0] if isinstance(names, list) else names
+    if "body" in models and not isinstance(name, str):
+        raise SpecError(
+            f"served-model-name: expected a name, or a list of names, seen {names!r:.60}; put it in quotes"
+        )
     return {
         "recipe": inputs["recipe"],
         "container": container_spec({**inputs, "models": models}),
         "models": models,
         "files": gate_files(inputs["patches"]),
+        "mounts": _mounts(inputs),
+        "directories": caches.directories(_caches(inputs), store),
         "gate": {
-            "served_model": names if isinstance(names, str) else next(iter(names or []), ""),
+            "served_model": name,
             "base_url": f"http://127.0.0.1:{inputs['port']}",
             "speculation": arguments.get("speculative-config"),
             "acceptance_floor": inputs["acceptance_floor"],
@@ -207,7 +271,8 @@ def serving_refusals(inputs: Mapping[str, Any]) -> list[str]:
 
     :param inputs: ``arguments``, ``extra_arguments``, ``image``, ``published`` and ``refused`` (of the recipe, or
         empty), ``measured_depth`` (the deepest that was measured to pay here, 0 for none), ``allow_deeper``,
-        ``acceptance_floor``, ``minimum_drafts``
+        ``acceptance_floor``, ``minimum_drafts``, ``entrypoint``, ``caches``, ``devices``, ``allowed_devices``,
+        ``ulimits``, ``mounts``, ``allowed_paths``, ``store``, ``host_environment``, ``host_facts``
     :raises SpecError: `published` or `refused` is not as a recipe has it
     """
     if problems := rule_problems(inputs["published"], inputs["refused"], "vllm_serve"):
@@ -218,12 +283,83 @@ def serving_refusals(inputs: Mapping[str, Any]) -> list[str]:
         None if extra == inputs["extra_arguments"] else PORT,
         *map(str, argument_problems(arguments, "serve arguments")),
         refused_image(inputs["refused"], inputs["image"]),
+        _named("vllm_serve_entrypoint", inputs["entrypoint"], entrypoint_complaint),
+        _named("vllm_serve_caches", inputs["caches"], caches_complaint),
+        _named("vllm_serve_host_environment", inputs["host_environment"], host_environment_complaint)
+        or _unknown_fact(inputs["host_environment"], inputs["host_facts"]),
+        _named("vllm_serve_devices", inputs["devices"], devices_complaint),
+        _not_allowed(inputs["devices"], inputs["allowed_devices"]),
+        *map(str, wrong := serve_problems(inputs["mounts"], inputs["ulimits"], "vllm_serve")),
+        *([] if wrong else _not_mountable(inputs)),
         _disagreement(arguments, inputs["acceptance_floor"], inputs["minimum_drafts"]),
     ]
     if not inputs["allow_deeper"] and depth(arguments) > inputs["measured_depth"]:
         do = "set vllm_serve_allow_deeper: true to go deeper all the same"
         found.append(deeper(arguments, inputs["published"], do))
     return [refusal for refusal in found if refusal]
+
+
+def _named(name: str, value: Any, complaint: Callable[[Any], str | None]) -> str | None:
+    """What is wrong with an input that a recipe has a key for; an empty one asks for nothing."""
+    wrong = complaint(value) if value else None
+    return wrong and f"{name}: {wrong}"
+
+
+def _unknown_fact(wanted: Mapping[str, str], facts: Mapping[str, str]) -> str | None:
+    for name, fact in wanted.items():
+        if not facts[fact]:
+            return (
+                f"expected the {fact} of the host in the fleet, which {name} is (serve.host_environment), seen none; "
+                f"set spark_{fact} in the inventory"
+            )
+    return None
+
+
+def _not_allowed(devices: Sequence[str], allowed: Sequence[str]) -> str | None:
+    """A recipe may be a stranger's, and a disk is the whole host: which devices it may ask for, the inventory says."""
+    folders = tuple(f"{path}/" for path in allowed)
+    if strange := [device for device in devices if not f"{device}/".startswith(folders)]:
+        return (
+            f"expected devices among {', '.join(allowed) or 'none'} (vllm_serve_allowed_devices), seen {', '.join(strange)}; a device "
+            "may give the whole host away: add it there if you trust the recipe with it, or take it from serve.devices"
+        )
+    return None
+
+
+def _not_mountable(inputs: Mapping[str, Any]) -> list[str]:
+    """Why what a recipe wants mounted may not be. What other images left in their caches is nobody else's to read, or to run."""
+    store, cache = inputs["store"], cache_root(inputs["store"])
+    told = []
+    for mount in _mounts(inputs):
+        path = mount["path"]
+        if _within(path, cache) or _within(cache, path):
+            told.append(
+                f"expected a mount of something else than {cache}, where servers write, seen {path}; move it"
+            )
+        elif not any(_within(path, folder) for folder in (store, *inputs["allowed_paths"])):
+            allowed = ", ".join((store, *inputs["allowed_paths"]))
+            told.append(
+                f"expected mounts of what lies below {allowed} (vllm_serve_allowed_paths), seen {path}; add a directory there if you "
+                "trust the recipe with it, or take it from serve.mounts"
+            )
+    return told
+
+
+def _within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(f"{folder.rstrip('/')}/")
+
+
+def weakened(inputs: Mapping[str, Any]) -> list[str]:
+    """What keeps the container from having the least rights, one text for each thing that somebody asked for."""
+    told = [
+        f"the container gets {device} of the host and uses that hardware directly"
+        for device in inputs["devices"]
+    ]
+    if "memlock" in inputs["ulimits"]:
+        bytes_ = inputs["ulimits"]["memlock"]
+        much = "without limit" if bytes_ < 0 else f"up to {bytes_} bytes"
+        told.append(f"the container may lock memory {much}, and nothing else on the host gets what it locks")
+    return told
 
 
 def _disagreement(arguments: Mapping[str, Any], floor: float, drafts: int) -> str | None:

@@ -34,27 +34,36 @@ def change(
     """What bringing a host to `serving` means there.
 
     :param info: what ``serve_info`` returned. A server that has something else open than lies at its mounts is replaced: by its own
-        next start, where nothing else differs
+        next start, where nothing else differs. One in whose container somebody edited programs is replaced by a new container
     :param serving: the record that the host shall serve
     :param differs: whether the container that is there is another one, or does not run
-    :param unit: text of the unit that shall start it at boot; empty for none
+    :param unit: text of the unit that shall keep it running; empty for none
     :param host: versions of the host, as they are recorded with what passed
-    :returns: ``{state: one of the four above, back: whether what is recorded as current is something else, boots: whether it
-        starts at boot as it shall, on_record: whether there is nothing to start, to write or to record}``
+    :returns: ``{state: one of the four above, anew: whether the container must be made anew although it does not differ, back:
+        whether what is recorded as current is something else, kept: whether its unit keeps it running as it shall, on_record: whether
+        there is nothing to start, to write or to record}``
     """
     current = (info["state"] or {}).get("current")
     recorded = current["serving"] if current else None
-    if differs or (info["container"] or {}).get("stale"):
-        state = REPLACE if (info["container"] or {}).get("status") == "running" else START
+    seen = info["container"] or {}
+    if differs or seen.get("stale") or seen.get("edited"):
+        state = REPLACE if seen.get("status") == "running" else START
     else:
         state = SETTLED if recorded == serving else UNPROVEN
-    boots = unit == info["boot"]["text"] and bool(unit) == info["boot"]["enabled"]
+    here = info["unit"]
+    kept = (
+        state in (SETTLED, UNPROVEN)
+        and unit == here["text"]
+        and bool(unit) == here["enabled"] == here["watches"]
+        and seen["restart_policy"] == "no"
+    )
     known = (current or {}).get("gate", {}).get("host") or {}
     return {
         "state": state,
+        "anew": bool(seen.get("edited")),
         "back": recorded is not None and recorded != serving,
-        "boots": boots,
-        "on_record": state == SETTLED and boots and known == host,
+        "kept": kept,
+        "on_record": state == SETTLED and kept and known == host,
     }
 
 

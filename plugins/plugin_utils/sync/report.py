@@ -29,6 +29,12 @@ def rows(plan: Mapping[str, Any], hosts: Sequence[str], check: bool) -> list[dic
     return [_row(plan, host, check) for host in hosts]
 
 
+def excluded(problem: str) -> dict[str, Any]:
+    """What a plan knows of a host of which nothing can be told but a problem."""
+    nothing = {"snapshots": {}, "hub_bytes": 0, "from": {}, "to": {}, "seconds": 0.0, "remarks": []}
+    return {**nothing, "repaired": False, "excluded": problem}
+
+
 def _row(plan: Mapping[str, Any], host: str, check: bool) -> dict[str, Any]:
     known = plan["fleet"].get(host)
     if known is None:

@@ -12,19 +12,23 @@ from urllib.parse import parse_qsl, urlsplit
 
 from helpers.server import Handler, served
 
+# What a controller stores where a request leaves it out.
+STORED: dict[str, dict[str, Any]] = {"inventories": {"kind": "", "host_filter": None}}
 UNIFIED = ("job_templates", "projects", "inventory_sources", "workflow_job_templates")
 
 
 class Controller:
-    """Objects by kind, in the order in which they were made, and every request that changed something."""
+    """Objects by kind, in the order in which they were made, every request that changed something, and how often a project was synced."""
 
     def __init__(self) -> None:
         self.kinds: dict[str, list[dict[str, Any]]] = {"organizations": []}
         self.links: dict[str, list[int]] = {}
         self.surveys: dict[str, Any] = {}
         self.wrote: list[tuple[str, str]] = []
+        self.synced = 0
         self.make("organizations", {"name": "Default"})
-        self.make("credentials", {"name": "ssh"})
+        for name in ("ssh", "git", "registry"):
+            self.make("credentials", {"name": name})
 
     def make(self, kind: str, fields: dict[str, Any]) -> dict[str, Any]:
         number = 1 + sum(len(made) for made in self.kinds.values())
@@ -32,10 +36,11 @@ class Controller:
         made = {
             "type": kind.removesuffix("s"),
             "scm_revision": "",
-            **fields,
+            **STORED.get(kind, {}),
+            **{name: value for name, value in fields.items() if value is not None},
             "id": number,
             "url": url,
-            "related": {"survey_spec": url + "survey_spec/"},
+            "related": {"survey_spec": url + "survey_spec/", "update": url + "update/"},
             "summary_fields": {},
         }
         self.kinds.setdefault(kind, []).append(made)
@@ -59,6 +64,11 @@ class Controller:
         if not found:
             return 404, {}
         kind, number, part = found.groups()
+        if part == "update":
+            self.synced += 1
+            return 202, {"url": f"/api/v2/project_updates/{self.synced}/"}
+        if kind == "project_updates":
+            return 200, {"finished": True, "failed": False, "status": "successful", "scm_revision": ""}
         if method != "GET":
             self.wrote.append((method, path))
         if not number:

@@ -27,8 +27,8 @@ CONTAINER: dict[str, Any] = {
     "cap_drop": ["ALL"],
     "security_opts": ["no-new-privileges"],
     "auto_remove": False,
-    "restart_policy": "on-failure",
-    "restart_retries": 3,
+    "log_driver": "json-file",
+    "log_options": {"max-size": "50m", "max-file": "4"},
 }  # fmt: skip
 SERVING: dict[str, Any] = {
     "recipe": "r",
@@ -70,7 +70,7 @@ def running(**over: Any) -> dict[str, Any]:
             "Labels": {"maintainer": "x", "sparkfleet.vllm.patches": "s"},
         },
         "HostConfig": {
-            "RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 3},
+            "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
             "CapDrop": ["ALL"],
             "SecurityOpt": ["no-new-privileges"],
             "NetworkMode": "default",
@@ -80,6 +80,7 @@ def running(**over: Any) -> dict[str, Any]:
             "DeviceRequests": [{"Driver": "nvidia", "Count": -1, "Capabilities": [["gpu"]]}],
             "Memory": 0,
             "PidsLimit": None,
+            "LogConfig": {"Type": "json-file", "Config": {"max-size": "50m", "max-file": "4"}},
         },
         "Mounts": [
             {"Type": "bind", "Source": "/srv/s/models/b", "Destination": "/models/b", "RW": False},

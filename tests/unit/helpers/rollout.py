@@ -192,7 +192,9 @@ class Fleet:
             | dict((hosts or {}).get(name, {}))
             for name in self.names
         }
-        self.inventory.write_text(yaml.safe_dump({"sparks": {"hosts": own, "vars": SERVE}}))
+        # One for all, and not a host's own: a host that is made of a template has the record of that.
+        shared = SERVE | {"spark_store": str(self.collections / "store")}
+        self.inventory.write_text(yaml.safe_dump({"sparks": {"hosts": own, "vars": shared}}))
 
     def start(self, playbook: str, *options: str, **extra: Any) -> Run:
         self.runs.append(Run(self, playbook, options, extra))

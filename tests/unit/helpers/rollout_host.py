@@ -60,13 +60,21 @@ class Host:
         return path.read_text().splitlines() if path.exists() else []
 
     def tell(self, **orders: Any) -> None:
-        """``hold`` or ``lose``: the step at which that happens; ``time``: which of several, from 1. Steps are counted from now on."""
+        """``hold`` or ``lose``: the step at which that happens; ``time``: which of several, from 1; ``full``: nothing can be recorded.
+
+        Steps are counted from now on.
+        """
         (self.folder / "steps").write_text("")
         (self.folder / "held").unlink(missing_ok=True)
         (self.folder / "told.json").write_text(json.dumps(orders))
 
     def let_go(self) -> None:
         (self.folder / "told.json").unlink(missing_ok=True)
+
+    @property
+    def told(self) -> dict[str, Any]:
+        path = self.folder / "told.json"
+        return json.loads(path.read_text()) if path.exists() else {}
 
     @property
     def held(self) -> bool:
@@ -78,8 +86,7 @@ class Host:
         :raises AnsibleConnectionFailure: the host is to be lost here, or was before
         """
         self._add("steps", name)
-        path = self.folder / "told.json"
-        orders = json.loads(path.read_text()) if path.exists() else {}
+        path, orders = self.folder / "told.json", self.told
         seen, which = self.steps(), orders.get("time", 1)
         if orders.get("hold") == name and seen.count(name) == which:
             run = os.getppid()
@@ -156,20 +163,20 @@ class ServeInfo(StandIn):
                 "status": seen["status"],
                 "image": seen["spec"]["image"],
                 "started_at": seen["started_at"],
-                "restarts": 0,
+                "restart_policy": "no",
             },
             "state": state,
             "problem": "",
             "recorded": {which: {"missing": [], "stamps": []} for which in kept},
             "image": {"id": "sha256:1", "settled": True, "mirrored": False} if options.get("image") else None,
-            "boot": {"text": "", "enabled": False},
+            "unit": {"text": "", "enabled": False, "watches": False},
         }
 
 
 class DockerContainer(StandIn):
     """``community.docker.docker_container``: its diff names the options that differ, as that module's does."""
 
-    MANNER = ("state", "comparisons", "command_handling", "stop_timeout")
+    MANNER = ("state", "recreate", "comparisons", "command_handling", "stop_timeout")
 
     def on(self, host: Host, options: dict[str, Any], dry: bool) -> dict[str, Any]:
         if options["state"] == "stopped":
@@ -249,6 +256,8 @@ class ServeState(StandIn):
 
     def on(self, host: Host, options: dict[str, Any], dry: bool) -> dict[str, Any]:
         host.step("record")
+        if host.told.get("full"):
+            options = options | {"path": "/dev/full/state.json"}
         done: dict[str, Any] = self._execute_module(
             "sparkfleet.vllm.serve_state", options, task_vars=self.variables
         )

@@ -32,7 +32,10 @@ DATA = ROOT / "controller"
 GIVEN: dict[str, Any] = {
     "spark_controller_project_url": "https://git.example.com/sparks.git",
     "spark_controller_image": "registry.example.com/sparkfleet-ee:1",
+    "spark_controller_canary": "spark-1",
     "spark_controller_credentials": ["ssh"],
+    "spark_controller_project_credential": "git",
+    "spark_controller_image_credential": "registry",
 }
 MODULES = {
     "controller_execution_environments": "execution_environment",
@@ -47,15 +50,8 @@ NODE = "workflow_job_template_node"
 RELEASE = int(metadata.version("ansible").split(".")[0])
 needs_awx = pytest.mark.skipif(RELEASE >= 14, reason="awx.awx does not come with ansible 14")
 # awx/api/views: JobTemplateSurveySpec.ALLOWED_TYPES, of AWX 24.6.1
-TYPES = {
-    "text": str,
-    "textarea": str,
-    "password": str,
-    "integer": int,
-    "float": float,
-    "multiplechoice": str,
-    "multiselect": str,
-}
+CHOICES = {"multiplechoice", "multiselect"}
+TYPES = {"text", "textarea", "password", "integer", "float"} | CHOICES
 QUESTION = {"type": str, "question_name": str, "variable": str, "required": bool}
 OPTIONAL = {"question_description", "default", "min", "max", "choices"}
 
@@ -77,19 +73,19 @@ def read(name: str) -> dict[str, Any]:
 
 
 def filled(value: Any, settings: dict[str, Any]) -> Any:
-    """With the settings in their places. Every template is one name and nothing else, so that a list stays a list."""
+    """With the settings in their places. Every template is one setting and nothing else, so that a list stays a list."""
     if isinstance(value, dict):
         return {key: filled(entry, settings) for key, entry in value.items()}
     if isinstance(value, list):
         return [filled(entry, settings) for entry in value]
     if isinstance(value, str) and not isinstance(value, Unsafe) and "{{" in value:
-        return settings[value.removeprefix("{{ ").removesuffix(" }}")]
+        return settings[value.removeprefix("{{ ").removesuffix(" }}").removesuffix(" | default(omit, true)")]
     return value
 
 
 @cache
 def stated() -> dict[str, list[dict[str, Any]]]:
-    settings = read("settings.yml") | GIVEN
+    settings = read("settings.yml") | GIVEN | {"not ansible_check_mode": True}
     kinds: dict[str, Any] = {}
     for name in ("places.yml", "credential_types.yml", "templates.yml"):
         kinds |= filled(read(name), settings)
@@ -98,6 +94,12 @@ def stated() -> dict[str, list[dict[str, Any]]]:
 
 def template(name: str) -> dict[str, Any]:
     return next(one for one in stated()["controller_templates"] if one["name"] == name)
+
+
+def played(one: dict[str, Any]) -> str:
+    """The playbook of a template, without the name of the collection."""
+    name: str = one["playbook"]
+    return name.removeprefix("sparkfleet.vllm.")
 
 
 def nodes() -> dict[str, dict[str, Any]]:
@@ -128,7 +130,7 @@ def problems(module: str, item: dict[str, Any]) -> list[str]:
 
 def surveys() -> list[tuple[str, dict[str, Any], list[str]]]:
     """Name, survey and playbooks of everything that asks something."""
-    named = {one["name"]: Path(one["playbook"]).stem for one in stated()["controller_templates"]}
+    named = {one["name"]: played(one) for one in stated()["controller_templates"]}
     found = [
         (one["name"], one["survey_spec"], [named[one["name"]]])
         for one in stated()["controller_templates"]
@@ -199,10 +201,23 @@ def test_what_names_another_object_names_one_that_is_there():
         assert node.get("unified_job_template") in names["controller_templates"] | {None}
 
 
-def test_every_playbook_that_a_person_launches_has_one_template_and_is_listed():
+def test_every_playbook_that_a_person_launches_has_one_template():
     playbooks = [one["playbook"] for one in stated()["controller_templates"]]
-    assert sorted(playbooks) == [f"playbooks/{name}.yml" for name in NAMES if name != "controller"]
-    assert set(playbooks) <= listed_by_a_controller(ROOT)
+    assert sorted(playbooks) == [f"sparkfleet.vllm.{name}" for name in NAMES if name != "controller"]
+
+
+def test_a_controller_takes_a_playbook_of_the_image():
+    """By its full name it is no file of the project, and JobOptionsSerializer.validate (AWX 24.6.1) refuses it without this."""
+    (project,) = stated()["controller_projects"]
+    assert project["allow_override"] is True
+
+
+def test_a_sync_of_the_project_needs_nothing_but_git():
+    """A controller installs what these name, in its control-plane image: with all dependencies, by the Galaxy credentials of the
+    organization. Without one it installs nothing, and without a network the sync fails (project_update.yml, AWX 24.6.1).
+    """
+    asked = ("collections/requirements", "roles/requirements", "requirements")
+    assert [name for name in asked for ending in (".yml", ".yaml") if (ROOT / (name + ending)).exists()] == []
 
 
 def test_the_list_of_playbooks_holds_little_else():
@@ -220,10 +235,9 @@ def test_a_controller_takes_the_survey(name, survey, _playbooks):
         assert set(QUESTION) <= set(question) <= set(QUESTION) | OPTIONAL
         assert all(isinstance(question[key], kind) for key, kind in QUESTION.items())
         assert question["type"] in TYPES
-        assert question.get("default", "") == "" or isinstance(question["default"], TYPES[question["type"]])
         assert all(isinstance(question.get(key, 0), int) for key in ("min", "max"))
         choices = question.get("choices", [])
-        assert bool(choices) is question["type"].startswith("multi")
+        assert bool(choices) is (question["type"] in CHOICES)
         assert all(isinstance(choice, str) and choice.strip() for choice in choices)
 
 
@@ -265,12 +279,14 @@ def test_a_blank_answer_is_none_wherever_it_is_read(name, question, playbooks):
             ), use
 
 
-def test_no_question_has_a_default_since_an_inventory_may_say_otherwise():
-    assert [
-        question["variable"]
-        for _, question, _ in questions()
-        if question.get("default") or question["required"]
-    ] == []
+@pytest.mark.parametrize(("_name", "question", "_playbooks"), questions())
+def test_an_unanswered_question_passes_on_nothing(_name, question, _playbooks):
+    """The inventory may say otherwise. AWX drops a default that is not one of the choices, and its page reads the default of a
+    question with choices, of which it takes the length (SurveyListItem.js, AWX 24.6.1). An empty text is a text, which AWX passes on.
+    """
+    default = {"default": ""} if question["type"] in CHOICES else {}
+    assert {key: question[key] for key in ("default",) if key in question} == default
+    assert question["required"] is False and "" not in question.get("choices", [])
 
 
 def test_surveys_offer_every_recipe_that_is_shipped():
@@ -282,7 +298,7 @@ def test_surveys_offer_every_recipe_that_is_shipped():
 
 def test_what_a_template_sets_is_an_input_of_its_playbook():
     for one in stated()["controller_templates"]:
-        assert set(one.get("extra_vars", {})) <= set(inputs(Path(one["playbook"]).stem)), one["name"]
+        assert set(one.get("extra_vars", {})) <= set(inputs(played(one))), one["name"]
 
 
 @pytest.mark.parametrize("name", ["site", "verify", "bundle"])
@@ -296,6 +312,69 @@ def test_settings_and_inputs_agree():
     assert set(wanted) == set(settings) | {name for name, it in wanted.items() if it.get("required")}
     for name, it in wanted.items():
         assert "default" not in it or it["default"] == settings[name], name
+
+
+def test_a_person_names_the_canary():
+    """AWX lists a group's hosts in no fixed order, so no pattern with a place in it says which host is the first to change."""
+    assert "spark_controller_canary" not in read("settings.yml")
+    assert options("controller")["spark_controller_canary"]["required"] is True
+
+
+def test_the_settings_on_the_page_work_in_a_first_run():
+    """As printed: all that is required, and no credential, since the types of some come with this run."""
+    page = (ROOT / "docs/controller.md").read_text()
+    (text,) = re.findall(r"^( +)# mine\.yml\n((?:\1\S.*\n)+)", page, re.MULTILINE)
+    given = yaml.safe_load(text[1])
+    wanted = options("controller")
+    assert ArgumentSpecValidator(wanted).validate(given).error_messages == []
+    assert given["spark_controller_credentials"] == []
+
+
+@needs_awx
+def test_the_page_names_the_environment_that_awx_reads():
+    page = set(re.findall(r"CONTROLLER_[A-Z_]+", (ROOT / "docs/controller.md").read_text()))
+    files = metadata.distribution("ansible").files or []
+    (client,) = [
+        file for file in files if str(file).endswith("awx/awx/plugins/module_utils/controller_api.py")
+    ]
+    read_there = set(re.findall(r"CONTROLLER_[A-Z_]+", client.read_text()))
+    assert page >= {
+        f"CONTROLLER_{word}" for word in ("HOST", "OAUTH_TOKEN", "USERNAME", "PASSWORD", "VERIFY_SSL")
+    }
+    assert page <= read_there
+
+
+def test_the_page_names_what_an_inventory_must_leave_to_a_credential():
+    """Variables of the template inventory that win over the Machine credential of a job."""
+    text = (ROOT / "inventory/spark/group_vars/sparks/vars.yml").read_text()
+    page = (ROOT / "docs/controller.md").read_text().partition("## The inventory\n")[2].partition("\n## ")[0]
+    held = ("ansible_user", "ansible_password", "ansible_become_password", "ansible_ssh_private_key_file")
+    named = [name for name in held if re.search(rf"^(# )?{name}:", text, re.MULTILINE)]
+    assert named and [name for name in named if f"`{name}`" not in page] == []
+
+
+@pytest.mark.parametrize("encrypted", ["file", "value"])
+def test_the_page_says_what_a_sync_makes_of_a_vault(tmp_path, encrypted):
+    """A sync is ansible-inventory without a vault password. The template inventory recommends a vault.yml."""
+    folder = tmp_path / "group_vars/sparks"
+    folder.mkdir(parents=True)
+    (tmp_path / "hosts.yml").write_text("sparks: {hosts: {spark-1: {}}}\n")
+    (tmp_path / "password").write_text("p")
+    tool = str(Path(sys.executable).with_name("ansible-vault"))
+    how = ["encrypt"] if encrypted == "file" else ["encrypt_string", "--stdin-name", "vault_api_key"]
+    given = "vault_api_key: k\n" if encrypted == "file" else "k"
+    secret = subprocess.run(
+        [tool, *how, "--vault-password-file", str(tmp_path / "password")],
+        input=given, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    (folder / "vault.yml").write_text(secret)
+    listing = [str(Path(sys.executable).with_name("ansible-inventory")), "--list", "--export", "-i"]
+    done = subprocess.run(
+        [*listing, str(tmp_path / "hosts.yml")], capture_output=True, text=True, check=False
+    )
+    said = "Attempting to decrypt but no vault secrets found"
+    assert (done.returncode != 0 and said in done.stderr) is (encrypted == "file"), done.stderr
+    assert said in (ROOT / "docs/controller.md").read_text()
 
 
 def test_no_secret_is_asked_for_or_stated():
@@ -327,7 +406,7 @@ def test_the_workflow_goes_from_lock_to_measurement_and_back_on_failure():
         (at,) = way(at, "success_nodes")
         went.append(at)
     assert went == ["lock", "canary", "consent", "fleet", "verify"]
-    assert nodes()["canary"]["limit"] == "sparks[0]" and "limit" not in nodes()["fleet"]
+    assert nodes()["canary"]["limit"] == GIVEN["spark_controller_canary"] and "limit" not in nodes()["fleet"]
     assert template(nodes()["canary"]["unified_job_template"])["ask_limit_on_launch"] is True
     assert {node: way(node, "failure_nodes") for node in went if way(node, "failure_nodes")} == {
         "consent": ["rollback"],
@@ -387,7 +466,12 @@ def test_each_object_is_made_once_and_a_second_run_changes_nothing():
         assert controller.named("credential_types")["vLLM API key"]["injectors"] == {
             "env": {"VLLM_API_KEY": "{{ api_key }}"}
         }
-        assert controller.named("projects")["sparkfleet"]["scm_url"] == GIVEN["spark_controller_project_url"]
+        project = controller.named("projects")["sparkfleet"]
+        assert project["scm_url"] == GIVEN["spark_controller_project_url"]
+        numbers = {name: each["id"] for name, each in controller.named("credentials").items()}
+        assert project["credential"] == numbers["git"]
+        assert controller.named("execution_environments")["sparkfleet"]["credential"] == numbers["registry"]
+        assert controller.synced == 1
         assert sorted(controller.named("workflow_job_template_nodes")) == sorted(nodes())
         assert sorted(survey["name"] for survey in controller.surveys.values()) == sorted(
             s["name"] for _, s, _ in surveys()
@@ -397,9 +481,15 @@ def test_each_object_is_made_once_and_a_second_run_changes_nothing():
             linked = controller.links[f"/api/v2/workflow_job_template_nodes/{number[name]}/success_nodes/"]
             assert linked == [number[each] for each in node.get("success_nodes", [])]
         controller.wrote.clear()
-        second = run("-e", json.dumps(GIVEN), **host)
+        # What was set on the controller stays where no setting names another.
+        unnamed = {name: value for name, value in GIVEN.items() if not name.endswith("_credential")}
+        second = run("-e", json.dumps(unnamed), **host)
         assert second.returncode == 0 and controller.wrote == []
+        assert controller.synced == 2
         assert "changed=0" in second.stdout
+        looked = run("-e", json.dumps(GIVEN), "--check", **host)
+        assert looked.returncode == 0 and "changed=0" in looked.stdout and controller.wrote == []
+        assert controller.synced == 2, "a check syncs nothing"
 
 
 def test_without_awx_the_run_says_what_to_install():

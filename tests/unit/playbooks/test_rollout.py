@@ -128,6 +128,29 @@ def test_one_that_does_not_pass_goes_back_and_one_that_is_lost_stays_away_and_no
     assert "untouched, since spark-3, spark-4 did not pass before" in " ".join(change.output.split())
 
 
+def test_a_server_that_passed_is_not_taken_away_because_it_cannot_be_recorded(
+    fleet: Callable[[int], Fleet],
+) -> None:
+    sparks = fleet(2)
+    before = sparks.look()
+    sparks.hosts["spark-1"].tell(full=True)
+    change = sparks.run("site", vllm_serve_extra_arguments=MORE)
+    after = sparks.look(change.began)
+
+    assert change.failed
+    first = after["spark-1"]
+    assert [event["action"] for event in first.events] == ["die", "start"], "it did not go back"
+    assert first.spec["command"][-2:] == ["--max-num-seqs", "2"] and first.state == before["spark-1"].state
+    assert "The server has passed and keeps serving" in " ".join(change.output.split())
+    untouched(before, after, ["spark-2"])
+
+    sparks.hosts["spark-1"].let_go()
+    mended = sparks.run("site", vllm_serve_extra_arguments=MORE)
+    assert not mended.failed, mended.output
+    again = sparks.look(mended.began)
+    assert again["spark-1"].passed() and again["spark-1"].serves == first.serves, "it is recorded as it runs"
+
+
 def test_a_canary_that_is_lost_ends_the_rollout(fleet: Callable[[int], Fleet]) -> None:
     """The first host of the play, too, which decides for all where one does."""
     sparks = fleet(3)

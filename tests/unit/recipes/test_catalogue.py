@@ -51,6 +51,11 @@ def test_the_model_has_a_name_and_not_a_path(recipe):
 
 
 @every_recipe
+def test_a_stop_lets_running_answers_end(recipe):
+    assert recipe["serve"]["arguments"]["shutdown-timeout"] >= 60
+
+
+@every_recipe
 def test_what_is_expected_can_fail_and_does_not_by_chance(recipe):
     expect, config = recipe["expect"], speculation(recipe)
     if config is None:
@@ -122,8 +127,28 @@ def test_without_the_patch_a_vllm_that_breaks_or_lacks_the_draft_is_refused_with
     for version in ("0.25.0", "0.25.1", "0.26.0", "0.26.1rc1.dev20+g0123abc"):
         assert "vLLM issue 48848" in str(recipe_rules.refused(rules, version))
     assert "lacks gemma4_mtp.py" in str(recipe_rules.refused(rules, "0.20.2rc1.dev49+g9b4e83934"))
-    for version in ("0.21.0", "0.24.0", "0.27.0", "0.30.0", "0.34.0.dev1"):
+    for version in ("0.21.0", "0.24.0", "0.28.0", "0.30.0", "0.34.0.dev1"):
         assert recipe_rules.refused(rules, version) is None
+
+
+GEMMA_ON_A_RELEASE = [name for name, recipe in RECIPES.items() if "gemma4" in name and not recipe["patches"]]
+
+
+@pytest.mark.parametrize("name", GEMMA_ON_A_RELEASE)
+def test_a_vllm_that_cannot_load_gemma_is_refused_whatever_the_draft(name):
+    rules = RECIPES[name]["image"]["refused"]
+    for version in ("0.27.0", "0.27.1", "0.27.2rc1.dev3+g0123abc"):
+        assert "AmbiguousGlobalPerLayerAttributeError" in str(recipe_rules.refused(rules, version))
+    assert recipe_rules.refused(rules, "0.28.0") is None and len(GEMMA_ON_A_RELEASE) >= 6
+
+
+def test_a_vllm_whose_prefix_cache_spoils_the_answers_of_qwen_is_refused():
+    recipe = RECIPES["qwen3.6-35b-a3b"]
+    assert recipe["serve"]["arguments"]["enable-prefix-caching"] is True
+    for version in ("0.16.0", "0.28.0", "0.29.1"):
+        assert "wrong tokens" in str(recipe_rules.refused(recipe["image"]["refused"], version))
+    for version in ("0.30.0", "0.33.0"):
+        assert recipe_rules.refused(recipe["image"]["refused"], version) is None
 
 
 def test_a_recipe_of_a_users_own_that_takes_a_refused_release_is_refused():

@@ -30,7 +30,6 @@ LEFT_OUT = [
     "REUSE.toml",
     "ansible.cfg",
     "changelogs/*",
-    "collections/*",
     "docs/site/*",
     "galaxy.yml",
     "inventory/lab/*",

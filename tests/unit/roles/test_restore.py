@@ -66,7 +66,7 @@ def restore(tmp_path: Path):
             "vllm_serve_state_dir": str(tmp_path),
             "vllm_serve_python": sys.executable,
             "__vllm_serve_serving": {"recipe": "r"},
-            "vllm_serve_change": {"state": "other", "boots": True},
+            "vllm_serve_change": {"state": "other", "kept": True},
             "__vllm_serve_room": {"made": False},
         }
         done = subprocess.run(

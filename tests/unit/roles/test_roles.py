@@ -240,3 +240,14 @@ def test_what_several_tasks_register_is_registered_by_none_that_may_be_skipped(r
     every = [entry for path in files(role, "tasks") for entry in registered(yaml.safe_load(path.read_text()))]
     names = [name for name, _ in every]
     assert [name for name, skippable in every if skippable and names.count(name) > 1] == []
+
+
+def test_a_key_that_is_fetched_by_default_has_a_checksum() -> None:
+    fetched = [
+        value
+        for role in ROLES
+        for value in (yaml.safe_load((ROOT / f"roles/{role}/defaults/main.yml").read_text()) or {}).values()
+        if isinstance(value, dict) and "key_url" in value
+    ]
+    assert fetched
+    assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", each.get("key_checksum", "")) for each in fetched)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -117,7 +118,7 @@ if answer["changed"] and not check:
 """,
     "serve_info": """
 state = kept("state.json", None)
-answer |= {"container": kept("container", None), "state": state, "problem": "", "boot": {"text": "", "enabled": False}}
+answer |= {"container": kept("container", None), "state": state, "problem": "", "unit": {"text": "", "enabled": False, "watches": False}}
 answer["recorded"] = {which: {"missing": [], "stamps": ["1-2"]} for which in ("current", "last_good") if (state or {}).get(which)}
 """,
     "memory_reclaim": """
@@ -147,12 +148,13 @@ answer |= {"verdict": "pass", "drafts": 600, "acceptance_rate": 0.7, "passed_at"
 CONTAINER = """
 there = kept("container", None)
 wanted = {name: asked[name] for name in ("image", "command", "env", "volumes", "labels")}
-answer["changed"] = there != {**wanted, "status": "running"}
+wanted |= {"status": "running", "restart_policy": "no"}
+answer["changed"] = there != wanted
 if answer["changed"] and not check:
     say("start " + wanted["command"][-1])
     if wanted["command"][-1] == "13":
         fail("the engine refuses it")
-    keep("container", {**wanted, "status": "running"})
+    keep("container", wanted)
 """
 # Counts how often the record of what serves is worked out.
 COUNTING = """
@@ -167,10 +169,10 @@ class FilterModule:
         filters = real.FilterModule().filters()
         compute = filters["vllm_serving"]
 
-        def counted(inputs):
+        def counted(inputs, state=None):
             with open(os.environ["LAB_COUNT"], "a") as file:
                 file.write("worked out\\n")
-            return compute(inputs)
+            return compute(inputs, state)
 
         return {**filters, "vllm_serving": counted}
 """
@@ -219,6 +221,7 @@ class Fleet:
             "ansible_remote_tmp": str(folder / "tmp"),
             "spark_recipe": str(SHIPPED),
             "spark_state_dir": str(folder) + "/{{ inventory_hostname }}",
+            "spark_store": str(folder) + "/{{ inventory_hostname }}/store",
             "spark_venv": str(folder) + "/{{ inventory_hostname }}/venv",
             "ansible_python_interpreter": "{{ spark_venv }}/bin/python",
             # The fleet needs no registry of its own, and the container no unit in this machine's systemd.
@@ -344,6 +347,16 @@ def test_a_plain_list_of_roles_deploys_a_host(story: Story) -> None:
         assert state["current"]["gate"]["drafts"] == 600
         assert state["current"]["gate"]["host"] == {"driver": "580", "toolkit": "1.18", "engine": "28"}
         assert state["last_good"] is None
+
+
+def test_the_caches_are_there_before_the_server_and_only_their_owner_gets_to_them(story: Story) -> None:
+    """The container's user writes to them, whoever that is; on the host that is root alone."""
+    outer, *inner = (
+        Path(entry["path"]) for entry in story.served["same"][0]["current"]["serving"]["directories"]
+    )
+    assert stat.S_IMODE(outer.stat().st_mode) == 0o700
+    assert inner and {stat.S_IMODE(path.stat().st_mode) for path in inner} == {0o777}
+    assert all(path.is_relative_to(outer) for path in inner)
 
 
 def test_the_record_is_worked_out_once_a_host_and_run(story: Story) -> None:

@@ -85,6 +85,9 @@ if depth in told["broken"]:
 measurement = json.load(open(%r))[depth]
 if depth in told["without"]:
     measurement["loads"] = []
+if depth in told["held_back"]:
+    for load in measurement["loads"]:
+        load["rate"].update(tokens_per_second=None, because="expected each answer in pieces")
 module.exit_json(measurement=measurement)
 """
 INFO = """
@@ -128,6 +131,12 @@ CASES: dict[str, dict[str, Any]] = {
         "lab_no_room": [3],
     },
     "own-dies": {"lab_broken": [1]},
+    "own-held-back": {"lab_held_back": [1]},
+    "held-back": {
+        "speculation_sweep_depths": [0, 1, 2],
+        "speculation_sweep_propose": True,
+        "lab_held_back": [2],
+    },
     "lost": {"lab_lost": True},
     "breaks": OFF
     | {
@@ -197,7 +206,11 @@ def play(folder: Path, names: Sequence[str], *options: str) -> tuple[dict[str, H
     }
     for name, case in cases.items():
         (folder / name).mkdir()
-        told = {"broken": case.get("lab_broken", []), "without": case.get("lab_without_load", [])}
+        told = {
+            "broken": case.get("lab_broken", []),
+            "without": case.get("lab_without_load", []),
+            "held_back": case.get("lab_held_back", []),
+        }
         (folder / name / "told.json").write_text(json.dumps(told))
     variables = {
         "ansible_connection": "local",
@@ -277,6 +290,21 @@ def test_a_host_whose_own_server_cannot_be_measured_is_left_alone(fleet: dict[st
     assert host.did == ["start 1", "measure 1", "restore 580"]
     assert "what serves cannot be measured, so nothing was stopped: vLLM died" in host.failure
     assert host.states == [(1, "failed")]
+
+
+def test_a_host_whose_own_server_has_no_rate_is_left_alone(fleet: dict[str, Host]) -> None:
+    host = fleet["own-held-back"]
+    assert host.did == ["start 1", "measure 1", "restore 580"]
+    assert "cannot be measured, so nothing was stopped: expected each answer in pieces" in host.failure
+    assert host.states == [(1, "not measurable")]
+
+
+def test_a_candidate_without_a_rate_is_told_and_not_proposed(fleet: dict[str, Host]) -> None:
+    host = fleet["held-back"]
+    assert host.states == [(1, "measured"), (0, "measured"), (2, "not measurable")]
+    assert host.sweep["candidates"][2]["because"] == "expected each answer in pieces"
+    assert host.sweep["proposal"]["speculation"] == MTP
+    assert host.sweep["proposal"]["because"].endswith("not measurable and left out: mtp n=2")
 
 
 def test_what_does_not_come_back_fails_the_host_and_the_figures_are_kept(fleet: dict[str, Host]) -> None:

@@ -120,6 +120,19 @@ def test_a_recipe_beside_the_inventory_extends_a_shipped_one_and_has_a_lock_of_i
     assert not site.lock_path.exists()
 
 
+def test_a_recipe_in_a_directory_that_is_the_inventory_is_refused(site):
+    recipe = site.recipe("mine")
+    inside = site.folder / "fleet/recipes/mine.yml"
+    inside.parent.mkdir(parents=True)
+    recipe.rename(inside)
+    status, told = site.run(
+        "load.yml", "-i", site.folder / "fleet", "-e", "spark_recipe=fleet/recipes/mine.yml"
+    )
+    assert status == 2 and not site.connected.exists()
+    flat = " ".join(told.split())
+    assert "which Ansible reads whole as inventory, seen fleet/recipes/mine.yml in it" in flat
+
+
 def test_problems_of_an_extended_recipe_name_its_file_and_stop_before_any_host(site):
     site.recipe("base", ("port: 8000", "port: 80000"))
     (site.folder / "recipes" / "mine.yml").write_text("name: mine\nextends: base\nimage: {referense: a}\n")
@@ -146,9 +159,9 @@ def test_an_option_that_is_unknown_here_is_a_warning_told_once(site, upstream):
     _status, told = site.run(ROOT / "playbooks" / "site.yml", "-e", "spark_recipe=mine")
     flat = " ".join(told.replace("\n", " ").split())
     for words in (
-        "serve.arguments.max-modle-len: vLLM 0.32.0 has no such option; nearest: max-model-len; the vLLM of the image decides",
-        "vllm_serve_extra_arguments.swap-space: vLLM 0.32.0 has no such option",
-        "vllm_serve_extra_arguments.speculative-config.draft_temprature: vLLM 0.32.0 has no such key",
+        "serve.arguments.max-modle-len: vLLM 0.33.0 has no such option; nearest: max-model-len; the vLLM of the image decides",
+        "vllm_serve_extra_arguments.swap-space: vLLM 0.33.0 has no such option",
+        "vllm_serve_extra_arguments.speculative-config.draft_temprature: vLLM 0.33.0 has no such key",
     ):
         assert flat.count(words) == 1, told
     assert site.connected.exists()

@@ -16,11 +16,11 @@ def test_a_host_that_runs_what_is_on_record_has_nothing_to_do() -> None:
     serving: dict[str, Any] = {"recipe": "r", "memory": {"fraction": 0.65, "minimum_bytes": None}}
     info = {
         "state": {"current": {"serving": serving, "gate": {"host": host}}},
-        "container": {"status": "running"},
-        "boot": {"text": "[Unit]\n", "enabled": True},
+        "container": {"status": "running", "restart_policy": "no"},
+        "unit": {"text": "[Unit]\n", "enabled": True, "watches": True},
     }
     asked: dict[str, Any] = {"info": info, "serving": serving, "unit": "[Unit]\n", "host": host}
     assert actions.run(serving_change, {}, differs="False", **asked) == {
-        "state": "settled", "back": False, "boots": True, "on_record": True, "changed": False,
+        "state": "settled", "anew": False, "back": False, "kept": True, "on_record": True, "changed": False,
     }  # fmt: skip
     assert actions.run(serving_change, {}, differs="True", **asked)["state"] == "replace"

@@ -17,6 +17,16 @@ INPUTS: dict[str, Any] = {
     "image": "vllm/vllm-openai:v0.26.0@sha256:" + "a" * 64,
     "arguments": {"speculative-config": {"method": "mtp", "num_speculative_tokens": 1}},
     "extra_arguments": {},
+    "entrypoint": [],
+    "caches": {},
+    "devices": [],
+    "allowed_devices": ["/dev/infiniband"],
+    "ulimits": {},
+    "mounts": [],
+    "host_environment": {},
+    "host_facts": {"address": "192.0.2.7", "interface": "", "name": "spark-7"},
+    "allowed_paths": [],
+    "store": "/srv/s",
     "published": {},
     "measured_depth": 0,
     "allow_deeper": False,
@@ -78,3 +88,19 @@ def test_options_that_are_unknown_here_are_warned_of_by_their_whole_name(warned:
         "vllm_serve_extra_arguments.max-num-sequences",
         "vllm_serve_extra_arguments.speculative-config.num_speculative_token",
     ]
+
+
+def test_what_keeps_a_container_from_the_least_rights_is_named(warned: list[str]) -> None:
+    guard(devices=["/dev/infiniband"], ulimits={"memlock": -1, "stack": 67108864})
+    device, memory = warned
+    assert "less than the least rights: the container gets /dev/infiniband of the host" in device
+    assert "lock memory without limit" in memory
+    warned.clear()
+    guard(ulimits={"memlock": 4096})
+    assert "up to 4096 bytes" in "".join(warned)
+
+
+def test_a_device_that_is_refused_is_no_warning(warned: list[str]) -> None:
+    with pytest.raises(AnsibleActionFail, match="vllm_serve_allowed_devices"):
+        guard(devices=["/dev/nvme0n1"])
+    assert warned == []

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import signal
 import venv
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import packages, pinned
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import (
     daemon_json,
     engine_socket,
@@ -492,3 +496,95 @@ def test_an_environment_s_own_pip_says_what_it_lacks(capsys, environment, requir
     result = install(capsys, environment, requirements=[requirement, "pip"], _ansible_check_mode=True)
     assert result["installed"] == ([] if met else [requirement]), result
     assert result["changed"] is not met
+
+
+class Index:
+    """A package index on the disk, and one line of hashes for what was published first."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.url = (folder / "simple").as_uri() + "/"
+
+    def publish(self, text: str, version: str = "1.0") -> str:
+        """Put a wheel into it, in place of one with the same name; gives its line with hashes."""
+        wheel = self.folder / f"simple/fleet-thing/fleet_thing-{version}-py3-none-any.whl"
+        wheel.parent.mkdir(parents=True, exist_ok=True)
+        info = f"fleet_thing-{version}.dist-info"
+        with zipfile.ZipFile(wheel, "w") as archive:
+            archive.writestr("fleet_thing.py", text)
+            archive.writestr(
+                f"{info}/METADATA", f"Metadata-Version: 2.1\nName: fleet-thing\nVersion: {version}\n"
+            )
+            archive.writestr(
+                f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+            )
+            archive.writestr(f"{info}/RECORD", "")
+        links = "".join(
+            f'<a href="{file.name}">{file.name}</a>\n' for file in sorted(wheel.parent.glob("*.whl"))
+        )
+        (wheel.parent / "index.html").write_text(f"<!DOCTYPE html>\n{links}")
+        (line,) = pinned.of_wheels({wheel.name: hashlib.sha256(wheel.read_bytes()).hexdigest()})
+        return line
+
+
+@pytest.fixture
+def index(tmp_path):
+    return Index(tmp_path / "index")
+
+
+def test_a_wheel_that_was_altered_on_its_way_is_not_installed(capsys, tmp_path, index, environment):
+    path = tmp_path / "venv"
+    shutil.copytree(environment, path, symlinks=True)
+    given = {"requirements": ["fleet-thing==1.0"], "index_url": index.url, "index_only": True}
+    given["hashes"] = [index.publish("good = True\n")]
+    index.publish("bad = True\n")
+    result = install(capsys, path, **given)
+    assert result["failed"] and "DO NOT MATCH THE HASHES" in result["stderr"]
+    assert not list(path.glob("lib/*/site-packages/fleet_thing.py"))
+    index.publish("good = True\n")
+    given["hashes"] = [index.publish("good = True\n")]
+    assert install(capsys, path, **given)["changed"]
+    (installed,) = path.glob("lib/*/site-packages/fleet_thing.py")
+    assert installed.read_text() == "good = True\n"
+
+
+def test_only_the_index_that_is_given_is_asked(capsys, tmp_path, index, environment, monkeypatch):
+    path = tmp_path / "venv"
+    shutil.copytree(environment, path, symlinks=True)
+    index.publish("good = True\n")
+    other = Index(tmp_path / "other")
+    other.publish("newer = True\n", "2.0")
+    configuration = tmp_path / "pip.conf"
+    configuration.write_text(
+        f"[global]\nextra-index-url = {other.url}\nfind-links = {other.url}fleet-thing/\n"
+    )
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(configuration))
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", other.url)
+    monkeypatch.setenv("PIP_FIND_LINKS", f"{other.url}fleet-thing/")
+    result = install(capsys, path, requirements=["fleet-thing"], index_url=index.url, index_only=True)
+    assert result["diff"]["after"] == "fleet-thing 1.0\n"
+
+
+@pytest.mark.parametrize(
+    ("hashes", "words"),
+    [
+        (["other==1 --hash=sha256:" + "a" * 64], "seen none of docker==7.2.0; do: add them"),
+        (["docker==7.2.0"], "hashes: 'docker==7.2.0': expected a version and hashes"),
+    ],
+)
+def test_hashes_that_do_not_cover_what_is_wanted_are_refused(capsys, tmp_path, pip, hashes, words):
+    assert words in install(capsys, tmp_path / "venv", hashes=hashes)["msg"]
+    assert pip.installing == []
+
+
+def test_no_other_index_needs_one(capsys, tmp_path, pip):
+    assert "index_url" in install(capsys, tmp_path / "venv", index_only=True)["msg"]
+
+
+def test_the_packages_of_the_role_are_installed_by_the_hashes_that_are_shipped(capsys, tmp_path, pip):
+    pip.run_command = lambda module, argv, **_: pip.calls.append((argv, {})) or (1, "", "enough")
+    for requirements, hashed in ((list(packages.REQUIREMENTS), True), (["docker==7.2.0"], False)):
+        pip.calls.clear()
+        pip.python, pip.distributions = "3.12.3", {"pip": "24.0"}
+        install(capsys, tmp_path / "venv", requirements=requirements)
+        assert ("--require-hashes" in pip.calls[-1][0]) is hashed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from types import SimpleNamespace
+from typing import Any
 
 import docker.errors
 import pytest
@@ -138,7 +139,8 @@ def test_what_one_that_swallows_packets_costs_is_told(monkeypatch, in_containerd
 
 
 def test_the_module_says_so_before_it_pulls(monkeypatch, capsys):
-    engine, here = Engine(LAYER), []
+    engine: Any = Engine(LAYER)
+    here: list[Any] = []
     warned: list[str] = []
     monkeypatch.setattr(image_pull.AnsibleModule, "warn", lambda _module, text: warned.append(text))
 

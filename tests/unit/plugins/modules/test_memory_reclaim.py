@@ -12,12 +12,13 @@ KIB = 1024
 class Container:
     """As much of docker's as the module uses; stopping it frees its memory."""
 
-    def __init__(self, proc, status="running", auto_remove=False):
+    def __init__(self, proc, status="running", auto_remove=False, **config):
         self.name, self.status, self.proc, self.calls = "vllm", status, proc, []
-        self.attrs = {"State": {"Pid": 7}, "HostConfig": {"AutoRemove": auto_remove}}
+        self.attrs = {"State": {"Pid": 7}, "HostConfig": {"AutoRemove": auto_remove}, "Config": config}
 
     def stop(self, timeout):
         self.calls.append("stop")
+        self.timeout = timeout
         (self.proc / "meminfo").write_text("MemTotal: 1000 kB\nMemAvailable: 700 kB\n")
 
     def wait(self, condition):
@@ -35,6 +36,7 @@ def proc(tmp_path, monkeypatch):
     (tmp_path / "sys/vm").mkdir(parents=True)
     (tmp_path / "sys/vm/drop_caches").write_text("untouched")
     monkeypatch.setattr(memory_reclaim, "PROC", tmp_path)
+    monkeypatch.setattr(memory_reclaim.unit, "UNITS", tmp_path)
     return tmp_path
 
 
@@ -98,6 +100,15 @@ def test_a_server_that_the_engine_removes_has_gone_before_another_is_made(call, 
     assert container.calls == ["stop", "removed"]
 
 
+@pytest.mark.parametrize(
+    ("created", "waited"), [({}, 30), ({"StopTimeout": 150}, 150), ({"StopTimeout": 5}, 30)]
+)
+def test_the_old_server_has_the_time_to_stop_that_it_was_created_with(call, proc, created, waited):
+    container = Container(proc, **created)
+    call(container, fraction=0.7)
+    assert container.timeout == waited
+
+
 @pytest.mark.parametrize(("status", "stopped"), [("paused", True), ("restarting", True), ("exited", False)])
 def test_whatever_holds_memory_or_soon_will_is_stopped(call, proc, status, stopped):
     assert call(Container(proc, status), fraction=0.05)["stopped"] is stopped
@@ -113,3 +124,29 @@ def test_check_mode_touches_nothing(call, proc):
 
 def test_no_old_server(call, proc):
     assert not call(None, fraction=0.05)["changed"]
+
+
+@pytest.mark.parametrize("status", ["running", "exited"])
+def test_the_unit_is_stopped_first_also_where_it_is_about_to_start_a_server_that_died(
+    call, proc, monkeypatch, status
+):
+    container = Container(proc, status)
+    (proc / "vllm.service").write_text("")
+    monkeypatch.setattr(
+        memory_reclaim.unit, "run_command", lambda argv, timeout: container.calls.append(" ".join(argv))
+    )
+    call(container, check=True, fraction=0.05)
+    assert container.calls == []
+    call(container, fraction=0.05)
+    assert container.calls == ["systemctl stop vllm.service", "stop"][: 1 + (status == "running")]
+
+
+def test_a_unit_that_does_not_stop_stops_the_run(call, proc, monkeypatch):
+    def fail(argv, timeout):
+        raise memory_reclaim.ProbeError("systemctl exited 1: no bus")
+
+    (proc / "vllm.service").write_text("")
+    monkeypatch.setattr(memory_reclaim.unit, "run_command", fail)
+    container = Container(proc)
+    result = call(container, fraction=0.05)
+    assert result["failed"] and "no bus" in result["msg"] and container.calls == []

@@ -7,13 +7,16 @@ import hashlib
 import json
 import sys
 from types import SimpleNamespace
+from typing import Any
 
 import docker
 import docker.errors
 import pytest
+import requests
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import engine_socket
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._serve import patch as patches
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._serve import short_lived
 from ansible_collections.sparkfleet.vllm.plugins.modules import patch_pin
 
 CONTENT = b"answer = 42\n"
@@ -22,7 +25,7 @@ TARGET = f"/site/{PATH}"
 SEEN = {
     "directory": "/site/vllm",
     "version": "1",
-    "files": {PATH: {"target": TARGET, "md5": "m", "sha256": "s"}},
+    "files": {PATH: {"target": TARGET, "md5": "a" * 32, "sha256": "b" * 64}},
 }
 
 
@@ -155,7 +158,7 @@ def test_a_python_without_docker_is_told_only_when_it_is_needed(call, engine, mo
 def test_the_id_of_an_image_and_of_none(monkeypatch):
     asked = []
 
-    def get(socket, url):
+    def get(socket, url, expected):
         asked.append((socket, url))
         if len(asked) > 1:
             raise engine_socket.EngineError("x", 404 if len(asked) == 2 else 500)
@@ -169,35 +172,138 @@ def test_the_id_of_an_image_and_of_none(monkeypatch):
         patch_pin.image_id("/s", "x")
 
 
-class Left:
-    def __init__(self, there: list[Left]) -> None:
-        self.there = there
+class Container:
+    """A probe. `ended` is its exit code, None for one that does not end."""
+
+    def __init__(self, engine: Probes, options: dict[str, Any]) -> None:
+        self.engine, self.options = engine, options
+        self.attrs = {"State": {"OOMKilled": engine.killed}}
+
+    def start(self) -> None:
+        if self.engine.start_error:
+            raise docker.errors.APIError("500 Server Error", explanation=self.engine.start_error)
+
+    def wait(self, timeout: float) -> dict[str, int | None]:
+        if self.engine.ended is None:
+            raise requests.exceptions.ReadTimeout(f"not within {timeout} s")
+        return {"StatusCode": self.engine.ended}
+
+    def reload(self) -> None:
+        pass
+
+    def logs(self, stderr: bool = True) -> bytes:
+        return self.engine.said + (b"Traceback\nboom\n" if stderr else b"")
 
     def remove(self, force: bool) -> None:
-        self.there.remove(self)
+        self.engine.there.remove(self)
 
 
 class Probes:
-    """Containers of a host by label; one that the engine cannot start stays, whatever `remove` says."""
+    """The probes of a host; one that the engine cannot start stays until it is removed."""
 
-    def __init__(self) -> None:
-        self.there: dict[str, list[Left]] = {}
+    def __init__(
+        self, said: bytes = b"", ended: int | None = 0, start_error: str = "", killed: bool = False
+    ) -> None:
+        self.said, self.ended, self.start_error, self.killed = said, ended, start_error, killed
+        self.there: list[Container] = []
+        self.made: list[dict[str, Any]] = []
 
-    def list(self, all: bool, filters: dict[str, str]) -> list[Left]:
-        return list(self.there.get(filters["label"], []) if all else [])
+    def list(self, all: bool, filters: dict[str, str]) -> list[Container]:
+        assert all
+        wanted = dict([filters["label"].split("=")])
+        return [each for each in self.there if each.options["labels"] == wanted]
 
-    def run(self, image: str, labels: dict[str, str], remove: bool, **options: object) -> bytes:
-        ((name, value),) = labels.items()
-        there = self.there.setdefault(f"{name}={value}", [])
-        there.append(Left(there))
-        raise docker.errors.APIError("500 Server Error", explanation="runc is too old")
+    def create(self, **options: Any) -> Container:
+        self.made.append(options)
+        self.there.append(Container(self, options))
+        return self.there[-1]
 
 
-def test_a_probe_that_the_engine_cannot_start_does_not_stay(monkeypatch):
-    probes = Probes()
-    killed = probes.there.setdefault(f"{patch_pin.LABEL}={patch_pin.PROBE}", [])
-    killed.append(Left(killed))
+QUESTION = {"package": "vllm", "files": {PATH: None}}
+
+
+def asked(
+    monkeypatch: pytest.MonkeyPatch, probes: Probes, question: dict[str, Any] = QUESTION
+) -> dict[str, Any]:
     monkeypatch.setattr(docker, "from_env", lambda: SimpleNamespace(containers=probes))
-    with pytest.raises(patches.PatchError, match="runc is too old"):
-        patch_pin.ask_image("repo/img@sha256:1", {})
-    assert [label for label, there in probes.there.items() if there] == []
+    return patch_pin.ask_image("repo/img@sha256:1", question)
+
+
+def test_a_probe_may_do_nothing_but_answer(monkeypatch):
+    probes = Probes(json.dumps(SEEN).encode())
+    assert asked(monkeypatch, probes) == SEEN and probes.there == []
+    (made,) = probes.made
+    assert made["network_mode"] == "none" and made["cap_drop"] == ["ALL"] and made["read_only"]
+    assert made["mem_limit"] == made["memswap_limit"] == "512m" and made["pids_limit"] == 128
+    assert made["security_opt"] == ["no-new-privileges"] and made["log_config"]["config"]["max-size"] == "10m"
+
+
+def test_a_probe_of_a_run_that_was_killed_goes_first(monkeypatch):
+    probes = Probes(json.dumps(SEEN).encode())
+    probes.create(labels={short_lived.LABEL: patch_pin.PROBE})
+    asked(monkeypatch, probes)
+    assert probes.there == []
+
+
+@pytest.mark.parametrize(
+    ("probes", "words"),
+    [
+        (lambda: Probes(start_error="runc is too old"), "runc is too old"),
+        (lambda: Probes(ended=None), "no end within 150 s"),
+        (lambda: Probes(ended=1), "exit code 1: boom"),
+        (lambda: Probes(ended=137, killed=True), "killed for want of memory"),
+    ],
+)
+def test_a_probe_that_does_not_answer_is_told_and_does_not_stay(monkeypatch, probes, words):
+    engine = probes()
+    with pytest.raises(patches.PatchError, match=words):
+        asked(monkeypatch, engine)
+    assert engine.there == []
+
+
+def other(**found: object) -> dict[str, Any]:
+    return SEEN | {"files": {PATH: {"target": TARGET, "md5": "a" * 32, "sha256": "b" * 64} | found}}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"junk",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        *(
+            json.dumps(told).encode()
+            for told in (
+                [1],
+                5,
+                None,
+                {"directory": "/site/vllm", "version": "1"},
+                SEEN | {"files": []},
+                SEEN | {"files": {}},
+                SEEN | {"more": 1},
+                SEEN | {"version": "1\x1b[2J"},
+                SEEN | {"version": 5},
+                SEEN | {"directory": "/site/../vllm"},
+                SEEN | {"files": {PATH: "/x"}},
+                other(target="/etc/passwd"),
+                other(target="/etc/passwd:rw"),
+                other(target=None),
+                other(md5=5),
+                other(sha256=None),
+                other(sha256="B" * 64),
+                SEEN | {"directory": "/a:b/vllm"} | {"files": other(target=f"/a:b/{PATH}")["files"]},
+            )
+        ),
+    ],
+)
+def test_an_answer_that_is_none_is_refused_in_words(monkeypatch, said):
+    with pytest.raises(patches.PatchError, match="expected python3 in image repo/img@sha256:1 to look for"):
+        asked(monkeypatch, Probes(said))
+
+
+def test_a_target_is_the_one_that_was_asked_for(monkeypatch):
+    question = {"package": "vllm", "files": {PATH: "/opt/x.py"}}
+    told = other(target="/opt/x.py")
+    assert asked(monkeypatch, Probes(json.dumps(told).encode()), question) == told
+    with pytest.raises(patches.PatchError, match="the target '/opt/y.py'"):
+        asked(monkeypatch, Probes(json.dumps(other(target="/opt/y.py")).encode()), question)

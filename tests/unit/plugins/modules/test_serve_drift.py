@@ -7,7 +7,7 @@ import os
 
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate.container import State
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._vllm import client
-from ansible_collections.sparkfleet.vllm.plugins.modules.serve_drift import ask, look_run, mounted
+from ansible_collections.sparkfleet.vllm.plugins.modules.serve_drift import ask, look_run, mounted, recorded
 from helpers.stub_server import serving
 
 
@@ -58,3 +58,10 @@ def test_a_mount_of_another_directory_is_told_elsewhere():
         "gone": {"path": "/srv/e", "mount": "/models/e"},
     }
     assert mounted(state, models) == {"/models/b": "/srv/b"}
+
+
+def test_the_record_and_why_it_cannot_be_read(tmp_path):
+    assert recorded(str(tmp_path)) == (None, "")
+    (tmp_path / "state.json").write_text('{"version": 7}')
+    state, problem = recorded(str(tmp_path))
+    assert state is None and "version 7" in problem

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import docker.errors
 import pytest
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._host.unit import Unit
 from ansible_collections.sparkfleet.vllm.plugins.modules import serve_info
 
 IMAGE = "vllm/vllm-openai@sha256:" + "a" * 64
@@ -15,7 +16,10 @@ class Engine:
 
     def __init__(self, images=(), container=None):
         self.images = SimpleNamespace(get=lambda name: self._image(name, images))
-        self.api = SimpleNamespace(inspect_container=lambda name: self._container(container))
+        changes = [{"Path": path, "Kind": 1} for path in ("/opt/a.py", "/usr/b.so", "/root/.bash_history")]
+        self.api = SimpleNamespace(
+            inspect_container=lambda name: self._container(container), diff=lambda name: changes
+        )
 
     def _image(self, name, images):
         if name not in images:
@@ -68,6 +72,13 @@ def test_a_patch_that_was_edited_is_not_what_passed(serving, tmp_path):
     assert seen["stamps"] == []
 
 
+def test_what_was_mounted_besides_has_to_be_there(serving, tmp_path):
+    serving["mounts"] = [{"path": str(tmp_path / "x.jinja"), "mount": "/config/x.jinja"}]
+    assert serve_info.look_recorded(Engine([IMAGE]), serving)["missing"] == [f"mount {tmp_path / 'x.jinja'}"]
+    (tmp_path / "x.jinja").touch()
+    assert serve_info.look_recorded(Engine([IMAGE]), serving)["missing"] == []
+
+
 def test_a_record_that_does_not_say_how_it_was_judged_cannot_be_gone_back_to(serving):
     del serving["gate"]
     assert "judged" in serve_info.look_recorded(Engine([IMAGE]), serving)["missing"][0]
@@ -97,10 +108,13 @@ def test_a_running_server_says_what_was_replaced_under_it(monkeypatch, status, s
         Engine(
             container={
                 "Id": "c",
+                "Image": "sha256:1",
+                "HostConfig": {},
                 "State": {"Status": status, "StartedAt": "now", "Pid": 7},
                 "Config": {"Image": IMAGE},
                 "Mounts": [
                     {"Type": "bind", "Destination": "/models/b", "Source": "/srv/b"},
+                    {"Type": "bind", "Destination": "/usr/b.so", "Source": "/srv/b.so"},
                     {"Type": "volume", "Destination": "/v", "Source": "/var/lib/docker/volumes/v"},
                 ],
             }
@@ -108,13 +122,19 @@ def test_a_running_server_says_what_was_replaced_under_it(monkeypatch, status, s
         "sparkfleet-vllm",
     )
     assert seen and seen["stale"] == stale
-    assert looked == ([(7, {"/models/b": "/srv/b"})] if stale else [])
+    assert looked == ([(7, {"/models/b": "/srv/b", "/usr/b.so": "/srv/b.so"})] if stale else [])
+    # What is mounted there, nobody edited.
+    assert seen["edited"] == ["/opt/a.py"] and seen["restart_policy"] == "no"
 
 
-def test_a_unit_and_whether_it_is_started_at_boot(tmp_path, monkeypatch):
-    monkeypatch.setattr(serve_info, "UNITS", tmp_path)
-    assert serve_info.look_boot("v") == {"text": "", "enabled": False}
-    (tmp_path / "v.service").write_text("[Unit]\n")
-    (tmp_path / "multi-user.target.wants").mkdir()
-    (tmp_path / "multi-user.target.wants" / "v.service").symlink_to(tmp_path / "v.service")
-    assert serve_info.look_boot("v") == {"text": "[Unit]\n", "enabled": True}
+@pytest.mark.parametrize(
+    ("seen", "expected"),
+    [
+        (Unit(), {"text": "", "enabled": False, "watches": False}),
+        (Unit("[Unit]\n", "enabled", watches=True), {"text": "[Unit]\n", "enabled": True, "watches": True}),
+        (Unit("[Unit]\n", "disabled"), {"text": "[Unit]\n", "enabled": False, "watches": False}),
+    ],
+)
+def test_a_unit_and_whether_it_keeps_the_server_running(monkeypatch, seen, expected):
+    monkeypatch.setattr(serve_info.unit, "look", lambda name: seen if name == "v.service" else None)
+    assert serve_info.look_unit("v") == expected

@@ -53,7 +53,7 @@ class Probe:
     def reload(self):
         pass
 
-    def logs(self):
+    def logs(self, stderr=True):
         return self.text.encode()
 
     def remove(self, force):
@@ -209,6 +209,11 @@ def test_what_cannot_be_asked_is_told_and_refuses_nothing(call, engine, words):
         ("error running prestart hook #0: Using requested mode 'cdi'", "nvidia-container-runtime.mode"),
         ("CDI device injection failed: unresolvable CDI devices nvidia.com/gpu=all", "nvidia-ctk cdi list"),
         ("nvidia-container-cli: initialization error: load library failed", "nvidia-smi answers"),
+        (
+            'error gathering device information while adding custom device "/dev/infiniband": no such file',
+            "serve.devices of the recipe",
+        ),
+        ("OCI runtime create failed: error setting rlimit type 8: operation not permitted", "serve.ulimits"),
         ("unknown or invalid runtime name: nvidia", "daemon.json"),
         ("runc create failed: error running hook #1: exit status 1", "journalctl"),
     ],
@@ -227,6 +232,31 @@ def test_an_image_that_does_not_start_vllm_is_refused(call, entrypoint):
     result = call(engine)
     assert result["failed"] and result["diagnosis"] == "entrypoint_refused"
     assert str(entrypoint or "none") in result["msg"] and engine.created == []
+
+
+@pytest.mark.parametrize("own", [[], ["/opt/nvidia/nvidia_entrypoint.sh"]])
+def test_an_entrypoint_of_the_recipe_opens_an_image_that_does_not_start_vllm(call, own):
+    engine = Engine(entrypoint=own)
+    result = call(engine, container=CONTAINER | {"entrypoint": [*own, "vllm", "serve"]})
+    assert result["accepted"] and result["asked"]
+    assert json.loads(engine.created[0]["command"][0])["program"] == [*own, "vllm"][0]
+
+
+def test_a_program_that_the_image_does_not_have_is_found_before_anything_stops(call):
+    engine = Engine(ACCEPTED | {"state": "absent"})
+    result = call(engine, container=CONTAINER | {"entrypoint": ["/no/such.sh", "vllm", "serve"]})
+    assert result["failed"] and result["diagnosis"] == "entrypoint_refused"
+    assert "no /no/such.sh in it" in result["msg"] and "Nothing was touched" in result["msg"]
+    assert engine.removed == [engine.probe]
+
+
+def test_the_probe_asks_for_the_devices_and_limits_of_the_server(call):
+    engine = Engine()
+    asked = {"devices": ["/dev/infiniband:/dev/infiniband:rw"], "ulimits": ["memlock:-1:-1"]}
+    assert call(engine, container=CONTAINER | asked)["accepted"]
+    (made,) = engine.created
+    assert made["devices"] == asked["devices"]
+    assert [dict(limit) for limit in made["ulimits"]] == [{"Name": "memlock", "Soft": -1, "Hard": -1}]
 
 
 def test_an_image_without_a_configuration_starts_nothing(call):
@@ -265,7 +295,11 @@ def test_the_probe_gets_what_the_server_gets_and_may_do_nothing(call):
     engine = Engine()
     call(engine, timeout=70, memory="2g")
     (made,) = engine.created
-    assert json.loads(made["command"][0]) == {"command": CONTAINER["command"], "limit": 70}
+    assert json.loads(made["command"][0]) == {
+        "command": CONTAINER["command"],
+        "limit": 70,
+        "program": "",
+    }
     assert made["image"] == CONTAINER["image"]
     assert made["environment"] == CONTAINER["env"]
     assert [request["Count"] for request in made["device_requests"]] == [-1]
@@ -273,7 +307,6 @@ def test_the_probe_gets_what_the_server_gets_and_may_do_nothing(call):
         (mount["Source"], mount["Target"], mount["ReadOnly"], mount["Type"]) for mount in made["mounts"]
     ] == [
         ("/srv/m/c4bb", "/models/body", True, "bind"),
-        ("/srv/cache", "/root/.cache/vllm", True, "bind"),
     ]
     assert made["network_mode"] == "none"
     assert made["cap_drop"] == ["ALL"] and made["security_opt"] == ["no-new-privileges"]
@@ -300,3 +333,15 @@ def test_secrets_of_the_environment_stay_in_it(call):
 def test_a_container_of_nothing_is_refused(call, name):
     result = call(Engine(), container={key: value for key, value in CONTAINER.items() if key != name})
     assert result["failed"] and f"container.{name}" in result["msg"]
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_a_mount_that_nobody_brings_is_missed_before_anything_stops(call, check):
+    engine = Engine()
+    there = {"path": "/srv/cache", "mount": "/config/y"}
+    absent = {"path": "/srv/templates/x.jinja", "mount": "/config/x"}
+    result = call(engine, check, mounts=[there, absent])
+    assert result["failed"] and result["diagnosis"] == "mount_refused" and not result["accepted"]
+    assert "seen nothing at /srv/templates/x.jinja; put it there" in result["msg"]
+    assert "Nothing was touched" in result["msg"] and engine.created == []
+    assert call(engine, check, mounts=[there])["accepted"]

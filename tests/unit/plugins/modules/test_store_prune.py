@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,8 @@ def store(tmp_path: Path) -> Path:
         put(root / "models/org--body" / f".verified-{COMMITS[name]}.json")
         put(root / "models/org--body" / f".pieces-{COMMITS[name]}.json")
         put(root / "patches" / SUMS[name] / "gemma4_mtp.py")
-    put(root / "cache/vllm/graph")
+        put(root / "cache/compiled" / image_of(name) / "vllm/graph")
+    put(root / "cache/images" / SUMS["now"] / "question.json")
     return root
 
 
@@ -106,6 +108,11 @@ def state(tmp_path: Path, store: Path) -> Path:
     write_json(folder / "state.json", {"version": 1, "current": serving("now"), "last_good": serving("good")})
     write_json(folder / "images.json", {"version": 1, "images": list(IMAGES.values())})
     return folder
+
+
+def image_of(name: str) -> str:
+    """The digest of a generation's image, as the store has it."""
+    return IMAGES[name].partition("@sha256:")[2]
 
 
 def put(path: Path) -> None:
@@ -154,6 +161,7 @@ def of(name: str) -> set[str]:
     """What a generation has in the store."""
     repository = "models/org--body"
     snapshot, patch = f"{repository}/{COMMITS[name]}", f"patches/{SUMS[name]}"
+    cache = f"cache/compiled/{image_of(name)}"
     files = {f"{repository}/.{kind}-{COMMITS[name]}.json" for kind in ("verified", "pieces")}
     return files | {
         snapshot,
@@ -161,6 +169,9 @@ def of(name: str) -> set[str]:
         f"{snapshot}/deep/model.safetensors",
         patch,
         f"{patch}/gemma4_mtp.py",
+        cache,
+        f"{cache}/vllm",
+        f"{cache}/vllm/graph",
     }
 
 
@@ -176,7 +187,7 @@ def test_what_nothing_refers_to_goes_and_nothing_else(call, store, state, engine
     assert engine.removed == [IMAGES["old"]]
     assert json.loads((state / "images.json").read_text())["images"] == [IMAGES["good"], IMAGES["now"]]
     removed = [thing["kind"] for thing in result["things"] if thing["verdict"] == "removed"]
-    assert removed == ["snapshot", "patch", "image"]
+    assert removed == ["cache", "snapshot", "patch", "image"]
 
 
 def test_sizes_are_those_of_the_disk(call, store):
@@ -185,6 +196,7 @@ def test_sizes_are_those_of_the_disk(call, store):
         repository / COMMITS["old"],
         *repository.glob(f".*-{COMMITS['old']}.json"),
         store / "patches" / SUMS["old"],
+        store / "cache/compiled" / image_of("old"),
     ]
     blocks = sum(
         path.lstat().st_blocks * 512
@@ -264,8 +276,51 @@ def test_the_diff_names_what_goes(call, store):
     assert {line.split()[1] for line in gone} == {
         str(store / "models/org--body" / COMMITS["old"]),
         str(store / "patches" / SUMS["old"]),
+        str(store / "cache/compiled" / image_of("old")),
         IMAGES["old"],
     }
+
+
+def test_the_cache_of_all_images_goes_once_nothing_is_mounted_from_it(call, store, state):
+    """As an earlier version had it. The server that is to go back to may still be one of those."""
+    put(store / "cache/vllm/graph")
+    recorded = json.loads((state / "state.json").read_text())
+    known = {**recorded, "last_good": serving("good")}
+    mount = f"{store}/cache/vllm:/root/.cache/vllm:rw"
+    known["last_good"]["serving"]["container"]["volumes"] = [mount]
+    write_json(state / "state.json", known)
+    call()
+    assert (store / "cache/vllm/graph").is_file()
+    write_json(state / "state.json", recorded)
+    call()
+    assert not (store / "cache/vllm").exists()
+
+
+def test_what_images_answered_is_kept(call, store):
+    (kept,) = (thing for thing in call()["things"] if thing["kind"] == "answers")
+    assert (kept["verdict"], kept["path"]) == ("kept", str(store / "cache/images"))
+
+
+def test_a_cache_goes_however_deep_its_container_nested_it(call, store):
+    top = store / "cache/compiled" / image_of("old")
+    handle = os.open(top, os.O_RDONLY)
+    for _level in range(2 * sys.getrecursionlimit()):
+        os.mkdir("d", dir_fd=handle)
+        inner = os.open("d", os.O_RDONLY, dir_fd=handle)
+        os.close(handle)
+        handle = inner
+    os.close(handle)
+    assert not call().get("failed")
+    assert os.listdir(top.parent) and not top.exists()
+    assert not list(top.parent.glob(".pruned-*"))
+
+
+def test_what_is_left_of_a_cache_goes_the_next_time(call, store):
+    left = [store / "cache/.pruned-vllm", store / "cache/compiled" / f".pruned-{image_of('old')}"]
+    for path in left:
+        put(path / "graph")
+    call()
+    assert not [path for path in left if path.exists()]
 
 
 def test_a_second_run_changes_nothing(call):
@@ -314,6 +369,11 @@ def test_what_a_stopped_container_has_is_kept_although_no_state_names_it(call, s
                     "Source": str(store / "patches" / SUMS["old"] / "gemma4_mtp.py"),
                     "Destination": "/p",
                 },
+                {
+                    "Type": "bind",
+                    "Source": str(store / "cache/compiled" / image_of("old") / "vllm"),
+                    "Destination": "/c",
+                },
             ],
         }
     ]
@@ -337,7 +397,9 @@ def test_a_mount_through_a_link_is_kept(call, store, engine, tmp_path):
 
 def test_a_store_behind_a_link_is_known_by_its_real_path(call, store, engine, tmp_path):
     (tmp_path / "link").symlink_to(store)
-    engine.containers = [{"Names": ["/x"], "Mounts": [{"Source": str(store / "models/org--body")}]}]
+    engine.containers = [
+        {"Id": "c", "Names": ["/x"], "Mounts": [{"Source": str(store / "models/org--body")}]}
+    ]
     call(store=str(tmp_path / "link"))
     assert (store / "models/org--body" / COMMITS["old"]).is_dir()
     assert not (store / "patches" / SUMS["old"]).exists()
@@ -418,10 +480,10 @@ def test_without_an_engine_nothing_goes(refused, tmp_path):
 def test_an_engine_that_tells_only_half_removes_nothing(refused, engine, monkeypatch, path):
     real = store_prune.engine_socket.get
 
-    def get(socket: str, url: str, timeout: float) -> Any:
+    def get(socket: str, url: str, timeout: float, expected: Any) -> Any:
         if url.startswith(path):
             raise store_prune.engine_socket.EngineError("500")
-        return real(socket, url, timeout)
+        return real(socket, url, timeout, expected)
 
     monkeypatch.setattr(store_prune.engine_socket, "get", get)
     assert "expected a Docker engine" in refused()
@@ -493,7 +555,7 @@ def test_an_interrupted_run_leaves_no_half_snapshot_and_the_next_one_ends_it(cal
     monkeypatch.setattr(prune_store, "remove", real)
     result = call()
     kinds = sorted(thing["kind"] for thing in result["things"] if thing["verdict"] == "removed")
-    assert kinds == ["image", "leftover", "leftover", "leftover", "patch"]
+    assert kinds == ["cache", "image", "leftover", "leftover", "leftover", "patch"]
     assert COMMITS["old"] not in " ".join(listing(store))
 
 
@@ -886,6 +948,10 @@ def verdicts_of(result: dict[str, Any], kind: str) -> dict[str, str]:
         "models/org--body/.cache/x",
         "patches/README",
         "patches/abc/x.py",
+        "cache/notes.txt",
+        "cache/mine/x",
+        "cache/compiled/README",
+        "cache/compiled/abc/x",
     ],
 )
 def test_what_others_put_there_is_listed_and_left(call, store, foreign):
@@ -903,6 +969,8 @@ def test_what_others_put_there_is_listed_and_left(call, store, foreign):
         "models/org--other",
         f"patches/{SUMS['next']}",
         "models/org--body/.partial-" + COMMITS["next"],
+        f"cache/compiled/{SUMS['next']}",
+        "cache/vllm",
     ],
 )
 def test_a_link_is_neither_followed_nor_removed(call, store, tmp_path, place):

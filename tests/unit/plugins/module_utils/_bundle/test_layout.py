@@ -248,6 +248,19 @@ def test_a_look_gives_recipe_lock_and_patches(bundle):
     assert held == {"recipe.yml": b"name: lab\n", "lock.yml": b"version: 1\n", "patches/ab/p.py": b"pass\n"}
 
 
+def test_a_look_gives_the_hash_of_each_wheel(bundle):
+    sha256 = read(bundle).files["simple/docker/docker-7.2.0-py3-none-any.whl"].sha256
+    assert bundle_info.look(bundle)["bundle"]["wheels"] == [f"docker==7.2.0 --hash=sha256:{sha256}"]
+
+
+def test_a_file_that_is_no_wheel_is_told(bundle):
+    file = bundle / "bundle.json"
+    file.write_text(file.read_text().replace("docker-7.2.0-py3-none-any.whl", "docker.zip"))
+    (bundle / "simple/docker/docker-7.2.0-py3-none-any.whl").rename(bundle / "simple/docker/docker.zip")
+    with pytest.raises(layout.BundleError, match="expected the name of a wheel"):
+        bundle_info.look(bundle)
+
+
 def test_a_look_finds_a_lock_of_the_same_size_with_other_bytes(bundle):
     (bundle / "lock.yml").write_bytes(b"version: 2\n")
     with pytest.raises(layout.BundleError, match=r"1 damaged: lock.yml: expected sha256"):

@@ -12,4 +12,6 @@ def test_patch_path_carries_the_sha256():
 
 
 def test_the_answer_of_an_image_lies_under_its_digest():
+    assert paths.cache_root("/srv/s") == "/srv/s/cache"
+    assert paths.compiled_path("/srv/s", "sha256:ab", "vllm") == "/srv/s/cache/compiled/ab/vllm"
     assert paths.image_answer_path("/srv/s", "sha256:ab", "q") == "/srv/s/cache/images/ab/q.json"

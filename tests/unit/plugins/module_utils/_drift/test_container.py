@@ -9,6 +9,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._drift.container i
     life,
     size,
 )
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._host.unit import Unit
 from helpers.drift import CONTAINER, IMAGE, OTHER, TARGET, running
 
 LABELS = {"sparkfleet.vllm.patches": "s"}
@@ -76,8 +77,7 @@ EDITS = [
     ),
     ("port", {"HostConfig__PortBindings": {"8000/tcp": [{"HostIp": "", "HostPort": "8000"}]}}, "127.0.0.1:8000:8000", "0.0.0.0:8000:8000"),
     ("port", {"HostConfig__PortBindings": None}, "127.0.0.1:8000:8000", "none"),
-    ("restart-policy", {"HostConfig__RestartPolicy": {"Name": "always"}}, "on-failure, at most 3 times", "always"),
-    ("restart-policy", {"HostConfig__RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 9}}, "on-failure, at most 3 times", "on-failure, at most 9 times"),
+    ("restart-policy", {"HostConfig__RestartPolicy": {"Name": "always"}}, "no: its unit restarts it", "always"),
     ("security", {"HostConfig__Privileged": True}, "privileged: no", "privileged: yes"),
     ("security", {"HostConfig__CapAdd": ["CAP_SYS_ADMIN"]}, "added capabilities: none", "added capabilities: SYS_ADMIN"),
     ("security", {"HostConfig__CapDrop": None}, "dropped capabilities: ALL", "dropped capabilities: none"),
@@ -90,6 +90,9 @@ EDITS = [
     ("auto-remove", {"HostConfig__AutoRemove": True}, "no", "yes"),
     ("limit", {"HostConfig__Memory": 1 << 30}, "no limit: memory, in bytes", f"memory, in bytes: {1 << 30}"),
     ("limit", {"HostConfig__ShmSize": 1}, f"shared memory: {8 << 30} bytes", "shared memory: 1 bytes"),
+    ("log", {"HostConfig__LogConfig": {"Type": "json-file", "Config": {}}}, "json-file max-file=4 max-size=50m", "json-file"),
+    ("log", {"HostConfig__LogConfig": {"Type": "none"}}, "json-file max-file=4 max-size=50m", "none"),
+    ("log", {"HostConfig__LogConfig": None}, "json-file max-file=4 max-size=50m", "not set"),
     ("label", {"Config__Labels": {}}, "sparkfleet.vllm.patches=s", "sparkfleet.vllm.patches=not set"),
 ]  # fmt: skip
 
@@ -140,10 +143,50 @@ def test_an_image_whose_config_the_engine_leaves_out_is_like_one_that_is_gone(co
     assert found(image=bare, wanted_image=bare) == []
 
 
+def test_a_record_that_leaves_the_log_to_the_engine_wants_nothing_of_it():
+    wanted = {name: value for name, value in CONTAINER.items() if not name.startswith("log_")}
+    seen = running(HostConfig__LogConfig={"Type": "journald", "Config": {}})
+    assert compare(wanted | {"labels": LABELS}, seen, IMAGE, IMAGE) == []
+
+
+def test_an_entrypoint_of_the_recipe_is_wanted_in_place_of_the_images():
+    own = ["/opt/start.sh", "vllm", "serve"]
+    wanted = {"entrypoint": own}
+    assert found(running(Config__Entrypoint=own), wanted) == []
+    finding = only(running(), wanted)
+    assert (finding.kind, finding.expected, finding.seen) == (
+        "entrypoint",
+        "/opt/start.sh vllm serve",
+        "vllm serve",
+    )
+    assert only(running(), wanted, image=None).kind == "entrypoint", "it is known without the image"
+
+
+DEVICE = {"PathOnHost": "/dev/infiniband", "PathInContainer": "/dev/infiniband", "CgroupPermissions": "rw"}
+LOCKED = {"Name": "memlock", "Soft": -1, "Hard": -1}
+
+
+def test_devices_and_limits_that_were_asked_for_are_no_drift_and_others_are():
+    wanted = {"devices": ["/dev/infiniband:/dev/infiniband:rw"], "ulimits": ["memlock:-1:-1"]}
+    asked = {"HostConfig__Devices": [DEVICE], "HostConfig__Ulimits": [LOCKED]}
+    assert found(running(**asked), wanted) == []
+    for change, kind, expected, seen in (
+        ({"HostConfig__Devices": []}, "security", "devices: /dev/infiniband:/dev/infiniband:rw", "devices: none"),
+        ({"HostConfig__Devices": [DEVICE | {"CgroupPermissions": "rwm"}]}, "security", ":rw", ":rwm"),
+        ({"HostConfig__Ulimits": None}, "limit", "ulimit memlock: -1:-1", "ulimit memlock: not set"),
+        ({"HostConfig__Ulimits": [LOCKED | {"Soft": 5}]}, "limit", "ulimit memlock: -1:-1", "ulimit memlock: 5:-1"),
+    ):  # fmt: skip
+        finding = only(running(**{**asked, **change}), wanted)
+        assert finding.kind == kind
+        assert finding.expected.endswith(expected) and finding.seen.endswith(seen)
+    assert only(running(HostConfig__Devices=[DEVICE])).kind == "security", "nobody asked for it"
+    assert only(running(HostConfig__Ulimits=[LOCKED])).expected == "ulimit memlock: not set"
+
+
 def test_the_published_flags_are_met_by_what_the_engine_makes_of_them():
     wanted = CONTAINER | {
-        "privileged": True, "network_mode": "host", "ipc_mode": "host", "auto_remove": True, "restart_policy": "no",
-        "published_ports": None, "shm_size": None, "cap_drop": None, "security_opts": None, "restart_retries": None,
+        "privileged": True, "network_mode": "host", "ipc_mode": "host", "auto_remove": True,
+        "published_ports": None, "shm_size": None, "cap_drop": None, "security_opts": None,
     }  # fmt: skip
     seen = running(
         HostConfig__Privileged=True, HostConfig__NetworkMode="host", HostConfig__IpcMode="host", HostConfig__AutoRemove=True,
@@ -164,22 +207,52 @@ def test_the_units_of_docker():
 
 
 @pytest.mark.parametrize(
-    ("state", "kind", "severity"),
+    ("state", "unit", "kind", "severity", "seen"),
     [
-        ({"Status": "exited", "ExitCode": 1, "OOMKilled": True}, "stopped", "drift"),
-        ({"Status": "paused"}, "paused", "drift"),
-        ({"Status": "restarting", "ExitCode": 1}, "restarting", "drift"),
-        ({"Status": "running"}, "restarted", "warning"),
+        (
+            {"Status": "exited", "ExitCode": 1, "OOMKilled": True},
+            Unit(),
+            "stopped",
+            "drift",
+            "want of memory",
+        ),
+        (
+            {"Status": "exited", "ExitCode": 0},
+            Unit(active="failed", gave_up=True),
+            "stopped",
+            "drift",
+            "too often within an hour",
+        ),
+        ({"Status": "paused"}, Unit(active="active", watches=True), "paused", "drift", "paused"),
+        (
+            {"Status": "exited", "ExitCode": 0},
+            Unit(active="activating", restarts=2),
+            "restarting",
+            "drift",
+            "2 times",
+        ),
+        (
+            {"Status": "running", "StartedAt": "now"},
+            Unit(active="active", restarts=2),
+            "restarted",
+            "warning",
+            "2 times",
+        ),
     ],
 )
-def test_a_life_that_is_none(state, kind, severity):
-    (finding,) = life(running(State=state, RestartCount=2), "sparkfleet-vllm")
-    assert (finding.kind, finding.severity) == (kind, severity)
+def test_a_life_that_is_none(state, unit, kind, severity, seen):
+    (finding,) = life(running(State=state), "sparkfleet-vllm", unit)
+    assert (finding.kind, finding.severity) == (kind, severity) and seen in finding.seen
+
+
+def test_restarts_by_an_engine_that_does_them_count_as_well():
+    state = {"Status": "restarting", "ExitCode": 1}
+    assert "2 times" in life(running(State=state, RestartCount=2), "sparkfleet-vllm", Unit())[0].seen
 
 
 def test_a_container_that_runs_and_one_that_is_not_there():
-    assert life(running(), "sparkfleet-vllm") == []
-    assert [finding.kind for finding in life(None, "sparkfleet-vllm")] == ["container-missing"]
+    assert life(running(), "sparkfleet-vllm", Unit()) == []
+    assert [finding.kind for finding in life(None, "sparkfleet-vllm", Unit())] == ["container-missing"]
 
 
 def test_the_target_of_a_patch_is_named():

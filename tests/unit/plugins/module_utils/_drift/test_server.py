@@ -10,6 +10,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._drift import look
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._drift.look import Answers, Seen, Wanted
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate.container import FileSeen, State
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate.diagnosis import CheckedFile, WantedFile
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._host.unit import Unit
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._vllm.log import Speculation
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._vllm.metrics import Counters
 from helpers.drift import CONTAINER, IMAGE, PATCH, SERVING, TARGET, running
@@ -149,7 +150,7 @@ def test_what_is_on_record(state, runs, expected):
     assert [(finding.kind, finding.severity) for finding in found] == expected
 
 
-UNIT = {"text": "[Unit]\n", "state": "enabled", "drop_ins": []}
+UNIT = Unit("[Unit]\n", "enabled", active="active", watches=True)
 
 
 @pytest.mark.parametrize(
@@ -159,16 +160,24 @@ UNIT = {"text": "[Unit]\n", "state": "enabled", "drop_ins": []}
         ({"text": "[Unit]"}, []),
         ({"text": None}, ["boot-unit-missing"]),
         ({"text": "[Unit]\nRequires=x"}, ["boot-unit-changed"]),
-        ({"drop_ins": ["/etc/systemd/system/x.service.d/o.conf"]}, ["boot-unit-changed"]),
-        ({"state": "disabled"}, ["boot-unit-disabled"]),
+        ({"drop_ins": ("/etc/systemd/system/x.service.d/o.conf",)}, ["boot-unit-changed"]),
+        ({"enabled": "disabled"}, ["boot-unit-disabled"]),
+        ({"watches": False, "active": "inactive"}, ["boot-unit-inactive"]),
+        ({"watches": False, "active": "activating"}, []),
+        # One cure for both.
+        ({"watches": False, "text": "[Unit]\nRequires=x"}, ["boot-unit-changed"]),
     ],
 )
 def test_the_unit(over, expected):
-    assert kinds(record.boot_unit("x.service", "[Unit]\n", UNIT | over)) == expected
+    assert kinds(record.boot_unit("x.service", "[Unit]\n", replace(UNIT, **over), True)) == expected
 
 
 def test_a_server_that_is_not_to_come_back_needs_no_unit():
-    assert record.boot_unit("x.service", "", UNIT | {"text": None}) == []
+    assert record.boot_unit("x.service", "", Unit(), True) == []
+
+
+def test_a_unit_without_a_server_is_no_finding_of_its_own():
+    assert record.boot_unit("x.service", "[Unit]\n", replace(UNIT, watches=False), False) == []
 
 
 # -- all of it

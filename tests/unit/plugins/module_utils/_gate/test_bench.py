@@ -87,7 +87,7 @@ def fails(run: Bench) -> str:
 
 
 def test_a_measurement() -> None:
-    with bench() as run:
+    with bench(step=0.002) as run:
         result = measured(run)
     assert {name: value for name, value in result.items() if name != "loads"} == {
         "served_model": "huihui-gemma4",
@@ -134,7 +134,7 @@ def test_without_speculation_there_are_no_drafts_and_the_same_is_asked() -> None
 
 def test_streams_never_share_a_prompt_and_ask_one_kind_after_the_other() -> None:
     plan = Plan(KINDS, 200, warmup=1, repeats=2, concurrency=(3, 1))
-    with bench(plan) as run:
+    with bench(plan, step=0.002) as run:
         result = measured(run)
         asked = run.observer.server.asked
     assert [(len(texts), streams) for texts, _, streams, _ in asked] == [
@@ -194,9 +194,12 @@ def test_what_is_refused(settings: dict[str, Any], wanted: dict[str, Any], expec
 
 
 def test_foreign_traffic_can_be_a_warning() -> None:
-    with bench(wanted={"foreign_traffic": "warn"}, foreign=100) as run:
-        assert measured(run)["loads"][0]["foreign_share"] == pytest.approx(1 / 3, abs=0.01)
-        assert len(run.observer.warnings) == 1
+    with bench(wanted={"foreign_traffic": "warn"}, foreign=100, step=0.004) as run:
+        (load,) = measured(run)["loads"]
+    assert load["foreign_share"] == pytest.approx(1 / 3, abs=0.01)
+    assert load["rate"]["tokens_per_second"] == load["rate"]["client"] and load["rate"]["server"] is None
+    assert "8 requests ended meanwhile, 4 of them ours" in load["rate"]["because"]
+    assert len(run.observer.warnings) == 1
 
 
 def test_positions_have_rates_of_their_own() -> None:
@@ -225,10 +228,40 @@ def test_the_time_limit_says_how_far_it_got() -> None:
             run.run()
 
 
-def test_an_answer_in_one_piece_has_no_rate() -> None:
-    with bench() as run:
-        run.observer.server.stream_all = lambda *_, **__: [Completion(200, "all", 5.0, 5.0, 1.0)]
-        assert fails(run) == "not_streamed"
+def test_two_witnesses_of_a_rate() -> None:
+    with bench(replace(SHORT, kinds=("code",)), step=0.004) as run:
+        (load,) = measured(run)["loads"]
+    assert load["rate"]["witnesses"] == 2 and load["rate"]["because"] == ""
+    assert (
+        load["rate"]["tokens_per_second"] == load["rate"]["server"] == load["kinds"]["code"]["rate"]["server"]
+    )
+    assert load["rate"]["server"] == pytest.approx(load["rate"]["client"], rel=0.2)
+    assert load["rate"]["client"] == pytest.approx(
+        statistics.harmonic_mean(load["decode_tokens_per_second"]["samples"]), rel=1e-3
+    )
+    assert run.observer.warnings == []
+
+
+def test_a_server_without_histograms_is_measured_by_the_clients_clock() -> None:
+    with bench(replace(SHORT, kinds=("code",)), step=0.004, no_times=True) as run:
+        (load,) = measured(run)["loads"]
+    assert load["rate"]["tokens_per_second"] == load["rate"]["client"] > 0
+    assert (load["rate"]["witnesses"], load["rate"]["server"]) == (1, None)
+    assert load["rate"]["because"].startswith("one witness")
+
+
+@pytest.mark.parametrize("no_times", [False, True])
+def test_answers_that_are_held_back_have_no_rate(no_times: bool) -> None:
+    with bench(step=0.004, held_back=True, no_times=no_times) as run:
+        (load,) = measured(run)["loads"]
+    assert load["tokens_per_second"] is load["decode_tokens_per_second"] is None
+    for shown in (load["rate"], load["kinds"]["code"]["rate"], load["kinds"]["prose"]["rate"]):
+        assert shown["tokens_per_second"] is None
+        assert "expected each answer in at least 10 pieces" in shown["because"]
+    # What no clock says is there all the same.
+    assert load["rates"] == pytest.approx([0.69], abs=0.01)
+    (warning,) = run.observer.warnings
+    assert warning.startswith("concurrency 1: tok/s not measurable: code: expected each answer")
 
 
 def test_a_replacement_meanwhile_is_noticed() -> None:
@@ -256,17 +289,17 @@ def test_a_server_without_a_container() -> None:
 
 
 def answered(sent: float, first: float, last: float, tokens: int = 201) -> Completion:
-    return Completion(tokens, "text", first, last, sent)
+    return Completion(tokens, "text", first, last, sent, pieces=200)
 
 
 def test_a_load_in_figures() -> None:
     phases = {
         # Two streams side by side, of 201 tokens each: 100 and 50 tok/s.
-        "code": Phase([answered(0.0, 0.5, 2.5), answered(0.0, 1.0, 5.0)], Delta(100, 200, 90, (60, 30), 402, 2)),
+        "code": Phase([answered(0.0, 0.5, 2.5), answered(0.0, 1.0, 5.0)], Delta(100, 200, 90, (60, 30), 402, 2, 6.25)),
         # Thirty seconds later, which are not of the load.
-        "prose": Phase([answered(35.0, 35.2, 45.2), answered(36.0, 36.1, 41.1)], Delta(100, 200, 50, (40, 10), 402, 2)),
+        "prose": Phase([answered(35.0, 35.2, 45.2), answered(36.0, 36.1, 41.1)], Delta(100, 200, 50, (40, 10), 402, 2, 15.0)),
     }  # fmt: skip
-    figures = load(2, phases, Delta(200, 400, 140, (100, 40), 804, 4), 0.125)
+    figures = load(2, phases, Delta(200, 400, 140, (100, 40), 804, 4, 21.25), 0.125)
     assert figures["requests"] == 4
     assert figures["tokens"] == 804
     assert figures["seconds"] == 5.0 + 10.2
@@ -279,8 +312,25 @@ def test_a_load_in_figures() -> None:
     assert figures["mean_acceptance_length"] == 1.7
     assert figures["kv_cache_usage"] == 0.125
     assert figures["foreign_share"] == 0.0
-    assert figures["kinds"]["code"] == {"decode_tokens_per_second": 75.0, "drafts": 100, "rates": [0.6, 0.3]}
-    assert figures["kinds"]["prose"] == {"decode_tokens_per_second": 30.0, "drafts": 100, "rates": [0.4, 0.1]}
+    assert figures["rate"] == {
+        "tokens_per_second": round(800 / 21.25, 3), "client": round(800 / 21.0, 3), "server": round(800 / 21.25, 3),
+        "witnesses": 2, "because": "",
+    }  # fmt: skip
+    code, prose = figures["kinds"]["code"], figures["kinds"]["prose"]
+    assert (code["rate"]["tokens_per_second"], code["drafts"], code["rates"]) == (64.0, 100, [0.6, 0.3])
+    assert (prose["rate"]["tokens_per_second"], prose["drafts"], prose["rates"]) == (26.667, 100, [0.4, 0.1])
+
+
+def test_a_kind_without_a_rate_leaves_its_load_without_one() -> None:
+    good = Phase([answered(0.0, 0.5, 2.5)] * 11, Delta(100, 100, 60, (60,), 2211, 11, 22.0))
+    held_back = replace(answered(2.5, 4.5, 4.5), pieces=1)
+    bad = Phase([held_back], Delta(10, 10, 6, (6,), 201, 1, 2.0))
+    figures = load(1, {"code": good, "prose": bad}, Delta(110, 110, 66, (66,), 2412, 12, 24.0), None)
+    assert figures["kinds"]["code"]["rate"]["tokens_per_second"] == 100.0
+    assert figures["kinds"]["prose"]["rate"]["tokens_per_second"] is None
+    assert figures["rate"]["tokens_per_second"] is None and figures["rate"]["because"].startswith(
+        "prose: expected"
+    )
 
 
 def test_spread() -> None:

@@ -77,8 +77,18 @@ def test_same_life(now: State | None, expected: bool) -> None:
             "server_died",
             "1 times",
         ),
-        (replace(STATE, started_at="2026-11-23T22:00:00Z"), None, "server_restarted", "0 restarts"),
-        (replace(STATE, started_at="2026-11-23T22:00:00Z"), ASKED_TO_STOP, "server_restarted", "0 restarts"),
+        (
+            replace(STATE, started_at="2026-11-23T22:00:00Z"),
+            None,
+            "server_restarted",
+            "no error in the log before",
+        ),
+        (
+            replace(STATE, started_at="2026-11-23T22:00:00Z"),
+            ASKED_TO_STOP,
+            "server_restarted",
+            "no error in the log before",
+        ),
         (replace(STATE, id="b" * 64), None, "server_replaced", "bbbbbbbbbbbb"),
         (
             replace(STATE, status="created", error="no such device"),

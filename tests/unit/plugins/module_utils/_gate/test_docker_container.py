@@ -32,6 +32,8 @@ from helpers.gate import process_with_links
 
 INSPECT = {
     "Id": "a" * 64,
+    "Image": "sha256:1",
+    "HostConfig": {},
     "Path": "vllm",
     "Args": ["serve", "/models/body"],
     "RestartCount": 2,

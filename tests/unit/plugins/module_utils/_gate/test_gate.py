@@ -50,8 +50,13 @@ def fails(run: Gate) -> str:
     return failure.value.finding.code
 
 
+def besides_the_rate(run: Gate) -> list[str]:
+    """Warnings, without the one that steps which take no time cannot be timed."""
+    return [warning for warning in run.observer.warnings if not warning.startswith("tok/s not measurable")]
+
+
 def test_pass() -> None:
-    with gate() as run:
+    with gate(step=0.004) as run:
         run.run()
         result = run.observer.result
     assert (result["verdict"], result["diagnosis"]) == ("pass", "ok")
@@ -62,9 +67,20 @@ def test_pass() -> None:
     assert result["container"] == {"id": "a" * 64, "started_at": STATE.started_at, "image": "vllm@sha256:1"}
     assert result["prompts"] == 4
     assert result["foreign_share"] == 0.0
-    assert result["decode_tokens_per_second"] > 0
+    assert result["decode_tokens_per_second"] == round(result["rate"]["server"], 1) > 0
+    assert (result["rate"]["witnesses"], result["rate"]["because"]) == (2, "")
     assert result["ready_seconds"] == 0.0
     assert run.observer.warnings == []
+
+
+def test_a_stream_that_is_held_back_has_no_rate_and_passes() -> None:
+    with gate(step=0.001, held_back=True) as run:
+        run.run()
+    assert run.observer.result["verdict"] == "pass"
+    assert run.observer.result["decode_tokens_per_second"] is None
+    assert "expected each answer in at least 10 pieces" in run.observer.result["rate"]["because"]
+    (warning,) = run.observer.warnings
+    assert warning == f"tok/s not measurable: {run.observer.result['rate']['because']}"
 
 
 def test_pass_with_several_engines_and_positions() -> None:
@@ -80,7 +96,7 @@ def test_positions_that_are_of_no_use_are_a_warning() -> None:
     wanted = {"speculation": speculation, "acceptance_floor": 0.1, "minimum_drafts": 400}
     with gate(wanted=wanted, speculation=speculation, acceptance=0.2) as run:
         run.run()
-    (warning,) = run.observer.warnings
+    (warning,) = besides_the_rate(run)
     assert "draft position 1 was right in" in warning and "num_speculative_tokens to 1" in warning
 
 
@@ -119,7 +135,7 @@ def test_foreign_traffic_can_be_a_warning() -> None:
     with gate(wanted={"foreign_traffic": "warn"}, foreign=100) as run:
         run.run()
         assert run.observer.result["foreign_share"] == pytest.approx(400 / 1424, abs=1e-3)
-        assert len(run.observer.warnings) == 1
+        assert len(besides_the_rate(run)) == 1
 
 
 def test_what_was_measured_comes_with_the_failure() -> None:
@@ -227,7 +243,7 @@ def test_an_unknown_age_is_a_warning() -> None:
     container.files = {"/opt/p.py": replace(LOCKED, changed=None), "host:/srv/p.py": LOCKED}
     with gate(container, wanted={"files": (WANTED_FILE,)}) as run:
         run.run()
-        assert run.observer.warnings == [
+        assert besides_the_rate(run) == [
             "/opt/p.py: whether it changed after vLLM started is unknown; run as root to see"
         ]
 

@@ -36,7 +36,7 @@ def test_a_byte_order_mark_is_no_content():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[" * 100_000, "recursion"),
+        ("[" * 100_000, "nested deeper than"),
         ('{"mtu": ' + "1" * 5000 + "}", "digits"),
         ('{"registry-mirrors": 5}', "registry-mirrors: a list of strings"),
         ('{"registry-mirrors": [{}]}', "registry-mirrors: a list of strings"),

@@ -58,6 +58,9 @@ class Host:
         (root / "units").mkdir()
         (root / "units/sparkfleet-vllm.service").write_text("unit")
         (root / "boot_id").write_text("first")
+        (root / "systemctl").write_text("ActiveState=active\nMainPID=7\n")
+        (root / "cache").mkdir(mode=0o700)
+        (root / "x.jinja").write_text("template")
         self.serving = {
             "container": {"name": "sparkfleet-vllm", "image": IMAGE},
             "models": {"body": {"path": str(root / "body")}},
@@ -65,6 +68,8 @@ class Host:
                 {"path": "/in/image.py", "host_path": str(root / "patches/gemma4_mtp.py")},
                 {"path": "/carried.py"},
             ],
+            "mounts": [{"path": str(root / "x.jinja"), "mount": "/config/x.jinja"}],
+            "directories": [{"path": str(root / "cache"), "mode": "0700"}],
         }
         self.watch = {"environment": str(root / "venv"), "files": [str(root / "daemon.json")], "urls": []}
 
@@ -74,7 +79,10 @@ class Host:
 
 @pytest.fixture
 def host(tmp_path, monkeypatch):
-    monkeypatch.setattr(unchanged, "UNITS", str(tmp_path / "units"))
+    monkeypatch.setattr(unchanged.unit, "UNITS", tmp_path / "units")
+    monkeypatch.setattr(
+        unchanged.unit, "run_command", lambda argv, timeout: (tmp_path / "systemctl").read_text()
+    )
     monkeypatch.setattr(unchanged, "PACKAGES", (str(tmp_path / "status"),))
     monkeypatch.setattr(unchanged, "SYSTEM", (str(tmp_path / "boot_id"),))
     return Host(tmp_path)
@@ -132,14 +140,20 @@ BREAKS = {
     "model file gone": ("models", lambda host: (host.root / "body/parts/1.safetensors").unlink()),
     "model file too many": ("models", lambda host: (host.root / "body/extra").write_text("")),
     "model file open to all": ("models", lambda host: (host.root / "body/config.json").chmod(0o666)),
+    "mount swapped": ("mounts", lambda host: swap(host.root / "x.jinja")),
+    "cache opened": ("directories", lambda host: (host.root / "cache").chmod(0o755)),
     "patch mended": ("patches", lambda host: swap(host.root / "patches/gemma4_mtp.py")),
     "patch gone": ("patches", lambda host: (host.root / "patches/gemma4_mtp.py").unlink()),
+    "unit stopped": (
+        "unit",
+        lambda host: (host.root / "systemctl").write_text("ActiveState=inactive\nMainPID=0\n"),
+    ),
     "unit edited": (
-        "boot unit",
+        "unit",
         lambda host: (host.root / "units/sparkfleet-vllm.service").write_text("more"),
     ),
     "unit enabled": (
-        "boot unit",
+        "unit",
         lambda host: (
             (host.root / "units/multi-user.target.wants").mkdir(),
             (host.root / "units/multi-user.target.wants/sparkfleet-vllm.service").symlink_to("../x"),
@@ -177,6 +191,7 @@ def test_what_is_no_difference_is_none(host):
     container(host)["State"]["Health"] = {"Log": [2]}
     container(host)["Mounts"].reverse()
     (host.root / "body/config.json").read_text()
+    (host.root / "cache/compiled").mkdir()
     assert unchanged.differences(before, host.see()) == []
 
 

@@ -567,7 +567,7 @@ def test_no_path_is_made_of_anything_but_a_digest(path):
             path(name)
 
 
-@pytest.mark.parametrize("size", [-1, 1.5, "7", True, None, float("inf")])
+@pytest.mark.parametrize("size", [-1, 1.5, "7", True, None])
 def test_a_size_that_is_none_is_told(size):
     body = json.dumps({"config": described(CONFIG) | {"size": size}, "layers": []}).encode()
     with pytest.raises(oci.ImageError, match="expected its size in bytes"):

@@ -30,7 +30,7 @@ def test_an_unknown_dtype_is_not_held_against_its_shape():
         (GOOD[:5], None, "seen 5 bytes"),
         (b"\xff" * 64, None, "a header of 18446744073709551615 bytes in a file of 64"),
         (GOOD[:40], None, "a header of"),
-        (packed(b"{", b""), None, "a safetensors header, seen JSONDecodeError"),
+        (packed(b"{", b""), None, "a safetensors header, seen line 1, column 2: Expecting property name"),
         (packed(b"[]", b""), None, "AttributeError"),
         (packed({"a": {"shape": [1]}}, b""), None, "KeyError"),
         (packed({"a": entry([2], 0, 4), "b": entry([2], 6, 10)}, bytes(10)), None, "x b: expected bytes 4 to 8, seen 6 to 10"),
@@ -59,7 +59,7 @@ def test_a_shape_without_end_is_refused_at_once():
     assert told.count("a shape of at most 16 sizes, seen [") == 2 and told.count("verify the snapshot") == 2
 
 
-@pytest.mark.parametrize("size", ["1e400", "-1", "1.5", "true", '"7"', "1" * 30, "null"])
+@pytest.mark.parametrize("size", ["-1", "1.5", "true", '"7"', "18446744073709551616", "null"])
 @pytest.mark.parametrize("where", ["shape", "begin", "end"])
 def test_a_size_that_is_none_is_told(size, where):
     values = {"shape": "1", "begin": "0", "end": "2"} | {where: size}
@@ -69,9 +69,17 @@ def test_a_size_that_is_none_is_told(size, where):
     assert "expected a safetensors header, seen ValueError: expected a whole number from 0 to" in str(problem)
 
 
+@pytest.mark.parametrize(
+    ("size", "seen"), [("1e400", "the number 1e400"), ("1" * 30, "a number of 30 digits")]
+)
+def test_a_number_that_no_reader_takes_is_told(size, seen):
+    _, (problem,) = read(packed(f'{{"a": {{"shape": [{size}]}}}}'.encode(), bytes(2)))
+    assert f"expected a safetensors header, seen {seen}" in str(problem)
+
+
 def test_a_header_that_nests_for_ever_is_told():
     _, (problem,) = read(packed(b"[" * 100_000, b""))
-    assert "expected a safetensors header, seen RecursionError" in str(problem)
+    assert "expected a safetensors header, seen nested deeper than 64 levels" in str(problem)
 
 
 def model(index, name=weights.INDEX):

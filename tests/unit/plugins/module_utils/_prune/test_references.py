@@ -200,7 +200,8 @@ def test_what_holds_a_mount_of_the_host_stays():
     ("kind", "verdict"),
     [
         ("unknown", "unknown"),
-        ("cache", "kept"),
+        ("cache", "removed"),
+        ("answers", "kept"),
         ("log", "kept"),
         ("registry", "removed"),
         ("leftover", "removed"),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe import lock as locks
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe import recipe
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe.measured import carried, tuned
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe.measured import keep, tuned
 from helpers.recipe import SHIPPED
 
 RECIPE, _PROBLEMS = recipe.parse(SHIPPED.read_text(), "r")
@@ -121,23 +121,23 @@ def test_anything_else_is_no_lock(change: dict[str, Any], words: str) -> None:
 
 def test_a_new_lock_keeps_it() -> None:
     moved = {**LOCK, "image": {**LOCK["image"], "digest": "sha256:" + "9" * 64}}
-    assert carried(RECIPE, {**LOCK, "speculation": TWO}, moved) == ({**moved, "speculation": TWO}, "")
-    assert carried(RECIPE, LOCK, moved) == (moved, "")
-    assert carried(RECIPE, {}, moved) == (moved, "")
+    assert keep(RECIPE, {**LOCK, "speculation": TWO}, moved) == ({**moved, "speculation": TWO}, "")
+    assert keep(RECIPE, LOCK, moved) == (moved, "")
+    assert keep(RECIPE, {}, moved) == (moved, "")
 
 
 @pytest.mark.parametrize("role", ["body", "draft"])
 def test_a_new_lock_drops_it_when_a_model_is_another_one(role: str) -> None:
     moved = copy.deepcopy(LOCK)
     moved["models"][role]["commit"] = "e" * 40
-    lock, why = carried(RECIPE, {**LOCK, "speculation": TWO}, moved)
+    lock, why = keep(RECIPE, {**LOCK, "speculation": TWO}, moved)
     assert lock == moved
     assert (
         f"measured with the {role} of commit {LOCK['models'][role]['commit']}, and this is {'e' * 40}" in why
     )
     assert "tune.yml" in why and "mtp n=2" in why
     del moved["models"][role]
-    assert "and this is none" in carried(RECIPE, {**LOCK, "speculation": TWO}, moved)[1]
+    assert "and this is none" in keep(RECIPE, {**LOCK, "speculation": TWO}, moved)[1]
 
 
 def test_a_recipe_that_no_longer_mounts_its_draft_is_not_what_was_locked() -> None:
@@ -147,4 +147,4 @@ def test_a_recipe_that_no_longer_mounts_its_draft_is_not_what_was_locked() -> No
     elsewhere["models"]["draft"]["mount"] = "/models/elsewhere"
     (difference,) = locks.against(elsewhere, lock)
     assert (difference.part, difference.locked) == ("speculation", DRAFT)
-    assert "which the recipe does not mount" in carried(elsewhere, lock, LOCK)[1]
+    assert "which the recipe does not mount" in keep(elsewhere, lock, LOCK)[1]

@@ -69,6 +69,7 @@ def test_the_shipped_recipe_is_the_recipe():
         "tool-call-parser": "gemma4",
         "enable-prefix-caching": True,
         "trust-remote-code": True,
+        "shutdown-timeout": 120,
         "served-model-name": "huihui-gemma4",
         "host": "0.0.0.0",
     }
@@ -125,6 +126,55 @@ def test_a_key_like_no_other_names_the_valid_ones(recipe):
         (("models", "body", "mount"), "/models/gemma-4-26B-A4B-it-assistant", None),
         (("image", "reference"), "vllm/vllm-openai", "a tag or a digest"),
         (("image", "reference"), "VLLM/x:y", "an image reference"),
+        (("image", "entrypoint"), "vllm serve", "a list of text"),
+        (
+            ("image", "entrypoint"),
+            [],
+            "words that end in vllm, serve, which the serve arguments are for, seen: none",
+        ),
+        (("image", "entrypoint"), ["/run.sh"], "seen: /run.sh"),
+        (("image", "entrypoint"), ["", "vllm", "serve"], "words that end in vllm, serve"),
+        (("image", "entrypoint"), ["vllm", "serve", "--x"], "words that end in vllm, serve"),
+        (("image", "caches"), ["/root/.triton"], "a mapping"),
+        (
+            ("image", "caches"),
+            {"../x": "/root/x"},
+            "names of small letters, digits, '-' and '_', seen '../x'",
+        ),
+        (
+            ("image", "caches"),
+            {"b12x": True},
+            "a directory of the container for b12x, or false to keep none, seen the boolean true",
+        ),
+        (("image", "caches"), {"b12x": False}, "seen false, which is for vllm, flashinfer, triton, tilelang"),
+        (
+            ("image", "caches"),
+            {"b12x": "/usr/lib/x"},
+            "such as /root/.cache/b12x, seen the system's /usr/lib/x",
+        ),
+        (("image", "caches"), {"b12x": "/root"}, "the system's /root"),
+        (("image", "caches"), {"b12x": "/root/x:rw"}, "an absolute path"),
+        (
+            ("serve", "devices"),
+            ["infiniband"],
+            "paths below /dev, such as /dev/infiniband, seen the text 'infiniband'",
+        ),
+        (("serve", "devices"), ["/dev/../etc"], "paths below /dev"),
+        (("serve", "devices"), ["/dev/infiniband:/dev/x"], "paths below /dev"),
+        (("serve", "devices"), ["/dev/dri", "/dev/dri"], "each device once"),
+        (("serve", "ulimits"), ["memlock=-1"], "a mapping, seen a list"),
+        (
+            ("serve", "host_environment"),
+            {"X": "{{ x }}"},
+            "one of address, interface, name for X, seen the text '{{ x }}'",
+        ),
+        (
+            ("serve", "host_environment"),
+            {"X": ["name"]},
+            "one of address, interface, name for X, seen a list",
+        ),
+        (("serve", "host_environment"), {"X-Y": "name"}, "names of letters, digits and '_'"),
+        (("serve", "host_environment"), {"HF_TOKEN": "name"}, "is a secret"),
         (("patches",), {}, "a list of mappings"),
         (("patches", 0), "gemma4_mtp.py", "a mapping"),
         (("patches", 0, "commit"), "27e0057", "40 lower-case hex digits"),
@@ -415,15 +465,29 @@ def test_an_option_that_is_unknown_here_is_told_and_passes():
     row = 1 + wrong.splitlines().index("    kv-cache-dtyp: fp8")
     near, other = warnings_of(wrong)
     assert near == (
-        f"{FILE}:{row}: serve.arguments.kv-cache-dtyp: vLLM 0.32.0 has no such option; nearest: kv-cache-dtype;"
+        f"{FILE}:{row}: serve.arguments.kv-cache-dtyp: vLLM 0.33.0 has no such option; nearest: kv-cache-dtype;"
         " the vLLM of the image decides, before anything that serves is stopped"
     )
-    assert other.startswith(f"{FILE}:{row + 1}: serve.arguments.swap-space: vLLM 0.32.0 has no such option; ")
+    assert other.startswith(f"{FILE}:{row + 1}: serve.arguments.swap-space: vLLM 0.33.0 has no such option; ")
+
+
+def test_nothing_is_told_of_what_the_newest_release_has():
+    """Options and keys of the speculative config that came with vLLM 0.33.0."""
+    newer = TEXT.replace(
+        "kv-cache-dtype: fp8",
+        "kv-cache-dtype: fp8\n    monokernel: true\n    sleep-mode-backend: cumem\n    watchdog-config: {timeout: 60}"
+        "\n    reasoning-effort-map: {low: none}",
+    ).replace(
+        "method: mtp",
+        "method: mtp\n      disable_lookahead_block_hashes: true\n      draft_lm_head_quantization: fp8\n      xpress_topc: 1"
+        "\n      fly_window_size: 1\n      fly_entropy_threshold: 0.3\n      fly_entropy_top_k: 3",
+    )
+    assert warnings_of(newer) == []
 
 
 def test_a_key_of_the_speculative_config_that_is_unknown_here_is_told_and_passes():
     (told,) = warnings_of(TEXT.replace("method: mtp", "method: mtp\n      draft_temprature: 0"))
-    assert "speculative-config.draft_temprature: vLLM 0.32.0 has no such key" in told
+    assert "speculative-config.draft_temprature: vLLM 0.33.0 has no such key" in told
 
 
 def test_nothing_is_told_of_an_option_that_is_named_as_meant():
@@ -558,3 +622,79 @@ def test_a_model_is_mounted_where_it_takes_nothing_away(recipe, mount, said):
 def test_a_patch_goes_to_a_path_that_a_mount_can_name(recipe):
     put(recipe, ("patches", 0, "target"), "/usr/lib/a.py:rw")
     assert "without ':'" in str(problems_of(recipe)["patches[0].target"])
+
+
+@pytest.mark.parametrize("words", [["vllm", "serve"], ["/opt/nvidia/nvidia_entrypoint.sh", "vllm", "serve"]])
+def test_an_entrypoint_that_hands_on_to_vllm_serve(recipe, words):
+    recipe["image"]["entrypoint"] = words
+    assert validate(recipe, FILE) == []
+    assert recipes.complete(recipe)["image"]["entrypoint"] == words
+
+
+@pytest.mark.parametrize(
+    ("caches", "mount", "key", "says"),
+    [
+        ({"b12x": "/root/.cache"}, None, "image.caches.b12x", "/root/.cache beside /root/.cache/vllm, which is image.caches.vllm"),
+        ({"b12x": "/root/.triton/x"}, None, "image.caches.b12x", "beside /root/.triton, which is image.caches.triton"),
+        ({"b12x": "/models/body/x"}, "/models/body", "image.caches.b12x", "beside /models/body, which is models.body.mount"),
+        ({}, "/root/.tilelang", "models.body.mount", "which is image.caches.tilelang"),
+    ],
+)  # fmt: skip
+def test_a_cache_has_a_place_to_itself(recipe, caches, mount, key, says):
+    recipe["image"]["caches"] = caches
+    if mount:
+        recipe["models"]["body"]["mount"] = mount
+    assert says in str(problems_of(recipe)[key])
+
+
+def test_a_cache_that_is_not_kept_takes_no_place(recipe):
+    recipe["image"]["caches"] = {"triton": False, "b12x": "/root/.triton", "vllm": "/home/vllm/.cache/vllm"}
+    assert validate(recipe, FILE) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("memlock", "-1", "a whole number"),
+        ("memlock", -2, "expected -1 to"),
+        ("nofile", -1, "expected 1024 to"),
+        ("nproc", 1, "unknown key"),
+    ],
+)
+def test_a_limit_that_is_none(recipe, name, value, says):
+    recipe["serve"]["ulimits"] = {name: value}
+    assert says in str(problems_of(recipe)[f"serve.ulimits.{name}"])
+
+
+def test_devices_and_limits_of_those_who_use_a_fabric(recipe):
+    recipe["serve"] |= {
+        "devices": ["/dev/infiniband"],
+        "ulimits": {"memlock": -1, "stack": 67108864, "nofile": 1048576},
+    }
+    assert validate(recipe, FILE) == []
+
+
+@pytest.mark.parametrize(
+    ("mount", "key", "says"),
+    [
+        ({"path": "x/y", "mount": "/etc/x"}, "mount", "what is mounted, such as /config/name, seen the system's /etc/x"),
+        ({"path": "x/y", "mount": "/proc/1"}, "mount", "the system's /proc/1"),
+        ({"path": "x/y", "mount": "config"}, "mount", "an absolute path"),
+        ({"path": "../y", "mount": "/config/x"}, "path", "without '..'"),
+        ({"path": ".", "mount": "/config/x"}, "path", "expected a path in the store"),
+        ({"path": "/etc/../x", "mount": "/config/x"}, "path", "an absolute path"),
+        ({"path": "a:b", "mount": "/config/x"}, "path", "without '..' and ':'"),
+        ({"mount": "/config/x"}, "path", "required and missing"),
+        ({"path": "x", "mount": "/root/.triton"}, "mount", "which is image.caches.triton"),
+    ],
+)  # fmt: skip
+def test_a_mount_that_is_none(recipe, mount, key, says):
+    recipe["serve"]["mounts"] = [mount]
+    assert says in str(problems_of(recipe)[f"serve.mounts[0].{key}"])
+
+
+def test_two_mounts_have_two_places(recipe):
+    recipe["serve"]["mounts"] = [{"path": "x", "mount": "/config"}, {"path": "/y/z", "mount": "/config/z"}]
+    assert "which is serve.mounts[0].mount" in str(problems_of(recipe)["serve.mounts[1].mount"])
+    recipe["serve"]["mounts"][1]["mount"] = "/configured"
+    assert validate(recipe, FILE) == []

@@ -34,7 +34,12 @@ def ask(tmp_path):
     """Run the probe in a fresh interpreter whose vllm does `before` in its command and `config` in its configuration."""
 
     def run(
-        command=("/models/body",), config="return 'a configuration'", before="pass", limit=60, files=True
+        command=("/models/body",),
+        config="return 'a configuration'",
+        before="pass",
+        limit=60,
+        files=True,
+        program="",
     ):
         if files:
             for path, text in {
@@ -49,8 +54,8 @@ def ask(tmp_path):
                 (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
                 (tmp_path / path).write_text(textwrap.dedent(text))
         ran = subprocess.run(
-            [sys.executable, "-c", ask_image.PROBE, ask_image.request(command, limit)],
-            env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False,
+            [sys.executable, "-c", ask_image.PROBE, ask_image.request(command, limit, program)],
+            env={"PYTHONPATH": str(tmp_path), "PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True, check=False,
         )  # fmt: skip
         return ask_image.judge((ran.stdout + ran.stderr).splitlines(), ran.returncode)
 
@@ -62,6 +67,16 @@ def test_accepted_means_that_vllm_made_its_configuration(ask):
     assert (verdict.asked, verdict.accepted, verdict.reason) == (True, True, "")
     assert verdict.version == "0.20.2rc1"
     assert verdict.peak_bytes and verdict.peak_bytes > 1_000_000
+
+
+def test_a_program_that_is_not_there_is_told_before_vllm_is_asked(ask, tmp_path):
+    program = tmp_path / "vllm-start"
+    for name in (program.name, str(program)):
+        program.unlink(missing_ok=True)
+        verdict = ask(program=name)
+        assert (verdict.absent, verdict.accepted) == (True, False)
+        program.touch(0o755)
+        assert ask(program=name).accepted
 
 
 def test_nothing_comes_after_the_configuration(ask):
@@ -222,7 +237,48 @@ def test_only_an_image_that_starts_vllm_serve_is_asked_as_it(entrypoint, starts)
 
 
 def test_the_request_is_what_the_probe_reads():
-    assert json.loads(ask_image.request(["/models/body", "--x"], 5)) == {
+    assert json.loads(ask_image.request(["/models/body", "--x"], 5, "vllm")) == {
         "command": ["/models/body", "--x"],
         "limit": 5,
+        "program": "vllm",
     }
+
+
+SAID = {"state": "accepted", "version": "0.20.2", "peak_kib": 1000, "names": [], "killed": []}
+LINK = {"types": ["ValueError"], "errno": None}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "5",
+        "[1]",
+        "junk",
+        "[" * 100_000,
+        *(
+            json.dumps(said)
+            for said in (
+                {},
+                SAID | {"state": 5},
+                SAID | {"state": []},
+                SAID | {"version": ["1"]},
+                SAID | {"peak_kib": "x"},
+                SAID | {"peak_kib": -1},
+                SAID | {"names": "abc"},
+                SAID | {"killed": 9},
+                SAID | {"state": "exit"},
+                SAID | {"state": "exit", "code": "2"},
+                SAID | {"state": "unknown"},
+                SAID | {"state": "raised"},
+                SAID | {"state": "raised", "chain": []},
+                SAID | {"state": "raised", "chain": [5]},
+                SAID | {"state": "raised", "chain": [{"types": []}]},
+                SAID | {"state": "raised", "chain": [LINK | {"errno": []}]},
+            )
+        ),
+    ],
+)
+def test_a_line_that_the_probe_never_says_refuses_nothing_and_ends_in_no_traceback(text):
+    verdict = ask_image.judge([ask_image.MARK + text], 0)
+    assert (verdict.asked, verdict.accepted) == (False, True)
+    assert verdict.reason == "its answer is of another shape"

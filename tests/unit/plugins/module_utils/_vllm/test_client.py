@@ -18,7 +18,6 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._vllm.client impor
     Completion,
     Server,
     ServerError,
-    decode_tokens_per_second,
     read_stream,
     time_to_first_token,
 )
@@ -50,7 +49,7 @@ def test_tokens_come_from_usage_and_time_from_the_first_text() -> None:
     completion = read(
         events(ROLE, said("a"), said("b c"), said("d e"), USAGE, "[DONE]"), [10.0, 11.0, 12.0, 13.0]
     )
-    assert completion == Completion(5, "ab cd e", 11.0, 13.0)
+    assert completion == Completion(5, "ab cd e", 11.0, 13.0, pieces=4)
     assert completion.decode_rate == (5 - 1) / (13.0 - 11.0)
 
 
@@ -60,7 +59,7 @@ def test_text_of_a_reasoning_parser_is_text() -> None:
 
 
 def test_a_stream_without_text_is_timed_by_its_chunks() -> None:
-    assert read(events(ROLE, ROLE, USAGE, "[DONE]"), [1.0, 2.0]) == Completion(5, "", 1.0, 2.0)
+    assert read(events(ROLE, ROLE, USAGE, "[DONE]"), [1.0, 2.0]) == Completion(5, "", 1.0, 2.0, pieces=2)
 
 
 @pytest.mark.parametrize(
@@ -120,10 +119,14 @@ def test_nothing_to_time(tokens: int, span: float) -> None:
     assert Completion(tokens, "x", 1.0, 1.0 + span).decode_rate is None
 
 
-def test_speed_is_the_median_of_the_streams() -> None:
-    streams = [Completion(101, "x", 0.0, seconds) for seconds in (1.0, 2.0, 100.0)]
-    assert decode_tokens_per_second(streams) == 50.0
-    assert decode_tokens_per_second([]) is None
+def test_chunks_that_follow_at_once_are_one_piece() -> None:
+    """What was held back on the way comes as many chunks in a few microseconds."""
+    lines = events(ROLE, *[said("a")] * 100, USAGE, "[DONE]")
+    held_back = [1.0 + 3e-6 * index for index in range(101)]
+    assert read(lines, held_back).pieces == 1
+    assert read(lines, [*held_back[:50], *(2.0 + time for time in held_back[50:])]).pieces == 2
+    steps = [1.0 + 0.025 * index for index in range(101)]
+    assert read(lines, steps).pieces == 101
 
 
 def test_against_a_server() -> None:

@@ -81,6 +81,39 @@ def test_the_kv_cache_is_as_full_as_that_of_the_fullest_engine() -> None:
     assert parse(SCRAPE).kv_cache_usage is None
 
 
+HISTOGRAM = """\
+# TYPE vllm:{name} histogram
+vllm:{name}_bucket{{engine="0",le="0.3"}} 1.0
+vllm:{name}_bucket{{engine="0",le="+Inf"}} 4.0
+vllm:{name}_count{{engine="0"}} 4.0
+vllm:{name}_sum{{engine="0"}} {seconds}
+vllm:{name}_sum{{engine="1"}} 0.5
+"""
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["request_decode_time_seconds", "inter_token_latency_seconds", "time_per_output_token_seconds"],
+)
+def test_the_seconds_of_decoding_under_each_of_their_names(name: str) -> None:
+    assert parse(HISTOGRAM.format(name=name, seconds=18.5)).decode_seconds == 19.0
+
+
+def test_the_seconds_of_decoding_are_taken_from_one_histogram() -> None:
+    older = HISTOGRAM.format(name="time_per_output_token_seconds", seconds=1.0)
+    both = HISTOGRAM.format(name="request_decode_time_seconds", seconds=18.5) + older
+    assert parse(both).decode_seconds == 19.0
+    assert parse(SCRAPE).decode_seconds is None
+
+
+def test_seconds_of_decoding_are_subtracted_and_do_not_fall() -> None:
+    before, after = replace(BEFORE, decode_seconds=2.5), replace(BEFORE, decode_seconds=12.5)
+    assert delta(before, after).decode_seconds == 10.0
+    assert delta(BEFORE, after).decode_seconds == 12.5
+    assert delta(before, BEFORE).decode_seconds is None
+    assert was_reset(after, before) and not was_reset(before, after)
+
+
 def test_absent_is_not_zero() -> None:
     without = "\n".join(line for line in SCRAPE.splitlines() if "spec_decode" not in line) + "\n"
     assert parse(without).drafts is None

@@ -12,7 +12,20 @@ from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.bench import page 
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.bench import report as bench_report
 from helpers.page import parsed, stands_alone
 from helpers.reports import Reports
-from helpers.sweep import EAGLE, around, fleet, load, measured, mtp, sweep, unmeasured
+from helpers.sweep import (
+    EAGLE,
+    HELD_BACK,
+    around,
+    fleet,
+    load,
+    measured,
+    mtp,
+    rate,
+    sweep,
+    two_loads,
+    unmeasured,
+    unmeasured_rate,
+)
 
 MADE = "2026-11-26T12:00:00Z"
 
@@ -86,9 +99,91 @@ def test_the_load_that_decides_is_told(made):
     assert [load["decides"] for load in made["hosts"]["spark-2"]["loads"]] == [False, False]
 
 
+def test_a_candidate_is_proposed_for_the_load_that_decides_and_for_no_other():
+    candidates = [two_loads(None, [], 39.1, 24.0), two_loads(mtp(1), [0.69], 52.4, 31.0)]
+    whole = bench_report.report({"a": {"sweep": sweep("a", candidates, 4), "failure": ""}}, made=MADE)
+    one, four = rows(whole, "a")["mtp n=1"], rows(whole, "a", 4)["mtp n=1"]
+    assert (one["proposed"], four["proposed"]) == (False, True)
+    assert (bench_report.remarks(one), bench_report.remarks(four)) == ("", "proposed for 4 streams")
+    assert bench_report.outcome(whole["hosts"]["a"]).startswith(
+        "proposed for 4 streams of code and prose together: "
+    )
+    # In the three charts of that load, each drawn and read out.
+    assert parsed(bench_page.render(whole)).text.count("mtp n=1 · proposed") == 6
+
+
+def held_back():
+    """A sweep in which one load of a candidate is not measurable, and one candidate contradicts off."""
+    mixed = measured(mtp(1), unmeasured_rate(load([0.69], around(52.4))), load([0.69], around(31.0), 4))
+    fast = two_loads(mtp(2), [0.6, 0.3], 99.0, 30.0)
+    return sweep("a", [two_loads(None, [], 39.1, 24.0), mixed, fast], None)
+
+
+def test_what_is_not_measurable_is_shown_as_such_with_its_reason(reports, tmp_path):
+    whole = bench_report.report({"a": {"sweep": held_back(), "failure": ""}}, made=MADE)
+    shown, other = rows(whole, "a"), rows(whole, "a", 4)
+    for name in ("mtp n=1", "mtp n=2"):
+        row = shown[name]
+        assert (row["state"], row["tokens_per_second"], row["ratio"]) == ("not measurable", None, None)
+        cells = bench_report.cells(row)
+        assert (cells["tok/s"], cells["times off"], cells["remarks"]) == (
+            "not measurable",
+            "–",
+            "not measurable",
+        )
+        assert other[name]["state"] == "measured" and other[name]["ratio"]
+    assert shown["mtp n=1"]["because"] == HELD_BACK
+    assert "expected at most 1.90 times the" in shown["mtp n=2"]["because"]
+    assert cells["accepted %"].startswith("60.0") and cells["ceiling"] == "1.90"
+    for text in (bench_report.markdown(whole), parsed(bench_page.render(whole)).text):
+        assert "mtp n=1, one stream not measurable" in text and "256 tokens of one in 1; do: measure" in text
+    result = reports.run(action, {"a": {"spark_sweep": held_back()}}, directory=str(tmp_path), name="x")
+    assert any(line.startswith("  mtp n=2, one stream not measurable: expected") for line in reports.said)
+    assert any(line.split()[:4] == ["mtp", "n=1", "not", "measurable"] for line in reports.said)
+    assert "99.0" not in "\n".join(reports.said).replace(shown["mtp n=2"]["because"], "")
+    assert result["report"]["hosts"]["a"]["loads"][0]["rows"][1]["tokens_per_second"] is None
+
+
+@pytest.mark.parametrize("because", ["kind", "ceiling"])
+def test_kinds_of_a_load_that_is_not_measurable_have_no_rate(because):
+    """Neither where no witness could tell one, nor where both told one that cannot be."""
+    candidates = [measured(None, load([], around(40.0))), measured(mtp(1), load([0.7], around(50.0)))]
+    given = candidates[1]["measurement"]["loads"][0]
+    if because == "kind":
+        candidates[1]["measurement"]["loads"] = [unmeasured_rate(given)]
+    else:
+        given["kinds"]["prose"]["rate"] = rate([602293.0])
+    page = bench_page.render(
+        bench_report.report({"a": {"sweep": sweep("a", candidates, None), "failure": ""}}, made=MADE)
+    )
+    for kind in ("code", "prose"):
+        row = page.partition(f'<th scope="row">{kind}</th>')[2].partition("</tr>")[0]
+        assert row.count('<td class="number">') == 2 and row.count(">not measurable at 70 %<") == 1
+    # Only the reason of a rate that cannot be names it.
+    assert page.count("602293") == (because == "ceiling")
+
+
+def test_a_page_of_which_nothing_is_measurable_says_so():
+    candidates = [measured(None, unmeasured_rate(load([], around(40.0))))]
+    given = sweep("a", candidates, None) | {"published": None}
+    page = bench_page.render(bench_report.report({"a": {"sweep": given, "failure": ""}}, made=MADE))
+    stands_alone(page)
+    assert "not measurable" in page and "40." not in page
+
+
+def test_one_witness_is_told():
+    candidate = measured(None, load([], around(40.0)))
+    given = candidate["measurement"]["loads"][0]
+    given["rate"] |= {"server": None, "witnesses": 1, "because": "one witness, the client's clock"}
+    (shown,) = bench_report.loads(sweep("a", [candidate], None) | {"published": None})[0]["rows"]
+    assert bench_report.cells(shown)["remarks"] == "one witness"
+
+
 def test_every_host_says_what_came_of_it(made):
     outcomes = {name: bench_report.outcome(host) for name, host in made["hosts"].items()}
-    assert outcomes["spark-1"].startswith("proposed for one stream: mtp n=1 gives 51.9 tok/s, off 38.3")
+    assert outcomes["spark-1"].startswith(
+        "proposed for one stream of code and prose together: mtp n=1 gives 51.9 tok/s, off 38.3"
+    )
     assert outcomes["spark-2"] == "compared; nothing is proposed"
     untold = copy.deepcopy(made["hosts"]["spark-2"])
     untold["sweep"]["settings"]["no_proposal"] = "too few"
@@ -245,9 +340,13 @@ def test_it_writes_three_files_and_shows_what_is_in_them(reports, tmp_path):
     ]
     assert kept["hosts"]["a"]["sweep"] == fleet()["spark-1"]["sweep"]
     shown = "\n".join(reports.said)
-    assert "a: proposed for one stream: mtp n=1" in shown and "  mtp n=3 skipped: at most 52.8" in shown
+    assert (
+        "a: proposed for one stream of code and prose together: mtp n=1" in shown
+        and "  mtp n=3 skipped: at most 52.8" in shown
+    )
     assert "b: Measure: other traffic" in shown and "c: the host did not answer" in shown
     assert any(line.split()[:3] == ["mtp", "n=2", "51.8"] for line in reports.said)
+    assert "a, one stream, which decides" in reports.said
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden"])

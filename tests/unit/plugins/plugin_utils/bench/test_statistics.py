@@ -7,7 +7,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate.rate import TOLERANCE
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.bench import statistics
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.bench.report import loads
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.bench.statistics import (
     TuneError,
     called,
@@ -18,7 +20,26 @@ from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.bench.statistics i
     sweep_next,
     sweep_proposal,
 )
-from helpers.sweep import constructed, load, measured, mtp, positions, swept, unmeasured
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.bench.sweep import (
+    SweepError,
+    choice,
+    entry,
+    made,
+)
+from helpers.sweep import (
+    HELD_BACK,
+    constructed,
+    load,
+    measured,
+    mtp,
+    positions,
+    rate,
+    swept,
+    unmeasured,
+    unmeasured_rate,
+)
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 ROOT = Path(__file__).resolve().parents[5]
 DEPTHS = [0, 1, 2, 3, 4, 6, 8]
@@ -227,6 +248,114 @@ def test_a_throughput_carries_the_spread_of_its_streams():
     # Where a request is mostly waiting for its first token, how fast it goes on from there matters less.
     waiting = interval(30.0)
     assert low + 0.03 < waiting[0] < 1 < waiting[1] < high - 0.03
+
+
+def untimed(speculation, rates=()):
+    return measured(speculation, unmeasured_rate(load(rates, [602293.0] * 12)))
+
+
+def test_a_speed_that_is_not_measurable_takes_no_part():
+    seen = [of(None, 40.0), of(mtp(1), 52.0, [0.6]), untimed(mtp(2), [0.6, 0.3])]
+    proposal = proposed(seen)
+    assert proposal["speculation"] == mtp(1)
+    assert proposal["because"].endswith("; not measurable and left out: mtp n=2")
+    # Nor is it the best so far, which nothing could reach.
+    assert sweep_next(seen, [None, mtp(1), mtp(2), mtp(3)], 1)["next"] == mtp(3)
+    assert [one.speculation for one in points(seen, 1)] == [None, mtp(1)]
+
+
+def test_nothing_is_proposed_beside_an_off_without_a_speed():
+    with pytest.raises(
+        TuneError, match=r"off is not measurable.*: expected each answer in at least 10 pieces"
+    ):
+        sweep_proposal([untimed(None), of(mtp(1), 52.0, [0.6])], 1)
+    off = unmeasured(None, "not measurable", HELD_BACK)
+    with pytest.raises(TuneError, match="off is not measurable.*10 pieces"):
+        sweep_proposal([off, of(mtp(1), 52.0, [0.6])], 1)
+
+
+@pytest.mark.parametrize(("gain", "allowed"), [(1.6, True), (1.91, True), (1.93, False), (15000, False)])
+def test_a_gain_above_what_acceptance_allows_is_no_gain(gain, allowed):
+    """At 60 % a step yields 1.6 tokens. Two rates of which each is believed to 20 % may show 1.92."""
+    seen = [of(None, 40.0), of(mtp(1), 40.0 * gain, [0.6])]
+    assert [one.speculation for one in points(seen, 1)] == ([None, mtp(1)] if allowed else [None])
+    if not allowed:
+        with pytest.raises(
+            TuneError, match=r"mtp n=1 and off contradict.*at most 1.60 times the 40.0 tok/s.*seen .*; do: "
+        ):
+            sweep_proposal(seen, 1)
+
+
+def test_a_kind_of_prompt_that_is_too_fast_does_not_hide_in_the_mean():
+    quick = of(mtp(1), 52.0, [0.6])
+    quick["measurement"]["loads"][0]["kinds"]["prose"]["rate"] = rate([602293.0])
+    with pytest.raises(
+        TuneError, match=r"prose: expected at most 1.60 times the 40.0 tok/s.*seen 602293.0 tok/s"
+    ):
+        sweep_proposal([of(None, 40.0), quick], 1)
+
+
+def test_speeds_are_compared_by_one_clock():
+    """The server's clock says 10 % more than the client's, and it did not see one of the candidates."""
+    seen = [of(None, 40.0), of(mtp(1), 40.0, [0.6])]
+    one = seen[1]["measurement"]["loads"][0]["rate"]
+    one |= {"server": 44.0, "tokens_per_second": 44.0}
+    assert [each.speed for each in points(seen, 1)] == [40.0, 44.0]
+    seen[0]["measurement"]["loads"][0]["rate"] |= {"server": None, "witnesses": 1}
+    assert [each.speed for each in points(seen, 1)] == pytest.approx([40.0, 40.0])
+
+
+SPEEDS = st.one_of(st.floats(20, 120), st.floats(1e3, 1e6))
+RATES = st.lists(st.floats(0, 1), min_size=3, max_size=3).map(lambda rates: sorted(rates, reverse=True))
+
+
+@st.composite
+def sweeps(draw):
+    """Candidates that were measured under two loads, of which some have no rate, and some one that cannot be."""
+
+    def one(tokens):
+        rates = draw(RATES)[:tokens]
+        loads = []
+        for concurrency in (1, 4):
+            given = load(rates, [draw(SPEEDS)] * 2, concurrency)
+            for kind in given["kinds"].values():
+                kind["rate"] = rate([draw(SPEEDS)]) if draw(st.booleans()) else kind["rate"]
+            loads.append(unmeasured_rate(given) if draw(st.integers(0, 4)) == 0 else given)
+        return entry(mtp(tokens), "measured", measurement=measured(mtp(tokens), *loads)["measurement"])
+
+    depths = draw(st.lists(st.integers(0, 3), unique=True, min_size=1, max_size=4))
+    return [one(tokens) for tokens in depths]
+
+
+@pytest.mark.usefixtures("fewer_draws")
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sweeps(), st.sampled_from([1, 4]))
+def test_no_proposal_rests_on_a_speed_that_is_not_measurable(candidates, concurrency):
+    whole = made(
+        candidates, {"recipe": "r"}, {}, host="a", info={}, concurrency=concurrency, margin=0.02, propose=True
+    )  # fmt: skip
+    proposal = whole["proposal"]
+    for shown in loads(whole):
+        for row in shown["rows"]:
+            doubted = row["state"] == "not measurable"
+            assert doubted == (row["tokens_per_second"] is None)
+            assert not (doubted and (row["proposed"] or row["ratio"] or not row["because"]))
+            assert not row["ratio"] or row["ratio"] <= row["ceiling"] * (1 + TOLERANCE) * (1 + 1e-9)
+    if proposal is None:
+        with pytest.raises(SweepError, match="seen none"):
+            choice({"a": whole}, "r")
+        return
+    for speculation in (None, proposal["speculation"]):
+        (each,) = (each for each in candidates if each["speculation"] == speculation)
+        (given,) = (one for one in each["measurement"]["loads"] if one["concurrency"] == concurrency)
+        assert given["rate"]["tokens_per_second"] is not None
+    kinds = {kind: shown["rate"]["server"] for kind, shown in given["kinds"].items()}
+    (off,) = (each for each in candidates if each["speculation"] is None)
+    (slow,) = (one for one in off["measurement"]["loads"] if one["concurrency"] == concurrency)
+    for kind, fast in kinds.items():
+        most = ceiling(given["kinds"][kind]["rates"]) * slow["kinds"][kind]["rate"]["server"]
+        assert fast <= most * (1 + TOLERANCE) * (1 + 1e-9)
+    assert choice({"a": whole}, "r")["measured"]["concurrency"] == concurrency
 
 
 def test_without_off_there_is_nothing_to_propose():

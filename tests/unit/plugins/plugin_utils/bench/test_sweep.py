@@ -18,7 +18,7 @@ from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.bench.sweep import
     turn,
     wanted,
 )
-from helpers.sweep import constructed, load, measured
+from helpers.sweep import HELD_BACK, constructed, load, measured, unmeasured_rate
 
 DRAFT = "/models/draft"
 MTP: dict[str, Any] = {"method": "mtp", "model": DRAFT, "num_speculative_tokens": 1}
@@ -168,6 +168,18 @@ def test_measurements_that_tell_nothing_are_handed_on_all_the_same() -> None:
     assert sweep["candidates"] == had
     nothing = made([entry(None, "failed", "died")], SERVING, {}, propose=True, **OPTIONS)
     assert nothing["settings"]["plan"] is None and nothing["proposal"] is None
+
+
+def test_one_without_a_rate_under_any_load_is_not_measurable_and_keeps_the_rest() -> None:
+    lost, kept = unmeasured_rate(load([0.7], [50.0, 50.0])), load([0.7], [30.0, 30.0], 4)
+    one = entry(mtp(1), "measured", measurement=measured(mtp(1), lost)["measurement"])
+    assert (one["state"], one["because"]) == ("not measurable", HELD_BACK)
+    assert one["measurement"]["loads"][0]["rates"] == [0.7]
+    two = entry(mtp(1), "measured", measurement=measured(mtp(1), lost, kept)["measurement"])
+    assert (two["state"], two["because"]) == ("measured", "")
+    whole = made([one, entry(None, "failed", "died")], SERVING, {}, propose=True, **OPTIONS)
+    assert whole["settings"]["plan"] and whole["proposal"] is None
+    assert turn([one], [mtp(1), None], early=True, concurrency=1, margin=0.02)["speculation"] is None
 
 
 # -- what goes into the lock

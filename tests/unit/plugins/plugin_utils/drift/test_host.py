@@ -19,10 +19,12 @@ INFO: dict[str, Any] = {
     "docker": {"version": "29.1.3", "registry_mirrors": ["http://m:5000/"], "runtimes": ["nvidia", "runc"]},
     "environment": {"path": "/opt/v", "distributions": {"docker": "7.1.0"}},
     "daemon_config": {"path": "/etc/docker/daemon.json", "error": None, "content": FILE},
+    "cache": {"path": "/srv/s/cache", "mode": "0755"},
     "problems": [],
     "todo": {
         "packages": [],
         "directories": [],
+        "private": [],
         "requirements": [],
         "start": False,
         "daemon": {"keys": [], "because": [], "action": "none"},
@@ -65,6 +67,11 @@ def problem(check):
         ({"problems": [problem("restart")]}, []),
         ({"todo__packages": ["nvidia-container-toolkit"]}, [("engine", "package-missing", "drift")]),
         ({"todo__directories": ["/srv/s"]}, [("host", "directory-missing", "drift")]),
+        ({"todo__private": ["/srv/s/cache"]}, [("host", "directory-open", "drift")]),
+        (
+            {"todo__private": ["/srv/s/cache"], "cache__mode": None},
+            [("host", "directory-missing", "drift")],
+        ),
         ({"todo__start": True}, [("engine", "engine-stopped", "drift")]),
         ({"docker__registry_mirrors": []}, [("engine", "engine-not-reloaded", "drift")]),
         (

@@ -166,6 +166,17 @@ def test_what_hosts_say_is_text_and_not_markup():
     assert seen.text.count(hostile) == 13
 
 
+@pytest.mark.parametrize("side", ["dt", "dd"])
+def test_a_long_name_wraps_and_does_not_run_into_its_value(side):
+    """Both are cells of a grid, which grow over the next one unless they may be narrower than their longest word, and break it."""
+    style = drift_page.render(made(**FLEET)).partition("<style>")[2].partition("</style>")[0]
+    rules = re.findall(
+        rf"(?:^|[}},\s]){side}(?:,[a-z]+)?\{{([^}}]*)\}}", style.partition("@media(max-width")[0]
+    )
+    stated = ";".join(rules).split(";")
+    assert "min-width:0" in stated and "overflow-wrap:anywhere" in stated, rules
+
+
 def test_every_colour_has_a_sign_and_a_word():
     text = drift_page.render(made(**FLEET))
     for state in ("ok", "drift", "warning", "unknown", "held"):

@@ -41,6 +41,7 @@ def spark() -> dict[str, Any]:
         },
         "directories": ["/srv/sparkfleet"],
         "alterable": {},
+        "cache": {"path": "/srv/sparkfleet/cache", "mode": "0700"},
         "daemon_config": {
             "path": "/etc/docker/daemon.json",
             "exists": True,
@@ -123,6 +124,14 @@ def test_a_bare_spark_has_work_and_no_problem(bare):
     assert not judged(bare, WANTED)["usable"]
 
 
+def test_the_spark_with_64_gb_is_one(spark):
+    """Of 128 GB the larger one shows 119.6 GiB."""
+    spark["memory"]["total_bytes"] = 64 * 128468000768 // 128
+    assert checks(spark) == []
+    spark["memory"]["total_bytes"] = 32 * GIB
+    assert only(spark)["check"] == "memory"
+
+
 def break_everything(info):
     info.update(architecture="x86_64", uid=1000, apt=False, driver="535.1")
     info["gb10"] = {"present": False, "pci": [], "name": "NVIDIA H100", "product": "Server"}
@@ -143,7 +152,7 @@ def test_all_problems_at_once(spark):
     for problem in judged(spark, WANTED)["problems"]:
         assert all(problem[part] for part in ("expected", "seen", "do")), problem
     report = judged(spark, WANTED)["report"]
-    assert "memory: expected 100 GiB in all\n  seen 24.0 GiB\n  do   use a host" in report
+    assert "memory: expected 50 GiB in all\n  seen 24.0 GiB\n  do   use a host" in report
     assert "nginx (pid 4) on 0.0.0.0" in report
     assert "line 1, column 2: oops" in report
 
@@ -336,3 +345,20 @@ def test_a_store_that_others_may_alter_is_a_problem(spark):
     spark["alterable"] = {"/srv/sparkfleet": "owned by uid 1000"}
     assert (only(spark)["check"], only(spark)["seen"]) == ("directory", "owned by uid 1000")
     assert "chown root:root /srv/sparkfleet" in only(spark)["do"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "left"),
+    [("0700", []), ("0600", []), ("0755", ["/c"]), ("0701", ["/c"]), ("0750", ["/c"]), (None, ["/c"])],
+)
+def test_a_cache_that_users_of_the_host_may_enter_is_closed(spark, mode, left):
+    spark["cache"] = {"path": "/c", "mode": mode}
+    found = judged(spark, WANTED)
+    assert found["todo"]["private"] == left
+    assert found["changes"] == [f"keep {path} to root" for path in left]
+    assert found["problems"] == []
+
+
+def test_a_cache_that_could_not_be_looked_at_is_left(spark):
+    spark["cache"] = None
+    assert judged(spark, WANTED)["todo"]["private"] == []

@@ -49,6 +49,15 @@ def test_what_was_not_measured_is_not_shown_as_a_figure():
     assert row("s", LOCK, {"drafts": 200, "acceptance_rate": 0.0}, None)["accepted at 0"] == "0.0%"
 
 
+def test_a_rate_that_is_not_measurable_is_shown_as_such_also_of_a_host_that_failed():
+    rate = {"decode_tokens_per_second": None, "rate": {"client": 330504.9, "because": "expected pieces"}}
+    assert row("s", LOCK, GATE | rate, None)["tok/s"] == "not measurable"
+    assert (
+        row("s", LOCK, {}, {"task": "gate", "diagnosis": "too_few_drafts"} | rate)["tok/s"]
+        == "not measurable"
+    )
+
+
 def test_columns_line_up():
     lines = render([row("spark-1", LOCK, GATE, None), row("a-much-longer-name", LOCK, {}, None)])
     assert len({line.index("aaaaaaaaaaaa") for line in lines[2:]}) == 1

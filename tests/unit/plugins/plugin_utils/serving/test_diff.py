@@ -157,6 +157,16 @@ def test_a_container_where_there_is_none_is_shown_whole():
     )
 
 
+def test_what_a_recipe_asks_for_besides_is_shown_with_it():
+    container = {
+        "image": "v@sha256:a",
+        "command": ["/m"],
+        "entrypoint": ["vllm", "serve"],
+        "ulimits": ["memlock:-1:-1"],
+    }
+    assert lines({}, whole(container))[1][2:] == ['entrypoint ["vllm", "serve"]', 'ulimits ["memlock:-1:-1"]']
+
+
 def test_nothing_differs():
     assert lines({}, {}) == ([], [])
 

@@ -34,13 +34,24 @@ INPUTS: dict[str, Any] = {
         "speculative-config": {"method": "mtp", "num_speculative_tokens": 1},
     },
     "extra_arguments": {},
+    "entrypoint": [],
+    "caches": {},
+    "devices": [],
+    "allowed_devices": ["/dev/infiniband"],
+    "ulimits": {},
+    "mounts": [],
+    "host_environment": {},
+    "host_facts": {"address": "192.0.2.7", "interface": "", "name": "spark-7"},
+    "allowed_paths": [],
     "environment": {"A": 1},
     "port": 8000,
     "bind": "127.0.0.1",
-    "cache": "/srv/s/cache/vllm",
+    "store": "/srv/s",
     "shm_size": "1g",
     "security": "least",
     "gpus": True,
+    "log_driver": "json-file",
+    "log_options": {"max-size": "50m", "max-file": 4},
 }
 
 
@@ -54,7 +65,8 @@ def test_least_privilege_is_the_default_shape():
     assert made["cap_drop"] == ["ALL"]
     assert made["security_opts"] == ["no-new-privileges"]
     assert made["published_ports"] == ["127.0.0.1:8000:8000"]
-    assert made["restart_policy"] == "on-failure" and made["restart_retries"] == 3
+    # The unit restarts a server, so this is no matter of its record.
+    assert not {"restart_policy", "restart_retries"} & made.keys()
 
 
 def test_the_recipes_own_flags_are_exact():
@@ -65,18 +77,171 @@ def test_the_recipes_own_flags_are_exact():
         "host",
         True,
     )
-    # Docker publishes nothing on the host network and refuses --rm with a restart policy.
-    assert "published_ports" not in made and made["restart_policy"] == "no"
+    # Docker publishes nothing on the host network.
+    assert "published_ports" not in made
 
 
 def test_models_and_patches_are_read_only_and_a_patch_the_image_carries_is_not_mounted():
-    volumes = spec()["volumes"]
+    volumes = [volume for volume in spec()["volumes"] if not volume.endswith(":rw")]
     assert volumes == [
         "/srv/s/models/o--b/1:/models/b:ro",
         "/srv/s/models/o--d/2:/models/d:ro",
         "/srv/s/patches/1/a.py:/site/a.py:ro",
-        "/srv/s/cache/vllm:/root/.cache/vllm:rw",
     ]
+
+
+def test_what_is_compiled_is_kept_for_the_same_image_alone():
+    def kept(image):
+        return [volume for volume in spec(image=image)["volumes"] if volume.endswith(":rw")]
+
+    digests = "1" * 64, "2" * 64
+    assert kept(f"o/i@sha256:{digests[0]}") == [
+        f"/srv/s/cache/compiled/{digests[0]}/vllm:/root/.cache/vllm:rw",
+        f"/srv/s/cache/compiled/{digests[0]}/flashinfer:/root/.cache/flashinfer:rw",
+        f"/srv/s/cache/compiled/{digests[0]}/triton:/root/.triton:rw",
+        f"/srv/s/cache/compiled/{digests[0]}/tilelang:/root/.tilelang:rw",
+    ]
+    assert not set(kept(f"o/i@sha256:{digests[0]}")) & set(kept(f"o/i@sha256:{digests[1]}"))
+    assert kept(f"another/name@sha256:{digests[0]}") == kept(f"o/i@sha256:{digests[0]}"), (
+        "a name says nothing"
+    )
+
+
+def test_the_image_may_write_to_its_caches_and_on_the_host_only_root_gets_there():
+    made = record()
+    outer, *inner = made["directories"]
+    assert outer == {"path": "/srv/s/cache", "mode": "0700"}
+    writable = [volume.split(":")[0] for volume in made["container"]["volumes"] if volume.endswith(":rw")]
+    assert [entry["path"] for entry in inner] == writable and len(writable) == 4
+    assert {entry["mode"] for entry in inner} == {"0777"}
+    assert all(path.startswith(f"{outer['path']}/") for path in writable)
+
+
+def test_an_entrypoint_stands_in_for_the_images_own_and_its_end_is_another_container():
+    assert "entrypoint" not in spec() and spec()["labels"] == {}
+    made = spec(entrypoint=["/opt/nvidia/nvidia_entrypoint.sh", "vllm", "serve"])
+    assert made["entrypoint"] == ["/opt/nvidia/nvidia_entrypoint.sh", "vllm", "serve"]
+    assert made["command"] == spec()["command"]
+    (label,) = made["labels"]
+    assert label == "sparkfleet.vllm.instead" and "nvidia_entrypoint.sh" in made["labels"][label]
+
+
+def test_an_image_has_caches_besides_the_usual_ones_elsewhere_or_not_at_all():
+    given = {"b12x": "/root/.cache/b12x", "triton": "/home/vllm/.triton", "flashinfer": False}
+    made = record(caches=given)
+    kept = [volume for volume in made["container"]["volumes"] if volume.endswith(":rw")]
+    folder = f"/srv/s/cache/compiled/{'a' * 64}"
+    assert kept == [
+        f"{folder}/vllm:/root/.cache/vllm:rw",
+        f"{folder}/triton:/home/vllm/.triton:rw",
+        f"{folder}/tilelang:/root/.tilelang:rw",
+        f"{folder}/b12x:/root/.cache/b12x:rw",
+    ]
+    made_before = [entry["path"] for entry in made["directories"][1:]]
+    assert made_before == [volume.split(":")[0] for volume in kept]
+
+
+def test_caches_of_an_inventory_are_held_to_what_a_recipe_may_have():
+    with pytest.raises(SpecError, match=r"vllm_serve_caches: expected names of small letters.*\.\./x"):
+        record(caches={"../x": "/root/x"})
+
+
+def test_devices_and_limits_are_given_only_when_they_are_asked_for():
+    assert not {"devices", "ulimits"} & set(spec())
+    made = spec(devices=["/dev/infiniband"], ulimits={"memlock": -1, "nofile": 1048576})
+    assert made["devices"] == ["/dev/infiniband:/dev/infiniband:rw"], "no right to make another one"
+    assert made["ulimits"] == ["memlock:-1:-1", "nofile:1048576:1048576"]
+    assert made["cap_drop"] == ["ALL"] and made["privileged"] is False
+    (label,) = made["labels"].values()
+    assert "/dev/infiniband" in label and "memlock" in label
+
+
+@pytest.mark.parametrize(
+    ("devices", "allowed", "strange"),
+    [
+        (["/dev/infiniband/uverbs0"], ["/dev/infiniband"], None),
+        (["/dev/infiniband"], ["/dev/infiniband"], None),
+        (["/dev/dri", "/dev/infiniband"], ["/dev/infiniband", "/dev/dri"], None),
+        (["/dev/infiniband", "/dev/nvme0n1"], ["/dev/infiniband"], "/dev/nvme0n1"),
+        (["/dev/infiniband2"], ["/dev/infiniband"], "/dev/infiniband2"),
+        (["/dev/infiniband"], [], "/dev/infiniband"),
+    ],
+)
+def test_a_recipe_gets_no_device_that_the_inventory_does_not_allow(devices, allowed, strange):
+    if strange is None:
+        assert record(devices=devices, allowed_devices=allowed)["container"]["devices"]
+        return
+    with pytest.raises(SpecError, match=rf"vllm_serve_allowed_devices\), seen {strange}; a device"):
+        record(devices=devices, allowed_devices=allowed)
+
+
+@pytest.mark.parametrize(
+    ("over", "words"),
+    [
+        ({"devices": ["/etc/shadow"], "allowed_devices": ["/etc"]}, "vllm_serve_devices: expected paths below /dev"),
+        ({"ulimits": {"memlok": 1}}, "vllm_serve: ulimits.memlok: unknown key; nearest valid key: memlock"),
+        ({"ulimits": {"memlock": "1g"}}, "vllm_serve: ulimits.memlock: expected a whole number"),
+    ],
+)  # fmt: skip
+def test_devices_and_limits_of_an_inventory_are_held_to_what_a_recipe_may_have(over, words):
+    with pytest.raises(SpecError, match=words):
+        record(**over)
+
+
+def test_what_is_mounted_besides_is_read_only_and_on_record():
+    mounts = [
+        {"path": "templates/x.jinja", "mount": "/config/x.jinja"},
+        {"path": "/etc/fleet/parser.py", "mount": "/config/parser.py"},
+    ]
+    made = record(mounts=mounts, allowed_paths=["/etc/fleet"])
+    assert made["mounts"] == [mounts[0] | {"path": "/srv/s/templates/x.jinja"}, mounts[1]]
+    volumes = made["container"]["volumes"]
+    assert "/srv/s/templates/x.jinja:/config/x.jinja:ro" in volumes
+    assert "/etc/fleet/parser.py:/config/parser.py:ro" in volumes
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed", "words"),
+    [
+        ("/etc/fleet", [], r"below /srv/s \(vllm_serve_allowed_paths\), seen /etc/fleet"),
+        ("/etc/fleetx/y", ["/etc/fleet"], r"below /srv/s, /etc/fleet \(.*seen /etc/fleetx/y"),
+        ("cache/compiled", [], "something else than /srv/s/cache, where servers write"),
+        ("/srv/s/cache/images/x", [], "something else than /srv/s/cache"),
+        ("/srv/s", [], "something else than /srv/s/cache"),
+        ("/srv", ["/srv"], "something else than /srv/s/cache"),
+        ("../x", [], r"mounts\[0\].path: expected a path in the store"),
+    ],
+)
+def test_a_recipe_gets_nothing_of_the_host_that_the_inventory_does_not_allow(path, allowed, words):
+    with pytest.raises(SpecError, match=words):
+        record(mounts=[{"path": path, "mount": "/config/x"}], allowed_paths=allowed)
+
+
+def test_a_variable_may_be_a_fact_of_the_host_and_the_environment_wins():
+    wanted = {"VLLM_HOST_IP": "address", "SPARK": "name"}
+    made = record(host_environment=wanted)["container"]["env"]
+    assert (made["VLLM_HOST_IP"], made["SPARK"]) == ("192.0.2.7", "spark-7")
+    assert record(host_environment=wanted, environment={"SPARK": "x"})["container"]["env"]["SPARK"] == "x"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        ({"NCCL_SOCKET_IFNAME": "interface"}, "which NCCL_SOCKET_IFNAME is .*seen none; set spark_interface"),
+        (
+            {"X": "{{ ansible_host }}"},
+            "vllm_serve_host_environment: expected one of address, interface, name for X",
+        ),
+    ],
+)
+def test_a_fact_that_is_not_known_is_missed_before_a_host_is_asked(wanted, words):
+    with pytest.raises(SpecError, match=words):
+        record(host_environment=wanted)
+
+
+def test_an_entrypoint_of_an_inventory_is_held_to_what_a_recipe_may_have():
+    with pytest.raises(SpecError, match=r"vllm_serve_entrypoint: expected words .*seen: /run\.sh"):
+        record(entrypoint=["/run.sh"])
 
 
 def test_extra_arguments_change_one_nested_value_and_keep_the_rest():
@@ -95,6 +260,15 @@ def test_it_stays_offline_and_environment_values_are_text():
 def test_without_a_gpu_none_is_asked_for():
     assert spec(gpus=False)["device_requests"] == []
     assert spec()["device_requests"][0]["capabilities"] == [["gpu"]]
+
+
+def test_the_log_is_bounded_unless_it_is_left_to_the_engine():
+    made = spec()
+    assert made["log_driver"] == "json-file"
+    assert made["log_options"] == {"max-size": "50m", "max-file": "4"}, (
+        "as text, which is how the engine has it"
+    )
+    assert not {"log_driver", "log_options"} & set(spec(log_driver=""))
 
 
 @pytest.mark.parametrize(
@@ -263,7 +437,23 @@ def test_a_port_beside_the_published_one_is_refused():
 def test_arguments_that_an_inventory_makes_of_a_recipes_are_refused_before_a_host_is_asked(inputs, words):
     """By themselves, without image and models: the filter serving_refusals sees no host."""
     known = {
-        **{"image": "a/b:c", "published": {}, "refused": [], "measured_depth": 0, "allow_deeper": False},
+        **{
+            "image": "a/b:c",
+            "entrypoint": [],
+            "caches": {},
+            "devices": [],
+            "allowed_devices": [],
+            "ulimits": {},
+            "mounts": [],
+            "host_environment": {},
+            "host_facts": {},
+            "allowed_paths": [],
+            "store": "/srv/s",
+            "published": {},
+            "refused": [],
+            "measured_depth": 0,
+            "allow_deeper": False,
+        },
         **{"acceptance_floor": 0.4, "minimum_drafts": 200},
     }
     asked = {"arguments": INPUTS["arguments"], "extra_arguments": {}, **known, **inputs}

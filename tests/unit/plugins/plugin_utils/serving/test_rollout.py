@@ -21,11 +21,11 @@ WANTED, OTHER = {"recipe": "new"}, {"recipe": "old"}
 UNIT, HOST = "[Unit]", {"driver": "580"}
 
 
-def info(recorded=None, status=None, text=UNIT, enabled=True, host=HOST):
+def info(recorded=None, status=None, text=UNIT, enabled=True, watches=True, policy="no", host=HOST):
     return {
         "state": {"current": {"serving": recorded, "gate": {"host": host}}} if recorded else None,
-        "container": {"status": status} if status else None,
-        "boot": {"text": text, "enabled": enabled},
+        "container": {"status": status, "restart_policy": policy} if status else None,
+        "unit": {"text": text, "enabled": enabled, "watches": watches},
     }
 
 
@@ -46,7 +46,8 @@ def info(recorded=None, status=None, text=UNIT, enabled=True, host=HOST):
 def test_what_a_turn_means_for_a_host(recorded, status, differs, expected):
     seen = change(info(recorded, status), WANTED, differs, UNIT, HOST)
     assert {name: seen[name] for name in ("state", "back")} == expected
-    assert seen["boots"] is True
+    # A server that is started anew gets its unit anew.
+    assert seen["kept"] is (expected["state"] in ("settled", "unproven"))
     assert seen["on_record"] is (expected["state"] == "settled")
 
 
@@ -54,19 +55,30 @@ def test_a_server_that_holds_what_was_replaced_under_it_gets_a_new_start():
     seen = info(WANTED, "running")
     seen["container"]["stale"] = ["/models/body"]
     assert change(seen, WANTED, False, UNIT, HOST) == {
-        "state": "replace", "back": False, "boots": True, "on_record": False,
+        "state": "replace", "anew": False, "back": False, "kept": False, "on_record": False,
     }  # fmt: skip
     seen["container"]["stale"] = []
     assert change(seen, WANTED, False, UNIT, HOST)["state"] == "settled"
 
 
+@pytest.mark.parametrize(("status", "state"), [("running", "replace"), ("exited", "start")])
+def test_a_container_in_which_programs_were_edited_is_made_anew(status, state):
+    seen = info(WANTED, status)
+    seen["container"]["edited"] = ["/opt/app/server.py"]
+    made = change(seen, WANTED, status != "running", UNIT, HOST)
+    assert (made["state"], made["anew"], made["on_record"]) == (state, True, False)
+
+
 @pytest.mark.parametrize(
-    ("here", "unit", "boots", "on_record"),
+    ("here", "unit", "kept", "on_record"),
     [
         ({}, UNIT, True, True),
-        ({"text": "", "enabled": False}, "", True, True),
+        ({"text": "", "enabled": False, "watches": False}, "", True, True),
         ({"text": "[Unit] edited"}, UNIT, False, False),
         ({"enabled": False}, UNIT, False, False),
+        # Nobody starts it again when it dies, or two do.
+        ({"watches": False}, UNIT, False, False),
+        ({"policy": "on-failure"}, UNIT, False, False),
         # What shall not start at boot, and does.
         ({}, "", False, False),
         ({"text": "", "enabled": True}, "", False, False),
@@ -75,9 +87,9 @@ def test_a_server_that_holds_what_was_replaced_under_it_gets_a_new_start():
         ({"host": None}, UNIT, True, False),
     ],
 )
-def test_what_runs_and_has_passed_may_still_be_written_or_recorded(here, unit, boots, on_record):
+def test_what_runs_and_has_passed_may_still_be_written_or_recorded(here, unit, kept, on_record):
     seen = change(info(WANTED, "running", **here), WANTED, False, unit, HOST)
-    assert (seen["state"], seen["boots"], seen["on_record"]) == ("settled", boots, on_record)
+    assert (seen["state"], seen["kept"], seen["on_record"]) == ("settled", kept, on_record)
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-SCENARIO = Path(__file__).parents[1]
-ROOT = SCENARIO.parents[1]
+import yaml
+
+ROOT = Path(__file__).parents[2]
+SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
 LAB = ROOT / ".cache/lab"
-HOST = "inst-1"
+HOST = next(iter(yaml.safe_load((SCENARIO / "inventory/hosts.yml").read_text())["sparks"]["hosts"]))
+"""The one of the scenario."""
 BIN, NEWEST = Path(sys.executable).parent, ROOT / ".cache/newest/bin"
 """Of the oldest ansible-core that is supported, and of the newest."""
 AGENT = """
@@ -54,29 +57,30 @@ def add_inventory(home: Path) -> None:
     (home / ".cache/lab").symlink_to(LAB)
 
 
+def install(within: Path, there: Path, source: Path = ROOT) -> None:
+    """The archive that is made of this checkout, or of another one, as a collection."""
+    call(BIN / "ansible-galaxy", "collection", "build", "--force", "--output-path", within, within=source)
+    (archive,) = within.glob("sparkfleet-vllm-*.tar.gz")
+    call(BIN / "ansible-galaxy", "collection", "install", "--force", archive, "-p", there, within=within)
+
+
 def project(private: Path) -> Path:
-    """The private data directory of a job, its project a checkout of this repository with somebody's inventory."""
+    """The private data directory of a job. Its project is somebody's inventory; the collection lies beside it, as in an image."""
     home = private / "project"
-    listed = call("git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", within=ROOT)
-    for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file() and not name.startswith(("molecule/", "tests/")):
-            (home / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, home / name)
+    home.mkdir()
+    (home / "ansible.cfg").write_text(CONFIG)
     add_inventory(home)
     # The key comes from the controller, by an agent.
     with (home / "inventory/mine/group_vars/sparks/yours.yml").open("a") as file:
         file.write(AGENT)
-    wanted, there = "collections/requirements.yml", private / "requirements_collections"
-    call(BIN / "ansible-galaxy", "collection", "install", "-r", wanted, "-p", there, within=home)
+    install(private, private / "collections")
     return home
 
 
-def release(home: Path) -> Path:
+def release(home: Path, source: Path = ROOT) -> Path:
     """An archive, installed in a directory with somebody's inventory."""
     home.mkdir()
-    call(BIN / "ansible-galaxy", "collection", "build", "--output-path", home, within=ROOT)
-    (archive,) = home.glob("sparkfleet-vllm-*.tar.gz")
-    call(BIN / "ansible-galaxy", "collection", "install", archive, "-p", home / "collections", within=home)
+    install(home, home / "collections", source)
     (home / "ansible.cfg").write_text(CONFIG.replace("\n", "\ncollections_path = collections\n", 1))
     add_inventory(home)
     return home / "collections/ansible_collections/sparkfleet/vllm"

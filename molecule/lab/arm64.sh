@@ -1,0 +1,224 @@
+#!/usr/bin/env bash
+# Tries on aarch64, which a Spark is, what the collection runs there: under user emulation. docs/aarch64.md says what
+# that shows and what it cannot. Images, all for linux/arm64:
+#   sparkfleet-lab/arm64:<suite>     a distribution with Python, its packages unpacked
+#   sparkfleet-lab/arm64:modules     the environment of the modules, made by python_environment from wheels alone
+# shellcheck source=molecule/lab/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+here="${lab_dir}/arm64"
+bin="${lab_root}/.venv/bin"
+work="${lab_cache}/arm64"
+log="${lab_cache}/image-arm64.log"
+image=sparkfleet-lab/arm64
+network=sparkfleet-lab-arm64
+registered=/proc/sys/fs/binfmt_misc/sparkfleet-lab-aarch64
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+export ANSIBLE_CONFIG="${lab_root}/ansible.cfg" ANSIBLE_COLLECTIONS_PATH="${lab_root}/.cache/collections"
+mkdir -p "${work}"
+: >"${log}"
+# In this order. DGX OS has Python 3.12, which no release of Debian has.
+suites=(trixie bookworm)
+declare -A python_of_suite=([trixie]=python3.13 [bookworm]=python3.11)
+
+figures=()
+
+# What stands here is undone, last first, whatever the end.
+undo=()
+finish() {
+    local index
+    for ((index = ${#undo[@]} - 1; index >= 0; index--)); do
+        eval "${undo[index]}" || true
+    done
+}
+trap finish EXIT
+
+# The kernel runs aarch64 programs by qemu as long as this script runs. With the flag F it has opened qemu before any container
+# has its own root directory.
+emulate() {
+    [ "$(uname -m)" != aarch64 ] || return 0
+    apt_install qemu-user-static arch-test
+    if [ ! -e "${registered%/*}/register" ]; then
+        as_root mount -t binfmt_misc binfmt_misc "${registered%/*}"
+        undo+=("as_root umount '${registered%/*}'")
+    fi
+    if [ ! -e "${registered}" ]; then
+        sed "s/^:[^:]*:/:${registered##*/}:/" /usr/lib/binfmt.d/qemu-aarch64.conf | as_root tee "${registered%/*}/register" >/dev/null
+        undo+=("echo -1 | as_root tee '${registered}' >/dev/null")
+    fi
+    grep -q '^flags:.*F' "${registered}" || fail "expected qemu for aarch64 with the flag F, seen $(tr '\n' ' ' <"${registered}")" \
+        "reinstall qemu-user-static"
+}
+
+# Emulation yields to whatever else the machine does.
+guest() { docker run --platform linux/arm64 --init --cpu-shares 64 --label "${lab_label}=arm64" "$@"; }
+
+# guest_up NAME OPTION... IMAGE     one that idles until this script ends
+guest_up() {
+    local name="sparkfleet-lab-arm64-$1"
+    shift
+    docker rm --force "${name}" >/dev/null 2>&1 || true
+    undo+=("docker rm --force '${name}' >/dev/null 2>&1")
+    guest --detach --name "${name}" "$@" sleep infinity >/dev/null
+}
+
+# keep NAME IMAGE INPUTS    what is in a guest now, as an image
+keep() {
+    docker commit --change "LABEL ${lab_label}=arm64 ${lab_label}.inputs=$3" "sparkfleet-lab-arm64-$1" "$2" >/dev/null
+    say "$2: made, $(docker image inspect --format '{{ .Architecture }}, {{ .Size }}' "$2" | awk '{ printf "%s %d MB", $1, $2 / 1e6 }')"
+}
+
+play() {
+    "${bin}/ansible-playbook" -i "${here}/inventory" "${here}/$1.yml" "${@:2}" >>"${log}" 2>&1 || {
+        tail -n 40 "${log}" >&2
+        fail "molecule/lab/arm64/$1.yml failed on aarch64" "read ${log}"
+    }
+}
+
+# compile DIRECTORY PREFIX   byte code is the same on every architecture, so a Python of the same version makes it here, if there
+# is one, many times as fast as an emulated one. PREFIX is what the directory's path begins with and will not where it is used.
+compile() {
+    local python version="${python_of_suite[${suite}]}"
+    for python in "${lab_root}/.cache/newest/bin/python" "${version}"; do
+        if [ "$("${python}" -c 'import sys; print("python%d.%d" % sys.version_info[:2])' 2>/dev/null)" = "${version}" ]; then
+            as_root "${python}" -m compileall -q -s "$2" -p / "$1" >>"${log}" 2>&1 || true
+            return
+        fi
+    done
+    say "no ${version} here: everything is compiled under emulation, which takes minutes"
+}
+
+inputs_of() { "${bin}/python" "${lab_dir}/snapshot/inputs.py" "${here}/$1.yml" | (cd "${lab_root}" && xargs sha256sum); }
+
+# The first suite of the mirror in this machine's apt configuration whose signature the installed keyring knows.
+choose_suite() {
+    # shellcheck disable=SC2016 # apt expands these
+    mirror=$(apt-get indextargets --format '$(ORIGIN)|$(REPO_URI)' 'Created-By: Packages' | sed -n 's/^Debian|\(.*debian\/\)$/\1/p' | sort -u | head -n 1)
+    [ -n "${mirror}" ] || fail "expected a mirror of Debian in this machine's apt configuration, seen none" "apt-get update" \
+        "try this on a machine with Debian"
+    for suite in "${suites[@]}"; do
+        /usr/lib/apt/apt-helper -qq -o APT::Sandbox::User=root download-file "${mirror}dists/${suite}/InRelease" "${work}/InRelease" \
+            >>"${log}" 2>&1 && gpgv --quiet --keyring "${keyring}" "${work}/InRelease" >/dev/null 2>>"${log}" && return
+        say "${suite}: not there, or not signed by ${keyring}"
+    done
+    fail "expected one of ${suites[*]} at apt's mirror, signed by ${keyring}, seen none" "apt-get install debian-archive-keyring"
+}
+
+# Packages are unpacked, and none of their scripts is run: they are not what is tried, and would take four minutes of emulation.
+base() {
+    local inputs sum
+    inputs=$({
+        cat "${work}/InRelease"
+        sed -n '/^base()/,/^}/p' "${lab_dir}/arm64.sh"
+    } | sha256sum | cut -d' ' -f1)
+    base="${image}:${suite}"
+    if fresh "${base}" "${inputs}"; then
+        say "${base}: unchanged"
+        return
+    fi
+    apt_install mmdebstrap
+    as_root rm -rf "${work}/image" "${work}/root"
+    mkdir -p "${work}/image"
+    as_root mmdebstrap --quiet --mode=root --variant=extract --architectures=arm64 \
+        --include=apt,base-files,base-passwd,bash,ca-certificates,coreutils,dash,dpkg,findutils,grep,sed,python3,python3-venv,util-linux \
+        --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
+        --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/info/*' \
+        "${suite}" "${work}/root" "deb [signed-by=${keyring}] ${mirror} ${suite} main" >>"${log}" 2>&1 ||
+        fail "${base} could not be made" "read ${log}"
+    # What their scripts would have made, as far as it is needed: users, and the certificates without which Debian's pip fails.
+    # No image names the mirror.
+    as_root sh -eu -c 'cd "$1"
+        for one in passwd group; do cp "usr/share/base-passwd/${one}.master" "etc/${one}"; done
+        cat usr/share/ca-certificates/mozilla/*.crt >etc/ssl/certs/ca-certificates.crt
+        rm -rf etc/apt etc/hostname etc/resolv.conf var/lib/apt/lists var/cache/apt' sh "${work}/root"
+    compile "${work}/root/usr/lib/${python_of_suite[${suite}]}" "${work}/root"
+    as_root tar --numeric-owner -C "${work}/root" -c . >"${work}/image/layer.tar"
+    # Some engines note their own architecture in an image that they import, whatever --platform says.
+    sum=$(sha256sum "${work}/image/layer.tar" | cut -d' ' -f1)
+    cat >"${work}/image/config.json" <<CONFIG
+{"architecture": "arm64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": ["sha256:${sum}"]},
+ "config": {"Cmd": ["/bin/bash"], "Labels": {"${lab_label}": "arm64", "${lab_label}.inputs": "${inputs}"}}}
+CONFIG
+    echo "[{\"Config\": \"config.json\", \"RepoTags\": [\"${base}\"], \"Layers\": [\"layer.tar\"]}]" >"${work}/image/manifest.json"
+    tar -C "${work}/image" -c manifest.json config.json layer.tar | docker load >>"${log}" 2>&1
+    as_root rm -rf "${work}/image" "${work}/root"
+    say "${base}: made"
+}
+
+# wheels PLACE REQUIREMENT...   downloads them with what they need, by this machine's pip and from its index
+wheels() {
+    local place="${work}/wheels/$1" inputs platforms=()
+    shift
+    inputs="${suite} $*"
+    [ "$(cat "${place}/.inputs" 2>/dev/null || true)" != "${inputs}" ] || return 0
+    rm -rf "${place}"
+    mkdir -p "${place}"
+    mapfile -t platforms < <(seq -f '--platform=manylinux_2_%.0f_aarch64' 17 39)
+    "${bin}/pip" download --quiet --only-binary=:all: --implementation=cp --python-version="${python_of_suite[${suite}]#python}" \
+        "${platforms[@]}" --platform=manylinux2014_aarch64 --dest "${place}" "$@" ||
+        fail "pip could not download aarch64 wheels of $*" "check the package index that pip is configured with"
+    echo "${inputs}" >"${place}/.inputs"
+}
+
+# environment NAME FROM PATH REQUIREMENT...    python_environment makes it in FROM; the result is the image NAME
+environment() {
+    local name=$1 from=$2 path=$3 inputs began=${SECONDS}
+    shift 3
+    wheels "${name}" "$@"
+    inputs=$({
+        docker image inspect --format '{{ .Id }}' "${from}"
+        cat "${work}/wheels/${name}/.inputs"
+        inputs_of environment
+    } | sha256sum | cut -d' ' -f1)
+    figures+=("${name}: $(find "${work}/wheels/${name}" -name '*.whl' | wc -l) wheels")
+    if fresh "${image}:${name}" "${inputs}"; then
+        say "${image}:${name}: unchanged"
+        return
+    fi
+    guest_up 1 --network none --volume "${work}/wheels/${name}:/lab/wheels:ro" "${from}"
+    play environment --extra-vars "{\"path\": \"${path}\", \"requirements\": $(printf '%s\n' "$@" | "${bin}/python" -c 'import json, sys; print(json.dumps(sys.stdin.read().split()))')}"
+    rm -rf "${work}/compiled"
+    docker cp --quiet "sparkfleet-lab-arm64-1:${path}/lib" "${work}/compiled" >>"${log}" 2>&1
+    compile "${work}/compiled" "${work}/compiled"
+    docker cp --quiet "${work}/compiled/." "sparkfleet-lab-arm64-1:${path}/lib" >>"${log}" 2>&1
+    keep 1 "${image}:${name}" "${inputs}"
+    figures[-1]+=" in $((SECONDS - began)) s"
+}
+
+modules() {
+    local requirements
+    mapfile -t requirements < <("${bin}/python" -c 'import sys, yaml
+print("\n".join(yaml.safe_load(open(sys.argv[1]))["prerequisites_python_requirements"]))' "${lab_root}/roles/prerequisites/defaults/main.yml")
+    environment modules "${base}" /opt/sparkfleet/venv "${requirements[@]}"
+}
+
+# Two hosts, and the depot's Hub alone: on this machine, where the hosts reach it.
+fleet() {
+    local gateway root="${work}/hub" began
+    began=${SECONDS}
+    docker network rm "${network}" >/dev/null 2>&1 || true
+    undo+=("docker network rm '${network}' >/dev/null")
+    docker network create --label "${lab_label}=arm64" "${network}" >/dev/null
+    gateway=$(docker network inspect --format '{{ (index .IPAM.Config 0).Gateway }}' "${network}")
+    rm -rf "${root}"
+    mkdir -p "${root}"
+    "${bin}/python" "${here}/publish.py" "${root}" >"${work}/locked.json"
+    "${bin}/python" -u "${lab_dir}/depot/hub.py" --root "${root}" --host "${gateway}" --port 8081 >>"${log}" 2>&1 &
+    undo+=("kill $!")
+    guest_up 1 --network "${network}" "${image}:modules"
+    guest_up 2 --network "${network}" "${image}:modules"
+    play fleet --extra-vars "@${work}/locked.json" --extra-vars "endpoint=http://${gateway}:8081 requests=${root}/.hub-requests.jsonl"
+    figures+=("fleet: $((SECONDS - began)) s")
+}
+
+main() {
+    emulate
+    choose_suite
+    base
+    modules
+    fleet
+    say "on $(uname -m), as $(docker image inspect --format '{{ .Architecture }}' "${base}"), ${suite}: $(printf '%s; ' "${figures[@]}")$((SECONDS)) s in all"
+}
+
+main
+exit

@@ -1,0 +1,57 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The systemd unit that keeps a server's container running: after a boot, and after an end that nobody asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from .request import ProbeError, run_command
+
+UNITS = Path("/etc/systemd/system")
+SHOWN = ("ActiveState", "MainPID", "NRestarts", "Result", "UnitFileState", "DropInPaths")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A unit as systemd has it; all empty where there is none."""
+
+    text: str | None = None  # of its file
+    enabled: str = ""  # as systemctl is-enabled says
+    drop_ins: tuple[str, ...] = ()  # paths
+    active: str = ""  # active, activating (also between two starts), failed, inactive
+    watches: bool = False  # whether a process of it waits for the container's end
+    restarts: int = 0  # since it was started
+    gave_up: bool = False  # too many ends within the time that its text gives
+
+
+def look(name: str) -> Unit:
+    """The unit `name` (with its suffix). What systemd does not answer stays empty."""
+    path = UNITS / name
+    try:
+        shown = run_command(["systemctl", "show", f"--property={','.join(SHOWN)}", name], 30)
+    except ProbeError:
+        shown = ""
+    values = dict(line.partition("=")[::2] for line in shown.splitlines())
+    active, restarts = values.get("ActiveState", ""), values.get("NRestarts", "")
+    return Unit(
+        text=path.read_text(errors="replace") if path.is_file() else None,
+        enabled=values.get("UnitFileState", ""),
+        drop_ins=tuple(values.get("DropInPaths", "").split()),
+        active=active,
+        watches=active == "active" and values.get("MainPID", "0") != "0",
+        restarts=int(restarts) if restarts.isdecimal() else 0,
+        # The start that is one too many fails; the end before it has a result of its own.
+        gave_up=active == "failed" and values.get("Result") not in ("", None, "success"),
+    )
+
+
+def stop(name: str, timeout: float) -> None:
+    """Stop the unit `name`, if there is one: it stops the container, and starts none in a moment.
+
+    :raises ProbeError: systemd does not stop it
+    """
+    if (UNITS / name).is_file():
+        run_command(["systemctl", "stop", name], timeout)

@@ -1,0 +1,79 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""vLLM lets running answers end before it stops; the engine and systemd kill it later than that."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from helpers.recipe import ROOT
+
+ROLE = ROOT / "roles/vllm_serve"
+UNIT = {"ansible.builtin.copy": {"content": "{{ unit }}", "dest": "{{ to }}", "mode": "0600"}}
+
+
+def unit(folder: Path, command: list[str]) -> str:
+    """The unit at boot of a container with that command, by the defaults of the role."""
+    serving = {"container": {"name": "vllm", "command": command, "auto_remove": False}}
+    play = {
+        "hosts": "localhost",
+        "connection": "local",
+        "gather_facts": False,
+        "vars_files": [str(ROLE / "defaults/main.yml"), str(ROLE / "vars/main.yml")],
+        "tasks": [UNIT],
+    }
+    (folder / "play.yml").write_text(yaml.safe_dump([play]))
+    given = {
+        "vllm_serve_candidate": {"serving": serving, "stamps": []},
+        "unit": f"{{{{ lookup('ansible.builtin.template', '{ROLE}/templates/server.service.j2') }}}}",
+        "ansible_python_interpreter": sys.executable,
+        "to": str(folder / "vllm.service"),
+    }
+    program = Path(sys.executable).with_name("ansible-playbook")
+    done = subprocess.run(
+        [program, "-i", "localhost,", "-e", json.dumps(given), "play.yml"],
+        cwd=folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return (folder / "vllm.service").read_text()
+
+
+def seconds(text: str) -> tuple[int, int]:
+    """How long the engine waits, and how long systemd does."""
+    (engine,), (systemd,) = (
+        re.findall(r"docker stop -t (\d+) ", text),
+        re.findall(r"TimeoutStopSec=(\d+)$", text, re.M),
+    )
+    return int(engine), int(systemd)
+
+
+@pytest.mark.parametrize(
+    ("command", "engine"),
+    [(["/models/body"], 30), (["/models/body", "--shutdown-timeout", "120", "--host", "0.0.0.0"], 150)],
+)
+def test_the_engine_waits_longer_than_the_server_and_systemd_longer_than_the_engine(
+    tmp_path, command, engine
+):
+    assert seconds(unit(tmp_path, command)) == (engine, engine + 30)
+
+
+def test_every_container_is_made_and_stopped_with_that_time():
+    def options(name: str) -> list[dict[str, Any]]:
+        tasks = yaml.safe_load((ROLE / "tasks" / name).read_text())
+        every = [inner for task in tasks for inner in (task, *task.get("block", []))]
+        return [
+            task["community.docker.docker_container"]
+            for task in every
+            if "community.docker.docker_container" in task
+        ]
+
+    (made,), (stopped,) = options("container.yml"), options("stop.yml")
+    assert made["stop_timeout"] == stopped["stop_timeout"] == "{{ __vllm_serve_stop_timeout }}"
