@@ -2,7 +2,8 @@
 # Builds the lab's images from the packages that packages.sh fetched:
 #   sparkfleet-lab/base:<codename>   the distribution of this machine, python3 with venv, CA certificates
 #   sparkfleet-lab/spark:bare        systemd, sshd, an nvidia-smi that reports a GB10; no Docker engine
-#   sparkfleet-lab/spark:latest      the same with a Docker engine, as DGX OS comes
+#   sparkfleet-lab/spark:latest      the same with a Docker engine as DGX OS comes: the newest there is, images in containerd
+#   sparkfleet-lab/spark:former      the same with the distribution's engine, images in overlay2
 #   sparkfleet-lab/depot:latest      registry and web server
 # Nothing is pulled and no image build has a network. "docker run" and "docker commit" replace a Dockerfile:
 # the packages are mounted, not copied into a layer, on any engine and without BuildKit.
@@ -88,7 +89,10 @@ for image in "${@:-spark depot}"; do
                 # "container" tells systemd where it is.
                 boot=(--change 'CMD ["/usr/local/sbin/lab-init"]' --change 'ENV container=docker')
                 layer "${lab_spark_image}:bare" "${base}" "${lab_dir}/spark" "${boot[@]}"
-                layer "${lab_spark_image}:latest" "${lab_spark_image}:bare" "${lab_dir}/engine" "${boot[@]}"
+                layer "${lab_spark_image}:former" "${lab_spark_image}:bare" "${lab_dir}/engine" "${boot[@]}"
+                newest=engine
+                [ ! -d "${apt}/newest-engine" ] || newest=newest-engine
+                layer "${lab_spark_image}:latest" "${lab_spark_image}:bare" "${lab_dir}/${newest}" "${boot[@]}"
                 ;;
             *) fail "no image ${one}" "base, spark or depot" ;;
         esac

@@ -3,7 +3,8 @@
 # two signed apt repositories of them under the depot's www/apt:
 #   distribution   the packages that a Spark would get from a mirror of the distribution
 #   toolkit        nvidia-container-toolkit, a stand-in (see toolkit/control)
-# The images are then built from the first one, without a network.
+# The images are then built from the first one, without a network. Beside them, in no repository:
+#   newest-engine  the Docker engine of Debian's sid, if it is one that a Spark could have: for the lab Spark alone
 # shellcheck source=molecule/lab/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -55,6 +56,25 @@ fetch || { as_root apt-get update -qq && fetch; } || {
     fail "the distribution's packages could not be fetched" "check that apt-get update works on this machine"
 }
 mv "${work}"/cache/archives/*.deb "${apt}/distribution/"
+
+# Of sid come these packages and no dependency: they need no newer libc than this machine's distribution has. An apt of its own
+# fetches them, so nothing else here knows sid. Without an engine of 28 or later there, the lab has the distribution's alone.
+newest_engine() {
+    local mirror version sid="${work}/sid"
+    mirror=$(awk -v codename="${codename}" '$3 == codename { print $2; exit }' "${work}/sources.list")
+    mkdir -p "${sid}/lists/partial" "${sid}/cache/archives/partial" "${apt}/newest-engine"
+    echo "deb ${mirror} sid main" >"${sid}/sources.list"
+    : >"${sid}/status"
+    options=(-qq -o Dir::State="${sid}" -o Dir::State::Lists="${sid}/lists" -o Dir::State::status="${sid}/status" -o Dir::Cache="${sid}/cache"
+        -o Dir::Etc::SourceList="${sid}/sources.list" -o Dir::Etc::SourceParts=/dev/null -o APT::Sandbox::User=root -o Debug::NoLocking=true)
+    apt-get "${options[@]}" update && version=$(apt-cache "${options[@]}" show --no-all-versions docker.io | sed -n 's/^Version: //p') &&
+        dpkg --compare-versions "${version:-0}" ge 28 &&
+        (cd "${apt}/newest-engine" && apt-get "${options[@]}" download docker.io containerd docker-cli docker-buildx tini-static)
+}
+if [ "$(. /etc/os-release && echo "${ID}")" != debian ] || ! newest_engine >"${work}/log" 2>&1; then
+    rm -rf "${apt}/newest-engine"
+    say "packages: no engine of 28 or later in sid, so the lab has the distribution's alone"
+fi
 
 dpkg-deb --root-owner-group -b "${lab_dir}/toolkit" "${apt}/toolkit/" >/dev/null
 

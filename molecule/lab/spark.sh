@@ -7,7 +7,8 @@
 
 action=$1 host=$2 address=$3
 name="sparkfleet-lab-${host}"
-volume="${name}-docker"
+# Of its engine, and of containerd: overlay2 and overlayfs do not stack on overlay2.
+volumes=("${name}-docker:/var/lib/docker" "${name}-containerd:/var/lib/containerd")
 keys="${lab_cache}/ssh"
 known="${keys}/known_hosts.d/${address}"
 
@@ -16,7 +17,7 @@ there() { docker container inspect "${name}" >/dev/null 2>&1; }
 create() {
     local image=$1 shm_size=$2 id flags inputs seen
     case "${image}" in
-        "${lab_spark_image}:latest" | "${lab_spark_image}:bare") ;;
+        "${lab_spark_image}:latest" | "${lab_spark_image}:former" | "${lab_spark_image}:bare") ;;
         *) image=$("${lab_dir}/snapshot.sh" "${image}") ;;
     esac
     id=$(docker image inspect --format '{{ .Id }}' "${image}") || fail "expected the image ${image}, seen none" "make lab-depot"
@@ -30,7 +31,7 @@ create() {
         --cap-add SYS_ADMIN --cap-add NET_ADMIN --cap-add SYS_PTRACE
         --security-opt seccomp=unconfined --security-opt apparmor=unconfined
         --device-cgroup-rule 'c *:* rwm' --device-cgroup-rule 'b *:* m'
-        --volume /sys/fs/cgroup:/sys/fs/cgroup:rw --volume "${volume}:/var/lib/docker"
+        --volume /sys/fs/cgroup:/sys/fs/cgroup:rw "${volumes[@]/#/--volume=}"
         --tmpfs /run:exec --tmpfs /tmp:exec --shm-size "${shm_size}" --stop-signal SIGRTMIN+3
         --network "${lab_network}" --ip "${address}"
     )
@@ -45,7 +46,7 @@ create() {
             ;;
         *)
             ! there || docker rm --force "${name}" >/dev/null
-            docker volume create --label "${lab_label}=host" "${volume}" >/dev/null
+            for volume in "${volumes[@]%%:*}"; do docker volume create --label "${lab_label}=host" "${volume}" >/dev/null; done
             docker run --detach --name "${name}" --hostname "${host}" --label "${lab_label}=host" --label "${lab_label}.inputs=${inputs}" \
                 "${flags[@]}" "${image}" >/dev/null
             echo created
@@ -62,7 +63,7 @@ destroy() {
         docker rm --force "${name}" >/dev/null
         echo removed
     fi
-    docker volume rm --force "${volume}" >/dev/null
+    docker volume rm --force "${volumes[@]%%:*}" >/dev/null
     rm -f "${known}"
 }
 

@@ -11,10 +11,10 @@ STORAGE = "/srv/sparkfleet/registry"
 
 @pytest.fixture
 def image(host):
-    """The image as the ledger of the host names it."""
+    """An image as the ledger of the host names it: of one manifest, or the index with the attestation."""
     content = json.loads(host.run("sudo cat /var/lib/sparkfleet/images.json").stdout)
     assert content["version"] == 1
-    assert len(content["images"]) == 1
+    assert len(content["images"]) == 2
     return content["images"][0]
 
 

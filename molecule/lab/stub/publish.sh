@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Publishes what recipe/stub.yml names: the stub of the vLLM image in the depot's registry as sparkfleet-lab/stub:1, the
-# same under another digest as :2, two tiny models and a patch. All under names of their own: nothing that another recipe
+# same under another digest as :2, the same as an index with an attestation as :attested, two tiny models and a patch. All under names of their own: nothing that another recipe
 # names ever resolves to them.
 # shellcheck source=molecule/lab/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
@@ -43,6 +43,10 @@ fresh "${image}:1" "${inputs}" || sed "s|^ARG BASE=.*|ARG BASE=${base}|" "${here
 fresh "${image}:2" "${inputs}" || printf 'FROM %s\nLABEL sparkfleet.lab.edition=2\n' "${image}:1" | build "${image}:2" "${inputs}" "${here}"
 push "${image}:1"
 push "${image}:2"
+"${python}" "${here}/attest.py" "http://${lab_registry}" "${image}" 2 attested >"${log}" 2>&1 || {
+    tail -n 5 "${log}" >&2
+    fail "${image}:attested could not be put into ${lab_registry}" "does the depot run? docker logs sparkfleet-lab-depot"
+}
 
 inputs=$(fingerprint "${lab_dir}/vllm/weights.py")
 if [ "$(cat "${lab_cache}/stub-models.inputs" 2>/dev/null || true)" != "${inputs}" ] || ! [ -e "${hub}/stub-draft/config.json" ]; then
