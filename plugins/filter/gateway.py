@@ -1,0 +1,51 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Filters for gateways: thin fronts of the package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+
+from ..module_utils._common.terminal import printable
+from ..plugin_utils.gateway import fleet, plan
+from ..plugin_utils.gateway.refusal import GatewayError
+
+LOOK = "__gateway_look"
+"""In which variable the role's entry point `look` keeps what it read of a Spark."""
+
+
+def _front(function: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any) -> Any:
+        try:
+            return function(*args)
+        except GatewayError as error:
+            raise AnsibleFilterError(printable(str(error))) from None
+
+    return call
+
+
+def gateway_plan(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    return plan.plan(inputs).as_data()
+
+
+def gateway_servers(hosts: Iterable[str], hostvars: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The Sparks among `hosts` that have passed their gate, of those that were looked at."""
+    looks = {}
+    for host in hosts:
+        variables = hostvars[host]
+        content = (variables.get(LOOK) or {}).get("content")
+        if content:
+            looks[host] = (
+                content,
+                variables.get("spark_address") or variables.get("ansible_host") or host,
+            )
+    return fleet.servers(looks)
+
+
+class FilterModule:
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {"gateway_plan": _front(gateway_plan), "gateway_servers": _front(gateway_servers)}

@@ -1,0 +1,100 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The servers of a gateway, from what each Spark has on record. Pure."""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from ...module_utils._common import shape
+from ...module_utils._serve import state
+from .refusal import GatewayError
+
+RECORD = {
+    "recipe": shape.Maybe(str),
+    "container": {"published_ports": shape.Maybe([str])},
+    "gate": {"served_model": str, "base_url": str},
+}
+"""What of a record a gateway reads."""
+
+
+def recorded(host: str, content: str) -> Mapping[str, Any] | None:
+    """The server that passed its gate on a Spark last; None without one.
+
+    :param content: of its state.json, in base64 as C(slurp) brings it
+    :raises GatewayError: it is no state
+    """
+    try:
+        known = state.parse(base64.b64decode(content, validate=True).decode())
+    except ValueError as error:
+        raise GatewayError(
+            f"{host}, state.json",
+            "the record of what passed there",
+            error,
+            "move the file away and deploy again",
+        ) from None
+    current = (known or {}).get("current")
+    if current is None:
+        return None
+    record: Mapping[str, Any] = current["serving"]
+    if wrong := shape.wrong(record, RECORD, "current.serving"):
+        raise GatewayError(
+            f"{host}, state.json", "the record of what passed there", wrong, "run site.yml there"
+        )
+    return record
+
+
+def server(host: str, record: Mapping[str, Any], met_at: str) -> dict[str, Any]:
+    """As C(gateway_servers) names one.
+
+    :param met_at: where gateways meet the Spark
+    :raises GatewayError: its port is closed to them
+    """
+    published = record["container"].get("published_ports") or []
+    if (
+        published
+        and not _loopback(met_at)
+        and all(_loopback(each.rpartition(":")[0].rpartition(":")[0]) for each in published)
+    ):
+        raise GatewayError(
+            host,
+            f"vLLM's port open at {met_at}",
+            f"{published[0]}, which only this Spark itself reaches",
+            "set vllm_serve_bind to the address at which the gateways meet it, and run site.yml",
+        )
+    try:
+        port = urlsplit(record["gate"]["base_url"]).port
+    except ValueError:
+        port = None
+    return {
+        "name": host,
+        "model": record["gate"]["served_model"],
+        "recipe": record.get("recipe") or "",
+        "address": met_at,
+        "port": port,
+    }
+
+
+def _loopback(at: str) -> bool:
+    try:
+        return ipaddress.ip_address(at.strip("[]")).is_loopback
+    except ValueError:
+        return at == "localhost"
+
+
+def servers(looks: Mapping[str, tuple[str, str]]) -> list[dict[str, Any]]:
+    """Those Sparks that passed.
+
+    :param looks: by host, its state.json in base64 and where gateways meet it
+    """
+    found = []
+    for host, (content, met_at) in looks.items():
+        record = recorded(host, content)
+        if record is not None:
+            found.append(server(host, record, met_at))
+    return found

@@ -1,0 +1,120 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a gateway is to be, from the inputs of its role. The templates write it down and compute nothing. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from . import answers
+from .keys import Key, keys
+from .pools import Pool, pools
+from .refusal import GatewayError, address, known, whole
+
+PATHS = (
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/rerank",
+    "/v1/responses",
+)
+"""What is sent on, with POST. The models are listed by the gateway itself, and there is nothing else."""
+KIB, MIB = 1024, 1024 * 1024
+HEADERS = 64 * KIB
+"""Room in a buffer beside the body: the headers of a request, and what HAProxy writes to them."""
+OPENING = 256
+"""Bytes of a conversation's beginning that tell it from others."""
+LEAST_BALANCE, MOST_BALANCE = 101, 1000
+
+LIMITS = {
+    "body": (64 * KIB, 64 * MIB),
+    "connections": (10, 100_000),
+    "balance": (LEAST_BALANCE, MOST_BALANCE),
+}
+"""{limit: (least, most)}; body in bytes, balance in percent of the mean load."""
+TIMEOUTS = {
+    "connect": (1, 60),
+    "headers": (1, 300),
+    "body": (1, 3600),
+    "client": (1, 86400),
+    "answer": (1, 86400),
+    "idle": (1, 3600),
+    "check": (1, 300),
+    "interval": (1, 300),
+}
+"""{timeout: (least, most)}, in seconds."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    binds: tuple[str, ...]  # address:port, an address of version 6 in brackets
+    tls: bool
+    server_key: bool  # whether the Sparks have a key that the gateway sends
+    pools: tuple[Pool, ...]
+    keys: tuple[Key, ...]
+    limits: dict[str, int]
+    timeouts: dict[str, int]
+
+    def as_data(self) -> dict[str, Any]:
+        made = {name: list(each) if isinstance(each, tuple) else each for name, each in asdict(self).items()}
+        return made | {
+            "paths": list(PATHS),
+            "opening": OPENING,
+            "buffer": self.limits["body"] + HEADERS,
+            "answers": answers.as_data(answers.ANSWERS),
+            "failures": answers.as_data(answers.FAILURES),
+            "models": {
+                "object": "list",
+                "data": [
+                    {"id": pool.model, "object": "model", "created": 0, "owned_by": "sparkfleet"}
+                    for pool in self.pools
+                ],
+            },
+        }
+
+
+def _binds(addresses: Iterable[Any], port: Any, safe: bool) -> tuple[str, ...]:
+    number = whole(port, "gateway_port", 1, 65535)
+    found = []
+    for given in addresses:
+        at = address(given, "gateway_addresses", "name addresses of the gateway, or 0.0.0.0 for all")
+        if not safe and not ipaddress.ip_address(at).is_loopback:
+            raise GatewayError(
+                "gateway_certificate",
+                f"a certificate for {at}",
+                "none",
+                "give gateway_certificate and gateway_certificate_key, or listen on 127.0.0.1. Keys would cross the network in "
+                "the clear: gateway_plain: true allows that",
+            )
+        found.append(f"[{at}]:{number}" if ":" in at else f"{at}:{number}")
+    if not found:
+        raise GatewayError(
+            "gateway_addresses", "at least one address", "none", "name one, or 0.0.0.0 for all"
+        )
+    return tuple(dict.fromkeys(found))
+
+
+def _numbers(given: Any, where: str, bounds: Mapping[str, tuple[int, int]]) -> dict[str, int]:
+    """All of them: the role's defaults have each."""
+    numbers = known(given, where, tuple(bounds))
+    return {name: whole(numbers.get(name), f"{where}_{name}", *between) for name, between in bounds.items()}
+
+
+def plan(inputs: Mapping[str, Any]) -> Plan:
+    """:param inputs: as roles/gateway/vars/main.yml puts them together
+    :raises GatewayError: no gateway is made of them
+    """
+    tls, plain = bool(inputs["tls"]), bool(inputs["plain"])
+    return Plan(
+        binds=_binds(inputs["addresses"], inputs["port"], tls or plain),
+        tls=tls,
+        server_key=bool(inputs["server_key"]),
+        pools=pools(inputs["servers"]),
+        keys=keys(inputs["keys"], inputs["concurrent"], inputs["requests_per_minute"]),
+        limits=_numbers(inputs["limits"], "gateway_limit", LIMITS),
+        timeouts=_numbers(inputs["timeouts"], "gateway_timeout", TIMEOUTS),
+    )

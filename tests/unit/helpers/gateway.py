@@ -1,0 +1,40 @@
+"""Inputs of a gateway, good ones to differ from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+KEY = "sk-Vq3xT0aLw9ZpR7uKc2MdYh5N"
+OTHER_KEY = "sk-Hn8bE4fGy6JtQ1sXo0WvUi3P"
+TIMEOUTS = {
+    "connect": 2, "headers": 10, "body": 60, "client": 300, "answer": 3600, "idle": 60, "check": 5, "interval": 2
+}  # fmt: skip
+
+
+def server(name: str, **given: Any) -> dict[str, Any]:
+    number = sum(name.encode()) % 250 + 1
+    return {
+        "name": name,
+        "model": "chat",
+        "recipe": "first",
+        "address": f"192.0.2.{number}",
+        "port": 8000,
+        **given,
+    }
+
+
+def inputs(**given: Any) -> dict[str, Any]:
+    """Of one Spark and one key."""
+    return {
+        "addresses": ["0.0.0.0"],
+        "port": 8443,
+        "tls": True,
+        "plain": False,
+        "server_key": False,
+        "servers": [server("spark-1")],
+        "keys": [{"name": "anna", "key": KEY}],
+        "concurrent": 16,
+        "requests_per_minute": 600,
+        "limits": {"body": 8 * 1024 * 1024, "connections": 2000, "balance": 150},
+        "timeouts": TIMEOUTS,
+    } | given  # fmt: skip

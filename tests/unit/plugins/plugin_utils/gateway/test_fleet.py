@@ -1,0 +1,76 @@
+"""Which Sparks a gateway may send requests to, by what they have on record."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleFilterError
+from ansible_collections.sparkfleet.vllm.plugins.filter.gateway import FilterModule
+
+SERVERS = FilterModule().filters()["gateway_servers"]
+
+
+def record(**given: Any) -> dict[str, Any]:
+    return {
+        "recipe": "first",
+        "container": {"image": "vllm@sha256:0", "published_ports": ["192.0.2.7:8001:8001"]},
+        "models": {},
+        "files": [],
+        "gate": {"served_model": "chat", "base_url": "http://127.0.0.1:8001"},
+    } | given
+
+
+def spark(serving: Any = None, **variables: Any) -> dict[str, Any]:
+    current = None if serving is None else {"serving": serving, "gate": {}}
+    state = {"version": 1, "current": current, "last_good": None}
+    content = base64.b64encode(json.dumps(state).encode()).decode()
+    return {"__gateway_look": {"content": content}, "ansible_host": "192.0.2.7"} | variables
+
+
+def servers(**hosts: Any) -> Any:
+    return SERVERS(list(hosts), hosts)
+
+
+def test_a_spark_that_passed_is_a_server() -> None:
+    assert servers(a=spark(record())) == [
+        {"name": "a", "model": "chat", "recipe": "first", "address": "192.0.2.7", "port": 8001}
+    ]
+
+
+def test_the_address_of_the_fleet_comes_before_that_of_ansible() -> None:
+    assert servers(a=spark(record(), spark_address="192.0.2.8"))[0]["address"] == "192.0.2.8"
+
+
+def test_what_has_not_passed_or_was_not_looked_at_is_none() -> None:
+    assert servers(a=spark(None), b={"__gateway_look": {"failed": True}}, c={}) == []
+
+
+def test_an_open_port_of_the_host_network_is_taken() -> None:
+    assert servers(a=spark(record(container={"image": "vllm@sha256:0"})))[0]["port"] == 8001
+
+
+CLOSED = record(container={"image": "vllm@sha256:0", "published_ports": ["127.0.0.1:8001:8001"]})
+
+
+def test_a_port_on_loopback_is_open_to_a_gateway_on_the_spark_itself() -> None:
+    assert servers(a=spark(CLOSED, spark_address="127.0.0.1"))[0]["address"] == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [
+        (spark(CLOSED), "do: set vllm_serve_bind"),
+        (spark(record(gate={"served_model": "chat"})), "current.serving.gate.base_url"),
+        (spark({"container": 1}), "move the file away"),
+        ({"__gateway_look": {"content": "!"}}, "move the file away"),
+        ({"__gateway_look": {"content": base64.b64encode(b"\xff").decode()}}, "move the file away"),
+    ],
+)
+def test_what_is_refused(host: dict[str, Any], said: str) -> None:
+    with pytest.raises(AnsibleFilterError) as refused:
+        servers(a=host)
+    assert said in str(refused.value)
+    assert "expected" in str(refused.value)
