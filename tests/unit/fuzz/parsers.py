@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import functools
 import hashlib
@@ -28,6 +29,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._drift import cont
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._drift import look
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate import container as gate_container
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate import docker_container
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._gateway import answers as haproxy_answers
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import (
     daemon_flags,
     daemon_json,
@@ -88,6 +90,8 @@ from ansible_collections.sparkfleet.vllm.plugins.modules import (
     store_prune,
 )
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils import background
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.gateway import fleet as gateway_fleet
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.gateway.refusal import GatewayError
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.host import requirements
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.serving import diff, record
 from fuzz.strategies import JUNK, NO_JSON, TEXT, cut, documents, json_bytes, json_texts, lines, texts, trees
@@ -1126,3 +1130,47 @@ _PYTHON = {"python": "3.12.3", "distributions": {"docker": "7.1.0"}}
 def _environment(text: str) -> object:
     held(f"{_ROOT}/opt/sparkfleet/venv/bin/python", "")
     return probes.environment(Request(root=scratch() / _ROOT, run=lambda _argv, _timeout: text))
+
+
+_HAPROXY = "#<PID> <type> <reloads>\n1162 master 5 [failed: 0]\n# workers\n1271 worker 1\n# old workers\n1233 worker 3\n"
+_SERVERS = "1\n# be_id be_name srv_id srv_name\n3 chat 7 spark-1 192.0.2.1 2 8 1 1 60 15 0 4 7 0 0 1 - 8000 - 0 0 - - 0\n"
+_STATISTICS = '# pxname,svname,qcur,scur,status,check_desc\nchat,spark-1,0,2,UP 1/3,"Layer7 check, passed"\n'
+
+
+@parser("HAProxy: show proc", _HAPROXY, documents(_HAPROXY), haproxy_answers.HaproxyError)
+def _haproxy_processes(text: str) -> object:
+    return [process.pid for process in haproxy_answers.parse_processes(text)]
+
+
+@parser("HAProxy: show servers state", _SERVERS, documents(_SERVERS), haproxy_answers.HaproxyError)
+def _haproxy_states(text: str) -> object:
+    return [(server.key, server.usable) for server in haproxy_answers.parse_states(text)]
+
+
+@parser("HAProxy: show stat", _STATISTICS, documents(_STATISTICS), haproxy_answers.HaproxyError)
+def _haproxy_statistics(text: str) -> object:
+    rows = haproxy_answers.parse_statistics(text)
+    server = haproxy_answers.Server("chat", "spark-1", haproxy_answers.READY)
+    return [server.seen(row, row.sessions).usable for row in rows.values()]
+
+
+_PASSED = {
+    "version": 1,
+    "last_good": None,
+    "current": {
+        "gate": {},
+        "serving": {
+            "recipe": "r",
+            "container": {"image": "i", "published_ports": ["192.0.2.1:8000:8000"]},
+            "models": {},
+            "files": [],
+            "gate": {"served_model": "chat", "base_url": "http://127.0.0.1:8000"},
+        },
+    },
+}
+
+
+@parser("state.json of a Spark, for a gateway", *of_json(_PASSED), GatewayError)
+def _passed(text: str) -> object:
+    content = base64.b64encode(text.encode(errors="surrogatepass")).decode()
+    return gateway_fleet.servers({"spark-1": (content, "192.0.2.1")})
