@@ -14,8 +14,8 @@ from ..module_utils._common.terminal import printable
 from ..plugin_utils.gateway import fleet, plan
 from ..plugin_utils.gateway.refusal import GatewayError
 
-LOOK = "__gateway_look"
-"""In which variable the role's entry point `look` keeps what it read of a Spark."""
+RECORD = "__gateway_record"
+"""In which variable the role keeps what it read of a Spark."""
 
 
 def _front(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -33,16 +33,13 @@ def gateway_plan(inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def gateway_servers(hosts: Iterable[str], hostvars: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The Sparks among `hosts` that have passed their gate, of those that were looked at."""
+    """The Sparks among `hosts` that have passed their gate, of those that gave their state.json."""
     looks = {}
     for host in hosts:
         variables = hostvars[host]
-        content = (variables.get(LOOK) or {}).get("content")
-        if content:
-            looks[host] = (
-                content,
-                variables.get("spark_address") or variables.get("ansible_host") or host,
-            )
+        if content := variables.get(RECORD):
+            met_at = variables.get("spark_address") or variables.get("ansible_host") or host
+            looks[host] = (content, met_at)
     return fleet.servers(looks)
 
 

@@ -15,38 +15,54 @@ from .keys import Key, keys
 from .pools import Pool, pools
 from .refusal import GatewayError, address, known, whole
 
-PATHS = (
-    "/v1/chat/completions",
-    "/v1/completions",
-    "/v1/embeddings",
-    "/v1/rerank",
-    "/v1/responses",
+
+@dataclass(frozen=True)
+class Route:
+    """A path that is sent on, with POST. By the paths into its body, a conversation is told from others when nothing else does."""
+
+    path: str
+    openings: tuple[str, ...] = ()
+    """Where its beginning may be, the likeliest first. None: it has no conversations, and every server is as good."""
+    role: str = ""
+    """Whose words the beginning is."""
+    nexts: tuple[str, ...] = ()
+    """What tells conversations apart that begin with the words of one system."""
+
+
+ROUTES = (
+    Route(
+        "/v1/chat/completions",
+        ("$.messages[0].content", "$.messages[0].content[0].text"),
+        "$.messages[0].role",
+        ("$.messages[1].content", "$.messages[1].content[0].text"),
+    ),
+    Route("/v1/completions", ("$.prompt", "$.prompt[0]")),
+    Route("/v1/responses", ("$.input", "$.input[0].content", "$.input[0].content[0].text")),
+    Route("/v1/embeddings"),
+    Route("/v1/rerank"),
 )
-"""What is sent on, with POST. The models are listed by the gateway itself, and there is nothing else."""
+"""All that is sent on. The models are listed by the gateway itself."""
 KIB, MIB = 1024, 1024 * 1024
 HEADERS = 64 * KIB
 """Room in a buffer beside the body: the headers of a request, and what HAProxy writes to them."""
-OPENING = 256
-"""Bytes of a conversation's beginning that tell it from others."""
-LEAST_BALANCE, MOST_BALANCE = 101, 1000
 
 LIMITS = {
-    "body": (64 * KIB, 64 * MIB),
-    "connections": (10, 100_000),
-    "balance": (LEAST_BALANCE, MOST_BALANCE),
+    "body": (8 * MIB, 64 * KIB, 64 * MIB),
+    "connections": (2000, 10, 100_000),
+    "balance": (150, 101, 1000),
 }
-"""{limit: (least, most)}; body in bytes, balance in percent of the mean load."""
+"""{limit: (default, least, most)}; body in bytes, balance in percent of the mean load."""
 TIMEOUTS = {
-    "connect": (1, 60),
-    "headers": (1, 300),
-    "body": (1, 3600),
-    "client": (1, 86400),
-    "answer": (1, 86400),
-    "idle": (1, 3600),
-    "check": (1, 300),
-    "interval": (1, 300),
+    "connect": (2, 1, 60),
+    "headers": (10, 1, 300),
+    "body": (60, 1, 3600),
+    "client": (300, 1, 86400),
+    "answer": (3600, 1, 86400),
+    "idle": (60, 1, 3600),
+    "check": (5, 1, 300),
+    "interval": (2, 1, 300),
 }
-"""{timeout: (least, most)}, in seconds."""
+"""{timeout: (default, least, most)}, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +78,7 @@ class Plan:
     def as_data(self) -> dict[str, Any]:
         made = {name: list(each) if isinstance(each, tuple) else each for name, each in asdict(self).items()}
         return made | {
-            "paths": list(PATHS),
-            "opening": OPENING,
+            "routes": [asdict(route) for route in ROUTES],
             "buffer": self.limits["body"] + HEADERS,
             "answers": answers.as_data(answers.ANSWERS),
             "failures": answers.as_data(answers.FAILURES),
@@ -98,10 +113,13 @@ def _binds(addresses: Iterable[Any], port: Any, safe: bool) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _numbers(given: Any, where: str, bounds: Mapping[str, tuple[int, int]]) -> dict[str, int]:
-    """All of them: the role's defaults have each."""
+def _numbers(given: Any, where: str, bounds: Mapping[str, tuple[int, int, int]]) -> dict[str, int]:
+    """All of them, each as it is given or else its default."""
     numbers = known(given, where, tuple(bounds))
-    return {name: whole(numbers.get(name), f"{where}_{name}", *between) for name, between in bounds.items()}
+    return {
+        name: whole(numbers.get(name, default), f"{where}, {name}", least, most)
+        for name, (default, least, most) in bounds.items()
+    }
 
 
 def plan(inputs: Mapping[str, Any]) -> Plan:
@@ -115,6 +133,6 @@ def plan(inputs: Mapping[str, Any]) -> Plan:
         server_key=bool(inputs["server_key"]),
         pools=pools(inputs["servers"]),
         keys=keys(inputs["keys"], inputs["concurrent"], inputs["requests_per_minute"]),
-        limits=_numbers(inputs["limits"], "gateway_limit", LIMITS),
-        timeouts=_numbers(inputs["timeouts"], "gateway_timeout", TIMEOUTS),
+        limits=_numbers(inputs["limits"], "gateway_limits", LIMITS),
+        timeouts=_numbers(inputs["timeouts"], "gateway_timeouts", TIMEOUTS),
     )

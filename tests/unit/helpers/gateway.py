@@ -6,9 +6,6 @@ from typing import Any
 
 KEY = "sk-Vq3xT0aLw9ZpR7uKc2MdYh5N"
 OTHER_KEY = "sk-Hn8bE4fGy6JtQ1sXo0WvUi3P"
-TIMEOUTS = {
-    "connect": 2, "headers": 10, "body": 60, "client": 300, "answer": 3600, "idle": 60, "check": 5, "interval": 2
-}  # fmt: skip
 
 
 def server(name: str, **given: Any) -> dict[str, Any]:
@@ -35,6 +32,6 @@ def inputs(**given: Any) -> dict[str, Any]:
         "keys": [{"name": "anna", "key": KEY}],
         "concurrent": 16,
         "requests_per_minute": 600,
-        "limits": {"body": 8 * 1024 * 1024, "connections": 2000, "balance": 150},
-        "timeouts": TIMEOUTS,
+        "limits": {},
+        "timeouts": {},
     } | given  # fmt: skip

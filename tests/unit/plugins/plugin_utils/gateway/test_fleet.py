@@ -27,7 +27,7 @@ def spark(serving: Any = None, **variables: Any) -> dict[str, Any]:
     current = None if serving is None else {"serving": serving, "gate": {}}
     state = {"version": 1, "current": current, "last_good": None}
     content = base64.b64encode(json.dumps(state).encode()).decode()
-    return {"__gateway_look": {"content": content}, "ansible_host": "192.0.2.7"} | variables
+    return {"__gateway_record": content, "ansible_host": "192.0.2.7"} | variables
 
 
 def servers(**hosts: Any) -> Any:
@@ -44,8 +44,8 @@ def test_the_address_of_the_fleet_comes_before_that_of_ansible() -> None:
     assert servers(a=spark(record(), spark_address="192.0.2.8"))[0]["address"] == "192.0.2.8"
 
 
-def test_what_has_not_passed_or_was_not_looked_at_is_none() -> None:
-    assert servers(a=spark(None), b={"__gateway_look": {"failed": True}}, c={}) == []
+def test_what_has_not_passed_or_gave_no_state_is_none() -> None:
+    assert servers(a=spark(None), b={"__gateway_record": ""}, c={}) == []
 
 
 def test_an_open_port_of_the_host_network_is_taken() -> None:
@@ -65,8 +65,8 @@ def test_a_port_on_loopback_is_open_to_a_gateway_on_the_spark_itself() -> None:
         (spark(CLOSED), "do: set vllm_serve_bind"),
         (spark(record(gate={"served_model": "chat"})), "current.serving.gate.base_url"),
         (spark({"container": 1}), "move the file away"),
-        ({"__gateway_look": {"content": "!"}}, "move the file away"),
-        ({"__gateway_look": {"content": base64.b64encode(b"\xff").decode()}}, "move the file away"),
+        ({"__gateway_record": "!"}, "move the file away"),
+        ({"__gateway_record": base64.b64encode(b"\xff").decode()}, "move the file away"),
     ],
 )
 def test_what_is_refused(host: dict[str, Any], said: str) -> None:
