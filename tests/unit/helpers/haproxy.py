@@ -182,8 +182,9 @@ class Gateway:
         if key is not None:
             more["authorization"] = f"Bearer {key}"
         connection = self.connect()
+        connection.connect()
         # Whoever is refused early has not read all. The answer is there all the same.
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        with contextlib.suppress(OSError):
             parts = [sent[at : at + 65536] for at in range(0, len(sent), 65536)] if chunked and sent else sent
             connection.request(method, path, parts, more, encode_chunked=chunked)
         answer = connection.getresponse()

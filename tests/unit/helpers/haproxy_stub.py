@@ -19,6 +19,10 @@ class StubServer:
     status: str = "UP"
     sessions: int = 0
 
+    @property
+    def shown(self) -> str:
+        return "DRAIN" if (self.state, self.status) == ("drain", "UP") else self.status
+
 
 @dataclass
 class Master:
@@ -66,7 +70,7 @@ class Master:
             )
         if command.startswith("show stat "):
             rows = [
-                f"{key.replace('/', ',')},0,0,{each.sessions},4,{each.status},1,"
+                f"{key.replace('/', ',')},0,0,{each.sessions},4,{each.shown},1,"
                 for key, each in servers.items()
             ]
             return "\n".join(["# pxname,svname,qcur,qmax,scur,smax,status,weight,", *rows, "", ""])

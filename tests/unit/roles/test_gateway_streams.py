@@ -240,7 +240,9 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def context(
     certificate: Path, change: Callable[[ssl.SSLContext], None] = lambda made: None
 ) -> ssl.SSLContext:
+    """Of a client that would take HTTP/2."""
     made = ssl.create_default_context(cafile=str(certificate / "cert.pem"))
+    made.set_alpn_protocols(["h2", "http/1.1"])
     change(made)
     return made
 
@@ -251,6 +253,7 @@ def test_tls_has_the_versions_that_mozilla_calls_intermediate(sparks: list[Stub]
     with gateway(servers=behind(sparks), keys=KEYS, tls=True, files={"tls.pem": pem}) as api:
         api.context = context(certificate)
         assert api.chat().status == 200
+        assert api.chat("x" * 1_000_000, key="sk-none").status == 401
 
         def two(made: ssl.SSLContext) -> None:
             made.maximum_version = ssl.TLSVersion.TLSv1_2
@@ -269,7 +272,7 @@ def test_tls_has_the_versions_that_mozilla_calls_intermediate(sparks: list[Stub]
 
         def weak(made: ssl.SSLContext) -> None:
             made.maximum_version = ssl.TLSVersion.TLSv1_2
-            made.set_ciphers("AES128-SHA:@SECLEVEL=0")
+            made.set_ciphers("ECDHE-ECDSA-AES128-SHA:@SECLEVEL=0")
 
         api.context = context(certificate, weak)
         with pytest.raises(ssl.SSLError, match="(?i)handshake"):

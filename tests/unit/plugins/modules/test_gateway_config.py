@@ -105,6 +105,7 @@ def test_what_is_not_in_the_set_goes(host: Host) -> None:
     (host.folder / "old.map").write_text("x")
     assert host.call()["changed_files"] == ["old.map"]
     assert host.there() == GOOD
+    assert host.left_over() == []
 
 
 def test_a_mode_that_somebody_changed_is_mended(host: Host) -> None:

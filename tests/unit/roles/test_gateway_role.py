@@ -1,0 +1,88 @@
+"""How the role gateway puts its inputs together, and its unit, by Ansible's own templating."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.gateway import plan
+from helpers.gateway import KEY, server
+from helpers.recipe import ROOT
+
+ROLE = ROOT / "roles/gateway"
+
+
+def trusted(value: Any) -> Any:
+    if isinstance(value, str):
+        return trust_as_template(value)
+    if isinstance(value, dict):
+        return {key: trusted(item) for key, item in value.items()}
+    return [trusted(item) for item in value] if isinstance(value, list) else value
+
+
+def known(**given: Any) -> dict[str, Any]:
+    """The role's variables on a gateway of one Spark, which has passed."""
+    found = trusted(yaml.safe_load((ROLE / "defaults/main.yml").read_text()))
+    found |= trusted(yaml.safe_load((ROLE / "vars/main.yml").read_text()))
+    found["__gateway_inputs"]["servers"] = [server("spark-1")]
+    # Its default asks the environment of the controller.
+    found["gateway_server_key"] = ""
+    return found | {"ansible_managed": "managed", "inventory_hostname": "gate-1", "groups": {}} | given
+
+
+def value(name: str, **given: Any) -> Any:
+    return Templar(loader=DataLoader(), variables=known(**given)).template(
+        trust_as_template("{{ " + name + " }}")
+    )
+
+
+CERTIFIED = {"gateway_certificate": "CERT", "gateway_certificate_key": "PRIVATE"}
+KEYS = [{"name": "anna", "key": KEY}]
+
+
+def test_a_gateway_needs_a_certificate_and_keys_and_nothing_else() -> None:
+    made = plan.plan(value("__gateway_inputs", gateway_keys=KEYS, **CERTIFIED))
+    assert (made.binds, made.tls, made.server_key) == (("0.0.0.0:443",), True, False)
+    with pytest.raises(plan.GatewayError, match="do: give gateway_certificate"):
+        plan.plan(value("__gateway_inputs", gateway_keys=KEYS))
+    with pytest.raises(plan.GatewayError, match="at least one key"):
+        plan.plan(value("__gateway_inputs", **CERTIFIED))
+
+
+def test_the_key_of_the_sparks_is_a_secret_file() -> None:
+    given = {"gateway_server_key": "the-key-of-the-sparks"}
+    assert value("__gateway_inputs", **given)["server_key"] is True
+    assert value("__gateway_secrets", **given)["server.key"] == "servers the-key-of-the-sparks\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "pem"),
+    [
+        (CERTIFIED, "CERT\nPRIVATE\n"),
+        ({}, ""),
+        (
+            {
+                "gateway_lab_certificate": True,
+                "__gateway_lab_files": {"results": [{"content": "Q0VSVAo="}, {"content": "S0VZCg=="}]},
+            },
+            "CERT\nKEY\n",
+        ),
+    ],
+)
+def test_the_certificate_lies_before_its_key(given: dict[str, Any], pem: str) -> None:
+    assert value("__gateway_secrets", **given) == {"tls.pem": pem, "server.key": ""}
+
+
+def test_the_unit_keeps_the_states_before_it_reloads_and_before_it_stops() -> None:
+    text = (ROLE / "templates/sparkfleet-gateway.service.j2").read_text()
+    unit = Templar(loader=DataLoader(), variables=known()).template(trust_as_template(text)).splitlines()
+    reloads = [line.partition("=")[2] for line in unit if line.startswith("ExecReload=")]
+    assert [line.split()[0] for line in reloads] == ["/usr/sbin/haproxy", "-/bin/sh", "/bin/kill"]
+    (stops,) = [line.partition("=")[2] for line in unit if line.startswith("ExecStop=")]
+    assert stops == reloads[1]
+    assert stops.count("'") == 2
+    assert "UNIX-CONNECT:/run/sparkfleet-gateway/master.sock" in stops
+    assert stops.endswith("mv /var/lib/sparkfleet-gateway/servers.new /var/lib/sparkfleet-gateway/servers'")
