@@ -121,9 +121,19 @@ def test_other_paths_know_their_conversations(api: Gateway, path: str, name: str
 
 def test_what_is_no_conversation_goes_around(api: Gateway) -> None:
     asked = {"model": "chat", "input": "the same text"}
-    found = Counter(api.request("POST", "/v1/embeddings", asked).json["server"] for _ in range(12))
+    found = Counter(api.request("POST", "/v1/embeddings", asked).json["server"] for _ in range(90))
     assert set(found) == set(NAMES)
-    assert max(found.values()) <= 6
+    assert max(found.values()) < 50, found
+
+
+def test_sessions_are_spread_evenly() -> None:
+    names = [f"spark-{number}" for number in range(1, 5)]
+    with stubs(*names) as four, gateway(servers=behind(four), keys=KEYS, limits={"balance": 1000}) as api:
+        shares = Counter(
+            api.chat(headers={"x-session-id": f"session {number}"}).json["server"] for number in range(200)
+        )
+    assert set(shares) == set(names)
+    assert max(shares.values()) < 1.3 * 200 / 4, shares
 
 
 def at_once(count: int, ask: Any) -> list[Any]:
