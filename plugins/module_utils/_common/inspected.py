@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an engine says of one container and of one image (`docker inspect`), as far as anything here reads it. Shapes alone."""
+"""Shapes of what an engine says of one container and of one image (`docker inspect`), as far as this collection reads it."""
 
 from __future__ import annotations
 
@@ -78,6 +78,6 @@ IMAGE = {
 
 
 def unfit(name: str, data: Any, expected: Any) -> str:
-    """Why an answer about `name` is of no use, in words; empty for a good one."""
+    """Why an answer about `name` cannot be used, in words; empty for a good one."""
     said = wrong(data, expected)
     return f"what the engine says of {name} has another form: {said}" if said else ""
