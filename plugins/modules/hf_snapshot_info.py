@@ -217,7 +217,7 @@ def run(module: AnsibleModule) -> list[Report]:
 
 
 def fits(paths: dict[str, Path], pair: list[str], speculation: dict[str, Any]) -> tuple[bool, list[str]]:
-    """Whether snapshots that are whole are a body and its draft, and what was not looked at. What cannot be read fits nothing."""
+    """Whether whole snapshots are a body and its draft, and what was not looked at. Files that cannot be read fit nothing."""
     try:
         body, *drafts = (
             model.read(name, paths[repository])

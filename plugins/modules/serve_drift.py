@@ -140,14 +140,14 @@ _LIBRARIES = (
 
 
 def _fit(name: str, data: Any, expected: Any) -> dict[str, Any]:
-    """:raises EngineError: it is of another form than is read here"""
+    """:raises EngineError: the answer has another form than is read here"""
     if said := unfit(name, data, expected):
         raise docker_container.EngineError(said)
     return dict(data)
 
 
 class Engine:
-    """The local Docker engine. A thing that is not there is None."""
+    """The local Docker engine. Gives None for a thing that is not there."""
 
     def __init__(self) -> None:
         self._api = docker.from_env(timeout=60).api
@@ -168,7 +168,7 @@ class Engine:
         return list(self._api.diff(name) or [])
 
     def others_with_gpu(self, name: str) -> list[str]:
-        """Names of running containers but `name` that were given a GPU."""
+        """Names of running containers, without `name`, that were given a GPU."""
         found = []
         for listed in self._api.containers():
             other = self.container(listed["Id"])
@@ -194,13 +194,13 @@ def look_files(
 
 
 def mounted(state: gate_container.State, models: dict[str, dict[str, str]]) -> dict[str, str]:
-    """The models that are mounted from where they shall be: mount point -> source."""
+    """The models that are mounted from the right place: mount point -> source."""
     wanted = {model["mount"]: model["path"] for model in models.values()}
     return {target: source for target, source in wanted.items() if state.mounts.get(target) == source}
 
 
 def ask(server: client.Server) -> drift_look.Answers:
-    """What the server says without having to work for it."""
+    """The server's answers to questions that cost it no work."""
     if not server.healthy():
         return drift_look.Answers()
     models, problem = None, ""
@@ -218,7 +218,7 @@ def ask(server: client.Server) -> drift_look.Answers:
 
 
 def recorded(state_dir: str) -> tuple[dict[str, Any] | None, str]:
-    """What ``state.json`` holds, and why it cannot be read."""
+    """The content of ``state.json``, and why it cannot be read."""
     path = Path(state_dir) / "state.json"
     try:
         return serve_state.parse(path.read_text() if path.exists() else None), ""
@@ -227,7 +227,7 @@ def recorded(state_dir: str) -> tuple[dict[str, Any] | None, str]:
 
 
 def look_run(folder: Path, now: float) -> dict[str, Any] | None:
-    """The run that holds the host; None for none, or one that gave no sign of life for the time of its lease."""
+    """The run that holds the host; None without one, or if its lease ended without a sign of life."""
     path = folder / run_lock.FILE
     try:
         record = run_lock.parse(path.read_text())

@@ -159,10 +159,10 @@ else:
 
 
 def options(container: dict[str, Any], timeout: int) -> dict[str, Any]:
-    """What docker-py makes the probe of: the container that will serve, less all that it could do harm with.
+    """The options of docker-py for the probe: the container that will serve, without anything by which it could do harm.
 
-    What it may write to is its own layer, which goes with it: what was compiled for the server is neither loaded nor altered, and
-    what wants to write there can.
+    The probe can write only to its own layer, which is removed with it. It neither loads nor alters what was compiled for the server,
+    and a program that wants to write there can.
     """
     return {
         "image": container["image"],
@@ -183,18 +183,18 @@ def options(container: dict[str, Any], timeout: int) -> dict[str, Any]:
             docker.types.Ulimit(name=name, soft=int(soft), hard=int(hard))
             for name, soft, hard in (limit.split(":") for limit in container.get("ulimits") or [])
         ],
-        # A server that keeps its rights may read what belongs to others, so the probe has to: it would miss a file.
+        # A server that keeps its rights may read other users' files. Without the same right, the probe would miss a file.
         "cap_add": [] if "ALL" in (container.get("cap_drop") or []) else ["DAC_OVERRIDE"],
     }
 
 
 def program(container: dict[str, Any]) -> str:
-    """What is started in place of the image's own; empty for that."""
+    """The program that replaces the image's own; empty if none does."""
     return str((container.get("entrypoint") or [""])[0])
 
 
 def volumes(container: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Path on the host, path in the container, and how it is mounted, of each volume."""
+    """(path on the host, path in the container, mode) of each volume."""
     return [
         (source, target, mode)
         for source, _sep, rest in (volume.partition(":") for volume in container.get("volumes") or [])
@@ -203,7 +203,7 @@ def volumes(container: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def not_here_yet(client: Any, container: dict[str, Any]) -> str:
-    """What of the container is still to come; empty when all is here. What is writable is made before the start."""
+    """What the container still lacks; empty if nothing. Directories that it writes to are made before the start, so they do not count."""
     try:
         client.images.get(container["image"])
     except docker.errors.ImageNotFound:
@@ -227,7 +227,7 @@ class RefusedError(Exception):
 
 
 def ask(client: Any, container: dict[str, Any], timeout: int, memory: str) -> ask_image.Verdict:
-    """Run the probe to its end, or to that of its time.
+    """Run the probe to its end, or until its time is over.
 
     :raises RefusedError: the image does not start vLLM, or the engine has no GPU for it
     :raises DockerException: the engine does not run it, for another reason
@@ -264,7 +264,7 @@ def ask(client: Any, container: dict[str, Any], timeout: int, memory: str) -> as
 
 
 def secrets(container: dict[str, Any]) -> list[str]:
-    """Values of the environment that are not to be shown. Short ones are words, and no secrets."""
+    """Secret values of the environment. Short values are words, not secrets."""
     environment = container.get("env") or {}
     return [value for name, value in environment.items() if is_secret(name) and len(str(value)) >= 8]
 
@@ -358,7 +358,7 @@ def main() -> None:
         module.fail_json(
             msg=ask_image.refusal(image, verdict), changed=False, diagnosis="arguments_refused", **result
         )
-    # In check mode, that something is still to come is no news.
+    # In check mode, everybody knows that something is still to come.
     if not verdict.asked and not (module.check_mode and missing):
         module.warn(f"vLLM in {image} could not be asked about the serve arguments: {verdict.reason}")
     module.exit_json(changed=False, **result)
