@@ -1,9 +1,9 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Private to the role vllm_serve: fails where the recipe knows something against what the inventory asks for.
+"""Private to the role vllm_serve: fails if the recipe knows something against the inventory's wishes.
 
-Option C(inputs): those of the role by their short names, see plugins/plugin_utils/serving/record.py.
+Option C(inputs): the role's inputs by their short names, see plugins/plugin_utils/serving/record.py.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class ActionModule(Compute):
 
 
 def _unknown(extra_arguments: dict[str, Any]) -> dict[str, str]:
-    """Options of the inventory that are unknown here, each with what to say of it."""
+    """Options of the inventory that are unknown here, each with its message."""
     arguments = {name: value for name, value in extra_arguments.items() if value is not None}
     config = arguments.get("speculative-config")
     unknown = dict(vllm_options.unknown_options(arguments))

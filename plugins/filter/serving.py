@@ -27,7 +27,7 @@ def _front(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def serving(inputs: Mapping[str, Any], state: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The record of these inputs, or the one of an earlier release in `state` that differs in nothing that they choose."""
+    """The record of these inputs; or the one in `state` of an earlier release, if it differs in nothing that the inputs choose."""
     return former.as_recorded(record.serving_record(inputs), state)
 
 
