@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A container that would be replaced, as the lines a person reads: one for each thing that differs, and nothing else.
+"""A container that would be replaced, as lines for a person: one for each thing that differs, and nothing else.
 
 Both sides are in the form of the diff of community.docker.docker_container: option names to values, and only options that
 differ. Pure.
@@ -18,20 +18,20 @@ from ...module_utils._common.secrets import is_secret, is_secret_option, mask
 from ...module_utils._vllm.argv import options
 
 PATCHES = "sparkfleet.vllm.patches"
-# Of options, whose names are not those of variables: max-num-batched-tokens and tokenizer are no secrets.
+# For options, not variables: max-num-batched-tokens and tokenizer are no secrets.
 
 
 class Thing(NamedTuple):
-    """One thing that a container has: what it is compared by, and the line that shows it."""
+    """One thing that a container has: the text to compare, and the line to show."""
 
     value: str
     line: str
 
 
 def lines(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """What is there and not wanted, and what is wanted and not there.
+    """Things that are there and not wanted, and things that are wanted and not there.
 
-    :returns: the lines of each side in the order of the options; a secret that is another is named, and not shown
+    :returns: the lines of each side, in the order of the options. A changed secret is named, and not shown
     """
     left: list[str] = []
     right: list[str] = []
@@ -48,7 +48,7 @@ def lines(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[list[str
             if new is not None:
                 right.append(new.line + (" (changed)" if old is not None and old.line == new.line else ""))
     was_mounted, to_be_mounted = _stamps(before), _stamps(after)
-    # Other mounts speak for themselves. The same mounts can be of other files.
+    # Other mounts show by themselves. The same mounts may hold other files.
     if was_mounted != to_be_mounted and "volume_binds" not in before:
         left += ["patch file as it was when the server started"] if was_mounted else []
         right.append("patch file mended in the store since")
@@ -56,7 +56,7 @@ def lines(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[list[str
 
 
 def whole(container: Mapping[str, Any]) -> dict[str, Any]:
-    """The side of a diff that a container makes where there is none: what it runs, and with what.
+    """The new side of a diff where no container exists: what it runs, and with what.
 
     :param container: in the option names of docker_container, as plugin_utils/serving/record.py makes it
     """
@@ -71,18 +71,18 @@ def whole(container: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _said_by_another(option: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    """An image has a name and an id, and brings labels of its own: its name says it all."""
+    """Whether another option shows this change. An image has a name, an id and labels: its name is enough."""
     named = before.get("image_name") != after.get("image_name")
     return (option == "image" and named) or (option == "labels" and "image" in before)
 
 
 def _stamps(side: Mapping[str, Any]) -> str:
-    """Which files are mounted as patches, as the label of the container has it."""
+    """The files mounted as patches, as the label of the container holds them."""
     return str((side.get("labels") or {}).get(PATCHES, ""))
 
 
 def _things(option: str, value: Any) -> dict[str, Thing]:
-    """What an option of docker_container consists of, by name."""
+    """The things in an option of docker_container, by name."""
     if value is None:
         return {}
     if option == "command":
@@ -115,7 +115,7 @@ def _variable(name: str, text: str) -> Thing:
 
 
 def _argument(name: str, text: str) -> Thing:
-    # A word in front: in a diff, dashes after the sign of the line would look like its header.
+    # A word in front: in a diff, dashes right after the line's sign would look like the diff's header.
     line = f"argument {text}"
     return Thing(line, f"argument --{name} ***" if is_secret_option(name) else mask(line, []))
 
@@ -127,7 +127,7 @@ def _bindings(bound: Sequence[Mapping[str, Any]] | None) -> str:
 
 
 def _arguments(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Name and text of every serve argument. A value in JSON is taken apart, as vLLM itself lets one write it: --name.key value."""
+    """Name and text of every serve argument. Takes a JSON value apart, in the form that vLLM accepts too: --name.key value."""
     for name, values in options(argv).items():
         if not name:
             yield name, " ".join(["model", *values])

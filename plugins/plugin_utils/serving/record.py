@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What serves on a Spark, as data: the container that recipe, lock and role inputs add up to.
 
-The same mapping is started by C(vllm_serve), recorded in C(state.json) and shown in a diff. It never holds a
-secret: the API key is added to the environment by the task that starts the container, and nowhere else.
+The role C(vllm_serve) starts this mapping, C(state.json) records it and a diff shows it. It never holds a
+secret: only the task that starts the container adds the API key to the environment.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def mounted_models(
     models: Mapping[str, Mapping[str, Any]], locked: Mapping[str, Mapping[str, Any]], store: str
 ) -> dict[str, dict[str, str]]:
-    """Where each model lies on the host and where the container sees it.
+    """The place of each model on the host and in the container.
 
-    :param models: by role, each with its ``mount``; one without a ``path`` lies where its commit does in the store
+    :param models: by role, each with its ``mount``; one without a ``path`` lies at its commit's place in the store
     :param locked: those of the lock
     :returns: ``{role: {path: snapshot directory on the host, mount: directory in the container}}``
     :raises SpecError: a model without a path is not in the lock
@@ -89,7 +89,7 @@ def _caches(inputs: Mapping[str, Any]) -> list[caches.Cache]:
 
 
 def _mounts(inputs: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Further mounts, with where they lie on the host: ``{path, mount}``."""
+    """Further mounts, with their places on the host: ``{path, mount}``."""
     return [
         {"path": posixpath.join(inputs["store"], mount["path"]), "mount": mount["mount"]}
         for mount in inputs["mounts"]
@@ -119,14 +119,14 @@ def _security(security: str, *, bind: str, port: int, shm_size: str) -> dict[str
 
 
 def _log(driver: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Where the container's log goes. Without a driver the engine's own settings decide, and nothing of it is recorded."""
+    """Where the container's log goes. Without a driver the engine's own settings decide, and nothing is recorded of it."""
     return {"log_driver": driver, "log_options": {k: str(v) for k, v in options.items()}} if driver else {}
 
 
 def _instead(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What a container has in place of what its image or its engine brings, and a label that says so.
+    """Options that replace what the image or the engine brings, and a label that names them.
 
-    What is asked for no longer is an option left out, and docker_container compares none of those: by the label it is another container.
+    An option that is no longer asked for is left out, and docker_container does not compare such options. The label shows the change.
 
     :param asked: options of docker_container; an empty one is not asked for
     """
@@ -148,7 +148,7 @@ def container_spec(
         ``environment`` wins), ``host_facts``
     :raises SpecError: no body, an image that is not pinned, an unknown security profile, an API key where it would
         be recorded
-    :raises ArgumentsError: an argument that cannot be rendered; :func:`serving_refusals` says more of it, before
+    :raises ArgumentsError: an argument that cannot be rendered; call :func:`serving_refusals` first for a better message
     """
     models = inputs["models"]
     if "body" not in models:
@@ -195,9 +195,9 @@ def container_spec(
 
 
 def serving_record(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """What a Spark serves and by what it passes: enough to start the very same again, and to judge it again.
+    """What a Spark serves and how it passes the gate: enough to start the very same again, and to judge it again.
 
-    The container is made of it, ``state.json`` records it after the gate, and a rollback starts what is recorded.
+    The role makes the container of it, ``state.json`` records it after the gate, and a rollback starts what is recorded.
 
     :param inputs: those of :func:`container_spec` and of :func:`serving_refusals`, and ``recipe`` (its name),
         ``acceptance_floor``, ``minimum_drafts``, ``memory_fraction``, ``memory_minimum_bytes`` (or None). Where ``models`` have no
@@ -205,7 +205,7 @@ def serving_record(inputs: Mapping[str, Any]) -> dict[str, Any]:
     :returns: ``{recipe, container, models, files, mounts: [{path on the host, mount}], directories: as
         :func:`caches.directories` gives them, gate: {served_model, base_url, speculation (or None), acceptance_floor, minimum_drafts},
         memory: {fraction, minimum_bytes (or None)}}``; no secret
-    :raises SpecError: as :func:`container_spec`, and with what :func:`serving_refusals` tells
+    :raises SpecError: as :func:`container_spec`, and with the texts of :func:`serving_refusals`
     """
     if refused := serving_refusals(inputs):
         raise SpecError("\n".join(refused))
@@ -240,7 +240,7 @@ SPECULATIVE = "--speculative-config"
 
 
 def variant(serving: Mapping[str, Any], speculation: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A record that differs from `serving` in its speculation and in nothing else: the draft and its mount stay.
+    """A record that differs from `serving` in its speculation alone: the draft and its mount stay.
 
     :param speculation: a whole speculative config, None for off
     """
@@ -257,23 +257,23 @@ def variant(serving: Mapping[str, Any], speculation: Mapping[str, Any] | None) -
 
 
 def _expected(gate: Mapping[str, Any], speculation: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What the gate asks of a variant: no drafts without speculation, and some with it."""
+    """What the gate expects of a variant: no drafts without speculation, and some with it."""
     if speculation is None:
         return {"speculation": None, "acceptance_floor": 0.0, "minimum_drafts": 0}
     return {"speculation": dict(speculation), "minimum_drafts": gate.get("minimum_drafts") or measured.DRAFTS}
 
 
 def serving_refusals(inputs: Mapping[str, Any]) -> list[str]:
-    """What is known against what a host would serve, as inventory and recipe have it together: arguments that cannot be rendered or
-    belong elsewhere, speculation that did not pay, an image that cannot serve it.
+    """What speaks against the server that inventory and recipe ask for together: arguments that cannot be rendered or belong
+    elsewhere, speculation that did not pay, an image that cannot serve it.
 
-    The recipe's own were judged when its file was read. An inventory's, and what the two make together, are judged here alone.
+    The recipe's own values were judged when its file was read. The inventory's, and the combination, are judged only here.
 
     :param inputs: ``arguments``, ``extra_arguments``, ``image``, ``published`` and ``refused`` (of the recipe, or
-        empty), ``measured_depth`` (the deepest that was measured to pay here, 0 for none), ``allow_deeper``,
+        empty), ``measured_depth`` (the deepest measured depth that pays here, 0 for none), ``allow_deeper``,
         ``acceptance_floor``, ``minimum_drafts``, ``entrypoint``, ``caches``, ``devices``, ``allowed_devices``,
         ``ulimits``, ``mounts``, ``allowed_paths``, ``store``, ``host_environment``, ``host_facts``
-    :raises SpecError: `published` or `refused` is not as a recipe has it
+    :raises SpecError: `published` or `refused` does not have the form of a recipe
     """
     if problems := rule_problems(inputs["published"], inputs["refused"], "vllm_serve"):
         raise SpecError("\n".join(map(str, problems)))
@@ -300,7 +300,7 @@ def serving_refusals(inputs: Mapping[str, Any]) -> list[str]:
 
 
 def _named(name: str, value: Any, complaint: Callable[[Any], str | None]) -> str | None:
-    """What is wrong with an input that a recipe has a key for; an empty one asks for nothing."""
+    """The problem of an input that a recipe has a key for; an empty input asks for nothing."""
     wrong = complaint(value) if value else None
     return wrong and f"{name}: {wrong}"
 
@@ -316,7 +316,7 @@ def _unknown_fact(wanted: Mapping[str, str], facts: Mapping[str, str]) -> str | 
 
 
 def _not_allowed(devices: Sequence[str], allowed: Sequence[str]) -> str | None:
-    """A recipe may be a stranger's, and a disk is the whole host: which devices it may ask for, the inventory says."""
+    """Devices that the inventory does not allow. A recipe may be a stranger's, and access to a disk is access to the whole host."""
     folders = tuple(f"{path}/" for path in allowed)
     if strange := [device for device in devices if not f"{device}/".startswith(folders)]:
         return (
@@ -327,7 +327,7 @@ def _not_allowed(devices: Sequence[str], allowed: Sequence[str]) -> str | None:
 
 
 def _not_mountable(inputs: Mapping[str, Any]) -> list[str]:
-    """Why what a recipe wants mounted may not be. What other images left in their caches is nobody else's to read, or to run."""
+    """Why a mount that a recipe wants is not allowed. Nothing else may read, or run, what other images left in their caches."""
     store, cache = inputs["store"], cache_root(inputs["store"])
     told = []
     for mount in _mounts(inputs):
@@ -350,7 +350,7 @@ def _within(path: str, folder: str) -> bool:
 
 
 def weakened(inputs: Mapping[str, Any]) -> list[str]:
-    """What keeps the container from having the least rights, one text for each thing that somebody asked for."""
+    """Rights beyond the least ones, one text for each thing that somebody asked for."""
     told = [
         f"the container gets {device} of the host and uses that hardware directly"
         for device in inputs["devices"]
@@ -363,7 +363,7 @@ def weakened(inputs: Mapping[str, Any]) -> list[str]:
 
 
 def _disagreement(arguments: Mapping[str, Any], floor: float, drafts: int) -> str | None:
-    """Why speculation and what is expected of it do not go together: a gate that expects nothing passes a server without drafts."""
+    """Why speculation and its expectations do not fit: a gate that expects nothing passes a server without drafts."""
     speculates = bool(arguments.get("speculative-config"))
     if speculates and drafts < 1:
         return (
@@ -389,7 +389,7 @@ def gate_files(patches: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
 
 
 def gate_evidence(gate: Mapping[str, Any], host: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a gate result is worth keeping beside the spec that passed it, and the versions of the host that it passed on."""
+    """The part of a gate result that is kept beside the spec that passed, with the versions of the host."""
     kept = (
         "drafts",
         "accepted_per_position",
