@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tries on aarch64, which a Spark is, what the collection runs there: under user emulation. docs/aarch64.md says what
-# that shows and what it cannot. Images, all for linux/arm64:
+# Tries what the collection runs on a Spark under user emulation of aarch64. docs/aarch64.md says what that shows and what it
+# cannot. Images, all for linux/arm64:
 #   sparkfleet-lab/arm64:<suite>     a distribution with Python, its packages unpacked
 #   sparkfleet-lab/arm64:modules     the environment of the modules, made by python_environment from wheels alone
 # shellcheck source=molecule/lab/lib.sh
@@ -23,7 +23,7 @@ declare -A python_of_suite=([trixie]=python3.13 [bookworm]=python3.11)
 
 figures=()
 
-# What stands here is undone, last first, whatever the end.
+# The commands in this list undo everything at the end, last first, whatever happened.
 undo=()
 finish() {
     local index
@@ -53,7 +53,7 @@ emulate() {
 # Emulation yields to whatever else the machine does.
 guest() { docker run --platform linux/arm64 --init --cpu-shares 64 --label "${lab_label}=arm64" "$@"; }
 
-# guest_up NAME OPTION... IMAGE     one that idles until this script ends
+# guest_up NAME OPTION... IMAGE     starts a guest that idles until this script ends
 guest_up() {
     local name="sparkfleet-lab-arm64-$1"
     shift
@@ -62,7 +62,7 @@ guest_up() {
     guest --detach --name "${name}" "$@" sleep infinity >/dev/null
 }
 
-# keep NAME IMAGE INPUTS    what is in a guest now, as an image
+# keep NAME IMAGE INPUTS    makes an image of a guest's present state
 keep() {
     docker commit --change "LABEL ${lab_label}=arm64 ${lab_label}.inputs=$3" "sparkfleet-lab-arm64-$1" "$2" >/dev/null
     say "$2: made, $(docker image inspect --format '{{ .Architecture }}, {{ .Size }}' "$2" | awk '{ printf "%s %d MB", $1, $2 / 1e6 }')"
@@ -75,8 +75,8 @@ play() {
     }
 }
 
-# compile DIRECTORY PREFIX   byte code is the same on every architecture, so a Python of the same version makes it here, if there
-# is one, many times as fast as an emulated one. PREFIX is what the directory's path begins with and will not where it is used.
+# compile DIRECTORY PREFIX   makes byte code, which is the same on every architecture, with a Python of the same version here, if
+# there is one: many times as fast as an emulated one. PREFIX is the beginning of the path that it will not have where it is used.
 compile() {
     local python version="${python_of_suite[${suite}]}"
     for python in "${lab_root}/.cache/newest/bin/python" "${version}"; do
@@ -104,7 +104,7 @@ choose_suite() {
     fail "expected one of ${suites[*]} at apt's mirror, signed by ${keyring}, seen none" "apt-get install debian-archive-keyring"
 }
 
-# Packages are unpacked, and none of their scripts is run: they are not what is tried, and would take four minutes of emulation.
+# Unpacks packages without running their scripts: those are not under test, and would take four minutes of emulation.
 base() {
     local inputs sum
     inputs=$({
@@ -125,8 +125,8 @@ base() {
         --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/info/*' \
         "${suite}" "${work}/root" "deb [signed-by=${keyring}] ${mirror} ${suite} main" >>"${log}" 2>&1 ||
         fail "${base} could not be made" "read ${log}"
-    # What their scripts would have made, as far as it is needed: users, and the certificates without which Debian's pip fails.
-    # No image names the mirror.
+    # Make what is needed of the scripts' work: users, and the certificates without which Debian's pip fails. No image names the
+    # mirror.
     as_root sh -eu -c 'cd "$1"
         for one in passwd group; do cp "usr/share/base-passwd/${one}.master" "etc/${one}"; done
         cat usr/share/ca-certificates/mozilla/*.crt >etc/ssl/certs/ca-certificates.crt
@@ -145,7 +145,7 @@ CONFIG
     say "${base}: made"
 }
 
-# wheels PLACE REQUIREMENT...   downloads them with what they need, by this machine's pip and from its index
+# wheels PLACE REQUIREMENT...   downloads requirements and their dependencies, with this machine's pip and from its index
 wheels() {
     local place="${work}/wheels/$1" inputs platforms=()
     shift
@@ -192,7 +192,7 @@ print("\n".join(yaml.safe_load(open(sys.argv[1]))["prerequisites_python_requirem
     environment modules "${base}" /opt/sparkfleet/venv "${requirements[@]}"
 }
 
-# Two hosts, and the depot's Hub alone: on this machine, where the hosts reach it.
+# Starts two hosts, and of the depot only the Hub, on this machine, where the hosts reach it.
 fleet() {
     local gateway root="${work}/hub" began
     began=${SECONDS}
