@@ -34,7 +34,7 @@ def code(root: Path = COLLECTION) -> list[tuple[str, str]]:
 
 
 def asked(variables: Mapping[str, Any], roles: list[str]) -> dict[str, Any]:
-    """The variables of a host that the collection reads: those of its roles, `spark_…`, and the loaded recipe. Without variables that
+    """The variables of a host that the collection reads: those of its roles, `spark_…`, and the loaded recipe. Leaves out variables that
     a task has registered, and those that say how this run looks.
     """
     prefixes = tuple(f"{role}_" for role in [*roles, "spark"])

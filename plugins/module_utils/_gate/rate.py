@@ -55,7 +55,7 @@ class Rate:
         return UNMEASURABLE if value is None else f"{value:.1f} tok/s"
 
     def result(self) -> dict[str, Any]:
-        """As the modules return it."""
+        """The rate in the form that the modules return."""
         return {
             "tokens_per_second": _rounded(self.tokens_per_second),
             "client": _rounded(self.client),

@@ -150,7 +150,7 @@ def alterable(request: Request) -> dict[str, str]:
 
 
 def cache(request: Request) -> dict[str, Any]:
-    """Who may enter the directory where containers write. A program that one leaves there may run as root, so only root should."""
+    """Who may enter the directory where containers write. A program that one leaves there may run as root, so nobody else should."""
     path = cache_root(request.store)
     place = request.at(path)
     return {"path": path, "mode": f"{stat.S_IMODE(place.stat().st_mode):04o}" if place.is_dir() else None}

@@ -4,7 +4,7 @@
 """What an image tag points at, asked from the registry without pulling.
 
 The distribution API, version 2: ``HEAD /v2/<repository>/manifests/<tag>`` answers with the digest in
-``Docker-Content-Digest``; a 401 names where a token is to be had. A HEAD does not count as a pull on
+``Docker-Content-Digest``; a 401 says where to get a token. A HEAD does not count as a pull on
 Docker Hub.
 """
 

@@ -161,7 +161,7 @@ def is_dflash(draft: Mapping[str, Any]) -> bool:
 
 
 def is_eagle(draft: Mapping[str, Any], tensors: Tensors) -> bool:
-    """Whether a draft is of the EAGLE kind: it reads hidden states of the body, and has a cache of its own.
+    """Whether a draft is of the EAGLE kind: it reads hidden states of the body, and has its own cache.
 
     The first such drafts name the architecture of their layers. They differ from others by their own vocabulary.
     """

@@ -273,7 +273,7 @@ def against(recipe: Mapping[str, Any], lock: Mapping[str, Any]) -> list[Differen
     return found
 
 
-# -- what a user is told ------------------------------------------------------------------------------------
+# -- messages to a user -------------------------------------------------------------------------------------
 
 
 def listed(differences: Iterable[Difference], by: str) -> list[str]:

@@ -458,7 +458,7 @@ def parse(
 
 
 def _whole(text: str, source: str, find: Find, above: tuple[str, ...]) -> Document:
-    """A file on top of all that it extends. Without data when some of that cannot be had; then its problems say why.
+    """A file on top of all that it extends. Without data when a part is missing or unreadable; then its problems say why.
 
     :param above: sources of the recipes that extend this one
     """

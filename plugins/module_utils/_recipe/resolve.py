@@ -175,7 +175,7 @@ class Question(Protocol):
 
     @property
     def part(self) -> str:
-        """Of the lock; no two questions have the same."""
+        """The part of the lock that it asks about; no two questions have the same."""
 
     def ask(self) -> Any:
         """:raises UpstreamError:"""

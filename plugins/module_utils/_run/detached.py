@@ -51,7 +51,7 @@ NO_RESULT = (
     "its guard: run the task again"
 )
 PR_SET_PDEATHSIG = 1
-"""Of linux/prctl.h."""
+"""From linux/prctl.h."""
 
 
 @dataclass(frozen=True)

@@ -104,12 +104,12 @@ class Delta:
 
     @property
     def standard_error(self) -> float:
-        """Of the rate at position 0, in the same unit."""
+        """Standard error of the rate at position 0, in the same unit."""
         return self.standard_errors[0] if self.standard_errors else 0.0
 
     @property
     def standard_errors(self) -> tuple[float, ...]:
-        """Of each rate, in the same unit, with drafts taken as independent: sqrt(p (1 - p) / drafts)."""
+        """Standard error of each rate, in the same unit, with drafts taken as independent: sqrt(p (1 - p) / drafts)."""
         # A draft that was counted before the first scrape may be accepted after it, so a share can exceed 1. It has no deviation.
         return tuple(math.sqrt(max(0.0, rate * (1 - rate)) / self.drafts) for rate in self.rates)
 

@@ -134,9 +134,9 @@ class Shown:
     """What the candidates showed under one load, by their index."""
 
     points: Mapping[int, Point]
-    """Those whose rate is measurable"""
+    """Points of the candidates whose rate is measurable"""
     doubts: Mapping[int, str]
-    """Why the others have none, by index"""
+    """Why the others have no measurable rate"""
     above: Mapping[int, str]
     """Those of the others that no witness contradicts, but the measurement without speculation does"""
 
@@ -203,7 +203,7 @@ def look(candidates: Sequence[Mapping[str, Any]], concurrency: int) -> Shown:
 
 
 def points(candidates: Sequence[Mapping[str, Any]], concurrency: int) -> list[Point]:
-    """Those of :func:`look` that count.
+    """The points of :func:`look` that count.
 
     :raises TuneError: see there
     """
