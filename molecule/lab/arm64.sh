@@ -145,11 +145,12 @@ CONFIG
     say "${base}: made"
 }
 
-# wheels PLACE REQUIREMENT...   downloads them with what they need, by this machine's pip and from its index
+# wheels PLACE REQUIREMENT...   downloads them with what they need, by this machine's pip and from its index. Any may be
+# "--requirement=FILE" or "--constraint=FILE".
 wheels() {
-    local place="${work}/wheels/$1" inputs platforms=()
+    local place="${work}/wheels/$1" one inputs platforms=()
     shift
-    inputs="${suite} $*"
+    inputs="${suite} $* $(for one in "$@"; do [[ ${one} != --*=* ]] || sha256sum <"${one#*=}"; done)"
     [ "$(cat "${place}/.inputs" 2>/dev/null || true)" != "${inputs}" ] || return 0
     rm -rf "${place}"
     mkdir -p "${place}"
@@ -160,11 +161,10 @@ wheels() {
     echo "${inputs}" >"${place}/.inputs"
 }
 
-# environment NAME FROM PATH REQUIREMENT...    python_environment makes it in FROM; the result is the image NAME
+# environment NAME FROM PATH REQUIREMENT...    python_environment makes it in FROM, of the wheels NAME; the result is the image NAME
 environment() {
     local name=$1 from=$2 path=$3 inputs began=${SECONDS}
     shift 3
-    wheels "${name}" "$@"
     inputs=$({
         docker image inspect --format '{{ .Id }}' "${from}"
         cat "${work}/wheels/${name}/.inputs"
@@ -189,6 +189,10 @@ modules() {
     local requirements
     mapfile -t requirements < <("${bin}/python" -c 'import sys, yaml
 print("\n".join(yaml.safe_load(open(sys.argv[1]))["prerequisites_python_requirements"]))' "${lab_root}/roles/prerequisites/defaults/main.yml")
+    # A Spark installs just these files, by their hashes: what the index has besides, and has newer, is of no use to it.
+    "${bin}/python" -c 'import runpy, sys
+print("\n".join(runpy.run_path(sys.argv[1])["HASHES"]))' "${lab_root}/plugins/module_utils/_common/packages.py" >"${work}/hashes.txt"
+    wheels modules --requirement="${work}/hashes.txt"
     environment modules "${base}" /opt/sparkfleet/venv "${requirements[@]}"
 }
 
