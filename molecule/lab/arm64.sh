@@ -21,8 +21,6 @@ mkdir -p "${work}"
 suites=(trixie bookworm)
 declare -A python_of_suite=([trixie]=python3.13 [bookworm]=python3.11)
 
-figures=()
-
 # What stands here is undone, last first, whatever the end.
 undo=()
 finish() {
@@ -113,7 +111,8 @@ base() {
     } | sha256sum | cut -d' ' -f1)
     base="${image}:${suite}"
     if fresh "${base}" "${inputs}"; then
-        say "${base}: unchanged"
+        seen=unchanged
+        say "${base}: ${seen}"
         return
     fi
     apt_install mmdebstrap
@@ -163,16 +162,17 @@ wheels() {
 
 # environment NAME FROM PATH REQUIREMENT...    python_environment makes it in FROM, of the wheels NAME; the result is the image NAME
 environment() {
-    local name=$1 from=$2 path=$3 inputs began=${SECONDS}
+    local name=$1 from=$2 path=$3 inputs
     shift 3
     inputs=$({
         docker image inspect --format '{{ .Id }}' "${from}"
         cat "${work}/wheels/${name}/.inputs"
         inputs_of environment
     } | sha256sum | cut -d' ' -f1)
-    figures+=("${name}: $(find "${work}/wheels/${name}" -name '*.whl' | wc -l) wheels")
+    seen="$(find "${work}/wheels/${name}" -name '*.whl' | wc -l) wheels"
     if fresh "${image}:${name}" "${inputs}"; then
-        say "${image}:${name}: unchanged"
+        seen+=", unchanged"
+        say "${image}:${name}: ${seen}"
         return
     fi
     guest_up 1 --network none --volume "${work}/wheels/${name}:/lab/wheels:ro" "${from}"
@@ -182,7 +182,6 @@ environment() {
     compile "${work}/compiled" "${work}/compiled"
     docker cp --quiet "${work}/compiled/." "sparkfleet-lab-arm64-1:${path}/lib" >>"${log}" 2>&1
     keep 1 "${image}:${name}" "${inputs}"
-    figures[-1]+=" in $((SECONDS - began)) s"
 }
 
 modules() {
@@ -198,8 +197,7 @@ print("\n".join(runpy.run_path(sys.argv[1])["HASHES"]))' "${lab_root}/plugins/mo
 
 # Two hosts, and the depot's Hub alone: on this machine, where the hosts reach it.
 fleet() {
-    local gateway root="${work}/hub" began
-    began=${SECONDS}
+    local gateway root="${work}/hub"
     docker network rm "${network}" >/dev/null 2>&1 || true
     undo+=("docker network rm '${network}' >/dev/null")
     docker network create --label "${lab_label}=arm64" "${network}" >/dev/null
@@ -212,16 +210,20 @@ fleet() {
     guest_up 1 --network "${network}" "${image}:modules"
     guest_up 2 --network "${network}" "${image}:modules"
     play fleet --extra-vars "@${work}/locked.json" --extra-vars "endpoint=http://${gateway}:8081 requests=${root}/.hub-requests.jsonl"
-    figures+=("fleet: $((SECONDS - began)) s")
 }
 
 main() {
+    local part began figures=() seen
     emulate
     choose_suite
-    base
-    modules
-    fleet
-    say "on $(uname -m), as $(docker image inspect --format '{{ .Architecture }}' "${base}"), ${suite}: $(printf '%s; ' "${figures[@]}")$((SECONDS)) s in all"
+    for part in base modules fleet; do
+        began=${SECONDS}
+        # What a part has seen, for the last line.
+        seen=
+        "${part}"
+        figures+=("${part} $((SECONDS - began)) s${seen:+ (${seen})}")
+    done
+    say "on $(uname -m), as $(docker image inspect --format '{{ .Architecture }}' "${base}"), ${suite}: $(printf '%s; ' "${figures[@]}")${SECONDS} s in all"
 }
 
 main
