@@ -3,6 +3,7 @@
 # that shows and what it cannot. Images, all for linux/arm64:
 #   sparkfleet-lab/arm64:<suite>     a distribution with Python, its packages unpacked
 #   sparkfleet-lab/arm64:modules     the environment of the modules, made by python_environment from wheels alone
+#   sparkfleet-lab/arm64:stub        the stub of vLLM (stub/)
 # shellcheck source=molecule/lab/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -212,11 +213,43 @@ fleet() {
     play fleet --extra-vars "@${work}/locked.json" --extra-vars "endpoint=http://${gateway}:8081 requests=${root}/.hub-requests.jsonl"
 }
 
+# The stub that stands for vLLM.
+stub() {
+    local inputs
+    inputs=$({
+        docker image inspect --format '{{ .Id }}' "${base}"
+        fingerprint "${lab_dir}"/stub/{Dockerfile,gemma4_mtp.py,server.py,vllm}
+    } | sha256sum | cut -d' ' -f1)
+    if fresh "${image}:stub" "${inputs}"; then
+        say "${image}:stub: unchanged"
+        return
+    fi
+    sed "s|^ARG BASE=.*|ARG BASE=${base}|" "${lab_dir}/stub/Dockerfile" |
+        docker build --platform linux/arm64 --network none --label "${lab_label}.inputs=${inputs}" --tag "${image}:stub" \
+            --file - "${lab_dir}/stub" >>"${log}" 2>&1 || fail "${image}:stub could not be built" "read ${log}"
+    say "${image}:stub: made"
+}
+
+# A host that has this machine's engine, network and processes for its own: a Spark's modules see into the server's process.
+server() {
+    local store="${work}/store" container=sparkfleet-lab-arm64-stub port
+    stub
+    docker rm --force "${container}" >/dev/null 2>&1 || true
+    undo+=("docker rm --force '${container}' >/dev/null 2>&1")
+    as_root rm -rf "${store}"
+    mkdir -p "${store}"
+    port=$("${bin}/python" -c 'import socket; one = socket.create_server(("127.0.0.1", 0)); print(one.getsockname()[1])')
+    guest_up server --network host --pid host --cap-add SYS_PTRACE --security-opt apparmor=unconfined \
+        --volume /var/run/docker.sock:/var/run/docker.sock --volume "${store}:${store}" "${image}:modules"
+    play server --extra-vars "store=${store} container=${container} label=${lab_label} base_url=http://127.0.0.1:${port}" \
+        --extra-vars "image=$(docker image inspect --format '{{ .Id }}' "${image}:stub")"
+}
+
 main() {
     local part began figures=() seen
     emulate
     choose_suite
-    for part in base modules fleet; do
+    for part in base modules fleet server; do
         began=${SECONDS}
         # What a part has seen, for the last line.
         seen=
