@@ -4,6 +4,8 @@
 #   sparkfleet-lab/arm64:<suite>     a distribution with Python, its packages unpacked
 #   sparkfleet-lab/arm64:modules     the environment of the modules, made by python_environment from wheels alone
 #   sparkfleet-lab/arm64:stub        the stub of vLLM (stub/)
+#   sparkfleet-lab/arm64:unit        the modules' environment beside one that the unit tests need
+# arm64.sh [PART...]     fleet, server, unit; all of them by default
 # shellcheck source=molecule/lab/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -120,7 +122,7 @@ base() {
     as_root rm -rf "${work}/image" "${work}/root"
     mkdir -p "${work}/image"
     as_root mmdebstrap --quiet --mode=root --variant=extract --architectures=arm64 \
-        --include=apt,base-files,base-passwd,bash,ca-certificates,coreutils,dash,dpkg,findutils,grep,sed,python3,python3-venv,util-linux \
+        --include=apt,base-files,base-passwd,bash,ca-certificates,coreutils,dash,dpkg,findutils,grep,libc-bin,sed,python3,python3-venv,util-linux \
         --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
         --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/info/*' \
         "${suite}" "${work}/root" "deb [signed-by=${keyring}] ${mirror} ${suite} main" >>"${log}" 2>&1 ||
@@ -245,11 +247,37 @@ server() {
         --extra-vars "image=$(docker image inspect --format '{{ .Id }}' "${image}:stub")"
 }
 
+# The tests of all that travels to a host, except for those that left_out.txt names.
+unit() {
+    local names requirements left_out
+    names=$(sed 's/[#=<>].*//; s/ *$//; /^$/d; y/_/-/' "${lab_root}/requirements/tests.in" | paste -sd '|')
+    mapfile -t requirements < <(grep -E "^(ansible-core|huggingface-hub|requests|${names})==" "${lab_root}/requirements/dev.txt")
+    wheels unit --constraint="${lab_root}/requirements/dev.txt" "${requirements[@]}"
+    environment unit "${image}:modules" /opt/sparkfleet/unit "${requirements[@]}"
+    mapfile -t left_out < <(sed -n 's/^\(tests[^ ]*\) .*/--deselect=\1/p' "${here}/left_out.txt")
+    guest_up 1 --network none --volume "${lab_root}:/collection:ro" --workdir /collection "${image}:unit"
+    # A test that hangs shows where, every ten minutes.
+    docker exec --env LC_ALL=C.UTF-8 sparkfleet-lab-arm64-1 /opt/sparkfleet/unit/bin/python -m pytest -n auto -p no:cacheprovider \
+        -o faulthandler_timeout=600 --durations=10 -r sfE "${left_out[@]}" tests/unit/plugins/module_utils tests/unit/plugins/modules \
+        >"${work}/unit.log" 2>&1 || {
+        tail -n 40 "${work}/unit.log" >&2
+        fail "unit tests failed on aarch64" "read ${work}/unit.log"
+    }
+    seen+="; $(tail -n 1 "${work}/unit.log"); ${#left_out[@]} files left out"
+}
+
 main() {
     local part began figures=() seen
+    [ $# -gt 0 ] || set -- fleet server unit
+    for part in "$@"; do
+        case "${part}" in
+            fleet | server | unit) ;;
+            *) fail "expected fleet, server or unit, seen ${part}" "name one of them, or none for all" ;;
+        esac
+    done
     emulate
     choose_suite
-    for part in base modules fleet server; do
+    for part in base modules "$@"; do
         began=${SECONDS}
         # What a part has seen, for the last line.
         seen=
@@ -259,5 +287,5 @@ main() {
     say "on $(uname -m), as $(docker image inspect --format '{{ .Architecture }}' "${base}"), ${suite}: $(printf '%s; ' "${figures[@]}")${SECONDS} s in all"
 }
 
-main
+main "$@"
 exit
