@@ -263,7 +263,7 @@ unit() {
         tail -n 40 "${work}/unit.log" >&2
         fail "unit tests failed on aarch64" "read ${work}/unit.log"
     }
-    seen+="; $(tail -n 1 "${work}/unit.log"); ${#left_out[@]} files left out"
+    seen+="; $(tail -n 1 "${work}/unit.log"); ${#left_out[@]} lines of left_out.txt"
 }
 
 main() {
