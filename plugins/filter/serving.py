@@ -36,5 +36,6 @@ class FilterModule:
         return {
             "vllm_args": _front(argv.render),
             "vllm_serving": _front(serving),
+            "vllm_stop_timeout": _front(record.stop_timeout),
             "snapshot_path": _front(paths.snapshot_path),
         }

@@ -26,7 +26,7 @@ from ...module_utils._recipe.recipe import (
     serve_problems,
 )
 from ...module_utils._recipe.rules import HIDDEN, argument_problems, deeper, depth, refused_image
-from ...module_utils._vllm.argv import render
+from ...module_utils._vllm.argv import render, shutdown_timeout
 from . import caches
 
 SECURITY = ("least", "recipe")
@@ -261,6 +261,17 @@ def _expected(gate: Mapping[str, Any], speculation: Mapping[str, Any] | None) ->
     if speculation is None:
         return {"speculation": None, "acceptance_floor": 0.0, "minimum_drafts": 0}
     return {"speculation": dict(speculation), "minimum_drafts": gate.get("minimum_drafts") or measured.DRAFTS}
+
+
+def stop_timeout(serving: Mapping[str, Any], seconds: int) -> int:
+    """Seconds that the server of a record has to stop before it is killed.
+
+    It is no part of the record: one of a former release has it as well, and another timeout makes no other server.
+
+    :param serving: a record, empty where nothing is on record
+    :param seconds: those of a server that begins to stop at once
+    """
+    return seconds + (shutdown_timeout(serving["container"]["command"]) if serving else 0)
 
 
 def serving_refusals(inputs: Mapping[str, Any]) -> list[str]:

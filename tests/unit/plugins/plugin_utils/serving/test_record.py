@@ -15,6 +15,7 @@ from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.serving.record imp
     mounted_models,
     serving_record,
     serving_refusals,
+    stop_timeout,
     variant,
 )
 from helpers.serving import NOTHING_MORE
@@ -534,3 +535,12 @@ def test_a_variant_of_a_server_without_speculation_has_it_at_the_end():
     ]  # fmt: skip
     assert made["gate"]["minimum_drafts"] == 200, "some drafts are expected where a server drafts"
     assert variant(made, None) == off
+
+
+def test_a_server_has_as_long_to_stop_as_it_lets_answers_end_and_the_seconds_of_any_other():
+    patient = record(extra_arguments={"shutdown-timeout": 120})
+    assert (stop_timeout(record(), 30), stop_timeout(patient, 30)) == (30, 150)
+
+
+def test_what_is_not_on_record_has_the_seconds_of_any_other_server():
+    assert stop_timeout({}, 30) == 30
