@@ -39,9 +39,8 @@ COMPOSED = [
     r"\w+_drift( \| default\(\{\}\))? \| combine\(\{'\w+': __\w+_drift",
     # The lock of the file with what of its patches is on the controller.
     r"__recipe_locked\.lock \| combine\(\{'patches': __recipe_locked\.patches\}\)",
-    # Those of the models that the plan has for this host, and whether there are any.
+    # Those of the models that the plan has for this host.
     r"model_sync_models\.values\(\) \| selectattr\('commit', 'in', __model_sync_planned\.\w+\)",
-    r"__model_sync_look\.look \| selectattr\('unchecked'\) \| length > 0",
     # The inputs of a playbook beside those of the fleet.
     r"fleet\.options \| combine\(.*",
 ]
