@@ -50,7 +50,8 @@ INPUTS: dict[str, Any] = {
 
 
 def spec(**over):
-    return container_spec(copy.deepcopy(INPUTS) | over)
+    inputs: Any = copy.deepcopy(INPUTS) | over
+    return container_spec(inputs)
 
 
 def test_least_privilege_is_the_default_shape():
@@ -341,7 +342,8 @@ NO_DRAFTS = {"acceptance_floor": 0.0, "minimum_drafts": 0}
 
 def record(**over):
     patches = [dict(patch, md5="1", sha256="2") for patch in INPUTS["patches"]]
-    return serving_record(copy.deepcopy(INPUTS) | RECORD | {"patches": patches} | over)
+    inputs: Any = copy.deepcopy(INPUTS) | RECORD | {"patches": patches} | over
+    return serving_record(inputs)
 
 
 def test_the_record_holds_what_is_started_and_by_what_it_passes():
@@ -450,7 +452,7 @@ def test_arguments_that_an_inventory_makes_of_a_recipes_are_refused_before_a_hos
         },
         **{"acceptance_floor": 0.4, "minimum_drafts": 200},
     }
-    asked = {"arguments": INPUTS["arguments"], "extra_arguments": {}, **known, **inputs}
+    asked: Any = {"arguments": INPUTS["arguments"], "extra_arguments": {}, **known, **inputs}
     (refusal,) = serving_refusals(asked)
     assert re.search(words, refusal)
     with pytest.raises(SpecError, match=words):
