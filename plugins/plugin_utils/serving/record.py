@@ -26,8 +26,9 @@ from ...module_utils._recipe.recipe import (
     serve_problems,
 )
 from ...module_utils._recipe.rules import HIDDEN, argument_problems, deeper, depth, refused_image
-from ...module_utils._vllm.argv import render
+from ...module_utils._vllm.argv import render, shutdown_timeout
 from . import caches
+from .inputs import Inputs
 
 SECURITY = ("least", "recipe")
 PORT = "vllm_serve_extra_arguments.port: nothing would be published there; set vllm_serve_port"
@@ -84,11 +85,11 @@ def _volumes(
     return [*binds, *(f"{cache.path}:{cache.target}:rw" for cache in kept)]
 
 
-def _caches(inputs: Mapping[str, Any]) -> list[caches.Cache]:
+def _caches(inputs: Inputs) -> list[caches.Cache]:
     return caches.of_image(inputs["image"], inputs["caches"], inputs["store"])
 
 
-def _mounts(inputs: Mapping[str, Any]) -> list[dict[str, str]]:
+def _mounts(inputs: Inputs) -> list[dict[str, str]]:
     """Further mounts, with where they lie on the host: ``{path, mount}``."""
     return [
         {"path": posixpath.join(inputs["store"], mount["path"]), "mount": mount["mount"]}
@@ -134,18 +135,10 @@ def _instead(asked: Mapping[str, Any]) -> dict[str, Any]:
     return {**given, "labels": {INSTEAD: json.dumps(given, sort_keys=True)} if given else {}}
 
 
-def container_spec(
-    inputs: Mapping[str, Any],
-) -> dict[str, Any]:
+def container_spec(inputs: Inputs) -> dict[str, Any]:
     """The container of one Spark, in the option names of community.docker.docker_container.
 
-    :param inputs: ``name``, ``image`` (by digest), ``models`` (as :func:`mounted_models` gives them),
-        ``patches`` (mappings with host_path, target, mount), ``arguments`` and ``extra_arguments``
-        (:func:`merge`), ``environment``, ``port``, ``bind``, ``store``, ``shm_size``, ``security``, ``gpus``,
-        ``log_driver`` (empty for the engine's own settings), ``log_options``, ``entrypoint`` (empty for the image's), ``caches``
-        (:func:`caches.of_image`), ``devices`` (paths of the host), ``ulimits`` (by name),
-        ``mounts`` (path, in the store or absolute, and mount), ``host_environment`` (names of ``host_facts`` by variable;
-        ``environment`` wins), ``host_facts``
+    :param inputs: with the models as :func:`mounted_models` gives them
     :raises SpecError: no body, an image that is not pinned, an unknown security profile, an API key where it would
         be recorded
     :raises ArgumentsError: an argument that cannot be rendered; :func:`serving_refusals` says more of it, before
@@ -194,14 +187,11 @@ def container_spec(
     }
 
 
-def serving_record(inputs: Mapping[str, Any]) -> dict[str, Any]:
+def serving_record(inputs: Inputs) -> dict[str, Any]:
     """What a Spark serves and by what it passes: enough to start the very same again, and to judge it again.
 
     The container is made of it, ``state.json`` records it after the gate, and a rollback starts what is recorded.
 
-    :param inputs: those of :func:`container_spec` and of :func:`serving_refusals`, and ``recipe`` (its name),
-        ``acceptance_floor``, ``minimum_drafts``, ``memory_fraction``, ``memory_minimum_bytes`` (or None). Where ``models`` have no
-        path, ``locked_models``, too: see :func:`mounted_models`
     :returns: ``{recipe, container, models, files, mounts: [{path on the host, mount}], directories: as
         :func:`caches.directories` gives them, gate: {served_model, base_url, speculation (or None), acceptance_floor, minimum_drafts},
         memory: {fraction, minimum_bytes (or None)}}``; no secret
@@ -263,16 +253,23 @@ def _expected(gate: Mapping[str, Any], speculation: Mapping[str, Any] | None) ->
     return {"speculation": dict(speculation), "minimum_drafts": gate.get("minimum_drafts") or measured.DRAFTS}
 
 
-def serving_refusals(inputs: Mapping[str, Any]) -> list[str]:
+def stop_timeout(serving: Mapping[str, Any], seconds: int) -> int:
+    """Seconds that the server of a record has to stop before it is killed.
+
+    It is no part of the record: one of a former release has it as well, and another timeout makes no other server.
+
+    :param serving: a record, empty where nothing is on record
+    :param seconds: those of a server that begins to stop at once
+    """
+    return seconds + (shutdown_timeout(serving["container"]["command"]) if serving else 0)
+
+
+def serving_refusals(inputs: Inputs) -> list[str]:
     """What is known against what a host would serve, as inventory and recipe have it together: arguments that cannot be rendered or
     belong elsewhere, speculation that did not pay, an image that cannot serve it.
 
     The recipe's own were judged when its file was read. An inventory's, and what the two make together, are judged here alone.
 
-    :param inputs: ``arguments``, ``extra_arguments``, ``image``, ``published`` and ``refused`` (of the recipe, or
-        empty), ``measured_depth`` (the deepest that was measured to pay here, 0 for none), ``allow_deeper``,
-        ``acceptance_floor``, ``minimum_drafts``, ``entrypoint``, ``caches``, ``devices``, ``allowed_devices``,
-        ``ulimits``, ``mounts``, ``allowed_paths``, ``store``, ``host_environment``, ``host_facts``
     :raises SpecError: `published` or `refused` is not as a recipe has it
     """
     if problems := rule_problems(inputs["published"], inputs["refused"], "vllm_serve"):
@@ -326,7 +323,7 @@ def _not_allowed(devices: Sequence[str], allowed: Sequence[str]) -> str | None:
     return None
 
 
-def _not_mountable(inputs: Mapping[str, Any]) -> list[str]:
+def _not_mountable(inputs: Inputs) -> list[str]:
     """Why what a recipe wants mounted may not be. What other images left in their caches is nobody else's to read, or to run."""
     store, cache = inputs["store"], cache_root(inputs["store"])
     told = []
@@ -349,7 +346,7 @@ def _within(path: str, folder: str) -> bool:
     return path == folder or path.startswith(f"{folder.rstrip('/')}/")
 
 
-def weakened(inputs: Mapping[str, Any]) -> list[str]:
+def weakened(inputs: Inputs) -> list[str]:
     """What keeps the container from having the least rights, one text for each thing that somebody asked for."""
     told = [
         f"the container gets {device} of the host and uses that hardware directly"

@@ -715,7 +715,7 @@ def _inventories(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @parser("inventory of a server", _INPUTS, _inventories(), record.SpecError, argv.ArgumentsError)
-def _inventory(inputs: dict[str, Any]) -> object:
+def _inventory(inputs: Any) -> object:
     made = record.serving_record(inputs)
     return argv.options(made["container"]["command"]), diff.lines({}, diff.whole(made["container"]))
 

@@ -15,6 +15,7 @@ from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.serving.record imp
     mounted_models,
     serving_record,
     serving_refusals,
+    stop_timeout,
     variant,
 )
 from helpers.serving import NOTHING_MORE
@@ -49,7 +50,8 @@ INPUTS: dict[str, Any] = {
 
 
 def spec(**over):
-    return container_spec(copy.deepcopy(INPUTS) | over)
+    inputs: Any = copy.deepcopy(INPUTS) | over
+    return container_spec(inputs)
 
 
 def test_least_privilege_is_the_default_shape():
@@ -340,7 +342,8 @@ NO_DRAFTS = {"acceptance_floor": 0.0, "minimum_drafts": 0}
 
 def record(**over):
     patches = [dict(patch, md5="1", sha256="2") for patch in INPUTS["patches"]]
-    return serving_record(copy.deepcopy(INPUTS) | RECORD | {"patches": patches} | over)
+    inputs: Any = copy.deepcopy(INPUTS) | RECORD | {"patches": patches} | over
+    return serving_record(inputs)
 
 
 def test_the_record_holds_what_is_started_and_by_what_it_passes():
@@ -449,7 +452,7 @@ def test_arguments_that_an_inventory_makes_of_a_recipes_are_refused_before_a_hos
         },
         **{"acceptance_floor": 0.4, "minimum_drafts": 200},
     }
-    asked = {"arguments": INPUTS["arguments"], "extra_arguments": {}, **known, **inputs}
+    asked: Any = {"arguments": INPUTS["arguments"], "extra_arguments": {}, **known, **inputs}
     (refusal,) = serving_refusals(asked)
     assert re.search(words, refusal)
     with pytest.raises(SpecError, match=words):
@@ -534,3 +537,12 @@ def test_a_variant_of_a_server_without_speculation_has_it_at_the_end():
     ]  # fmt: skip
     assert made["gate"]["minimum_drafts"] == 200, "some drafts are expected where a server drafts"
     assert variant(made, None) == off
+
+
+def test_a_server_has_as_long_to_stop_as_it_lets_answers_end_and_the_seconds_of_any_other():
+    patient = record(extra_arguments={"shutdown-timeout": 120})
+    assert (stop_timeout(record(), 30), stop_timeout(patient, 30)) == (30, 150)
+
+
+def test_what_is_not_on_record_has_the_seconds_of_any_other_server():
+    assert stop_timeout({}, 30) == 30
