@@ -134,7 +134,8 @@ def _compare(
 def _process(wanted: Wanted, state: State, seen: Seen) -> list[Finding]:
     return [
         *server.files(seen.files, state, wanted.patches_stored),
-        *server.edited(seen.changes, [file.wanted.path for file in seen.files]),
+        # What is mounted where the image has nothing is listed as added.
+        *server.edited(seen.changes, [*(file.wanted.path for file in seen.files), *state.mounts]),
         *server.stale_mounts(seen.stale),
     ]
 

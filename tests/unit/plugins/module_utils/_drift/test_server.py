@@ -253,6 +253,16 @@ def test_stale_mounts_and_neighbours():
     ]
 
 
+def test_a_file_that_is_mounted_where_the_image_has_none_is_no_edit():
+    added = [
+        {"Path": path, "Kind": 1} for path in ("/opt/config", "/opt/config/x.jinja", "/opt/config/y.jinja")
+    ]
+    state = replace(STATE, mounts={"/opt/config/x.jinja": "/srv/s/x.jinja"})
+    assert [f["seen"] for f in judged(state=state, changes=added)["findings"]] == [
+        "/opt/config/y.jinja added since"
+    ]
+
+
 def test_who_is_at_work_is_handed_on():
     held = {"holder": "me@c", "since": "now", "playbook": "site.yml"}
     assert judged(held=held)["known"]["held"] == held
