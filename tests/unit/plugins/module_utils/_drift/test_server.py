@@ -246,10 +246,11 @@ def test_a_record_that_cannot_be_read():
 
 
 def test_stale_mounts_and_neighbours():
-    part = judged(stale=["/models/b"], neighbours=["other"])
-    assert [(f["kind"], f["severity"]) for f in part["findings"]] == [
-        ("gpu-shared", "warning"),
-        ("mount-stale", "drift"),
+    part = judged(stale=["/models/b", "/config/x.jinja"], neighbours=["other"])
+    assert [(f["subject"], f["kind"], f["severity"]) for f in part["findings"]] == [
+        ("host", "gpu-shared", "warning"),
+        ("models", "mount-stale", "drift"),
+        ("container", "mount-stale", "drift"),
     ]
 
 
