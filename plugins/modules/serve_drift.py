@@ -193,9 +193,11 @@ def look_files(
     ]
 
 
-def mounted(state: gate_container.State, models: dict[str, dict[str, str]]) -> dict[str, str]:
-    """The models that are mounted from where they shall be: mount point -> source."""
-    wanted = {model["mount"]: model["path"] for model in models.values()}
+def mounted(state: gate_container.State, serving: dict[str, Any]) -> dict[str, str]:
+    """Models and other mounts of a record that are mounted from where they shall be: mount point -> source."""
+    # A record of before there were others has none.
+    entries = [*serving["models"].values(), *(serving.get("mounts") or [])]
+    wanted = {entry["mount"]: entry["path"] for entry in entries}
     return {target: source for target, source in wanted.items() if state.mounts.get(target) == source}
 
 
@@ -267,7 +269,7 @@ def look(
             seen |= {
                 "files": look_files(container, state, serving["files"]) if params["patches_known"] else [],
                 "changes": engine.changes(name),
-                "stale": gate_container.stale_mounts(state.pid, mounted(state, serving["models"])),
+                "stale": gate_container.stale_mounts(state.pid, mounted(state, serving)),
                 "answers": ask(client.Server(serving["gate"]["base_url"], params["api_key"])),
                 "log": log.speculation(line.text for line in container.log(start, start + START_WINDOW)),
             }

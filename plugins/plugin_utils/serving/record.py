@@ -27,6 +27,7 @@ from ...module_utils._recipe.recipe import (
 )
 from ...module_utils._recipe.rules import HIDDEN, argument_problems, deeper, depth, refused_image
 from ...module_utils._vllm.argv import render, shutdown_timeout
+from ...module_utils._vllm.caches import targets
 from . import caches
 from .inputs import Inputs
 
@@ -287,7 +288,7 @@ def serving_refusals(inputs: Inputs) -> list[str]:
         _named("vllm_serve_devices", inputs["devices"], devices_complaint),
         _not_allowed(inputs["devices"], inputs["allowed_devices"]),
         *map(str, wrong := serve_problems(inputs["mounts"], inputs["ulimits"], "vllm_serve")),
-        *([] if wrong else _not_mountable(inputs)),
+        *([] if wrong else [*_not_mountable(inputs), *_crowded(inputs)]),
         _disagreement(arguments, inputs["acceptance_floor"], inputs["minimum_drafts"]),
     ]
     if not inputs["allow_deeper"] and depth(arguments) > inputs["measured_depth"]:
@@ -339,6 +340,22 @@ def _not_mountable(inputs: Inputs) -> list[str]:
                 f"expected mounts of what lies below {allowed} (vllm_serve_allowed_paths), seen {path}; add a directory there if you "
                 "trust the recipe with it, or take it from serve.mounts"
             )
+    return told
+
+
+def _crowded(inputs: Mapping[str, Any]) -> list[str]:
+    """Mounts in a place that is taken, or around one. The engine makes no mount point in what is read-only, and says so when it starts
+    the container: the old server is gone by then. Where a patch goes, a recipe alone need not know."""
+    taken = [model["mount"] for model in inputs["models"].values()]
+    taken += [patch["target"] for patch in inputs["patches"] if patch["mount"]]
+    taken += targets(inputs["caches"]).values()
+    told = []
+    for mount in (one["mount"] for one in inputs["mounts"]):
+        if beside := next((place for place in taken if _within(mount, place) or _within(place, mount)), None):
+            told.append(
+                f"expected a place of its own for each mount (serve.mounts), seen {mount} beside {beside}; move it"
+            )
+        taken.append(mount)
     return told
 
 

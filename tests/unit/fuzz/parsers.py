@@ -983,7 +983,13 @@ class _Engine(docker_container.DockerContainer):
         )
 
 
-@parser("a container, inspected", *of_tree(drift.running()), docker_container.EngineError)
+_GIVEN = drift.running(
+    HostConfig__Devices=[{"PathOnHost": "/dev/x", "PathInContainer": "/dev/x", "CgroupPermissions": "rw"}],
+    HostConfig__Ulimits=[{"Name": "memlock", "Soft": -1, "Hard": -1}],
+)
+
+
+@parser("a container, inspected", *of_tree(_GIVEN), docker_container.EngineError)
 def _inspected(data: Any) -> object:
     seen = _Engine(data).inspect()
     assert seen is not None

@@ -212,6 +212,31 @@ def test_a_recipe_gets_nothing_of_the_host_that_the_inventory_does_not_allow(pat
         record(mounts=[{"path": path, "mount": "/config/x"}], allowed_paths=allowed)
 
 
+@pytest.mark.parametrize(
+    ("mounts", "words"),
+    [
+        (["/models/b"], "seen /models/b beside /models/b"),
+        (["/models/b/x.jinja"], "seen /models/b/x.jinja beside /models/b"),
+        (["/models"], "seen /models beside /models/b"),
+        (["/site"], "seen /site beside /site/a.py"),
+        (["/root/.triton/x"], "seen /root/.triton/x beside /root/.triton"),
+        (["/config", "/config/x"], "seen /config/x beside /config"),
+    ],
+)
+def test_a_mount_of_an_inventory_has_a_place_to_itself(mounts, words):
+    """A recipe is refused for it when its file is read. Of an inventory, and of where a patch goes, that file knows nothing."""
+    with pytest.raises(
+        SpecError, match=rf"a place of its own for each mount \(serve.mounts\), {words}; move it"
+    ):
+        record(mounts=[{"path": "x", "mount": mount} for mount in mounts])
+
+
+def test_a_mount_may_be_where_a_patch_would_go_that_the_image_carries():
+    carried = next(patch["target"] for patch in INPUTS["patches"] if not patch["mount"])
+    mounts = [{"path": "x", "mount": carried}, {"path": "x", "mount": "/models/bb"}]
+    assert len(record(mounts=mounts)["mounts"]) == 2
+
+
 def test_a_variable_may_be_a_fact_of_the_host_and_the_environment_wins():
     wanted = {"VLLM_HOST_IP": "address", "SPARK": "name"}
     made = record(host_environment=wanted)["container"]["env"]
@@ -439,6 +464,8 @@ def test_arguments_that_an_inventory_makes_of_a_recipes_are_refused_before_a_hos
             "caches": {},
             "devices": [],
             "allowed_devices": [],
+            "models": {},
+            "patches": [],
             "ulimits": {},
             "mounts": [],
             "host_environment": {},
