@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._host.unit import stopping_after
 from helpers.recipe import ROOT
 
 ROLE = ROOT / "roles/vllm_serve"
@@ -64,6 +65,15 @@ def test_the_engine_waits_longer_than_the_server_and_systemd_longer_than_the_eng
     tmp_path, command, engine
 ):
     assert seconds(unit(tmp_path, command)) == (engine, engine + 30)
+
+
+def test_drift_expects_that_time_of_the_server_on_record(tmp_path):
+    """This release asks for a time that the record of an earlier one does not have."""
+    wanted = unit(tmp_path, ["/models/body", "--shutdown-timeout", "120"])
+    recorded = unit(tmp_path, ["/models/body"])
+    assert recorded != wanted
+    assert stopping_after(wanted, 30) == recorded
+    assert stopping_after("", 30) == ""
 
 
 def test_every_container_is_made_and_stopped_with_that_time():
