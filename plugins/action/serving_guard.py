@@ -3,11 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Private to the role vllm_serve: fails if the recipe knows something against the inventory's wishes.
 
-Option C(inputs): the role's inputs by their short names, see plugins/plugin_utils/serving/record.py.
+Option C(inputs): the role's inputs by their short names, see plugins/plugin_utils/serving/inputs.py.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from ansible.errors import AnsibleActionFail
@@ -17,6 +18,7 @@ from ..module_utils._common.terminal import printable
 from ..module_utils._vllm import options as vllm_options
 from ..plugin_utils.compute import Compute
 from ..plugin_utils.serving import record
+from ..plugin_utils.serving.inputs import Inputs
 
 
 class ActionModule(Compute):
@@ -24,7 +26,7 @@ class ActionModule(Compute):
     REFUSALS = (record.SpecError,)
 
     def compute(self, options: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
-        inputs = options["inputs"]
+        inputs: Inputs = options["inputs"]
         for name, text in _unknown(inputs["extra_arguments"]).items():
             Display().warning(
                 printable(f"vllm_serve_extra_arguments.{name}: {text}{vllm_options.IMAGE_DECIDES}")
@@ -36,7 +38,7 @@ class ActionModule(Compute):
         return {}
 
 
-def _unknown(extra_arguments: dict[str, Any]) -> dict[str, str]:
+def _unknown(extra_arguments: Mapping[str, Any]) -> dict[str, str]:
     """Options of the inventory that are unknown here, each with its message."""
     arguments = {name: value for name, value in extra_arguments.items() if value is not None}
     config = arguments.get("speculative-config")

@@ -94,6 +94,11 @@ settled:
   type: bool
   returned: success
   sample: true
+unchecked:
+  description: Whether there is something to hash, or file modes to mend, in any of the snapshots.
+  type: bool
+  returned: success
+  sample: false
 look:
   description: What is on the host, in the order asked for.
   type: list
@@ -241,6 +246,7 @@ def main() -> None:
     settled = not any(report.changed for report in reports)
     result: dict[str, Any] = {
         "settled": settled,
+        "unchecked": any(report.unchecked for report in reports),
         "look": [report.look() for report in reports],
         "address": address,
         "check_mode": module.check_mode,

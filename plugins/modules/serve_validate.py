@@ -112,7 +112,8 @@ diagnosis:
     - Stable name of the fault, as in M(sparkfleet.vllm.spec_decode_assert).
     - V(version_refused) if the image holds a vLLM of O(refused), V(arguments_refused) if vLLM refuses the arguments,
       V(devices_refused) if the engine cannot give a container the devices that the server asks for, V(entrypoint_refused) if what
-      starts the image is not C(vllm serve), or is not in it, V(mount_refused) if one of O(mounts) is not there.
+      starts the image is not C(vllm serve), or is not in it, V(mount_refused) if one of O(mounts) is not there, or is no
+      file or directory.
   type: str
   returned: when it is not to be served
   sample: arguments_refused
@@ -218,6 +219,16 @@ def not_here_yet(client: Any, container: dict[str, Any]) -> str:
     )
 
 
+def unmountable(path: Path) -> str:
+    """What keeps a path of the host from being mounted; empty for nothing. Read-only, a socket is still one to speak to, such as the
+    engine's, and a device is for serve.devices."""
+    if not path.exists():
+        return f"nothing at {path}"
+    if path.is_socket() or path.is_fifo() or path.is_char_device() or path.is_block_device():
+        return f"no file or directory but a socket, pipe or device at {path}"
+    return ""
+
+
 class RefusedError(Exception):
     """The server would end as the probe did, whatever its arguments. `code` is the diagnosis."""
 
@@ -309,15 +320,16 @@ def main() -> None:
         if not container.get(name):
             module.fail_json(msg=f"container.{name}: expected one, as docker_container takes it, got none")
     module.no_log_values.update(secrets(container))
-    if absent := [one["path"] for one in module.params["mounts"] if not Path(one["path"]).exists()]:
+    if faults := [fault for one in module.params["mounts"] if (fault := unmountable(Path(one["path"])))]:
+        seen = ", ".join(faults)
         module.fail_json(
-            msg=f"expected on this host what the recipe mounts (serve.mounts), seen nothing at {', '.join(absent)}; put it there: "
-            "no run brings it. Nothing was touched",
+            msg=f"expected on this host what the recipe mounts (serve.mounts), seen {seen}; put a file or a directory there: no run "
+            "brings it. Nothing was touched",
             changed=False,
             diagnosis="mount_refused",
             asked=False,
             accepted=False,
-            reason=f"nothing at {', '.join(absent)}",
+            reason=seen,
         )
     image = container["image"]
     began = time.monotonic()

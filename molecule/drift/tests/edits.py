@@ -179,10 +179,7 @@ AT_ONCE = (
         "driver, engine and record",
         {
             "/usr/bin/nvidia-smi": "sed -i 's/580.95.05/570.12.01/' /usr/bin/nvidia-smi",
-            "/etc/docker/daemon.json": """echo '{
-                "registry-mirrors": ["http://192.0.2.1:5000"],
-                "runtimes": {"nvidia": {"path": "nvidia-container-runtime", "args": []}}
-            }' >/etc/docker/daemon.json""",
+            "/etc/docker/daemon.json": "sed -i 's/172.31.250.10:5000/192.0.2.1:5000/' /etc/docker/daemon.json",
             "/var/lib/sparkfleet/state.json": "rm /var/lib/sparkfleet/state.json",
         },
         ("host: driver-too-old", "580", "570.12.01"),

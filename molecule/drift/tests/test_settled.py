@@ -28,8 +28,7 @@ PUT_BACK = {"kernel and driver", "Python environment", "patches", "records"}
 MENDED_BY_A_RUN = edit(
     "engine and record",
     """
-        echo '{"registry-mirrors": ["http://192.0.2.1:5000"], "runtimes": {"nvidia": {"path": "nvidia-container-runtime", "args": []}}}' \\
-            >/etc/docker/daemon.json
+        sed -i 's/172.31.250.10:5000/192.0.2.1:5000/' /etc/docker/daemon.json
         rm /var/lib/sparkfleet/state.json
     """,
     ":",

@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from .._common import json_text
+from .._common import inspected, json_text
 from .._common.secrets import is_secret, is_secret_option, mask
 from .._host.unit import Unit
 from .._vllm.argv import options
@@ -286,13 +286,9 @@ def _network(mode: str) -> str:
 
 
 def _devices(devices: Iterable[Any] | None) -> list[str]:
-    return sorted(_device(device) if isinstance(device, Mapping) else str(device) for device in devices or [])
-
-
-def _device(seen: Mapping[str, Any]) -> str:
-    """A device as docker_container writes it."""
-    host = seen.get("PathOnHost")
-    return f"{host}:{seen.get('PathInContainer') or host}:{seen.get('CgroupPermissions') or 'rwm'}"
+    return sorted(
+        inspected.device(device) if isinstance(device, Mapping) else str(device) for device in devices or []
+    )
 
 
 def has_gpu(host: Mapping[str, Any]) -> bool:
@@ -324,12 +320,7 @@ def _limits(wanted: Mapping[str, Any], seen: Mapping[str, Any]) -> Iterator[Find
 
 def _ulimits(limits: Iterable[Any] | None) -> dict[str, str]:
     """Soft and hard limit by name, from options of docker_container or from the engine's answer."""
-    texts = (
-        f"{limit.get('Name')}:{limit.get('Soft')}:{limit.get('Hard')}"
-        if isinstance(limit, Mapping)
-        else limit
-        for limit in limits or []
-    )
+    texts = (inspected.ulimit(limit) if isinstance(limit, Mapping) else limit for limit in limits or [])
     return {name: limit for name, _sep, limit in (text.partition(":") for text in texts)}
 
 

@@ -10,7 +10,7 @@ that *this* process got, so that one edit is one finding.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .._gate import diagnosis
@@ -114,14 +114,17 @@ def _parents(path: str) -> Iterator[str]:
         yield path
 
 
-def stale_mounts(stale: Iterable[str]) -> list[Finding]:
-    """Mounted directories that were replaced on the host: the process still has the ones of its start."""
+def stale_mounts(stale: Iterable[str], models: Collection[str]) -> list[Finding]:
+    """What is mounted and was replaced on the host: the process still has what was there at its start.
+
+    :param models: where models are mounted
+    """
     return [
         Finding(
-            "models",
+            "models" if target in models else "container",
             "mount-stale",
-            f"{target} in the container is the directory that the host has now",
-            "the container holds an older one, replaced since it started",
+            f"{target} in the container is what the host has now",
+            "the container holds what was there before, replaced since it started",
             RESTART,
         )
         for target in stale

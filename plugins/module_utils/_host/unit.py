@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from .request import ProbeError, run_command
 
 UNITS = Path("/etc/systemd/system")
+MARGIN = 30
+"""Seconds that systemd waits longer than the engine."""
 SHOWN = ("ActiveState", "MainPID", "NRestarts", "Result", "UnitFileState", "DropInPaths")
 
 
@@ -46,6 +49,12 @@ def look(name: str) -> Unit:
         # The one start too many is what fails; the end before it has its own result.
         gave_up=active == "failed" and values.get("Result") not in ("", None, "success"),
     )
+
+
+def stopping_after(text: str, seconds: int) -> str:
+    """The text of a server's unit, for a server that may take that many seconds to stop."""
+    text = re.sub(r"(docker stop -t )\d+", rf"\g<1>{seconds}", text)
+    return re.sub(r"^(TimeoutStopSec=)\d+$", rf"\g<1>{seconds + MARGIN}", text, flags=re.MULTILINE)
 
 
 def stop(name: str, timeout: float) -> None:

@@ -102,6 +102,10 @@ class Report:
         return self.state != "present" or self.modes > 0
 
     @property
+    def unchecked(self) -> bool:
+        return bool(self.unknown or self.modes)
+
+    @property
     def fetched_bytes(self) -> int:
         return sum(self.manifest.files[path].size for path in self.fetched)
 
@@ -116,7 +120,7 @@ class Report:
             "bytes": self.manifest.size,
             "missing_bytes": self.fetched_bytes - unknown,
             "unknown_bytes": unknown,
-            "unchecked": bool(self.unknown or self.modes),
+            "unchecked": self.unchecked,
             "kept_bytes": self.kept_bytes,
             "verified_bytes": self.verified_bytes,
             "damaged": self._damaged(),

@@ -50,6 +50,7 @@ _SYSTEM = (
     "/sbin/",
     "/sys/",
     "/usr/",
+    "/var/run/",  # a link to /run in most images
 )
 
 

@@ -99,3 +99,12 @@ def options(argv: Sequence[str]) -> dict[str, tuple[str, ...]]:
             name = name[3:]
             found[name] = ("false",)
     return found
+
+
+def shutdown_timeout(argv: Sequence[str]) -> int:
+    """Seconds for which a server with this argv lets running answers end; only then it begins to stop.
+
+    A value that is no number is for vLLM to refuse: such a server never starts.
+    """
+    value = "".join(options(argv).get("shutdown-timeout", ()))
+    return int(value) if value.isdecimal() else 0

@@ -10,12 +10,13 @@ differ. Pure.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ...module_utils._common import json_text
+from ...module_utils._common import inspected, json_text
 from ...module_utils._common.secrets import is_secret, is_secret_option, mask
 from ...module_utils._vllm.argv import options
+from .record import INSTEAD
 
 PATCHES = "sparkfleet.vllm.patches"
 # For options, not variables: max-num-batched-tokens and tokenizer are no secrets.
@@ -33,6 +34,7 @@ def lines(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[list[str
 
     :returns: the lines of each side, in the order of the options. A changed secret is named, and not shown
     """
+    before, after = _with_what_was_asked_for(before, after)
     left: list[str] = []
     right: list[str] = []
     for option in dict.fromkeys([*before, *after]):
@@ -70,6 +72,34 @@ def whole(container: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _with_what_was_asked_for(
+    before: Mapping[str, Any], after: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Both sides with the options that their label names and docker_container did not compare, and without that label.
+
+    What is asked for no longer is such an option. A label that says the same in other words stays: nothing else tells of it.
+    """
+    was, wanted = _instead(before), _instead(after)
+    differs = [option for option in dict.fromkeys([*was, *wanted]) if was.get(option) != wanted.get(option)]
+    more = [option for option in differs if option not in before and option not in after]
+
+    def side(given: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+        labels = {name: text for name, text in (given.get("labels") or {}).items() if name != INSTEAD}
+        return {
+            **given,
+            **({"labels": labels} if differs else {}),
+            **{option: asked.get(option) for option in more},
+        }
+
+    return side(before, was), side(after, wanted)
+
+
+def _instead(side: Mapping[str, Any]) -> dict[str, Any]:
+    """What the container has in place of what its image or its engine brings, as its label has it."""
+    given = _parsed((side.get("labels") or {}).get(INSTEAD, ""))
+    return given if isinstance(given, dict) else {}
+
+
 def _said_by_another(option: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
     """Whether another option shows this change. An image has a name, an id and labels: its name is enough."""
     named = before.get("image_name") != after.get("image_name")
@@ -91,6 +121,10 @@ def _things(option: str, value: Any) -> dict[str, Thing]:
         return {name: _variable(name, text) for name, _sep, text in (entry.partition("=") for entry in value)}
     if option == "volume_binds":
         return {bind: _plain(f"mount {bind}") for bind in value}
+    if option == "devices":
+        return {text: _plain(f"device {text}") for text in _texts(value, inspected.device)}
+    if option == "ulimits":
+        return {text.partition(":")[0]: _plain(f"ulimit {text}") for text in _texts(value, inspected.ulimit)}
     if option == "labels":
         return {name: _plain(f"label {name}={text}") for name, text in value.items() if name != PATCHES}
     if option == "published_ports":
@@ -103,6 +137,13 @@ def _things(option: str, value: Any) -> dict[str, Thing]:
         return {"running": _plain("container running" if value else "container stopped")}
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
     return {option: _plain(f"{option} {text}")}
+
+
+def _texts(
+    values: Sequence[str | Mapping[str, Any]], text: Callable[[Mapping[str, Any]], str]
+) -> Iterator[str]:
+    """What docker_container takes, of that or of what it compares."""
+    return (value if isinstance(value, str) else text(value) for value in values)
 
 
 def _plain(line: str) -> Thing:

@@ -26,8 +26,10 @@ from ...module_utils._recipe.recipe import (
     serve_problems,
 )
 from ...module_utils._recipe.rules import HIDDEN, argument_problems, deeper, depth, refused_image
-from ...module_utils._vllm.argv import render
+from ...module_utils._vllm.argv import render, shutdown_timeout
+from ...module_utils._vllm.caches import targets
 from . import caches
+from .inputs import Inputs
 
 SECURITY = ("least", "recipe")
 PORT = "vllm_serve_extra_arguments.port: nothing would be published there; set vllm_serve_port"
@@ -84,11 +86,11 @@ def _volumes(
     return [*binds, *(f"{cache.path}:{cache.target}:rw" for cache in kept)]
 
 
-def _caches(inputs: Mapping[str, Any]) -> list[caches.Cache]:
+def _caches(inputs: Inputs) -> list[caches.Cache]:
     return caches.of_image(inputs["image"], inputs["caches"], inputs["store"])
 
 
-def _mounts(inputs: Mapping[str, Any]) -> list[dict[str, str]]:
+def _mounts(inputs: Inputs) -> list[dict[str, str]]:
     """Further mounts, with their places on the host: ``{path, mount}``."""
     return [
         {"path": posixpath.join(inputs["store"], mount["path"]), "mount": mount["mount"]}
@@ -134,18 +136,10 @@ def _instead(asked: Mapping[str, Any]) -> dict[str, Any]:
     return {**given, "labels": {INSTEAD: json.dumps(given, sort_keys=True)} if given else {}}
 
 
-def container_spec(
-    inputs: Mapping[str, Any],
-) -> dict[str, Any]:
+def container_spec(inputs: Inputs) -> dict[str, Any]:
     """The container of one Spark, in the option names of community.docker.docker_container.
 
-    :param inputs: ``name``, ``image`` (by digest), ``models`` (as :func:`mounted_models` gives them),
-        ``patches`` (mappings with host_path, target, mount), ``arguments`` and ``extra_arguments``
-        (:func:`merge`), ``environment``, ``port``, ``bind``, ``store``, ``shm_size``, ``security``, ``gpus``,
-        ``log_driver`` (empty for the engine's own settings), ``log_options``, ``entrypoint`` (empty for the image's), ``caches``
-        (:func:`caches.of_image`), ``devices`` (paths of the host), ``ulimits`` (by name),
-        ``mounts`` (path, in the store or absolute, and mount), ``host_environment`` (names of ``host_facts`` by variable;
-        ``environment`` wins), ``host_facts``
+    :param inputs: with the models as :func:`mounted_models` gives them
     :raises SpecError: no body, an image that is not pinned, an unknown security profile, an API key where it would
         be recorded
     :raises ArgumentsError: an argument that cannot be rendered; call :func:`serving_refusals` first for a better message
@@ -194,14 +188,11 @@ def container_spec(
     }
 
 
-def serving_record(inputs: Mapping[str, Any]) -> dict[str, Any]:
+def serving_record(inputs: Inputs) -> dict[str, Any]:
     """What a Spark serves and how it passes the gate: enough to start the very same again, and to judge it again.
 
     The role makes the container of it, ``state.json`` records it after the gate, and a rollback starts what is recorded.
 
-    :param inputs: those of :func:`container_spec` and of :func:`serving_refusals`, and ``recipe`` (its name),
-        ``acceptance_floor``, ``minimum_drafts``, ``memory_fraction``, ``memory_minimum_bytes`` (or None). Where ``models`` have no
-        path, ``locked_models``, too: see :func:`mounted_models`
     :returns: ``{recipe, container, models, files, mounts: [{path on the host, mount}], directories: as
         :func:`caches.directories` gives them, gate: {served_model, base_url, speculation (or None), acceptance_floor, minimum_drafts},
         memory: {fraction, minimum_bytes (or None)}}``; no secret
@@ -263,17 +254,24 @@ def _expected(gate: Mapping[str, Any], speculation: Mapping[str, Any] | None) ->
     return {"speculation": dict(speculation), "minimum_drafts": gate.get("minimum_drafts") or measured.DRAFTS}
 
 
-def serving_refusals(inputs: Mapping[str, Any]) -> list[str]:
+def stop_timeout(serving: Mapping[str, Any], seconds: int) -> int:
+    """Seconds that the server of a record has to stop before it is killed.
+
+    It is no part of the record: a record of a former release has it as well, and another timeout makes no other server.
+
+    :param serving: a record, empty where nothing is on record
+    :param seconds: those of a server that begins to stop at once
+    """
+    return seconds + (shutdown_timeout(serving["container"]["command"]) if serving else 0)
+
+
+def serving_refusals(inputs: Inputs) -> list[str]:
     """What speaks against the server that inventory and recipe ask for together: arguments that cannot be rendered or belong
     elsewhere, speculation that did not pay, an image that cannot serve it.
 
     The recipe's own values were judged when its file was read. The inventory's, and the combination, are judged only here.
 
-    :param inputs: ``arguments``, ``extra_arguments``, ``image``, ``published`` and ``refused`` (of the recipe, or
-        empty), ``measured_depth`` (the deepest measured depth that pays here, 0 for none), ``allow_deeper``,
-        ``acceptance_floor``, ``minimum_drafts``, ``entrypoint``, ``caches``, ``devices``, ``allowed_devices``,
-        ``ulimits``, ``mounts``, ``allowed_paths``, ``store``, ``host_environment``, ``host_facts``
-    :raises SpecError: `published` or `refused` does not have the form of a recipe
+    :raises SpecError: `published` or `refused` does not have the form of a recipe's
     """
     if problems := rule_problems(inputs["published"], inputs["refused"], "vllm_serve"):
         raise SpecError("\n".join(map(str, problems)))
@@ -290,7 +288,7 @@ def serving_refusals(inputs: Mapping[str, Any]) -> list[str]:
         _named("vllm_serve_devices", inputs["devices"], devices_complaint),
         _not_allowed(inputs["devices"], inputs["allowed_devices"]),
         *map(str, wrong := serve_problems(inputs["mounts"], inputs["ulimits"], "vllm_serve")),
-        *([] if wrong else _not_mountable(inputs)),
+        *([] if wrong else [*_not_mountable(inputs), *_crowded(inputs)]),
         _disagreement(arguments, inputs["acceptance_floor"], inputs["minimum_drafts"]),
     ]
     if not inputs["allow_deeper"] and depth(arguments) > inputs["measured_depth"]:
@@ -326,8 +324,8 @@ def _not_allowed(devices: Sequence[str], allowed: Sequence[str]) -> str | None:
     return None
 
 
-def _not_mountable(inputs: Mapping[str, Any]) -> list[str]:
-    """Why a mount that a recipe wants is not allowed. Nothing else may read, or run, what other images left in their caches."""
+def _not_mountable(inputs: Inputs) -> list[str]:
+    """Why what a recipe wants mounted may not be. What other images left in their caches is nobody else's to read, or to run."""
     store, cache = inputs["store"], cache_root(inputs["store"])
     told = []
     for mount in _mounts(inputs):
@@ -345,12 +343,28 @@ def _not_mountable(inputs: Mapping[str, Any]) -> list[str]:
     return told
 
 
+def _crowded(inputs: Mapping[str, Any]) -> list[str]:
+    """Mounts in a place that is taken, or around one. The engine makes no mount point in what is read-only, and says so when it starts
+    the container: the old server is gone by then. Where a patch goes, a recipe alone need not know."""
+    taken = [model["mount"] for model in inputs["models"].values()]
+    taken += [patch["target"] for patch in inputs["patches"] if patch["mount"]]
+    taken += targets(inputs["caches"]).values()
+    told = []
+    for mount in (one["mount"] for one in inputs["mounts"]):
+        if beside := next((place for place in taken if _within(mount, place) or _within(place, mount)), None):
+            told.append(
+                f"expected a place of its own for each mount (serve.mounts), seen {mount} beside {beside}; move it"
+            )
+        taken.append(mount)
+    return told
+
+
 def _within(path: str, folder: str) -> bool:
     return path == folder or path.startswith(f"{folder.rstrip('/')}/")
 
 
-def weakened(inputs: Mapping[str, Any]) -> list[str]:
-    """Rights beyond the least ones, one text for each thing that somebody asked for."""
+def weakened(inputs: Inputs) -> list[str]:
+    """What keeps the container from having the least rights, one text for each thing that somebody asked for."""
     told = [
         f"the container gets {device} of the host and uses that hardware directly"
         for device in inputs["devices"]

@@ -111,7 +111,7 @@ def _note_looks(
             continue
         seen = hashed or looked
         known["address"] = looked["address"]
-        if known["suspect"] and (hashed or not any(look["unchecked"] for look in looked["look"])):
+        if known["suspect"] and (hashed or not looked["unchecked"]):
             known["suspect"] = False
             known["remarks"].append("hashed again")
         known["snapshots"] = {
