@@ -220,8 +220,8 @@ def not_here_yet(client: Any, container: dict[str, Any]) -> str:
 
 
 def unmountable(path: Path) -> str:
-    """What keeps a path of the host from being mounted; empty for nothing. Read-only, a socket is still one to speak to, such as the
-    engine's, and a device is for serve.devices."""
+    """Why a path of the host may not be mounted; empty if it may. A program can talk to a socket, such as the engine's, even if it is
+    mounted read-only. A device belongs into serve.devices."""
     if not path.exists():
         return f"nothing at {path}"
     if path.is_socket() or path.is_fifo() or path.is_char_device() or path.is_block_device():

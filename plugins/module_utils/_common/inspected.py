@@ -89,11 +89,11 @@ def unfit(name: str, data: Any, expected: Any) -> str:
 
 
 def device(seen: Mapping[str, Any]) -> str:
-    """One of the devices of a container, as docker_container takes it."""
+    """A device of a container as docker_container takes it."""
     host = seen.get("PathOnHost")
     return f"{host}:{seen.get('PathInContainer') or host}:{seen.get('CgroupPermissions') or 'rwm'}"
 
 
 def ulimit(seen: Mapping[str, Any]) -> str:
-    """One of the limits of its processes, as docker_container takes it."""
+    """A limit of a container's processes as docker_container takes it."""
     return f"{seen.get('Name')}:{seen.get('Soft')}:{seen.get('Hard')}"

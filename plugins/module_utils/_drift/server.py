@@ -115,7 +115,7 @@ def _parents(path: str) -> Iterator[str]:
 
 
 def stale_mounts(stale: Iterable[str], models: Collection[str]) -> list[Finding]:
-    """What is mounted and was replaced on the host: the process still has what was there at its start.
+    """Mounts that were replaced on the host: the process still has what was there at its start.
 
     :param models: where models are mounted
     """

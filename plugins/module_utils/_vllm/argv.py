@@ -102,7 +102,7 @@ def options(argv: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
 
 def shutdown_timeout(argv: Sequence[str]) -> int:
-    """Seconds for which a server with this argv lets running answers end; only then it begins to stop.
+    """Seconds that a server with this argv gives running answers to end, before it begins to stop.
 
     A value that is no number is for vLLM to refuse: such a server never starts.
     """

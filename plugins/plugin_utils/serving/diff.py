@@ -95,7 +95,7 @@ def _with_what_was_asked_for(
 
 
 def _instead(side: Mapping[str, Any]) -> dict[str, Any]:
-    """What the container has in place of what its image or its engine brings, as its label has it."""
+    """The container's replacements for what its image or its engine brings, by its label."""
     given = _parsed((side.get("labels") or {}).get(INSTEAD, ""))
     return given if isinstance(given, dict) else {}
 
@@ -142,7 +142,7 @@ def _things(option: str, value: Any) -> dict[str, Thing]:
 def _texts(
     values: Sequence[str | Mapping[str, Any]], text: Callable[[Mapping[str, Any]], str]
 ) -> Iterator[str]:
-    """What docker_container takes, of that or of what it compares."""
+    """Values as docker_container takes them, from the label or from its own comparison."""
     return (value if isinstance(value, str) else text(value) for value in values)
 
 

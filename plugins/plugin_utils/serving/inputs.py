@@ -1,10 +1,10 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The inputs of the role vllm_serve by their short names: what is judged before a host is asked, and what a record is made of.
+"""The inputs of the role vllm_serve by their short names. The guard judges them before it asks a host, and the record is made of them.
 
-``__vllm_serve_inputs`` in ``roles/vllm_serve/vars/main.yml`` puts them together. Their types are the role's to declare; those of a
-recipe are as :mod:`_recipe.recipe` has them.
+``__vllm_serve_inputs`` in ``roles/vllm_serve/vars/main.yml`` puts them together. The role declares their types;
+:mod:`_recipe.recipe` declares those of a recipe.
 """
 
 from __future__ import annotations
