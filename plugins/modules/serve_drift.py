@@ -311,7 +311,8 @@ def main() -> None:
         labels=params["labels"],
         secrets={"VLLM_API_KEY": params["api_key"]} if params["api_key"] else {},
         boot_unit=unit.stopping_after(
-            params["boot_unit"], params["stop_timeout"] + shutdown_timeout(params["serving"]["container"]["command"])
+            params["boot_unit"],
+            params["stop_timeout"] + shutdown_timeout(params["serving"]["container"]["command"]),
         ),
         patches_known=params["patches_known"],
         patches_stored=params["patches_stored"],
