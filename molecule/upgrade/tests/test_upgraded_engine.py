@@ -75,8 +75,8 @@ def moved(refused: str) -> dict[str, Any]:
 def back(moved: dict[str, Any]) -> dict[str, Any]:
     """Somebody changes the store by hand, under a server, and a run mends what that leaves."""
     on('sed -i \'s/"containerd-snapshotter": false/"containerd-snapshotter": true/\' /etc/docker/daemon.json')
-    told = playbook("drift")
-    assert "engine-not-reloaded" in told and SETTING in told, told
+    told = playbook("drift", passes=False)
+    assert "engine-not-restarted" in told and SETTING in told, told
     served()
     on("systemctl restart docker")
     assert in_containerd()
@@ -100,12 +100,6 @@ def test_a_stopped_host_is_moved_and_serves_from_the_other_store(first, moved):
     assert moved["Id"] != first["Id"]
     assert unchanged(playbook("site", **TO_OVERLAY2))
     assert "1 host, 1 clean" in playbook("drift", **TO_OVERLAY2)
-
-
-@pytest.mark.usefixtures("moved")
-def test_what_the_other_store_holds_is_kept_and_named():
-    said = playbook("prune", "--check", **TO_OVERLAY2)
-    assert "the image store that the engine does not use now" in said, said
 
 
 def test_a_move_by_hand_ends_in_a_host_that_serves(back):
