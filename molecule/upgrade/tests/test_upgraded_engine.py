@@ -20,7 +20,7 @@ from places import HOST, ROOT, SCENARIO, on
 NAME = "sparkfleet-vllm"
 SETTING = "features.containerd-snapshotter"
 STUB = ROOT / "molecule/lab/stub/recipe/stub.yml"
-TO_OVERLAY2 = {"prerequisites_daemon_config": {"features": {"containerd-snapshotter": False}}}
+TO_OVERLAY2: dict[str, Any] = {"prerequisites_daemon_config": {"features": {"containerd-snapshotter": False}}}
 
 
 def playbook(name: str, *options: str, passes: bool = True, **extra: Any) -> str:
