@@ -15,18 +15,22 @@ from typing import Any
 
 import pytest
 import testing
-from places import HOST, ROOT, SCENARIO, on
+from places import HOST, LAB, ROOT, SCENARIO, on
 
 NAME = "sparkfleet-vllm"
 SETTING = "features.containerd-snapshotter"
-STUB = ROOT / "molecule/lab/stub/recipe/stub.yml"
+STUB = {
+    "spark_recipe": str(ROOT / "molecule/lab/stub/recipe/stub.yml"),
+    "recipe_lock_dir": str(LAB / "upgrade"),
+    "drift_output": str(LAB / "upgrade"),
+}
 TO_OVERLAY2: dict[str, Any] = {"prerequisites_daemon_config": {"features": {"containerd-snapshotter": False}}}
 
 
 def playbook(name: str, *options: str, passes: bool = True, **extra: Any) -> str:
     """What it printed, as one line: messages are wrapped."""
     done: subprocess.CompletedProcess[str] = testing.play(
-        testing.PLAYBOOKS / f"{name}.yml", SCENARIO / "inventory", *options, spark_recipe=str(STUB), **extra
+        testing.PLAYBOOKS / f"{name}.yml", SCENARIO / "inventory", *options, **STUB, **extra
     )
     output = done.stdout + done.stderr
     assert (done.returncode == 0) is passes, output
