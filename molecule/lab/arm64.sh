@@ -18,6 +18,8 @@ network=sparkfleet-lab-arm64
 registered=/proc/sys/fs/binfmt_misc/sparkfleet-lab-aarch64
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 export ANSIBLE_CONFIG="${lab_root}/ansible.cfg" ANSIBLE_COLLECTIONS_PATH="${lab_root}/.cache/collections"
+# A module that starts under emulation may take longer than the minute that an answer may take. A time limit of the task replaces that.
+export ANSIBLE_TASK_TIMEOUT=1800
 mkdir -p "${work}"
 : >"${log}"
 # In this order. DGX OS has Python 3.12, which no release of Debian has.
