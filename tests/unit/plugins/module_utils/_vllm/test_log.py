@@ -131,6 +131,19 @@ ASSEMBLER = [
     ERROR + "Repro command: ptxas -v --gpu-name=sm_999a k.ptx -o k.o",
     ENGINE_FAILED.format("{'EngineCore': 1}"),
 ]
+NVCC = (
+    ERROR
+    + "/usr/local/cuda/bin/nvcc -Xcompiler=-Wno-error -gencode=arch=compute_999a,code=sm_999a -c k.cu -o k.o"
+)
+BUILD = [
+    ERROR + "RuntimeError: Ninja build failed. Ninja output:",
+    NVCC.replace("] /usr", "] [1/2] /usr"),
+    ERROR + "FAILED: [code=1] k.o ",
+    NVCC,
+    ERROR + "nvcc fatal   : Unsupported gpu architecture 'compute_999a'",
+    ERROR + "ninja: build stopped: subcommand failed.",
+    ENGINE_FAILED.format("{'EngineCore': 1}"),
+]
 SEGFAULT = [
     CORE + "Starting to load model /models/b...",
     "free(): invalid pointer",
@@ -155,11 +168,27 @@ SEGFAULT = [
             "0x7fcfeb261120>.",
         ),
         (["vllm: error: unrecognized arguments: --frobnicate 3"], "unrecognized arguments: --frobnicate 3"),
+        (["my-vllm.sh: error: unrecognized arguments: -f"], "unrecognized arguments: -f"),
+        (["api_server.py: error: unrecognized arguments: -f"], "unrecognized arguments: -f"),
+        (["python3 -m vllm.entrypoints.x: error: unrecognized arguments: -f"], "unrecognized arguments: -f"),
         (["exec /usr/bin/vllm: exec format error"], "exec /usr/bin/vllm: exec format error"),
         (
             ASSEMBLER,
             "triton.runtime.errors.PTXASError: PTXAS error: Internal Triton PTX codegen error "
             "(ptxas fatal   : Value 'sm_999a' is not defined for option 'gpu-name')",
+        ),
+        (
+            BUILD,
+            "RuntimeError: Ninja build failed. Ninja output: "
+            "(nvcc fatal   : Unsupported gpu architecture 'compute_999a')",
+        ),
+        (
+            [*BUILD[:4], ERROR + "k.cu(23): error: no such name", *BUILD[5:]],
+            "RuntimeError: Ninja build failed. Ninja output: (k.cu(23): error: no such name)",
+        ),
+        (
+            [*BUILD[:4], *BUILD[5:]],
+            "RuntimeError: Ninja build failed. Ninja output: (FAILED: [code=1] k.o)",
         ),
         (SEGFAULT, "EngineCore_DP0 was ended by signal 11 (SIGSEGV): free(): invalid pointer"),
         ([ENGINE_FAILED.format("{'EngineCore_DP0': -9}")], "EngineCore_DP0 was ended by signal 9 (SIGKILL)"),
@@ -272,6 +301,10 @@ HOSTILE = [
     "a.A.Error",
     "AError:",
     "x: error",
+    "vllm",
+    "vllm: error",
+    "a.py",
+    "python -m ",
     "x ",
     "exec x",
     " ",
