@@ -67,10 +67,13 @@ _CONSEQUENCE = re.compile(
 # The engine's processes by name, and how they ended. Below 0 it was a signal, and then no process could say why.
 _ENDED = re.compile(r"Failed core proc\(s\): \{([^}]{1,500})\}")
 _BY_SIGNAL = re.compile(r"'([^']{1,80})': -(\d{1,2})\b")
-# Last messages of libc, of C++ and of the shell.
-_CRASH = re.compile(
-    r"^(?:Bus error|Segmentation fault|Illegal instruction|Floating point exception|Aborted|Killed"
-    r"|terminate called|double free|corrupted |(?:malloc|realloc|free|munmap_chunk)\(\): )"
+# Last messages: what an exception of C++ says, else that of libc, of C++ or of the shell.
+_CRASHES = (
+    re.compile(r"^what\(\): +(\S.*)"),
+    re.compile(
+        r"^((?:Bus error|Segmentation fault|Illegal instruction|Floating point exception|Aborted|Killed"
+        r"|terminate called|double free|corrupted |(?:malloc|realloc|free|munmap_chunk)\(\): ).*)"
+    ),
 )
 # An exception that quotes another program below it, and the lines that count in the quote: the first that says what is wrong, else
 # the first that says that something is. A compiler's command is none, though its options may be about errors.
@@ -129,9 +132,8 @@ def _exception(texts: Sequence[str]) -> str | None:
 
 def _crash(texts: Sequence[str]) -> str | None:
     """The process that a signal ended, with its last message if there is one."""
-    words = next(
-        (text.strip()[:_REASON_WIDTH] for text in reversed(texts) if _CRASH.match(text.strip())), None
-    )
+    said = (says.match(text.strip()) for says in _CRASHES for text in reversed(texts))
+    words = next((found[1][:_REASON_WIDTH] for found in said if found), None)
     ended = next((found[1] for text in reversed(texts) if (found := _ENDED.search(text))), "")
     by_signal = _BY_SIGNAL.search(ended)
     if not by_signal:

@@ -144,6 +144,11 @@ BUILD = [
     ERROR + "ninja: build stopped: subcommand failed.",
     ENGINE_FAILED.format("{'EngineCore': 1}"),
 ]
+TERMINATED = [
+    "(EngineCore_DP0 pid=79) terminate called after throwing an instance of 'c10::AcceleratorError'",
+    "(EngineCore_DP0 pid=79)   what():  CUDA error: an illegal memory access was encountered",
+    "Aborted (core dumped)",
+]
 SEGFAULT = [
     CORE + "Starting to load model /models/b...",
     "free(): invalid pointer",
@@ -191,6 +196,12 @@ SEGFAULT = [
             "RuntimeError: Ninja build failed. Ninja output: (FAILED: [code=1] k.o)",
         ),
         (SEGFAULT, "EngineCore_DP0 was ended by signal 11 (SIGSEGV): free(): invalid pointer"),
+        (
+            [*TERMINATED, ENGINE_FAILED.format("{'EngineCore_DP0': -6}")],
+            "EngineCore_DP0 was ended by signal 6 (SIGABRT): CUDA error: an illegal memory access was encountered",
+        ),
+        (TERMINATED, "CUDA error: an illegal memory access was encountered"),
+        (TERMINATED[:1], "terminate called after throwing an instance of 'c10::AcceleratorError'"),
         ([ENGINE_FAILED.format("{'EngineCore_DP0': -9}")], "EngineCore_DP0 was ended by signal 9 (SIGKILL)"),
         ([ENGINE_FAILED.format("{'a': 1, 'b': -99}")], "b was ended by signal 99 (unknown)"),
         ([ENGINE_FAILED.format("{'EngineCore_DP0': 1}")], None),
@@ -296,6 +307,7 @@ HOSTILE = [
     "ERROR: ",
     "fatal",
     "Killed",
+    "what(): ",
     "INFO 11-23 21:16:05 [a:1",
     "\x1b[1;",
     "a.A.Error",
