@@ -176,6 +176,12 @@ _CURES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             r"out of memory|free memory on device|outofmemory",
             "free memory on the host, or lower gpu-memory-utilization or max-model-len",
         ),
+        (
+            # vLLM's words for an engine that ended without an exception while it served.
+            r"signal 9 \(sigkill\)|died unexpectedly",
+            "see dmesg on the host: the kernel kills what takes the last memory. If it did, free memory on the host, or lower "
+            "gpu-memory-utilization or max-model-len",
+        ),
         (r"exec format error", "use the image of this host's architecture"),
         (
             r"size mismatch|shapes cannot be multiplied|loaded_weight",

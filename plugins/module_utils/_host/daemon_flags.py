@@ -30,6 +30,7 @@ MANY = {
     "feature": "features",
     "graph": "data-root",
     "host": "hosts",
+    "host-gateway-ip": "host-gateway-ips",
     "insecure-registry": "insecure-registries",
     "label": "labels",
     "log-opt": "log-opts",
@@ -37,8 +38,8 @@ MANY = {
     "registry-mirror": "registry-mirrors",
     "storage-opt": "storage-opts",
 }
-# moby cmd/dockerd/config.go and daemon/config: dockerd unites these two with the flags.
-UNITED = ("features", "runtimes")
+# moby daemon/config, skipDuplicates: only for this key dockerd unites the flags and the file.
+UNITED = "runtimes"
 
 
 def keys(argv: Sequence[str]) -> list[str]:
@@ -55,7 +56,8 @@ def keys(argv: Sequence[str]) -> list[str]:
 
 def conflict(flags: Iterable[str], content: Iterable[str]) -> str | None:
     """Why dockerd would not start, or reload, with both; None if it would."""
-    both = [key for key in content if key in set(flags) - {*UNITED}]
+    # A file may still have the name of the flag, as before Docker 28.
+    both = [key for key in content if MANY.get(key, key) in set(flags) - {UNITED}]
     if not both:
         return None
     return (

@@ -168,7 +168,7 @@ REFUSALS = (
     ),
     (
         r"pull access denied|requested access to the resource is denied|access denied|access forbidden|unauthorized"
-        r"|authentication required|no basic auth credentials|403 forbidden",
+        r"|authentication required|no basic auth credentials|403 forbidden|(?:^|: |\n)denied$",
         "correct the name, log the engine in (docker login), or name a mirror that has the image",
         False,
     ),

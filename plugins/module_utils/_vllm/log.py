@@ -53,7 +53,10 @@ _PHASES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = tu
 
 # Root causes look like `package.module.SomeError: text`, alone on their line or behind the logger's header.
 _EXCEPTION = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit|Interrupt)\b(?:: .*|:?)$")
-_USAGE = re.compile(r"^(?:\S+ )*?\S+: error: (.+)$")
+# What refuses an argument names itself. Any other name is a compiler's, whose complaints have the same form.
+_USAGE = re.compile(
+    r"^(?:[\w.-]{0,40}vllm[\w.-]{0,40}(?: \w{1,40})?|[\w.-]+\.py|python\S* -m \S+): error: (.+)$"
+)
 _NOT_STARTED = re.compile(r"^exec \S+: ")
 # Messages of the other processes when one of them has died: true, but not the reason.
 _CONSEQUENCE = re.compile(
@@ -64,14 +67,18 @@ _CONSEQUENCE = re.compile(
 # The engine's processes by name, and how they ended. Below 0 it was a signal, and then no process could say why.
 _ENDED = re.compile(r"Failed core proc\(s\): \{([^}]{1,500})\}")
 _BY_SIGNAL = re.compile(r"'([^']{1,80})': -(\d{1,2})\b")
-# Last messages of libc, of C++ and of the shell.
-_CRASH = re.compile(
-    r"^(?:Bus error|Segmentation fault|Illegal instruction|Floating point exception|Aborted|Killed"
-    r"|terminate called|double free|corrupted |(?:malloc|realloc|free|munmap_chunk)\(\): )"
+# Last messages: what an exception of C++ says, else that of libc, of C++ or of the shell.
+_CRASHES = (
+    re.compile(r"^what\(\): +(\S.*)"),
+    re.compile(
+        r"^((?:Bus error|Segmentation fault|Illegal instruction|Floating point exception|Aborted|Killed"
+        r"|terminate called|double free|corrupted |(?:malloc|realloc|free|munmap_chunk)\(\): ).*)"
+    ),
 )
-# An exception that quotes another program below it, and the line that counts in the quote.
+# An exception that quotes another program below it, and the lines that count in the quote: the first that says what is wrong, else
+# the first that says that something is. A compiler's command is none, though its options may be about errors.
 _QUOTES = re.compile(r"(?:std(?:err|out)|(?i:output)|codegen error|[Ff]ailed with)\b[^:]{0,40}:?$|:$")
-_QUOTED = re.compile(r"\b(?:fatal|error|FAILED)\b")
+_QUOTED = (re.compile(r"\b(?:fatal|error) *:"), re.compile(r"(?<![-\w])(?:fatal|error|FAILED)\b"))
 _QUOTED_LINES = 20
 _UVICORN = re.compile(r"^(?:ERROR|CRITICAL): +(\S.*)$")
 _REASON_WIDTH = 500
@@ -125,9 +132,8 @@ def _exception(texts: Sequence[str]) -> str | None:
 
 def _crash(texts: Sequence[str]) -> str | None:
     """The process that a signal ended, with its last message if there is one."""
-    words = next(
-        (text.strip()[:_REASON_WIDTH] for text in reversed(texts) if _CRASH.match(text.strip())), None
-    )
+    said = (says.match(text.strip()) for says in _CRASHES for text in reversed(texts))
+    words = next((found[1][:_REASON_WIDTH] for found in said if found), None)
     ended = next((found[1] for text in reversed(texts) if (found := _ENDED.search(text))), "")
     by_signal = _BY_SIGNAL.search(ended)
     if not by_signal:
@@ -173,8 +179,8 @@ def _with_continuation(texts: Sequence[str], index: int) -> str:
                 break
             parts.append(re.sub(r" \[type=\w+, input_value=.*", "", text.strip()))
     elif _QUOTES.search(parts[0]):
-        below = (text.strip() for text in texts[index + 1 : index + 1 + _QUOTED_LINES])
-        parts += next(([f"({text})"] for text in below if _QUOTED.search(text)), [])
+        below = [text.strip() for text in texts[index + 1 : index + 1 + _QUOTED_LINES]]
+        parts += [f"({text})" for says in _QUOTED for text in below if says.search(text)][:1]
     reason = " ".join(parts)
     return reason if len(reason) <= _REASON_WIDTH else reason[:_REASON_WIDTH] + " …"
 

@@ -169,6 +169,9 @@ def elsewhere(name: str, value: Any) -> str | None:
     """Why a recipe does not carry the option, or not with this value; None where it may."""
     if name == "host" and value not in _EVERY_ADDRESS:
         return "vLLM listens on every address of its container (0.0.0.0); vllm_serve_bind says on which one of the host"
+    # vLLM's serve command: without API servers it is headless.
+    if name == "api-server-count" and str(value) == "0":
+        return ELSEWHERE["headless"]
     return ELSEWHERE.get(name)
 
 

@@ -213,6 +213,7 @@ def test_a_key_like_no_other_names_the_valid_ones(recipe):
         (("serve", "arguments", "uds"), "/run/vllm.sock", "over HTTP"),
         (("serve", "arguments", "grpc"), True, "over HTTP"),
         (("serve", "arguments", "headless"), True, "without an API"),
+        (("serve", "arguments", "api-server-count"), 0, "without an API"),
         (("serve", "arguments", "ssl-certfile"), "/c.pem", "plain HTTP"),
         (("serve", "arguments", "no-enable-prefix-caching"), True, "enable-prefix-caching: false"),
         (("serve", "arguments", "speculative-config", "num_speculative_tokens"), 0, "1 to 64"),
