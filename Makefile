@@ -13,7 +13,7 @@
 # make matrix     the unit tests that touch Ansible, and sanity, on the newest Ansible and Python (TESTS=tests/unit for all), and
 #                 on the next Ansible if the package index has a pre-release
 # make ee         builds the image for an automation controller without a network, and tests it (execution-environment/)
-# make arm64      what runs on a Spark, tried on aarch64 under emulation (docs/aarch64.md)
+# make arm64      what runs on a Spark, tried on aarch64 under emulation (docs/aarch64.md; PARTS="fleet server unit" is all)
 # make docs       rewrites docs/playbooks.md from playbooks/*.meta.yml, and builds the site (.cache/docs/html)
 # make changelog  rewrites CHANGELOG.md from changelogs/ (docs/releasing.md)
 # make clean      removes everything else that was made here: environment, caches
@@ -191,7 +191,7 @@ lab-depot:
 ee: .ee
 
 arm64: .venv-ready .engine
-	@$(phase) arm64 "what runs on a Spark, on aarch64 under emulation" -- $(lab)/arm64.sh
+	@$(phase) arm64 "what runs on a Spark, on aarch64 under emulation" -- $(lab)/arm64.sh $(PARTS)
 
 bench-sync:
 	+@$(parallel) .spark .wheels

@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
-# Tries on aarch64, which a Spark is, what the collection runs there: under user emulation. docs/aarch64.md says what
-# that shows and what it cannot. Images, all for linux/arm64:
+# Tries what the collection runs on a Spark under user emulation of aarch64. docs/aarch64.md says what that shows and what it
+# cannot. Images, all for linux/arm64:
 #   sparkfleet-lab/arm64:<suite>     a distribution with Python, its packages unpacked
 #   sparkfleet-lab/arm64:modules     the environment of the modules, made by python_environment from wheels alone
+#   sparkfleet-lab/arm64:stub        the stub of vLLM (stub/)
+#   sparkfleet-lab/arm64:unit        the modules' environment beside one that the unit tests need
+# arm64.sh [PART...]     fleet, server, unit; all of them by default
 # shellcheck source=molecule/lab/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -15,15 +18,15 @@ network=sparkfleet-lab-arm64
 registered=/proc/sys/fs/binfmt_misc/sparkfleet-lab-aarch64
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 export ANSIBLE_CONFIG="${lab_root}/ansible.cfg" ANSIBLE_COLLECTIONS_PATH="${lab_root}/.cache/collections"
+# A module that starts under emulation may take longer than the minute that an answer may take. A time limit of the task replaces that.
+export ANSIBLE_TASK_TIMEOUT=1800
 mkdir -p "${work}"
 : >"${log}"
 # In this order. DGX OS has Python 3.12, which no release of Debian has.
 suites=(trixie bookworm)
 declare -A python_of_suite=([trixie]=python3.13 [bookworm]=python3.11)
 
-figures=()
-
-# What stands here is undone, last first, whatever the end.
+# The commands in this list undo everything at the end, last first, whatever happened.
 undo=()
 finish() {
     local index
@@ -53,7 +56,7 @@ emulate() {
 # Emulation yields to whatever else the machine does.
 guest() { docker run --platform linux/arm64 --init --cpu-shares 64 --label "${lab_label}=arm64" "$@"; }
 
-# guest_up NAME OPTION... IMAGE     one that idles until this script ends
+# guest_up NAME OPTION... IMAGE     starts a guest that idles until this script ends
 guest_up() {
     local name="sparkfleet-lab-arm64-$1"
     shift
@@ -62,7 +65,7 @@ guest_up() {
     guest --detach --name "${name}" "$@" sleep infinity >/dev/null
 }
 
-# keep NAME IMAGE INPUTS    what is in a guest now, as an image
+# keep NAME IMAGE INPUTS    makes an image of a guest's present state
 keep() {
     docker commit --change "LABEL ${lab_label}=arm64 ${lab_label}.inputs=$3" "sparkfleet-lab-arm64-$1" "$2" >/dev/null
     say "$2: made, $(docker image inspect --format '{{ .Architecture }}, {{ .Size }}' "$2" | awk '{ printf "%s %d MB", $1, $2 / 1e6 }')"
@@ -75,8 +78,8 @@ play() {
     }
 }
 
-# compile DIRECTORY PREFIX   byte code is the same on every architecture, so a Python of the same version makes it here, if there
-# is one, many times as fast as an emulated one. PREFIX is what the directory's path begins with and will not where it is used.
+# compile DIRECTORY PREFIX   makes byte code, which is the same on every architecture, with a Python of the same version here, if
+# there is one: many times as fast as an emulated one. PREFIX is the beginning of the path that it will not have where it is used.
 compile() {
     local python version="${python_of_suite[${suite}]}"
     for python in "${lab_root}/.cache/newest/bin/python" "${version}"; do
@@ -104,7 +107,7 @@ choose_suite() {
     fail "expected one of ${suites[*]} at apt's mirror, signed by ${keyring}, seen none" "apt-get install debian-archive-keyring"
 }
 
-# Packages are unpacked, and none of their scripts is run: they are not what is tried, and would take four minutes of emulation.
+# Unpacks packages without running their scripts: those are not under test, and would take four minutes of emulation.
 base() {
     local inputs sum
     inputs=$({
@@ -113,20 +116,21 @@ base() {
     } | sha256sum | cut -d' ' -f1)
     base="${image}:${suite}"
     if fresh "${base}" "${inputs}"; then
-        say "${base}: unchanged"
+        seen=unchanged
+        say "${base}: ${seen}"
         return
     fi
     apt_install mmdebstrap
     as_root rm -rf "${work}/image" "${work}/root"
     mkdir -p "${work}/image"
     as_root mmdebstrap --quiet --mode=root --variant=extract --architectures=arm64 \
-        --include=apt,base-files,base-passwd,bash,ca-certificates,coreutils,dash,dpkg,findutils,grep,sed,python3,python3-venv,util-linux \
+        --include=apt,base-files,base-passwd,bash,ca-certificates,coreutils,dash,dpkg,findutils,grep,libc-bin,sed,python3,python3-venv,util-linux \
         --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
         --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/info/*' \
         "${suite}" "${work}/root" "deb [signed-by=${keyring}] ${mirror} ${suite} main" >>"${log}" 2>&1 ||
         fail "${base} could not be made" "read ${log}"
-    # What their scripts would have made, as far as it is needed: users, and the certificates without which Debian's pip fails.
-    # No image names the mirror.
+    # Make what is needed of the scripts' work: users, and the certificates without which Debian's pip fails. No image names the
+    # mirror.
     as_root sh -eu -c 'cd "$1"
         for one in passwd group; do cp "usr/share/base-passwd/${one}.master" "etc/${one}"; done
         cat usr/share/ca-certificates/mozilla/*.crt >etc/ssl/certs/ca-certificates.crt
@@ -145,11 +149,12 @@ CONFIG
     say "${base}: made"
 }
 
-# wheels PLACE REQUIREMENT...   downloads them with what they need, by this machine's pip and from its index
+# wheels PLACE REQUIREMENT...   downloads requirements and their dependencies, with this machine's pip and from its index. A
+# requirement may also be "--requirement=FILE" or "--constraint=FILE".
 wheels() {
-    local place="${work}/wheels/$1" inputs platforms=()
+    local place="${work}/wheels/$1" one inputs platforms=()
     shift
-    inputs="${suite} $*"
+    inputs="${suite} $* $(for one in "$@"; do [[ ${one} != --*=* ]] || sha256sum <"${one#*=}"; done)"
     [ "$(cat "${place}/.inputs" 2>/dev/null || true)" != "${inputs}" ] || return 0
     rm -rf "${place}"
     mkdir -p "${place}"
@@ -160,19 +165,19 @@ wheels() {
     echo "${inputs}" >"${place}/.inputs"
 }
 
-# environment NAME FROM PATH REQUIREMENT...    python_environment makes it in FROM; the result is the image NAME
+# environment NAME FROM PATH REQUIREMENT...    python_environment makes it in FROM, of the wheels NAME; the result is the image NAME
 environment() {
-    local name=$1 from=$2 path=$3 inputs began=${SECONDS}
+    local name=$1 from=$2 path=$3 inputs
     shift 3
-    wheels "${name}" "$@"
     inputs=$({
         docker image inspect --format '{{ .Id }}' "${from}"
         cat "${work}/wheels/${name}/.inputs"
         inputs_of environment
     } | sha256sum | cut -d' ' -f1)
-    figures+=("${name}: $(find "${work}/wheels/${name}" -name '*.whl' | wc -l) wheels")
+    seen="$(find "${work}/wheels/${name}" -name '*.whl' | wc -l) wheels"
     if fresh "${image}:${name}" "${inputs}"; then
-        say "${image}:${name}: unchanged"
+        seen+=", unchanged"
+        say "${image}:${name}: ${seen}"
         return
     fi
     guest_up 1 --network none --volume "${work}/wheels/${name}:/lab/wheels:ro" "${from}"
@@ -182,20 +187,22 @@ environment() {
     compile "${work}/compiled" "${work}/compiled"
     docker cp --quiet "${work}/compiled/." "sparkfleet-lab-arm64-1:${path}/lib" >>"${log}" 2>&1
     keep 1 "${image}:${name}" "${inputs}"
-    figures[-1]+=" in $((SECONDS - began)) s"
 }
 
 modules() {
     local requirements
     mapfile -t requirements < <("${bin}/python" -c 'import sys, yaml
 print("\n".join(yaml.safe_load(open(sys.argv[1]))["prerequisites_python_requirements"]))' "${lab_root}/roles/prerequisites/defaults/main.yml")
+    # A Spark installs just these files, by their hashes: what the index has besides, and has newer, is of no use to it.
+    "${bin}/python" -c 'import runpy, sys
+print("\n".join(runpy.run_path(sys.argv[1])["HASHES"]))' "${lab_root}/plugins/module_utils/_common/packages.py" >"${work}/hashes.txt"
+    wheels modules --requirement="${work}/hashes.txt"
     environment modules "${base}" /opt/sparkfleet/venv "${requirements[@]}"
 }
 
-# Two hosts, and the depot's Hub alone: on this machine, where the hosts reach it.
+# Starts two hosts, and of the depot only the Hub, on this machine, where the hosts reach it.
 fleet() {
-    local gateway root="${work}/hub" began
-    began=${SECONDS}
+    local gateway root="${work}/hub"
     docker network rm "${network}" >/dev/null 2>&1 || true
     undo+=("docker network rm '${network}' >/dev/null")
     docker network create --label "${lab_label}=arm64" "${network}" >/dev/null
@@ -208,17 +215,79 @@ fleet() {
     guest_up 1 --network "${network}" "${image}:modules"
     guest_up 2 --network "${network}" "${image}:modules"
     play fleet --extra-vars "@${work}/locked.json" --extra-vars "endpoint=http://${gateway}:8081 requests=${root}/.hub-requests.jsonl"
-    figures+=("fleet: $((SECONDS - began)) s")
+}
+
+# The stub that stands for vLLM.
+stub() {
+    local inputs
+    inputs=$({
+        docker image inspect --format '{{ .Id }}' "${base}"
+        fingerprint "${lab_dir}"/stub/{Dockerfile,gemma4_mtp.py,server.py,vllm}
+    } | sha256sum | cut -d' ' -f1)
+    if fresh "${image}:stub" "${inputs}"; then
+        say "${image}:stub: unchanged"
+        return
+    fi
+    sed "s|^ARG BASE=.*|ARG BASE=${base}|" "${lab_dir}/stub/Dockerfile" |
+        docker build --platform linux/arm64 --network none --label "${lab_label}.inputs=${inputs}" --tag "${image}:stub" \
+            --file - "${lab_dir}/stub" >>"${log}" 2>&1 || fail "${image}:stub could not be built" "read ${log}"
+    say "${image}:stub: made"
+}
+
+# A host that has this machine's engine, network and processes for its own: a Spark's modules see into the server's process.
+server() {
+    local store="${work}/store" container=sparkfleet-lab-arm64-stub port
+    stub
+    docker rm --force "${container}" >/dev/null 2>&1 || true
+    undo+=("docker rm --force '${container}' >/dev/null 2>&1")
+    as_root rm -rf "${store}"
+    mkdir -p "${store}"
+    port=$("${bin}/python" -c 'import socket; one = socket.create_server(("127.0.0.1", 0)); print(one.getsockname()[1])')
+    guest_up server --network host --pid host --cap-add SYS_PTRACE --security-opt apparmor=unconfined \
+        --volume /var/run/docker.sock:/var/run/docker.sock --volume "${store}:${store}" "${image}:modules"
+    play server --extra-vars "store=${store} container=${container} label=${lab_label} base_url=http://127.0.0.1:${port}" \
+        --extra-vars "image=$(docker image inspect --format '{{ .Id }}' "${image}:stub")"
+}
+
+# The tests of all that travels to a host, except for those that left_out.txt names.
+unit() {
+    local names requirements left_out
+    names=$(sed 's/[#=<>].*//; s/ *$//; /^$/d; y/_/-/' "${lab_root}/requirements/tests.in" | paste -sd '|')
+    mapfile -t requirements < <(grep -E "^(ansible-core|huggingface-hub|requests|${names})==" "${lab_root}/requirements/dev.txt")
+    wheels unit --constraint="${lab_root}/requirements/dev.txt" "${requirements[@]}"
+    environment unit "${image}:modules" /opt/sparkfleet/unit "${requirements[@]}"
+    mapfile -t left_out < <(sed -n 's/^\(tests[^ ]*\) .*/--deselect=\1/p' "${here}/left_out.txt")
+    guest_up 1 --network none --volume "${lab_root}:/collection:ro" --workdir /collection "${image}:unit"
+    # A test that hangs shows where, every ten minutes.
+    docker exec --env LC_ALL=C.UTF-8 sparkfleet-lab-arm64-1 /opt/sparkfleet/unit/bin/python -m pytest -n auto -p no:cacheprovider \
+        -o faulthandler_timeout=600 --durations=10 -r sfE "${left_out[@]}" tests/unit/plugins/module_utils tests/unit/plugins/modules \
+        >"${work}/unit.log" 2>&1 || {
+        tail -n 40 "${work}/unit.log" >&2
+        fail "unit tests failed on aarch64" "read ${work}/unit.log"
+    }
+    seen+="; $(tail -n 1 "${work}/unit.log"); ${#left_out[@]} lines of left_out.txt"
 }
 
 main() {
+    local part began figures=() seen
+    [ $# -gt 0 ] || set -- fleet server unit
+    for part in "$@"; do
+        case "${part}" in
+            fleet | server | unit) ;;
+            *) fail "expected fleet, server or unit, seen ${part}" "name one of them, or none for all" ;;
+        esac
+    done
     emulate
     choose_suite
-    base
-    modules
-    fleet
-    say "on $(uname -m), as $(docker image inspect --format '{{ .Architecture }}' "${base}"), ${suite}: $(printf '%s; ' "${figures[@]}")$((SECONDS)) s in all"
+    for part in base modules "$@"; do
+        began=${SECONDS}
+        # What a part has seen, for the last line.
+        seen=
+        "${part}"
+        figures+=("${part} $((SECONDS - began)) s${seen:+ (${seen})}")
+    done
+    say "on $(uname -m), as $(docker image inspect --format '{{ .Architecture }}' "${base}"), ${suite}: $(printf '%s; ' "${figures[@]}")${SECONDS} s in all"
 }
 
-main
+main "$@"
 exit

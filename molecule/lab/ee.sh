@@ -27,7 +27,7 @@ packages() {
     made "${stock}/apt" "${inputs}" && return
     rm -rf "${stock}/apt"
     mkdir -p "${stock}/apt/distribution"
-    # Only the base image knows which ones it lacks.
+    # Only the base image knows which packages it lacks.
     in_base -v "${apt}:/lab/apt:ro" -v "${stock}/apt/distribution:/out" -e DEBIAN_FRONTEND=noninteractive "${base}" sh -eu -c '
         echo "deb [signed-by=/lab/apt/depot.asc] copy:/lab/apt/distribution ./" >/etc/apt/sources.list
         apt-get -qq update -o Acquire::Languages=none

@@ -18,7 +18,7 @@ await() {
     local second
     for second in $(seq 1 60); do
         answers && return 0
-        # Do not wait for one that died at once.
+        # Do not wait for an engine that died at once.
         if [ -n "${1:-}" ] && [ "${second}" -gt 3 ] && ! as_root kill -0 "$1" 2>/dev/null; then return 1; fi
         sleep 1
     done

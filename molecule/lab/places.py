@@ -20,9 +20,9 @@ ROOT = Path(__file__).parents[2]
 SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
 LAB = ROOT / ".cache/lab"
 HOST = next(iter(yaml.safe_load((SCENARIO / "inventory/hosts.yml").read_text())["sparks"]["hosts"]))
-"""The one of the scenario."""
+"""The only host of the scenario."""
 BIN = Path(sys.executable).parent
-"""Of the oldest ansible-core that is supported."""
+"""Programs of the oldest supported ansible-core."""
 AGENT = """
 ansible_ssh_private_key_file: ""
 ansible_ssh_common_args: -o UserKnownHostsFile={{ lab_ssh }}/known_hosts.d/{{ ansible_host }}
@@ -47,30 +47,30 @@ def call(*command: str | Path, within: Path, **environment: str) -> str:
 
 
 def add_inventory(home: Path) -> None:
-    """Somebody's hosts, variables and recipe, as files of their own."""
+    """Add somebody's hosts, variables and recipe, as separate files."""
     shutil.copytree(SCENARIO / "inventory", home / "inventory/mine", symlinks=False)
     (home / "inventory/recipes").mkdir()
     recipe = (ROOT / "molecule/lab/stub/recipe/stub.yml").read_text()
     (home / "inventory/recipes/mine.yml").write_text(recipe.replace("name: stub\n", "name: mine\n", 1))
-    # Keys and known hosts of the lab, which its variables look for beside ansible.cfg.
+    # The lab's variables look for its keys and known hosts beside ansible.cfg.
     (home / ".cache").mkdir(exist_ok=True)
     (home / ".cache/lab").symlink_to(LAB)
 
 
 def install(within: Path, there: Path, source: Path = ROOT) -> None:
-    """The archive that is made of this checkout, or of another one, as a collection."""
+    """Install this checkout, or another one, as a collection, from the archive that is made of it."""
     call(BIN / "ansible-galaxy", "collection", "build", "--force", "--output-path", within, within=source)
     (archive,) = within.glob("sparkfleet-vllm-*.tar.gz")
     call(BIN / "ansible-galaxy", "collection", "install", "--force", archive, "-p", there, within=within)
 
 
 def project(private: Path) -> Path:
-    """The private data directory of a job. Its project is somebody's inventory; the collection lies beside it, as in an image."""
+    """A job's private data directory. Its project is somebody's inventory; the collection lies beside it, as in an image."""
     home = private / "project"
     home.mkdir()
     (home / "ansible.cfg").write_text(CONFIG)
     add_inventory(home)
-    # The key comes from the controller, by an agent.
+    # The controller gives the key through an agent.
     with (home / "inventory/mine/group_vars/sparks/yours.yml").open("a") as file:
         file.write(AGENT)
     install(private, private / "collections")
@@ -78,7 +78,7 @@ def project(private: Path) -> Path:
 
 
 def release(home: Path, source: Path = ROOT) -> Path:
-    """An archive, installed in a directory with somebody's inventory."""
+    """A directory with somebody's inventory and an installed archive."""
     home.mkdir()
     install(home, home / "collections", source)
     (home / "ansible.cfg").write_text(CONFIG.replace("\n", "\ncollections_path = collections\n", 1))
@@ -87,12 +87,12 @@ def release(home: Path, source: Path = ROOT) -> Path:
 
 
 def on(script: str) -> str:
-    """As root on the host."""
+    """The output of a script, as root on the host."""
     return call("docker", "exec", f"sparkfleet-lab-{HOST}", "bash", "-euc", script, within=ROOT)
 
 
 def look() -> dict[str, Any]:
-    """What serves and what is recorded, as the host has it."""
+    """What serves and what is recorded, by the host."""
     script = (SCENARIO.parent / "rollout/files/look.py").read_text()
     inside = ["docker", "exec", "--interactive", f"sparkfleet-lab-{HOST}", "python3", "-", str(time.time())]
     done = subprocess.run(inside, input=script, capture_output=True, text=True, check=True)

@@ -7,7 +7,7 @@
 
 action=$1 host=$2 address=$3
 name="sparkfleet-lab-${host}"
-# Of its engine, and of containerd: overlay2 and overlayfs do not stack on overlay2.
+# For its engine and for containerd: overlay2 and overlayfs do not stack on overlay2.
 volumes=("${name}-docker:/var/lib/docker" "${name}-containerd:/var/lib/containerd")
 keys="${lab_cache}/ssh"
 known="${keys}/known_hosts.d/${address}"

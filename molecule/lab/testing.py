@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the tests of the scenarios share: lab Sparks seen past ssh, and playbooks as a user runs them."""
+"""What the tests of the scenarios share: lab Sparks reached without ssh, and playbooks run as by a user."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ T = TypeVar("T")
 
 
 def docker(*arguments: str, stdin: str | None = None, check: bool = True) -> str:
-    """What the engine of this machine prints. It must succeed, unless `check` is false."""
+    """The output of this machine's engine. It must succeed, unless `check` is false."""
     done = subprocess.run(["docker", *arguments], input=stdin, capture_output=True, text=True, check=False)
     assert not check or done.returncode == 0, done.stderr + done.stdout
     return done.stdout
 
 
 def on(host: str, script: str, check: bool = True) -> str:
-    """What a script of bash prints, as root on a lab Spark. It ends at the first command that fails."""
+    """The output of a bash script, as root on a lab Spark. The script ends at the first command that fails."""
     return docker("exec", f"sparkfleet-lab-{host}", "bash", "-euo", "pipefail", "-c", script, check=check)
 
 
 def look(host: str, program: Path, *arguments: str) -> Any:
-    """What a program of Python, a file of this machine, prints as JSON, as root on a lab Spark."""
+    """The JSON that a Python program prints, as root on a lab Spark. The program is a file of this machine."""
     inside = ["exec", "--interactive", f"sparkfleet-lab-{host}", "python3", "-", *arguments]
     return json.loads(docker(*inside, stdin=program.read_text()))
 
 
 def until(condition: Callable[[], T], within: float = 60, every: float = 0.2) -> T:
-    """The first value that is true. The limit is for what never comes, not for what is slow."""
+    """The first value that is true. The limit is for a value that never comes, not for a slow one."""
     deadline = time.monotonic() + within
     while not (value := condition()):
         assert time.monotonic() < deadline, f"it never came to that within {within} s"
@@ -47,14 +47,14 @@ def until(condition: Callable[[], T], within: float = 60, every: float = 0.2) ->
 
 
 def boot(host: str) -> None:
-    """Starts a lab Spark anew, and waits until it takes ssh."""
+    """Restart a lab Spark, and wait until it takes ssh."""
     docker("restart", "-t60", f"sparkfleet-lab-{host}")
     up = "systemctl is-system-running --wait | grep -Eq 'running|degraded'; (: </dev/tcp/127.0.0.1/22) 2>/dev/null"
     until(lambda: on(host, f"if {up}; then echo up; fi", check=False))
 
 
 def command(playbook: Path, inventory: Path, *options: str, **extra: Any) -> list[str]:
-    """What a user types; `extra` are extra variables."""
+    """The command that a user types; `extra` are extra variables."""
     return [
         str(Path(sys.executable).with_name("ansible-playbook")),
         f"--inventory={inventory}",
@@ -65,7 +65,7 @@ def command(playbook: Path, inventory: Path, *options: str, **extra: Any) -> lis
 
 
 def play(playbook: Path, inventory: Path, *options: str, **extra: Any) -> subprocess.CompletedProcess[str]:
-    """A run to its end, without colours. Whether it succeeded is for the test to say."""
+    """Run to the end, without colours. The test judges whether it succeeded."""
     plain = {"ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
     return subprocess.run(
         command(playbook, inventory, *options, **extra),

@@ -2,7 +2,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the parts of a test run take, held against their budgets.
+"""Compares the time that the parts of a test run take with their budgets.
 
 timed.py run WHOLE COMMAND...    runs it, says what it took, keeps that in .cache/test, and ends as the command does
 timed.py part PART COMMAND...    the same for a part: its output goes to .cache/test/PART.log, and is shown when it ends
@@ -30,20 +30,20 @@ HERE = Path(__file__).parent
 KEPT = HERE.parents[1] / ".cache/test"
 BUDGETS = HERE / "budgets.yml"
 TOLERATED = 1.5
-"""Of its budget. Budgets are what a part takes on two cores that do nothing else but the other one."""
+"""Limit as a multiple of a part's budget. A budget is its time on two cores that do nothing else but the other part."""
 TICK = 0.5
 """Seconds between two looks at what runs."""
 WHY = re.compile(r"^\W*(FAILED|ERROR|fatal:)|rror: |^make: \*\*\*|^E   ")
 """A line that says why a part failed, as pytest, Ansible, make and the linters word it."""
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 SHOWN = 8
-"""Of these lines, the last ones of each part, below the table: of a long output, many places show the end alone."""
+"""Last such lines of each part below the table. In many places only the end of a long output shows."""
 WIDEST = 240
 
 
 @dataclass(frozen=True)
 class Part:
-    """How one ended: exit status, seconds, its runs of ansible-playbook, the seconds in which at least one of them ran."""
+    """How a part ended: exit status, seconds, its runs of ansible-playbook, and the seconds in which at least one of them ran."""
 
     status: int
     seconds: float
@@ -52,18 +52,18 @@ class Part:
 
 
 class Playbooks:
-    """Counts the runs of ansible-playbook below a process, from outside: whoever starts or kills them need not know."""
+    """Counts the runs of ansible-playbook below a process, from outside: nothing that starts or kills them need know."""
 
     def __init__(self, top: int, proc: Path = Path("/proc")) -> None:
         self.runs = 0
         self._proc = proc
         self._below = {top}
         self._parents: dict[int, int] = {}
-        """As first seen: who loses its parent still belongs to it."""
+        """Parents as first seen: a process that loses its parent still belongs to it."""
         self._running: dict[int, bytes] = {}
 
     def look(self) -> bool:
-        """Looks at what runs now; true where one of them does."""
+        """Look at what runs now. True if any of them does."""
         present = {int(path.name) for path in self._proc.iterdir() if path.name.isdigit()}
         self._below &= present
         self._parents = {
@@ -75,7 +75,7 @@ class Playbooks:
         commands = {pid: were.get(pid) or self._command(pid) for pid in self._below}
         self._running = {pid: command for pid, command in commands.items() if command}
         for pid in self._running.keys() - were.keys():
-            # It forks for every task and host. A run that another one starts has other arguments.
+            # A run forks for every task and host. A run that another run starts has other arguments.
             self.runs += self._running.get(self._parents[pid]) != self._running[pid]
         return bool(self._running)
 
@@ -87,7 +87,7 @@ class Playbooks:
             return 0
 
     def _command(self, pid: int) -> bytes:
-        """Its command line, if it is one of ansible-playbook."""
+        """The command line, if it is one of ansible-playbook."""
         try:
             command = (self._proc / str(pid) / "cmdline").read_bytes()
         except OSError:
@@ -98,10 +98,10 @@ class Playbooks:
 
 
 def run(part: str, command: Sequence[str], output: BinaryIO | None = None) -> int:
-    """Output as it comes, or to a file."""
+    """Run a command. The output goes on at once, or to a file."""
     began = last = time.monotonic()
     in_playbooks = 0.0
-    # With what make hands on to the makes that it starts.
+    # The process inherits what make hands on to the makes that it starts.
     process = subprocess.Popen(command, stdout=output, stderr=output and subprocess.STDOUT, close_fds=False)
     playbooks = Playbooks(process.pid)
     while True:
@@ -113,7 +113,7 @@ def run(part: str, command: Sequence[str], output: BinaryIO | None = None) -> in
             in_playbooks += playbooks.look() * (now - last)
             last = now
         except KeyboardInterrupt:
-            pass  # it has been interrupted, too, and cleans up
+            pass  # the command was interrupted too, and cleans up
     status = 128 - status if status < 0 else status
     seen = Part(status, time.monotonic() - began, playbooks.runs, in_playbooks)
     KEPT.mkdir(parents=True, exist_ok=True)
@@ -126,7 +126,7 @@ def run(part: str, command: Sequence[str], output: BinaryIO | None = None) -> in
 
 
 def run_part(part: str, command: Sequence[str]) -> int:
-    """Its output in one piece, beside that of others that run, and as a file that can be followed."""
+    """Run a command. Its output comes in one piece, among others that run, and goes to a file that people can follow."""
     KEPT.mkdir(parents=True, exist_ok=True)
     log = KEPT / f"{part}.log"
     print(f"--> {part}: output in {log}", flush=True)

@@ -23,7 +23,7 @@ fi
 # Debian and Ubuntu keep ensurepip in a separate package.
 "${python}" -c 'import ensurepip' 2>/dev/null || apt_install python3-venv "python$("${python}" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv"
 "${venv}/bin/python" -c '' 2>/dev/null || "${python}" -m venv --clear "${venv}"
-# Compiled on first import: most of it is never imported.
+# Do not compile now: most of it is never imported, and the first import compiles the rest.
 "${venv}/bin/pip" install --quiet --disable-pip-version-check --no-compile -r "${lab_root}/${requirements}" || fail \
     "pip could not install ${requirements}" "check the package index that pip is configured with"
 echo "${inputs}" >"${stamp}"

@@ -51,7 +51,7 @@ class ActionModule(Report):
 
 
 def _shown(made: dict[str, Any]) -> list[Any]:
-    """All that is made of a report."""
+    """Everything that is made of a report."""
     return [made, report.markdown(made), page.render(made), _lines(made)]
 
 

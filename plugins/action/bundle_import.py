@@ -36,7 +36,7 @@ class Contents:
 
 
 def choose(path: str, looks: Mapping[str, Mapping[str, Any]]) -> str:
-    """The first host with a bundle that every host can use.
+    """The first host with a bundle, if every host can use it.
 
     :raises AnsibleActionFail: none has one, or a host cannot use it
     """
@@ -73,7 +73,7 @@ def choose(path: str, looks: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def check(texts: Mapping[str, str], name: str, host: str) -> Contents:
-    """:param name: of the recipe, which a recipe's file has to have too
+    """:param name: of the recipe; its file must have the same name
     :raises AnsibleActionFail: recipe, lock and patches of the bundle do not fit together
     """
     held = {path: base64.b64decode(text) for path, text in texts.items()}
@@ -101,9 +101,9 @@ def check(texts: Mapping[str, str], name: str, host: str) -> Contents:
 
 
 def held_recipe(asked: str, contents: Contents, home: Path | None, bases: list[Path]) -> Path | None:
-    """The controller's own file of the bundle's recipe; None when it has none.
+    """The controller's own file of the bundle's recipe; None if there is none.
 
-    :raises AnsibleActionFail: another recipe is asked for, or the controller's says something else
+    :raises AnsibleActionFail: another recipe is asked for, or the controller's file differs
     """
     name = contents.recipe["name"]
     by_path = "/" in asked or asked.endswith(recipes.ENDINGS)
@@ -194,7 +194,7 @@ class ActionModule(ActionBase):
     ) -> dict[str, Any]:
         home = recipes.home(variables)
         name, cache = contents.recipe["name"], Path(arguments["cache_dir"]).expanduser()
-        # In check mode what follows still has to read them somewhere.
+        # In check mode, later tasks still have to read them somewhere.
         aside = cache / "bundles" / hashlib.sha256(contents.recipe_text + contents.lock_text).hexdigest()
         writes: dict[Path, bytes] = {}
 

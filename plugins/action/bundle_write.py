@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Controller side of C(bundle_write): recipe, lock and patches are read here, and the rest says how far it is."""
+"""Controller side of C(bundle_write): reads recipe, lock and patches. The module does the rest, and reports progress."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def texts(arguments: Mapping[str, Any], inventory: Path | None = None) -> dict[s
     :raises AnsibleActionFail: the recipe cannot be read, or is not valid
     """
     lock = arguments["lock"]
-    # Where the bundle is used, nothing is there that the recipe might extend.
+    # A recipe that this one extends is not there where the bundle is used.
     found = {layout.RECIPE: recipes.whole_text(Path(arguments["recipe_path"]), inventory).encode()}
     path = Path(arguments["lock_path"])
-    # In check mode a lock of first use is not written: this is what would be in it.
+    # Check mode does not write a lock of first use. This is what would be in it.
     found[layout.LOCK] = path.read_bytes() if path.exists() else locks.render(plain(lock)).encode()
     for patch in lock["patches"]:
         found[patch_path("", patch["sha256"], patch["name"])] = Path(patch["src"]).expanduser().read_bytes()
@@ -41,7 +41,7 @@ def texts(arguments: Mapping[str, Any], inventory: Path | None = None) -> dict[s
 
 
 def plain(lock: Mapping[str, Any]) -> dict[str, Any]:
-    """The lock as its file holds it: without what its patches carry at run time."""
+    """The lock as its file holds it: without the keys that its patches have at run time only."""
     (patch_keys,) = (key.keys for key in locks.SCHEMA if key.name == "patches")
     names = [key.name for key in patch_keys]
     return {**lock, "patches": [{name: patch[name] for name in names} for patch in lock["patches"]]}

@@ -53,7 +53,7 @@ class ActionModule(Report):
 
 
 def _shown(made: dict[str, Any]) -> list[Any]:
-    """All that is made of a report."""
+    """Everything that is made of a report."""
     return [made, page.render(made), _lines(made, []), list(map(report.refusal, made["hosts"].values()))]
 
 

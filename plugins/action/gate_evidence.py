@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Private to the role vllm_gate: what of a gate's result is recorded.
+"""Private to the role vllm_gate: the part of a gate's result that is recorded.
 
 Options: C(gate), what the gate returned; C(host), the versions of the host.
 """

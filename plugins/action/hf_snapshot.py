@@ -12,7 +12,7 @@ from ansible.errors import AnsibleActionFail
 from ..plugin_utils.with_progress import WithProgress
 
 OF_A_LOOK = ("settled_only", "pair", "interface", "address")
-"""Options that this module had before a look was a module."""
+"""Options that this module had before hf_snapshot_info took over the looks."""
 
 
 class ActionModule(WithProgress):

@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A look is one plain execution. Only hashing takes long, and says how far it is. What differs is said as a finding."""
+"""A look is one plain execution. Only hashing takes long, and reports progress. Differences are findings, not failures."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Controller side of C(host_unchanged): a digest of all that is asked for, and a word on what has changed."""
+"""Controller side of C(host_unchanged): a digest of all inputs, and a message about what has changed."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from ..plugin_utils.under_lock import UnderLock
 
 COLLECTION = Path(__file__).resolve().parents[2]
 CODE = ("plugins", "roles", "playbooks")
-# Says how a run is to look, not what it is to look for.
+# Variables that say how a run looks, not what it looks for.
 MANNER = ("spark_look_again", "unchanged_trust")
 
 
 def code(root: Path = COLLECTION) -> list[tuple[str, str]]:
-    """Every file of the collection that a run may use, with its SHA-256: another release is another input, and the same one
-    in another place, as a controller unpacks it for each job, is none.
+    """Every file of the collection that a run may use, with its SHA-256. Another release counts as another input. The same release
+    in another place does not: a controller unpacks it anew for each job.
     """
     paths = (path for part in CODE for path in (root / part).rglob("*") if path.is_file())
     known = (path for path in paths if "__pycache__" not in path.parts)
@@ -34,8 +34,8 @@ def code(root: Path = COLLECTION) -> list[tuple[str, str]]:
 
 
 def asked(variables: Mapping[str, Any], roles: list[str]) -> dict[str, Any]:
-    """The variables of a host that the collection reads: those of its roles, `spark_…`, and the loaded recipe. Not what a task
-    has registered, and not how this run is to look.
+    """The variables of a host that the collection reads: those of its roles, `spark_…`, and the loaded recipe. Leaves out variables that
+    a task has registered, and those that say how this run looks.
     """
     prefixes = tuple(f"{role}_" for role in [*roles, "spark"])
     return {
@@ -72,7 +72,7 @@ class ActionModule(UnderLock):
         Display().display(printable(f"{label(self, variables)}: {text}"))
 
     def _inputs(self, variables: Mapping[str, Any]) -> str:
-        """Nothing when a variable cannot be told yet: then all is looked at, and whoever needs it says what is wrong."""
+        """A digest of the inputs. Empty while a variable cannot be read: the run then looks at everything, and fails where it is needed."""
         roles = [entry.name for entry in (COLLECTION / "roles").iterdir()]
         try:
             return digest([code(), plain(self._templar.template(asked(variables, roles)))])
@@ -81,7 +81,7 @@ class ActionModule(UnderLock):
 
 
 def plain(value: Any) -> Any:
-    """A templated value, which may be templated only when it is read, as JSON knows it."""
+    """A templated value as JSON knows it. Some values are templated only when they are read."""
     if isinstance(value, Mapping):
         return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

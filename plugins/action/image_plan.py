@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Private to the role image_sync: whether a host of the play lacks the image. Once for all hosts, on the controller.
 
-Option C(looks): name of the variable in which each host keeps what C(image_pull) returned when it only looked.
+Option C(looks): name of the variable in which each host keeps the result of C(image_pull) from when it only looked.
 """
 
 from __future__ import annotations

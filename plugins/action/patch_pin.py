@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Controller side of C(patch_pin): reads each patch and holds it against the lock before any host is touched."""
+"""Controller side of C(patch_pin): reads each patch and compares it with the lock before any host is touched."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Shows what went and what stayed on every host of the play."""
+"""Shows what was removed and what stayed on every host of the play."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ActionModule(Report):
     def _rows(self, items: Mapping[str, tuple[Any, Mapping[str, Any] | None]]) -> list[dict[str, str]]:
         rows = []
         for host, (pruned, failure) in items.items():
-            # A host that failed says in its failure how far it got.
+            # The failure of a host says how far it got.
             told = pruned or (failure if failure and "things" in failure else {})
             rows += references.rows(host, told, failure, self._task.check_mode)
         return rows

@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""C(recipe_load), on the controller alone: no connection is opened, so a wrong recipe stops before any host."""
+"""C(recipe_load), on the controller alone. It opens no connection, so a wrong recipe stops the run before any host is touched."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Private to the playbook site: which hosts a rollback would take back, as the statistic C(rollback_hosts). Once, on the controller.
+"""Private to the playbook site: the hosts that a rollback would take back, as the statistic C(rollback_hosts). Once, on the controller.
 
 Option C(before): hosts that an earlier run has changed.
 """
@@ -22,5 +22,5 @@ class ActionModule(ComputeOnce):
     def compute(self, options: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
         known = of_hosts(variables, variables["ansible_play_hosts"], ["spark_change", "spark_proven"])
         data = {"rollback_hosts": rollout.changed(known, options["before"])}
-        # As ansible.builtin.set_stats returns it.
+        # The form in which ansible.builtin.set_stats returns it.
         return {"ansible_stats": {"data": data, "per_host": False, "aggregate": True}}

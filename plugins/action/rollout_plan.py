@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Private to the role rollout: the batches of a run, of all hosts of the play. Once, on the controller."""
+"""Private to the role rollout: the batches of a run over all hosts of the play. Once, on the controller."""
 
 from __future__ import annotations
 

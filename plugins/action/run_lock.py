@@ -20,7 +20,7 @@ from ..plugin_utils.under_lock import FACT, lock_of_this_run
 
 MODULE = "sparkfleet.vllm.run_lock"
 OURS, LOST = "sparkfleet-lock:ours", "sparkfleet-lock:lost"
-# Under the same flock as the module. A file that cannot be read says nothing.
+# Under the same flock as the module. A file that cannot be read proves nothing.
 _UNDER_LOCK = (
     'if grep -qsF "$1" "$2"; then {do} && echo '
     + OURS
@@ -31,7 +31,7 @@ _UNDER_LOCK = (
 
 
 def ended(answer: Mapping[str, Any], run: Mapping[str, Any]) -> bool:
-    """Whether the run that holds the lock ran on this controller and is no more."""
+    """Whether the run that holds the lock ran on this controller and has ended."""
     held = answer.get("held")
     if not held or not run_lock.same_controller(held, run):
         return False
@@ -40,7 +40,7 @@ def ended(answer: Mapping[str, Any], run: Mapping[str, Any]) -> bool:
 
 
 def reading(stdout: str) -> int:
-    """What the answer of a host means to the keeper. Noise of a login shell is no answer."""
+    """What the answer of a host means to the keeper. The noise of a login shell does not count as an answer."""
     if OURS in stdout:
         return keeper.DONE
     return keeper.LOST if LOST in stdout else keeper.FAILED
@@ -59,7 +59,7 @@ class ActionModule(ActionBase):
         run = this_run.this_run(task_vars or {})
         arguments = {**self._task.args, "run": run, "dead": ""}
         if had and state != "released" and not self._task.check_mode:
-            # What was lost is not taken once more: another run may have been here.
+            # Do not take a lost lock again: another run may have been here.
             arguments |= {"state": "held", "state_dir": had["directory"]}
         answer = self._execute_module(MODULE, dict(arguments), task_vars=task_vars)
         if ended(answer, run):

@@ -1,9 +1,9 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Private to the role run_lock: one text for each run that holds hosts of the play off. Once for all hosts, on the controller.
+"""Private to the role run_lock: one text for each run that keeps others off hosts of the play. Once for all hosts, on the controller.
 
-Option C(locks): name of the variable in which each host keeps what C(run_lock) returned.
+Option C(locks): name of the variable in which each host keeps the result of C(run_lock).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Shows what would change in a host's container, thing by thing. On the controller; connects to nothing."""
+"""Shows what would change in a host's container, one thing per line. On the controller; connects to nothing."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Private to the role vllm_serve: what bringing a host to what it shall serve means there, as plugin_utils/serving/rollout.py has it."""
+"""Private to the role vllm_serve: what must be done so that a host serves what it should. See plugin_utils/serving/rollout.py."""
 
 from __future__ import annotations
 

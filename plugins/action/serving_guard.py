@@ -1,13 +1,14 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Private to the role vllm_serve: fails where the recipe knows something against what the inventory asks for.
+"""Private to the role vllm_serve: fails if the recipe knows something against the inventory's wishes.
 
-Option C(inputs): those of the role by their short names, see plugins/plugin_utils/serving/record.py.
+Option C(inputs): the role's inputs by their short names, see plugins/plugin_utils/serving/inputs.py.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from ansible.errors import AnsibleActionFail
@@ -17,6 +18,7 @@ from ..module_utils._common.terminal import printable
 from ..module_utils._vllm import options as vllm_options
 from ..plugin_utils.compute import Compute
 from ..plugin_utils.serving import record
+from ..plugin_utils.serving.inputs import Inputs
 
 
 class ActionModule(Compute):
@@ -24,7 +26,7 @@ class ActionModule(Compute):
     REFUSALS = (record.SpecError,)
 
     def compute(self, options: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
-        inputs = options["inputs"]
+        inputs: Inputs = options["inputs"]
         for name, text in _unknown(inputs["extra_arguments"]).items():
             Display().warning(
                 printable(f"vllm_serve_extra_arguments.{name}: {text}{vllm_options.IMAGE_DECIDES}")
@@ -36,8 +38,8 @@ class ActionModule(Compute):
         return {}
 
 
-def _unknown(extra_arguments: dict[str, Any]) -> dict[str, str]:
-    """Options of the inventory that are unknown here, each with what to say of it."""
+def _unknown(extra_arguments: Mapping[str, Any]) -> dict[str, str]:
+    """Options of the inventory that are unknown here, each with its message."""
     arguments = {name: value for name, value in extra_arguments.items() if value is not None}
     config = arguments.get("speculative-config")
     unknown = dict(vllm_options.unknown_options(arguments))

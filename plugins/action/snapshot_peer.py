@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Controller side of C(snapshot_peer): follows a peer from here, one short command a poll, until it has what it wants."""
+"""Controller side of C(snapshot_peer): follows a peer, with one short command for each poll, until it has what it wants."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..plugin_utils.under_lock import UnderLock
 MODULE = "sparkfleet.vllm.snapshot_peer"
 TIMEOUT, IDLE = 14400, 180
 GRACE = 60.0
-"""Seconds past its time limit in which a peer has ended and said so."""
+"""Seconds past its time limit in which a peer must have ended and reported it."""
 _PEER = "sparkfleet-peer:"
 _STATUS = {
     "state": Maybe(str),
@@ -29,7 +29,7 @@ _STATUS = {
     "problem": Maybe(str),
     "snapshots": Maybe([{"state": str}]),
 }
-"""What is read here of a status. One of another shape was not written by a peer."""
+"""The part of a status that is read here. A status of another shape is not from a peer."""
 
 
 class ActionModule(UnderLock):
@@ -47,7 +47,7 @@ class ActionModule(UnderLock):
         shell = self._connection._shell
         home = shell.join_path(args["store"], "models", ".peer")
         lock, path = (shell.quote(shell.join_path(home, name)) for name in ("lock", "status.json"))
-        # Alive before what it says: once it has ended, what is there is its last word.
+        # First whether it lives, then its status: when it has ended, the status is its last one.
         command = (
             f'printf \'{_PEER}%s\\n\' "$(kill -0 "$(cat {lock} 2>/dev/null)" 2>/dev/null && echo runs)"; '
             f"cat {path} 2>/dev/null || :"
@@ -85,7 +85,7 @@ def _answer(status: dict[str, Any], problem: str = "") -> dict[str, Any]:
 
 
 def parse_poll(stdout: str) -> tuple[bool | None, dict[str, Any]]:
-    """Whether the peer runs, and its status. None when the answer does not say (noise of a login shell): ask again."""
+    """Whether the peer runs, and its status. None when the answer does not tell (noise of a login shell): ask again."""
     _before, found, rest = stdout.partition(_PEER)
     if not found:
         return None, {}

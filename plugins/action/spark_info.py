@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Controller side of C(spark_info): the module looks at the host, and what it saw is judged here."""
+"""Controller side of C(spark_info): the module looks at the host, and this action judges what it saw."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ..plugin_utils.host.judge import judge
 from ..plugin_utils.host.requirements import RequirementError, VersionError
 
 DAEMON_JSON: dict[str, Any] = {"registry_mirrors": [], "fleet_registry": "", "daemon_config": {}}
-"""What is wanted of daemon.json where the task says nothing."""
+"""The wanted daemon.json if the task does not say."""
 
 
 class ActionModule(ActionBase):
     TRANSFERS_FILES = False
     _supports_check_mode = True
-    # Nobody would judge what a job brings in later.
+    # Nobody would judge the result that an async job brings later.
     _supports_async = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -31,7 +31,7 @@ class ActionModule(ActionBase):
         return result | seen | (self._judged(seen, **asked) if asked else {})
 
     def _judged(self, seen: dict[str, Any], wanted: dict[str, Any], daemon: dict[str, Any]) -> dict[str, Any]:
-        # What is wanted of daemon.json may hold a password, so it does not come back from the host.
+        # The wanted daemon.json may hold a password, so it does not come back from the host.
         everything = DAEMON_JSON | dict(self._task.args.get("wanted") or {}) | wanted
         try:
             judged = judge(seen, wanted, daemon)
@@ -39,7 +39,7 @@ class ActionModule(ActionBase):
         except (RequirementError, VersionError) as error:
             return {"failed": True, "msg": f"wanted: {error}"}
         except Exception as error:
-            # A host that no judge foresaw: what was seen is worth more than a traceback alone.
+            # The judge did not foresee such a host. What was seen is worth more than a traceback alone.
             return {
                 "failed": True,
                 "msg": f"cannot judge what was seen: {error!r}",

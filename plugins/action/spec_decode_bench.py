@@ -10,5 +10,5 @@ from ..plugin_utils.asks_server import AsksServer
 
 class ActionModule(AsksServer):
     MODULE = "sparkfleet.vllm.spec_decode_bench"
-    # The requests that are under way when the time to measure is over are waited for.
+    # When the time to measure is over, the module still waits for the running requests.
     MEASURE, SLACK = 3600, 900

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Private to the playbook tune: what the sweeps of all hosts propose, as the lock of a recipe holds it. Once, on the controller.
 
-Option C(recipe): name of the one whose lock it is for.
+Option C(recipe): name of the recipe whose lock it is for.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Private to the role speculation_sweep: the sweep so far with what became of a candidate whose turn it was.
+"""Private to the role speculation_sweep: the sweep so far, with the result of the candidate whose turn it was.
 
 Options: C(so_far), the sweep before; C(speculation), none for off; C(state); C(because), why it was not measured; C(measurement).
 """

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Private to the role speculation_sweep: the sweep of a host before its first turn, and what it will measure, for a person.
 
-The options are those of C(wanted) in plugins/plugin_utils/bench/sweep.py. What is returned is a sweep so far: C(wanted), all candidates
+The options are those of C(wanted) in plugins/plugin_utils/bench/sweep.py. The result is a sweep so far: C(wanted), all candidates
 in their order, and C(candidates), those that had their turn. C(lines) are the text.
 """
 

@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Private to the role speculation_sweep: the sweep of one host, whole, as C(bench_report) takes it.
+"""Private to the role speculation_sweep: the whole sweep of one host, in the form that C(bench_report) takes.
 
 The options are those of C(made) in plugins/plugin_utils/bench/sweep.py.
 """

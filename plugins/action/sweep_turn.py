@@ -1,11 +1,11 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Private to the role speculation_sweep: whose turn it is, and the record that serves this candidate.
+"""Private to the role speculation_sweep: the next candidate, and the record that serves it.
 
-Options: C(so_far), the sweep so far; C(serving), the record of what serves; C(early), whether to leave out what cannot win any more;
-C(concurrency), the load that decides; C(margin), from which share on a gain counts. What is returned is the sweep so far with those that
-are left out now, and C(speculation), none for off, C(serving), C(done).
+Options: C(so_far), the sweep so far; C(serving), the record of what serves; C(early), whether to leave out candidates that can no longer
+win; C(concurrency), the load that decides; C(margin), the least share by which a gain counts. The result is the sweep so far with those
+that are left out now, and C(speculation), none for off, C(serving), C(done).
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 """Private to the role model_sync: who brings which snapshot from where, after a step on all hosts. Once, on the controller.
 
 Options: C(known), the plan before this step, empty at the beginning; C(step); C(fan_out), without which each host fetches for itself.
-After the step C(describe) the peers can meet, so that plan also holds what they need to know each other: C(torrents), commit to its
-description, and C(swarm), a secret.
+After the step C(describe) the peers can meet. So that plan also holds what they need for that: C(torrents), {commit: its
+description}, and C(swarm), a secret.
 """
 
 from __future__ import annotations

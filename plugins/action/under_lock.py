@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Of the modules that have no action of their own and change a host under the lock of their run; meta/runtime.yml has them."""
+"""For the modules without their own action that change a host under the lock of their run; meta/runtime.yml lists them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Attributes that several modules share. A module that differs in one states that one itself."""
+"""Attributes that several modules share. A module that differs in one states that one in its own documentation."""
 
 from __future__ import annotations
 

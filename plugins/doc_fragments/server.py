@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Options of the modules that query a running vLLM server. A module documents an option itself where it means more to it."""
+"""Options of the modules that query a running vLLM server. A module documents an option itself if it means more there."""
 
 from __future__ import annotations
 

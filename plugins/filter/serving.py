@@ -14,6 +14,7 @@ from ..module_utils._common import paths
 from ..module_utils._serve import former
 from ..module_utils._vllm import argv
 from ..plugin_utils.serving import record
+from ..plugin_utils.serving.inputs import Inputs
 
 
 def _front(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -26,8 +27,8 @@ def _front(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def serving(inputs: Mapping[str, Any], state: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The record of these inputs, or the one of an earlier release in `state` that differs in nothing that they choose."""
+def serving(inputs: Inputs, state: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The record of these inputs; or the one in `state` of an earlier release, if it differs in nothing that the inputs choose."""
     return former.as_recorded(record.serving_record(inputs), state)
 
 
@@ -36,5 +37,6 @@ class FilterModule:
         return {
             "vllm_args": _front(argv.render),
             "vllm_serving": _front(serving),
+            "vllm_stop_timeout": _front(record.stop_timeout),
             "snapshot_path": _front(paths.snapshot_path),
         }

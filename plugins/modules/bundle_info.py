@@ -126,9 +126,9 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 def look(folder: Path) -> dict[str, Any]:
-    """The keys ``bundle`` and ``texts`` of the result; empty when there is no bundle.
+    """The keys ``bundle`` and ``texts`` of the result; empty without a bundle.
 
-    :raises BundleError: there is one, and it is damaged
+    :raises BundleError: there is a damaged one
     """
     bundle = layout.read(folder)
     if bundle is None:

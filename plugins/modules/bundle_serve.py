@@ -120,9 +120,9 @@ LIMITS = (
 
 
 def verify(folder: Path) -> layout.Bundle:
-    """The bundle, when its wheels and packages are those that were written.
+    """The bundle, with its wheels and packages verified.
 
-    :raises BundleError: they are not, or there is no bundle
+    :raises BundleError: one is damaged, or there is no bundle
     """
     bundle = layout.read(folder)
     if bundle is None:
@@ -146,7 +146,7 @@ def verify(folder: Path) -> layout.Bundle:
 
 
 def missing_packages(module: AnsibleModule, folder: Path, bundle: layout.Bundle) -> list[str]:
-    """Files of packages that the host does not have."""
+    """The package files whose packages the host lacks."""
     missing = []
     for path in bundle.files:
         if not path.startswith(f"{layout.PACKAGES}/"):
@@ -163,7 +163,7 @@ def missing_packages(module: AnsibleModule, folder: Path, bundle: layout.Bundle)
 
 
 def command(folder: Path, address: str, port: int, lifetime: int) -> list[str]:
-    """What starts the server. It sees the wheels at INSIDE, whatever directories they lie below."""
+    """The command that starts the server. The server sees the wheels at INSIDE, whatever directories they lie below."""
     limits = [
         *LIMITS,
         f"RuntimeMaxSec={lifetime}",
@@ -182,14 +182,14 @@ def command(folder: Path, address: str, port: int, lifetime: int) -> list[str]:
 
 
 def escaped(path: Path) -> str:
-    """As a source of BindReadOnlyPaths, where a colon, a blank and a backslash have a meaning."""
+    """The path as a source of BindReadOnlyPaths, where a colon, a blank and a backslash have a meaning."""
     return "".join(f"\\{character}" if character in ':\\ "' else character for character in str(path))
 
 
 def start(module: AnsibleModule, folder: Path) -> str:
-    """The address of the index, once it answers.
+    """Start the server. Gives the address of the index, once it answers.
 
-    :raises BundleError: it does not
+    :raises BundleError: the server does not answer
     """
     address, port = module.params["address"], module.params["port"]
     module.run_command(["systemctl", "stop", UNIT])
@@ -200,7 +200,7 @@ def start(module: AnsibleModule, folder: Path) -> str:
             f"expected systemd to start {UNIT}, seen: {(err or out).strip()}; run again with -v"
         )
     url = f"http://{address}:{port}/{layout.WHEELS}/"
-    # A proxy that the host's environment names has nothing to do with an address of its own.
+    # The host asks one of its own addresses, so a proxy in its environment must not apply.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + WAIT
     while True:

@@ -205,7 +205,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 def wanted(params: Mapping[str, Any]) -> plan.Wanted:
-    """:raises ManifestError: the lock's models are not what a lock holds"""
+    """:raises ManifestError: the lock's models do not have the form of a lock"""
     lock = params["lock"]
     return plan.Wanted(
         recipe=lock["recipe"],

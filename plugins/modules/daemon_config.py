@@ -148,12 +148,12 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "timeout": {"type": "float", "default": 60},
 }
 STOP_TIMEOUT = 600.0
-"""Seconds. A container has its own time to stop in, before the engine kills it."""
+"""Seconds. Before that, the engine kills the container after its own stop time."""
 VALIDATES_SINCE = 23  # dockerd --validate
 
 
 class Engine:
-    """The engine of this host, as far as it must follow its file."""
+    """The engine of this host, as far as it must follow daemon.json."""
 
     def __init__(self, module: AnsibleModule, request: Request, path: str) -> None:
         self.module = module
@@ -163,7 +163,7 @@ class Engine:
         self.toolkit = toolkit.look(request, self.seen)
 
     def validate(self, text: str) -> None:
-        """Let dockerd itself read the new file before it is in place."""
+        """Let dockerd itself check the new file before it is in place."""
         major = (self.seen["version"] or "0").split(".")[0]
         if not major.isdigit() or int(major) < VALIDATES_SINCE:
             return
@@ -178,7 +178,7 @@ class Engine:
             )
 
     def stop(self, containers: list[str]) -> str | None:
-        """Stop what the engine would lose sight of while it runs on: it keeps its memory and its port. Returns what went wrong."""
+        """Stop containers that the engine would lose while they run on, with their memory and port. Returns what went wrong."""
         for name in containers if self.seen["live_restore"] else ():
             try:
                 engine_socket.stop(self.module.params["socket"], name, STOP_TIMEOUT)
@@ -208,7 +208,7 @@ class Engine:
         return None
 
     def _restart(self) -> str | None:
-        # systemd gives up on a unit that was started a few times in a minute; putting the old file back is a start too.
+        # systemd gives up on a unit that was started a few times in a minute, and restoring the old file starts it too.
         self.module.run_command(["systemctl", "reset-failed", "docker"])
         rc, out, err = self.module.run_command(["systemctl", "restart", "docker"])
         if not rc:
@@ -221,7 +221,7 @@ class Engine:
 
 
 class File:
-    """daemon.json as it was found, and how it is replaced and put back."""
+    """daemon.json as it was found. Replaces it, and puts it back."""
 
     def __init__(self, module: AnsibleModule, path: Path) -> None:
         self.module, self.path = module, path
@@ -229,7 +229,7 @@ class File:
         self.text = path.read_text() if self.existed else ""
 
     def replace(self, text: str) -> None:
-        """On the disk before it has its name: an empty file after a power cut would be an empty configuration."""
+        """Write to the disk before renaming: after a power cut, an empty file would be an empty configuration."""
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
         handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
         try:
@@ -254,13 +254,13 @@ class File:
 
 @dataclass(frozen=True)
 class Change:
-    """From `before` to `after`, as contents of the file, and what of the engine follows."""
+    """The contents of the file before and after, and what the engine must do to follow."""
 
     before: dict[str, Any]
     after: dict[str, Any]
     plan: daemon_json.Plan
     text: str
-    """The file as it is to be."""
+    """The new text of the file."""
 
     @property
     def changed(self) -> bool:
@@ -284,7 +284,7 @@ class Change:
 
 
 def plan(module: AnsibleModule, file: File, engine: Engine) -> Change:
-    """What is to be done. Fails the module where it cannot or may not be, before anything is written."""
+    """The change to make. Fails the module if it cannot or may not be made, before anything is written."""
     asked = module.params
     try:
         before = daemon_json.parse(file.text)
@@ -333,7 +333,7 @@ def cannot_merge(path: Path, error: Exception) -> str:
 
 
 def apply(module: AnsibleModule, file: File, engine: Engine, change: Change) -> dict[str, Any]:
-    """Write and follow; when the engine does not follow, put everything back and fail. Returns more of the result."""
+    """Write the file and have the engine follow. If it does not, put everything back and fail. Returns more of the result."""
     more: dict[str, Any] = {}
     if change.plan.changed:
         engine.validate(change.text)

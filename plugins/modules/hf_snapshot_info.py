@@ -94,6 +94,11 @@ settled:
   type: bool
   returned: success
   sample: true
+unchecked:
+  description: Whether there is something to hash, or file modes to mend, in any of the snapshots.
+  type: bool
+  returned: success
+  sample: false
 look:
   description: What is on the host, in the order asked for.
   type: list
@@ -217,7 +222,7 @@ def run(module: AnsibleModule) -> list[Report]:
 
 
 def fits(paths: dict[str, Path], pair: list[str], speculation: dict[str, Any]) -> tuple[bool, list[str]]:
-    """Whether snapshots that are whole are a body and its draft, and what was not looked at. What cannot be read fits nothing."""
+    """Whether whole snapshots are a body and its draft, and what was not looked at. Files that cannot be read fit nothing."""
     try:
         body, *drafts = (
             model.read(name, paths[repository])
@@ -241,6 +246,7 @@ def main() -> None:
     settled = not any(report.changed for report in reports)
     result: dict[str, Any] = {
         "settled": settled,
+        "unchecked": any(report.unchecked for report in reports),
         "look": [report.look() for report in reports],
         "address": address,
         "check_mode": module.check_mode,

@@ -142,7 +142,7 @@ WATCH = ("environment", "files", "urls")
 
 
 def read(path: Path) -> dict[str, Any]:
-    """What was recorded; nothing of a file that is not there, or that this version does not know: it is a cache."""
+    """The recorded digests. The file is a cache: if it is missing, or of an unknown version, nothing was recorded."""
     try:
         known = json_text.read_file(path)
     except (OSError, json_text.JsonError):
@@ -161,7 +161,7 @@ def _watchable(watch: dict[str, Any]) -> bool:
 
 
 def current(path: Path) -> dict[str, Any] | None:
-    """The record of what has passed, if there is one that can be read."""
+    """The record of what has passed; None without one that can be read."""
     try:
         state = serve_state.parse(path.read_text() if path.exists() else None)
     except (OSError, ValueError):
@@ -170,7 +170,7 @@ def current(path: Path) -> dict[str, Any] | None:
 
 
 def see(params: dict[str, Any], serving: dict[str, Any], watch: dict[str, Any]) -> dict[str, str]:
-    """Digests by part; of an engine that does not answer, nothing."""
+    """Digests by part; empty if the engine does not answer."""
     ask = partial(engine_socket.get, params["socket"])
     try:
         return unchanged.of_host(params["state_dir"], serving, watch, ask)
@@ -231,7 +231,7 @@ def main() -> None:
         try:
             looked = look(module.params)
         except Exception as error:
-            # The run goes on with a full look, so this text is all that anybody sees of the fault.
+            # The run goes on with a full look, so nobody sees more of the fault than this text.
             module.fail_json(
                 msg=f"expected records and an engine of a known shape, seen {error!r}; report it with state.json of this host",
                 exception=traceback.format_exc(),
@@ -240,7 +240,7 @@ def main() -> None:
     try:
         recorded = record(module.params, write=not module.check_mode)
     except OSError as error:
-        # The host has passed by now: all that is lost is that the next run is spared its look.
+        # The host has passed by now. Without the file the next run looks again, and that is all.
         module.warn(files.unwritable(f"settled.json in {module.params['state_dir']}", error))
         recorded = {"settled": False, "because": []}
     module.exit_json(changed=False, **recorded)

@@ -195,10 +195,10 @@ if not image.DOCKER_IMPORT_ERROR:
 EVERY = 10.0
 """Seconds between two lines."""
 LOCK_TIMEOUT = 60.0
-"""Seconds, in which a prune has removed what an earlier build left. Another build takes longer, and is not waited for."""
+"""Seconds. A prune removes what an earlier build left within them. Another build takes longer, and this one does not wait for it."""
 PROC = Path("/proc")
 ENVIRONMENT = {"DOCKER_BUILDKIT": "1", "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
-"""The first for an engine before 23, the second for one after it: an attestation would be a second image beside ours."""
+"""The first is for engines before 23, the second for later ones: they would add an attestation, a second image beside ours."""
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "name": {"type": "str", "required": True},
@@ -228,7 +228,7 @@ class BuildError(Exception):
 
 
 def place(params: dict[str, Any]) -> destination.Storage | destination.Registry:
-    """Where the image goes."""
+    """The destination of the image."""
     machine = platform.machine()
     architecture = oci.ARCHITECTURES.get(machine, machine)
     reference = parse_reference(params["name"])
@@ -250,7 +250,7 @@ def source(params: dict[str, Any]) -> buildkit.Source:
 
 
 def short(params: dict[str, Any], images_root: str) -> list[str]:
-    """What the host lacks for a build: nothing has begun yet."""
+    """What the host lacks for a build, before anything has begun."""
     problems = []
     places = {images_root: params["minimum_docker_gib"], params["directory"]: params["minimum_store_gib"]}
     for path, minimum in places.items():
@@ -269,7 +269,7 @@ def short(params: dict[str, Any], images_root: str) -> list[str]:
 
 
 def build(module: AnsibleModule, wanted: buildkit.Source, context: Path, name: str, say: Any) -> None:
-    """Have the engine make the image, by this name."""
+    """Have the engine build the image under this name."""
     path = Path(module.params["directory"]) / buildkit.LOG
     argv = buildkit.command("docker", wanted, module.params["host_arguments"], str(context), name)
     log, began, last = buildkit.Log(), time.monotonic(), 0.0
@@ -293,7 +293,7 @@ def build(module: AnsibleModule, wanted: buildkit.Source, context: Path, name: s
 
 @contextlib.contextmanager
 def passing(module: AnsibleModule, client: Any, name: str) -> Iterator[str]:
-    """A name for an image that none has afterwards, nor before: what a killed run left goes too."""
+    """A name for an image that exists only inside the block. Removes what a killed run left, too."""
     forget(module, client, name)
     try:
         yield name
@@ -302,7 +302,7 @@ def passing(module: AnsibleModule, client: Any, name: str) -> Iterator[str]:
 
 
 def forget(module: AnsibleModule, client: Any, name: str) -> None:
-    """Take a name away, and with the last one of an image the image. Never the reason that a run fails."""
+    """Remove a name, and an image with its last name. A failure here never fails the run."""
     try:
         client.images.remove(name, noprune=True)
     except docker.errors.ImageNotFound:
@@ -316,7 +316,7 @@ def forget(module: AnsibleModule, client: Any, name: str) -> None:
 def push(
     module: AnsibleModule, client: Any, built: str, name: str, auth: dict[str, str] | None, say: Any
 ) -> str:
-    """The digest under which the registry has it. On this host the name is gone afterwards."""
+    """Push the image. Gives its digest in the registry; on this host the name is removed afterwards."""
     repository, _sep, tag = name.rpartition(":")
     progress, last = image_push.Push(), time.monotonic()
     try:
@@ -350,7 +350,7 @@ def push(
 def make(
     module: AnsibleModule, wanted: buildkit.Source, goal: destination.Storage | destination.Registry
 ) -> str:
-    """The digest of the image, which is in its place by then."""
+    """Build the image and bring it to its place. Gives its digest."""
     params = module.params
     if params["storage"] and not Path(params["storage"]).is_dir():
         raise BuildError(
@@ -374,7 +374,7 @@ def make(
 
 
 def clear(directory: Path) -> None:
-    """Leave of a build, however it ended, nothing but its log."""
+    """Remove everything of a build but its log, however it ended."""
     for name in buildkit.PASSING:
         with contextlib.suppress(OSError):
             remove(directory / name)
@@ -387,7 +387,7 @@ def bring(
     client: Any,
     say: Any,
 ) -> str:
-    """The same, in a directory that this run has to itself."""
+    """Do what `make` does, in a directory that only this run uses."""
     params = module.params
     directory = Path(params["directory"])
     context, staging = directory / buildkit.SOURCE, directory / buildkit.STAGING

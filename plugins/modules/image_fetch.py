@@ -171,7 +171,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 def sources(params: dict[str, Any], reference: Reference) -> list[Source | FolderSource]:
-    """The registries in their order. Only the last one gets to see the password: the others are mirrors."""
+    """The registries in their order. Only the last one gets the password: the others are mirrors."""
     homes = params["sources"]
     if homes is None:
         homes = [registry.endpoint(reference.registry)]

@@ -120,7 +120,7 @@ if not images.DOCKER_IMPORT_ERROR:
 EVERY = 5.0
 """Seconds between two lines."""
 SILENT = 1.0
-"""Seconds after which an address does not answer. One that refuses says so at once."""
+"""Seconds without an answer after which an address counts as silent. One that refuses does so at once."""
 WAITS = (
     ", and waits up to 30 s for it in each request of this pull, three at a time, which takes minutes: see why it does not answer "
     "(a host that is off, a firewall that drops packets)"
@@ -137,9 +137,9 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 def look(client: Any, reference: Reference, image: str, state_dir: str | None) -> dict[str, Any]:
-    """Whether the image is here and noted: ``{id, settled, mirrored}``.
+    """Whether the image is here and in the ledger: ``{id, settled, mirrored}``.
 
-    :raises LedgerError: the ledger cannot be read. Before any pull, since what could not be noted could never be pruned
+    :raises LedgerError: the ledger cannot be read. Checked before any pull: an image that is not in the ledger can never be pruned
     """
     identity = images.present(client, image, reference.digest or "")
     new = images.noted(state_dir, image, write=False)
@@ -148,9 +148,9 @@ def look(client: Any, reference: Reference, image: str, state_dir: str | None) -
 
 
 def pull(client: Any, reference: Reference, retries: int, say: Any) -> int:
-    """Bytes that were transferred.
+    """Pull the image. Gives the bytes that were transferred.
 
-    :raises PullError: the engine did not bring it
+    :raises PullError: the engine did not bring the image
     """
     transferred = 0
     for left in reversed(range(retries + 1)):
@@ -178,9 +178,9 @@ def pull(client: Any, reference: Reference, retries: int, say: Any) -> int:
 
 
 def other_way(registry: str, reference: Reference, in_containerd: bool) -> str:
-    """Why the image does not come from the fleet's registry; empty when it does.
+    """Why the image does not come from the fleet's registry; empty if it does.
 
-    :param in_containerd: whether the engine keeps its images there; then it asks for every part of an image anew
+    :param in_containerd: whether the engine keeps its images in containerd; then it requests every part of an image anew
     """
     if reference.registry != DOCKER_HUB:
         return (

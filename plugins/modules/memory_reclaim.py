@@ -122,7 +122,7 @@ PROC = Path("/proc")
 
 
 def find(module: AnsibleModule, name: str) -> Any:
-    """The container if it runs, or would by itself in a moment; None if there is nothing to stop."""
+    """The container if it runs, or is about to start by itself; None if there is nothing to stop."""
     if DOCKER_IMPORT_ERROR:
         module.fail_json(msg=missing_required_lib("docker"), exception=DOCKER_IMPORT_ERROR)
     try:
@@ -137,13 +137,13 @@ def find(module: AnsibleModule, name: str) -> Any:
 
 
 def grace(module: AnsibleModule, container: Any) -> int:
-    """Seconds for a stop. The server that leaves may let running answers end for longer than the one that comes."""
+    """Seconds for a stop. The old server may give running answers more time to end than the new one."""
     created_with = container.attrs["Config"].get("StopTimeout") if container is not None else None
     return max(int(module.params["stop_timeout"]), created_with or 0)
 
 
 def stop_unit(module: AnsibleModule, name: str, seconds: int) -> None:
-    """Stop the unit of a container, which stops the container, or would start it in a moment."""
+    """Stop the unit of a container. That stops the container, or keeps the unit from starting it in a moment."""
     try:
         unit.stop(f"{name}.service", seconds + 60)
     except ProbeError as error:
@@ -153,7 +153,7 @@ def stop_unit(module: AnsibleModule, name: str, seconds: int) -> None:
 
 
 def stop(module: AnsibleModule, container: Any) -> None:
-    """Stop it, and wait for its removal where the engine removes it by itself."""
+    """Stop the container, and wait for its removal if the engine removes it by itself."""
     try:
         container.stop(timeout=grace(module, container))
         if container.attrs["HostConfig"].get("AutoRemove"):
@@ -167,7 +167,7 @@ def stop(module: AnsibleModule, container: Any) -> None:
 
 
 def wait_for(needed: int, timeout: int) -> int:
-    """MemAvailable once it reaches `needed`, or after `timeout` seconds."""
+    """Wait until MemAvailable reaches `needed`, for `timeout` seconds at most. Gives the last value."""
     deadline = time.monotonic() + timeout
     while True:
         available = memory.meminfo(PROC)["MemAvailable"]
@@ -226,7 +226,7 @@ def main() -> None:
         "available_bytes": available,
     }
     problem = memory.shortage(available, needed, memory.largest(PROC))
-    # What a container still holds in check mode is about to be freed: only a real run can judge.
+    # In check mode the old container still holds memory that a run would free. Only a real run can judge.
     if problem and not (module.check_mode and stopped):
         module.fail_json(msg=problem, **result | {"made": False})
     module.exit_json(**result)

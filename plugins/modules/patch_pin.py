@@ -188,11 +188,11 @@ PROBE = "patch_pin"
 MEMORY = "512m"
 PROCESSES = 128
 SECONDS = 120
-"""What the probe may take: it starts Python, and reads a few files."""
+"""Time limit of the probe: it starts Python, and reads a few files."""
 
 
 def store(path: Path, content: bytes, *, write: bool) -> bool:
-    """Make `path` hold `content`, read-only. True when it did not yet."""
+    """Make `path` hold `content`, read-only. True if it did not before."""
     if path.is_file() and path.stat().st_mode & 0o777 == MODE and path.read_bytes() == content:
         return False
     if write:
@@ -201,7 +201,7 @@ def store(path: Path, content: bytes, *, write: bool) -> bool:
 
 
 def _write(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """:raises PatchError: it cannot be written"""
+    """:raises PatchError: the file cannot be written"""
     try:
         files.write(path, content, mode)
     except OSError as error:
@@ -209,7 +209,7 @@ def _write(path: Path, content: bytes, mode: int = 0o644) -> None:
 
 
 def image_id(socket: str, image: str) -> str:
-    """The image's own digest, which no other image has; empty when it is not on the host.
+    """The image's own ID, which no other image has; empty if the host lacks the image.
 
     :raises EngineError: the engine does not answer
     """
@@ -228,7 +228,7 @@ def ask_image(image: str, question: dict[str, Any]) -> dict[str, Any]:
     :raises PatchError: the image cannot run the probe, or answers something else
     :raises ImportError: the host's Python has no docker
     """
-    # Not at the top: its import takes as long as the rest of a run that asks nothing.
+    # Not at the top of the file: these imports take as long as the rest of a run that asks nothing.
     import docker
     import docker.errors
     import requests
@@ -258,7 +258,7 @@ def last_line(log: bytes) -> str:
 
 
 def asked_before(path: Path, question: dict[str, Any]) -> dict[str, Any] | None:
-    """What the image said of the question at another time. One that cannot be read was not said."""
+    """The image's answer from an earlier time. One that cannot be read counts as none."""
     try:
         return patches.recalled(path.read_bytes(), question)
     except OSError:
@@ -266,7 +266,7 @@ def asked_before(path: Path, question: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def meet_image(module: AnsibleModule, wanted: list[dict[str, Any]], paths: list[str]) -> dict[str, Any]:
-    """The keys ``image`` and ``patches`` of the result; in check mode a ``msg`` while there is no image to ask.
+    """The keys ``image`` and ``patches`` of the result; in check mode a ``msg`` if there is no image to ask yet.
 
     :raises PatchError: the image does not take a patch
     """
@@ -299,7 +299,7 @@ def meet_image(module: AnsibleModule, wanted: list[dict[str, Any]], paths: list[
         patches.place(patch, seen["files"][patch["path"]], path)
         for patch, path in zip(wanted, paths, strict=True)
     ]
-    # Of an image that takes them: a refusal leaves nothing in the store.
+    # Only now that the image takes all patches: a refusal leaves nothing in the store.
     if new and not module.check_mode:
         _write(known, patches.remembered(question, seen).encode())
     return {"image": {"version": seen["version"], "directory": seen["directory"]}, "patches": placed}
@@ -347,7 +347,7 @@ def main() -> None:
         result |= meet_image(module, wanted, paths)
     except patches.PatchError as error:
         module.fail_json(msg=str(error), **result)
-    # Last: a refusal leaves nothing in the store.
+    # Store the patches last: a refusal leaves nothing in the store.
     new = [
         path
         for path, content in zip(paths, contents, strict=True)

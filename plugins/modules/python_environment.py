@@ -117,13 +117,13 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 
-# A name, and versions that pip reads. Anything else pip takes for an option, a file or an address.
+# A name with versions. pip would read anything else as an option, a file or an address.
 REQUIREMENT = re.compile(r"\s*([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*([<>=!~][^;@\[\]]*)?")
 PIP = ("-m", "pip", "--disable-pip-version-check", "--no-input")
 
 
 def look(path: str) -> dict[str, Any]:
-    """The environment as it is; one whose Python does not run counts as absent."""
+    """The environment as it is. One whose Python does not run counts as absent."""
     try:
         return probes.environment(Request(environment=path))
     except ProbeError:
@@ -131,7 +131,7 @@ def look(path: str) -> dict[str, Any]:
 
 
 def name_of(requirement: str) -> str:
-    """:raises ValueError: it is not a name with versions"""
+    """:raises ValueError: the text is not a name with versions"""
     match = REQUIREMENT.fullmatch(requirement)
     if not match:
         raise ValueError(
@@ -141,14 +141,14 @@ def name_of(requirement: str) -> str:
 
 
 def shown(environment: dict[str, Any], requirements: list[str]) -> str:
-    """The distributions in question, one a line, for a diff."""
+    """The distributions in question, one per line, for a diff."""
     asked = {name_of(requirement) for requirement in requirements}
     held = {canonical(name): version for name, version in environment["distributions"].items()}
     return "".join(f"{name} {held[name]}\n" for name in sorted(asked) if name in held)
 
 
 def missing(module: AnsibleModule, environment: dict[str, Any], requirements: list[str]) -> list[str]:
-    """Requirements that an environment does not meet, by its own pip, which has no index to get anything from."""
+    """Requirements that an environment does not meet, by its own pip, without an index."""
     held = {canonical(name) for name in environment["distributions"]}
     if not environment["python"] or "pip" not in held:
         return requirements
@@ -167,7 +167,7 @@ def missing(module: AnsibleModule, environment: dict[str, Any], requirements: li
 
 
 def unhashed(requirements: list[str], hashes: list[str]) -> list[str]:
-    """Requirements of which pip would not know the hash.
+    """Requirements for which pip would have no hash.
 
     :raises ValueError: a line of `hashes` is not a version with hashes
     """
@@ -176,14 +176,14 @@ def unhashed(requirements: list[str], hashes: list[str]) -> list[str]:
 
 
 def sources(params: dict[str, Any]) -> dict[str, str]:
-    """The environment of pip: where it may get packages from. Not its arguments, since an address can hold a password."""
+    """The environment of pip: where it may get packages from. An address can hold a password, so it is no argument."""
     environment = {}
     if params["index_url"]:
         environment["PIP_INDEX_URL"] = params["index_url"]
     if params["trusted_hosts"]:
         environment["PIP_TRUSTED_HOST"] = " ".join(params["trusted_hosts"])
     if params["index_only"]:
-        # os.devnull is pip's word for no configuration file at all.
+        # For pip, os.devnull means no configuration file at all.
         environment |= {"PIP_CONFIG_FILE": os.devnull, "PIP_EXTRA_INDEX_URL": "", "PIP_FIND_LINKS": ""}
     return environment
 
@@ -200,7 +200,7 @@ def what(module: AnsibleModule, requirements: list[str], hashes: list[str]) -> l
 def run(module: AnsibleModule, doing: str, argv: list[str], **environment: str) -> None:
     rc, out, err = module.run_command(argv, environ_update=environment, umask=0o022)
     if rc:
-        # The last lines carry the reason. An index with a password in its URL shows up in them: no_log masks it.
+        # The reason is in the last lines. They may show an index with a password in its URL; no_log masks it.
         said = " / ".join([line for line in (err or out).splitlines() if line.strip()][-3:])
         module.fail_json(
             msg=f"expected to {doing}, seen: {said}; do: look at the host's package index and network",

@@ -211,7 +211,7 @@ class Upstream:
         username, password = params["registry_username"], params["registry_password"]
         self.credentials = registry.Credentials(username, password) if username and password else None
         self.raw = params["raw_endpoint"]
-        # With a lock in hand an answer is welcome, not needed.
+        # With a lock at hand, an answer is welcome but not needed.
         self.hub = Hub(params["hub_endpoint"], params["hub_token"] or None, retries=3 if patient else 1)
         self.notes: list[str] = []
 
@@ -278,7 +278,7 @@ def read(path: Path) -> tuple[dict[str, Any], list[Problem]]:
 def run(module: AnsibleModule) -> dict[str, Any]:
     params = module.params
     recipe, path = params["recipe"], Path(params["lock_path"])
-    # What its keys say against one another was judged when its file was read.
+    # Rules between its keys were checked when its file was read.
     problems = check(Document(recipe, str(recipe.get("name"))), recipes.SCHEMA)
     if problems:
         raise Refused("the recipe is not valid:\n" + "\n".join(f"  {problem}" for problem in problems))
@@ -372,9 +372,9 @@ def tune(
 def write(
     module: AnsibleModule, before: dict[str, Any], after: dict[str, Any], path: Path, how: str, otherwise: str
 ) -> dict[str, Any]:
-    """The lock into its file, if it is another one. ``how`` it came about, ``otherwise`` what to say if it is not."""
+    """Write the lock to its file, if it differs. ``how`` it came about; ``otherwise`` what to say if it does not differ."""
     changed = after != before
-    # What every later run would refuse never takes the place of a good lock.
+    # A lock that every later run would refuse never replaces a good one.
     if changed and (wrong := locks.parse(locks.render(after), str(path))[1]):
         problems = "\n".join(f"  {problem}" for problem in wrong)
         raise Refused(f"what was {how} makes no valid lock, and nothing was written:\n{problems}")

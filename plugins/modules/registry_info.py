@@ -103,7 +103,7 @@ ANSWER = 5
 
 
 def file_problem(path: Path, content: str) -> str:
-    """What is wrong with a file, or nothing."""
+    """What is wrong with a file; empty if nothing is."""
     try:
         status, seen = path.stat(), path.read_text()
     except (OSError, UnicodeDecodeError) as error:
@@ -130,7 +130,7 @@ def directory_problem(path: Path) -> str:
 
 
 def shown(module: AnsibleModule, unit: str) -> dict[str, str]:
-    """What systemd says of a unit; `ActiveEnterTimestamp` is @Unix time, or empty."""
+    """What systemd says of a unit. `ActiveEnterTimestamp` is @Unix time, or empty."""
     argv = ["systemctl", "show", "--timestamp=unix", f"--property={','.join(SHOWN)}", unit]
     _rc, said, _why = module.run_command(argv)
     return dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
@@ -143,14 +143,14 @@ def unit_problems(unit: str, state: Mapping[str, str]) -> Iterator[str]:
 
 
 def stale(state: Mapping[str, str], written: float) -> bool:
-    """Whether a unit that is active was started before its files were written (Unix time), or has not read its unit."""
+    """Whether an active unit was started before its files were written (Unix time), or has not read its unit file."""
     since = state.get("ActiveEnterTimestamp", "").removeprefix("@")
-    # Both are whole seconds: what was written in the second of the start may be what it was started with.
+    # Both are whole seconds. A file written in the second of the start may be the one that it was started with.
     return state.get("NeedDaemonReload") == "yes" or (since.isdigit() and int(written) > int(since))
 
 
 def answer_problem(url: str) -> str:
-    """Why /v2/ has no answer. Never by way of a proxy."""
+    """Why /v2/ does not answer. Never asks through a proxy."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(f"{url}/v2/", timeout=ANSWER):

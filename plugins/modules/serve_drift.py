@@ -28,6 +28,12 @@ options:
     description: Text of the unit that keeps the container running. Empty if there should be none.
     type: str
     default: ""
+  stop_timeout:
+    description:
+      - Seconds until a server that begins to stop at once is killed. O(boot_unit) is expected with this and with what the server
+        itself waits for, which differs where the record of an earlier release is kept (O(keep_recorded)).
+    type: int
+    required: true
   state_dir:
     description: Directory of C(state.json).
     type: path
@@ -125,6 +131,7 @@ from ..module_utils._run import run_lock
 from ..module_utils._serve import former, short_lived
 from ..module_utils._serve import state as serve_state
 from ..module_utils._vllm import client, log, metrics
+from ..module_utils._vllm.argv import shutdown_timeout
 
 if not docker_container.DOCKER_IMPORT_ERROR:
     import docker
@@ -140,14 +147,14 @@ _LIBRARIES = (
 
 
 def _fit(name: str, data: Any, expected: Any) -> dict[str, Any]:
-    """:raises EngineError: it is of another form than is read here"""
+    """:raises EngineError: the answer has another form than is read here"""
     if said := unfit(name, data, expected):
         raise docker_container.EngineError(said)
     return dict(data)
 
 
 class Engine:
-    """The local Docker engine. A thing that is not there is None."""
+    """The local Docker engine. Gives None for a thing that is not there."""
 
     def __init__(self) -> None:
         self._api = docker.from_env(timeout=60).api
@@ -168,7 +175,7 @@ class Engine:
         return list(self._api.diff(name) or [])
 
     def others_with_gpu(self, name: str) -> list[str]:
-        """Names of running containers but `name` that were given a GPU."""
+        """Names of running containers, without `name`, that were given a GPU."""
         found = []
         for listed in self._api.containers():
             other = self.container(listed["Id"])
@@ -193,14 +200,16 @@ def look_files(
     ]
 
 
-def mounted(state: gate_container.State, models: dict[str, dict[str, str]]) -> dict[str, str]:
-    """The models that are mounted from where they shall be: mount point -> source."""
-    wanted = {model["mount"]: model["path"] for model in models.values()}
+def mounted(state: gate_container.State, serving: dict[str, Any]) -> dict[str, str]:
+    """Models and other mounts of a record that are mounted from the right place: mount point -> source."""
+    # A record from before there were other mounts has none.
+    entries = [*serving["models"].values(), *(serving.get("mounts") or [])]
+    wanted = {entry["mount"]: entry["path"] for entry in entries}
     return {target: source for target, source in wanted.items() if state.mounts.get(target) == source}
 
 
 def ask(server: client.Server) -> drift_look.Answers:
-    """What the server says without having to work for it."""
+    """The server's answers to questions that cost it no work."""
     if not server.healthy():
         return drift_look.Answers()
     models, problem = None, ""
@@ -218,7 +227,7 @@ def ask(server: client.Server) -> drift_look.Answers:
 
 
 def recorded(state_dir: str) -> tuple[dict[str, Any] | None, str]:
-    """What ``state.json`` holds, and why it cannot be read."""
+    """The content of ``state.json``, and why it cannot be read."""
     path = Path(state_dir) / "state.json"
     try:
         return serve_state.parse(path.read_text() if path.exists() else None), ""
@@ -227,7 +236,7 @@ def recorded(state_dir: str) -> tuple[dict[str, Any] | None, str]:
 
 
 def look_run(folder: Path, now: float) -> dict[str, Any] | None:
-    """The run that holds the host; None for none, or one that gave no sign of life for the time of its lease."""
+    """The run that holds the host; None without one, or if its lease ended without a sign of life."""
     path = folder / run_lock.FILE
     try:
         record = run_lock.parse(path.read_text())
@@ -267,7 +276,7 @@ def look(
             seen |= {
                 "files": look_files(container, state, serving["files"]) if params["patches_known"] else [],
                 "changes": engine.changes(name),
-                "stale": gate_container.stale_mounts(state.pid, mounted(state, serving["models"])),
+                "stale": gate_container.stale_mounts(state.pid, mounted(state, serving)),
                 "answers": ask(client.Server(serving["gate"]["base_url"], params["api_key"])),
                 "log": log.speculation(line.text for line in container.log(start, start + START_WINDOW)),
             }
@@ -280,6 +289,7 @@ def main() -> None:
             "serving": {"type": "dict", "required": True},
             "labels": {"type": "dict"},
             "boot_unit": {"type": "str", "default": ""},
+            "stop_timeout": {"type": "int", "required": True},
             "state_dir": {"type": "path", "required": True},
             "api_key": {"type": "str", "no_log": True},
             "keep_recorded": {"type": "bool", "default": True},
@@ -300,7 +310,10 @@ def main() -> None:
         serving=params["serving"],
         labels=params["labels"],
         secrets={"VLLM_API_KEY": params["api_key"]} if params["api_key"] else {},
-        boot_unit=params["boot_unit"],
+        boot_unit=unit.stopping_after(
+            params["boot_unit"],
+            params["stop_timeout"] + shutdown_timeout(params["serving"]["container"]["command"]),
+        ),
         patches_known=params["patches_known"],
         patches_stored=params["patches_stored"],
         ready_timeout=params["ready_timeout"],

@@ -138,19 +138,19 @@ def look_container(client: Any, name: str) -> dict[str, Any] | None:
         "stale": gate_container.stale_mounts(data["State"].get("Pid") or 0, bound(data))
         if data["State"]["Status"] == "running"
         else [],
-        # What is mounted where the image has nothing is listed as added.
+        # The engine lists a file as added if it is mounted where the image has none.
         "edited": sorted(program_files(client.api.diff(name)).keys() - bound(data).keys()),
     }
 
 
 def bound(data: Mapping[str, Any]) -> dict[str, str]:
-    """What of the host is mounted into a container: mount point -> source."""
+    """The paths of the host that a container mounts: mount point -> source."""
     mounts = (mount for mount in data.get("Mounts") or [] if mount.get("Type") == "bind")
     return {mount["Destination"]: mount["Source"] for mount in mounts if mount.get("Source")}
 
 
 def look_recorded(client: Any, serving: dict[str, Any]) -> dict[str, Any]:
-    """What is left of a recorded spec: ``{missing, stamps}``."""
+    """What is missing of a recorded spec, and its files' stamps: ``{missing, stamps}``."""
     missing = [] if "gate" in serving else ["how it was judged, which this version cannot know"]
     image = serving["container"]["image"]
     if not images.present(client, image, image.partition("@")[2]):

@@ -112,7 +112,8 @@ diagnosis:
     - Stable name of the fault, as in M(sparkfleet.vllm.spec_decode_assert).
     - V(version_refused) if the image holds a vLLM of O(refused), V(arguments_refused) if vLLM refuses the arguments,
       V(devices_refused) if the engine cannot give a container the devices that the server asks for, V(entrypoint_refused) if what
-      starts the image is not C(vllm serve), or is not in it, V(mount_refused) if one of O(mounts) is not there.
+      starts the image is not C(vllm serve), or is not in it, V(mount_refused) if one of O(mounts) is not there, or is no
+      file or directory.
   type: str
   returned: when it is not to be served
   sample: arguments_refused
@@ -159,10 +160,10 @@ else:
 
 
 def options(container: dict[str, Any], timeout: int) -> dict[str, Any]:
-    """What docker-py makes the probe of: the container that will serve, less all that it could do harm with.
+    """The options of docker-py for the probe: the container that will serve, without anything by which it could do harm.
 
-    What it may write to is its own layer, which goes with it: what was compiled for the server is neither loaded nor altered, and
-    what wants to write there can.
+    The probe can write only to its own layer, which is removed with it. It neither loads nor alters what was compiled for the server,
+    and a program that wants to write there can.
     """
     return {
         "image": container["image"],
@@ -183,18 +184,18 @@ def options(container: dict[str, Any], timeout: int) -> dict[str, Any]:
             docker.types.Ulimit(name=name, soft=int(soft), hard=int(hard))
             for name, soft, hard in (limit.split(":") for limit in container.get("ulimits") or [])
         ],
-        # A server that keeps its rights may read what belongs to others, so the probe has to: it would miss a file.
+        # A server that keeps its rights may read other users' files. Without the same right, the probe would miss a file.
         "cap_add": [] if "ALL" in (container.get("cap_drop") or []) else ["DAC_OVERRIDE"],
     }
 
 
 def program(container: dict[str, Any]) -> str:
-    """What is started in place of the image's own; empty for that."""
+    """The program that replaces the image's own; empty if none does."""
     return str((container.get("entrypoint") or [""])[0])
 
 
 def volumes(container: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Path on the host, path in the container, and how it is mounted, of each volume."""
+    """(path on the host, path in the container, mode) of each volume."""
     return [
         (source, target, mode)
         for source, _sep, rest in (volume.partition(":") for volume in container.get("volumes") or [])
@@ -203,7 +204,7 @@ def volumes(container: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def not_here_yet(client: Any, container: dict[str, Any]) -> str:
-    """What of the container is still to come; empty when all is here. What is writable is made before the start."""
+    """What the container still lacks; empty if nothing. Directories that it writes to are made before the start, so they do not count."""
     try:
         client.images.get(container["image"])
     except docker.errors.ImageNotFound:
@@ -218,6 +219,16 @@ def not_here_yet(client: Any, container: dict[str, Any]) -> str:
     )
 
 
+def unmountable(path: Path) -> str:
+    """Why a path of the host may not be mounted; empty if it may. A program can talk to a socket, such as the engine's, even if it is
+    mounted read-only. A device belongs into serve.devices."""
+    if not path.exists():
+        return f"nothing at {path}"
+    if path.is_socket() or path.is_fifo() or path.is_char_device() or path.is_block_device():
+        return f"no file or directory but a socket, pipe or device at {path}"
+    return ""
+
+
 class RefusedError(Exception):
     """The server would end as the probe did, whatever its arguments. `code` is the diagnosis."""
 
@@ -227,7 +238,7 @@ class RefusedError(Exception):
 
 
 def ask(client: Any, container: dict[str, Any], timeout: int, memory: str) -> ask_image.Verdict:
-    """Run the probe to its end, or to that of its time.
+    """Run the probe to its end, or until its time is over.
 
     :raises RefusedError: the image does not start vLLM, or the engine has no GPU for it
     :raises DockerException: the engine does not run it, for another reason
@@ -264,7 +275,7 @@ def ask(client: Any, container: dict[str, Any], timeout: int, memory: str) -> as
 
 
 def secrets(container: dict[str, Any]) -> list[str]:
-    """Values of the environment that are not to be shown. Short ones are words, and no secrets."""
+    """Secret values of the environment. Short values are words, not secrets."""
     environment = container.get("env") or {}
     return [value for name, value in environment.items() if is_secret(name) and len(str(value)) >= 8]
 
@@ -309,15 +320,16 @@ def main() -> None:
         if not container.get(name):
             module.fail_json(msg=f"container.{name}: expected one, as docker_container takes it, got none")
     module.no_log_values.update(secrets(container))
-    if absent := [one["path"] for one in module.params["mounts"] if not Path(one["path"]).exists()]:
+    if faults := [fault for one in module.params["mounts"] if (fault := unmountable(Path(one["path"])))]:
+        seen = ", ".join(faults)
         module.fail_json(
-            msg=f"expected on this host what the recipe mounts (serve.mounts), seen nothing at {', '.join(absent)}; put it there: "
-            "no run brings it. Nothing was touched",
+            msg=f"expected on this host what the recipe mounts (serve.mounts), seen {seen}; put a file or a directory there: no run "
+            "brings it. Nothing was touched",
             changed=False,
             diagnosis="mount_refused",
             asked=False,
             accepted=False,
-            reason=f"nothing at {', '.join(absent)}",
+            reason=seen,
         )
     image = container["image"]
     began = time.monotonic()
@@ -358,7 +370,7 @@ def main() -> None:
         module.fail_json(
             msg=ask_image.refusal(image, verdict), changed=False, diagnosis="arguments_refused", **result
         )
-    # In check mode, that something is still to come is no news.
+    # In check mode, everybody knows that something is still to come.
     if not verdict.asked and not (module.check_mode and missing):
         module.warn(f"vLLM in {image} could not be asked about the serve arguments: {verdict.reason}")
     module.exit_json(changed=False, **result)

@@ -276,7 +276,7 @@ def start(module: AnsibleModule) -> dict[str, Any]:
 
 
 def see(module: AnsibleModule) -> dict[str, Any]:
-    """As far as it is now: the action plugin waits, not the module."""
+    """The peer's state now. The action plugin waits, not the module."""
     status = swarm_peer.status(module.params["store"])
     settled = status.get("state") == "whole"
     return {"changed": False, "settled": settled, "problem": status.get("problem", ""), "status": status}

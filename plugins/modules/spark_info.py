@@ -392,7 +392,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 OF_DAEMON_JSON = ("registry_mirrors", "fleet_registry", "daemon_config", "restart_docker")
-"""What is wanted of daemon.json. It is held against the file here: both may hold a password, which stays here."""
+"""The wanted daemon.json. The module compares it with the file here: both may hold a password, which stays on the host."""
 
 
 def main() -> None:
@@ -415,11 +415,11 @@ def main() -> None:
         try:
             daemon = daemon_json.needed(info, wanted)
         except Exception as error:
-            # A file that nobody foresaw: what was seen is worth more than a traceback alone.
+            # Nobody foresaw such a file. What was seen is worth more than a traceback alone.
             module.fail_json(
                 msg=f"cannot judge what was seen: {error!r}", exception=traceback.format_exc(), **seen
             )
-        # For the action plugin, which judges the rest and takes this out of the result.
+        # For the action plugin, which judges the rest and removes this from the result.
         others = {name: value for name, value in wanted.items() if name not in OF_DAEMON_JSON}
         seen["to_judge"] = {"wanted": others, "daemon": daemon}
     module.exit_json(changed=False, **seen)

@@ -325,7 +325,7 @@ ARGUMENT_SPEC: dict[str, Any] = gate_module.ARGUMENT_SPEC | {
 }
 
 EXPECTED = {"acceptance_floor": 0.4, "minimum_drafts": 200}
-"""Defaults with a speculation. Without one nothing can be expected of it."""
+"""Defaults with speculation. Without speculation nothing can be expected of it."""
 
 _BOUNDS: dict[str, tuple[float, float]] = gate_module.BOUNDS | {
     "acceptance_floor": (0, 1),
@@ -335,7 +335,7 @@ _BOUNDS: dict[str, tuple[float, float]] = gate_module.BOUNDS | {
 
 
 def invalid(params: dict[str, Any]) -> str | None:
-    """What the argument spec cannot say of the options."""
+    """The first problem of the options that an argument spec cannot find."""
     if problem := gate_module.invalid(params, _BOUNDS):
         return problem
     if not params["container"]:

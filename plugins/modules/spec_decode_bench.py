@@ -275,7 +275,7 @@ _BOUNDS: dict[str, tuple[float, float]] = gate_module.BOUNDS | {
 
 
 def invalid(params: dict[str, Any]) -> str | None:
-    """What the argument spec cannot say of the options."""
+    """The first problem of the options that an argument spec cannot find."""
     if problem := gate_module.invalid(params, _BOUNDS):
         return problem
     for name in ("kinds", "concurrency"):
@@ -291,7 +291,7 @@ def invalid(params: dict[str, Any]) -> str | None:
 
 
 def wanted(params: dict[str, Any]) -> Wanted:
-    # Without a container there is no log, so nothing that could show whether it is getting on.
+    # Without a container there is no log that could show progress.
     idle = params["idle_timeout"] if params["container"] else params["ready_timeout"]
     return Wanted(
         container=params["container"] or "",

@@ -154,9 +154,9 @@ REMOVAL_TIMEOUT = 600.0
 
 
 def read_json(path: Path) -> Any:
-    """What a file holds, None if there is none.
+    """The content of a file; None if there is none.
 
-    :raises PruneError: it cannot be read
+    :raises PruneError: the file cannot be read
     """
     try:
         return json_text.read_file(path)
@@ -172,7 +172,7 @@ def read_json(path: Path) -> Any:
 def read_ledger(path: Path) -> list[str]:
     """The images that this collection brought; none without a ledger.
 
-    :raises PruneError: it cannot be read, so no image can be told from those of others
+    :raises PruneError: the ledger cannot be read, so nobody knows which images are ours
     """
     try:
         return ledger.parse(path.read_text() if path.exists() else None)
@@ -183,9 +183,9 @@ def read_ledger(path: Path) -> list[str]:
 
 
 class Host:
-    """What the host holds and who refers to it, as it was when this was made.
+    """What the host holds, and who refers to it, at the time when this object was made.
 
-    :raises PruneError: it cannot be told what serves
+    :raises PruneError: nobody can tell what serves
     """
 
     def __init__(self, params: dict[str, Any]) -> None:
@@ -204,7 +204,7 @@ class Host:
         self.references.refer("lock", params["lock"])
         references.refer_keep(self.references, params["keep"])
         self.brought = read_ledger(self.ledger_path)
-        # Sizes of shared layers: an engine before API 1.42 does not know the question and goes on without.
+        # Ask for sizes of shared layers. An engine before API 1.42 ignores that.
         self.images = self._ask("/images/json?shared-size=1", engine.IMAGES) or []
         self.info = self._ask("/info", engine.INFO)
         self.containerd = Request().text(engine.CONTAINERD_CONFIG) or ""
@@ -259,7 +259,7 @@ def prune_store(host: Host, write: bool) -> list[Thing]:
             delete(thing)
     for folder in sorted(folders):
         with store.at_work(Path(folder), keep_out=write) as owner:
-            # Once more: another run may have worked there until now.
+            # Judge again: another run may have worked there until now.
             for thing in host.judge(store.guarded(Path(folder))):
                 if owner and thing.verdict == references.REMOVED:
                     thing.judged(references.KEPT, f"{owner} works in {folder}")
@@ -291,13 +291,13 @@ def prune_images(host: Host, write: bool) -> list[Thing]:
                 host.params["socket"], f"/images/{quote(name, safe='/:@')}?noprune=1", REMOVAL_TIMEOUT
             )
         except engine_socket.EngineError as error:
-            if error.status == 409:  # a container or an image made from it since we looked
+            if error.status == 409:  # since the look, somebody made a container or an image from it
                 thing.judged(references.KEPT, f"the engine says: {error.said}")
             elif error.status != 404:
                 thing.judged(references.FAILED, f"{error}; see the engine's log and prune again")
     gone = {thing.path for thing in things if thing.verdict == references.REMOVED}
     if write and gone:
-        # As it is now: an image may have come since we looked.
+        # Read the ledger again: another run may have added an image since the look.
         left = [image for image in read_ledger(host.ledger_path) if image not in gone]
         files.write(host.ledger_path, ledger.render(left).encode())
     return things

@@ -22,7 +22,7 @@ class AsksServer(UnderLock):
     MEASURE: ClassVar[int]
     """Defaults of the module's options ready_timeout and measure_timeout, in seconds."""
     SLACK: ClassVar[int]
-    """Seconds that the rest of it may take."""
+    """Seconds that the rest of the task may take."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)

@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Run a module in the background of a host and print what it says: the front of the long-running modules.
+"""Runs a module in the background of a host and prints what it says: the front of the long-running modules.
 
 An action plugin is then:
 
@@ -13,12 +13,12 @@ An action plugin is then:
             result = super().run(tmp, task_vars)
             return merge_hash(result, run_with_progress(self, "sparkfleet.vllm.x", self._task.args, task_vars, 3600))
 
-and its module calls `in_background()` first of all (plugins/module_utils/_run/detached.py), later
+and its module calls `in_background()` before anything else (plugins/module_utils/_run/detached.py), later
 `Progress.from_environment().say("...")` (plugins/module_utils/_common/progress.py).
 
-The module itself goes to the background and answers for its job, so all is Ansible's own way of running it: its start, and
-once more to bring the result. A module that is done at once brings it with its start. Between them a poll is a short
-command of the shell, which waits on the host.
+The module itself goes to the background and answers for its job. So Ansible runs it in its own way: once to start it, and once more to
+bring the result. A module that ends at once brings the result with its start. Between the two, a poll is a short command of the shell,
+which waits on the host.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ from ..module_utils._run import detached
 
 FIRST_POLL, LAST_POLL, POLL_GROWTH = 2.0, 5.0, 1.25
 ANSWER = 60.0
-"""Seconds that one poll may take. A loaded controller needs up to 20; a host behind a cut link would need for ever."""
+"""Seconds that one poll may take. A loaded controller needs up to 20; without a limit, a host behind a cut link would need for ever."""
 GRACE = 60.0
-"""Seconds past the time limit in which a job must have been ended."""
+"""Seconds past the time limit after which a job must have ended."""
 PATIENCE = detached.LEASE
-"""Seconds for which a lost connection is waited out: then the job has ended, too."""
+"""Seconds to wait for a lost connection. After that the job has ended, too."""
 TIMED_OUT = detached.TIMED_OUT
 
 _JOB = "sparkfleet-job:"
@@ -62,11 +62,11 @@ def run_with_progress(
 ) -> dict[str, Any]:
     """Run `module_name` for at most `timeout` seconds; return its result as a plain run would.
 
-    In check mode, and in a task with its own `async`, it is a plain run: the first is short, the second is
-    polled by Ansible itself. A host costs the start; one that takes longer than WATCH seconds costs one command for every
-    further WATCH seconds, and one execution that brings the result.
+    In check mode, and in a task with its own `async`, it is a plain run: the first is short, and Ansible itself polls the second.
+    A host costs the start. A module that takes longer than WATCH seconds costs one command for every further WATCH seconds, and
+    one execution that brings the result.
     """
-    # _execute_module adds its internal keys to what it is given.
+    # _execute_module adds its internal keys to the arguments.
     args = dict(module_args)
     task = action._task
     if task.async_val:
@@ -77,7 +77,7 @@ def run_with_progress(
 
 
 def seconds(args: dict[str, Any], name: str, default: int) -> int:
-    """A limit among the arguments of a module, whole seconds, for the time that its job may take."""
+    """A time limit among the arguments of a module, in whole seconds, for the time that its job may take."""
     try:
         return int(args.get(name) or default)
     except (TypeError, ValueError):
@@ -85,13 +85,13 @@ def seconds(args: dict[str, Any], name: str, default: int) -> int:
 
 
 def label(action: ActionBase, task_vars: dict[str, Any] | None) -> str:
-    """What a line of this task begins with."""
+    """The beginning of this task's lines."""
     host = (task_vars or {}).get("inventory_hostname", "?")
     return f"{host} -> {action._task.delegate_to}" if action._task.delegate_to else str(host)
 
 
 class Job:
-    """One module in the background of a host, seen from the controller; what it has there: `_run/detached.py`."""
+    """One module in the background of a host, as the controller sees it. `_run/detached.py` has the host's side."""
 
     def __init__(
         self,
@@ -126,13 +126,13 @@ class Job:
                 state, result = patiently(self._action, lambda: self._execute(start=False), PATIENCE)
             return result
         finally:
-            # Work whose folder is gone ends: this also stops it when a task timeout got us here.
+            # Work ends when its folder is gone. This also stops it after a task timeout.
             if state not in ("ended", "gone"):
                 with contextlib.suppress(AnsibleConnectionFailure):
                     self._action._low_level_execute_command(f"rm -rf {self._quoted()}")
 
     def _execute(self, start: bool) -> tuple[str, dict[str, Any]]:
-        """The module's front: how its job is, and the result of one that has ended."""
+        """Run the module's front: gives the state of its job, and the result of one that has ended."""
         order = {"folder": self._folder, "limit": self._timeout, "start": start}
         with environment(self._action, {detached.ENVIRONMENT: json.dumps(order)}):
             result: dict[str, Any] = self._action._execute_module(
@@ -143,7 +143,7 @@ class Job:
         return str(own.get("state") or ""), result
 
     def _follow(self, deadline: float) -> str:
-        """Show what the job says until it is no longer running, and return what it is then."""
+        """Show the job's lines until it no longer runs, and return its last state."""
         for stdout in polls(self._action, self._poll, deadline, waits=True):
             answer = parse_poll(stdout)
             self._show(answer.lines)
@@ -154,7 +154,7 @@ class Job:
         return "late"
 
     def _poll(self) -> str:
-        """The state before the lines: when it has ended, the lines that follow are all there are."""
+        """The state comes before the lines: if it is ended, the lines after it are complete."""
         return (
             f'd={self._quoted()}; touch -ac "$d/said" 2>/dev/null; '
             f'if [ ! -d "$d" ]; then s=gone; elif flock -w {detached.WATCH:g} "$d/lock" true; '
@@ -163,7 +163,7 @@ class Job:
         )
 
     def _quoted(self) -> str:
-        """The folder for a shell: a tilde that is quoted is none, and one that is not would let the rest be split."""
+        """The folder for a shell. A quoted tilde would not be expanded, and an unquoted path could be split."""
         home, _slash, rest = self._folder.partition("/")
         return f'"$HOME"/{self._remote.quote(rest)}' if home == "~" else str(self._remote.quote(self._folder))
 
@@ -179,7 +179,7 @@ def _failure(text: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def environment(action: ActionBase, variables: dict[str, str]) -> Iterator[None]:
-    """What the task's modules get in their environment, besides what its author gives them."""
+    """Add variables to the environment of the task's modules, besides those of its author."""
     task = action._task
     before = task.environment
     task.environment = [*(before or []), variables]
@@ -190,9 +190,9 @@ def environment(action: ActionBase, variables: dict[str, str]) -> Iterator[None]
 
 
 def patiently(action: ActionBase, ask: Callable[[], _T], patience: float) -> _T:
-    """The answer of `ask()`, through a connection that may be lost for `patience` seconds.
+    """The answer of `ask()`, over a connection that may be lost for `patience` seconds.
 
-    :raises AnsibleConnectionFailure: it stayed lost
+    :raises AnsibleConnectionFailure: it stayed lost for longer
     """
     wait, lost_since = FIRST_POLL, None
     while True:
@@ -217,13 +217,13 @@ def polls(
     patience: float = PATIENCE,
     waits: bool = False,
 ) -> Iterator[str]:
-    """What `command()` prints on the host, again and again until the deadline (time.monotonic).
+    """The output of `command()` on the host, again and again until the deadline (time.monotonic).
 
-    :param longest: seconds between two of them, in the end
-    :param patience: seconds for which a lost connection is waited out
-    :param waits: the command itself waits on the host, so nothing is waited here before it
-    :raises AnsibleConnectionFailure: it stayed lost
-    :raises AnsibleError: the run that this worker belongs to was killed, which ends no worker
+    :param longest: most seconds between two of them
+    :param patience: seconds to wait for a lost connection
+    :param waits: True: the command itself waits on the host, so there is no wait before it here
+    :raises AnsibleConnectionFailure: it stayed lost for longer
+    :raises AnsibleError: the run of this worker was killed, which does not end its workers
     """
     wait, run = FIRST_POLL, multiprocessing.parent_process()
     while time.monotonic() < deadline:
@@ -237,9 +237,9 @@ def polls(
 
 @contextlib.contextmanager
 def answered_within(seconds: float) -> Iterator[None]:
-    """ssh waits for as long as TCP does when packets vanish; sudo's prompt has a limit, a login as root has none.
+    """Limit a wait. When packets vanish, ssh waits as long as TCP does; sudo's prompt has a limit, a login as root has none.
 
-    :raises AnsibleConnectionFailure: the time is over. Not in a task with a `timeout` of its own, which has the alarm
+    :raises AnsibleConnectionFailure: the time is over. Not in a task with its own `timeout`, which uses the alarm
     """
 
     def late(*_: object) -> None:
@@ -259,8 +259,8 @@ def answered_within(seconds: float) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Answer:
-    """Of one poll. `state` is running, ended or gone, or nothing when the answer does not hold it (noise of a login shell).
-    `lines` are those that were not shown before.
+    """The answer of one poll. `state` is running, ended or gone, or empty when the answer does not hold it (noise of a login
+    shell). `lines` are those that were not shown before.
     """
 
     state: str = ""
@@ -268,8 +268,8 @@ class Answer:
 
 
 def parse_poll(stdout: str) -> Answer:
-    """Only whole lines count. A terminal may sit between (ssh -tt), so lines are counted, not bytes, and a carriage
-    return is no part of them.
+    """Read the output of one poll. Only whole lines count. A terminal may sit between (ssh -tt), so lines are counted instead of
+    bytes, and a carriage return does not belong to a line.
     """
     _before, found, rest = stdout.replace("\r\n", "\n").partition(_JOB)
     state, newline, text = rest.partition("\n")

@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What all actions have in common that compute on the controller: options in, values out. Most of them serve a role and have no page."""
+"""What all actions that compute on the controller share: options in, values out. Most of them serve a role and have no page."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ..module_utils._common.terminal import printable
 
 
 class Compute(ActionBase):
-    """For each host. It connects to none.
+    """Runs for each host, and connects to none.
 
-    What it returns is for C(register). A role may not hand it on as C(ansible_facts): a fact cache would give it to later runs.
+    Its result is for C(register). A role may not return it as C(ansible_facts): a fact cache would give it to later runs.
     """
 
     TRANSFERS_FILES = False
@@ -25,7 +25,7 @@ class Compute(ActionBase):
     _supports_check_mode = True
     ARGUMENT_SPEC: ClassVar[dict[str, Any]] = {}
     REFUSALS: ClassVar[tuple[type[Exception], ...]] = ()
-    """Errors whose text says all that a person needs."""
+    """Errors whose text tells a person everything."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
@@ -42,7 +42,7 @@ class Compute(ActionBase):
 
 
 class ComputeOnce(Compute):
-    """Once for all hosts of the play. The task says C(run_once), so that every host gets what it registers."""
+    """Runs once for all hosts of the play. The task says C(run_once), so that every host gets what it registers."""
 
     BYPASS_HOST_LOOP = True
 
@@ -50,10 +50,10 @@ class ComputeOnce(Compute):
 def of_hosts(
     variables: Mapping[str, Any], hosts: Sequence[str], names: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    """``{host: {name: value}}`` of some variables, of each host what it has of them.
+    """``{host: {name: value}}`` of some variables, as far as each host has them.
 
-    Ansible puts the variables of a host together anew each time that the host is asked for, so each is asked once; only what is
-    named is templated.
+    Ansible puts the variables of a host together anew each time that somebody asks for the host. So each host is asked once, and
+    only the named variables are templated.
     """
     found = {}
     for host in hosts:

@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether a fleet lacks an image, from what each host showed. Pure."""
+"""Whether a fleet lacks an image, from each host's look. Pure."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 
 def plan(looks: Iterable[Mapping[str, Any]]) -> dict[str, bool]:
-    """What is to be done for an image in a fleet.
+    """What must be done for an image in a fleet.
 
-    :param looks: what ``image_pull`` returned of each host of the play when it only looked; empty of a host that is not set up yet
+    :param looks: by each host of the play, the result of ``image_pull`` when it only looked; empty if the host is not set up yet
     :returns: ``{bring: whether any host has something to do, fetch: whether the fleet's registry needs the image, because a host
         lacks it and engines ask a mirror for it}``
     """

@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Inputs as they reach a run: C(-e name=value) and the surveys of a controller know texts where an inventory has lists. Pure."""
+"""Inputs as they reach a run. C(-e name=value) and the surveys of a controller have only texts, where an inventory has lists. Pure."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 
 
 def as_list(value: str | Sequence[Any]) -> list[Any]:
-    """A list, also where it came as a text with commas, which Ansible's argument specs let pass for one."""
+    """A list, even if it came as a text with commas, as Ansible's argument specs allow."""
     return value.split(",") if isinstance(value, str) else list(value)
 
 
 def answered(options: Mapping[str, Any], values: Sequence[Any]) -> dict[str, Any]:
-    """The options to validate: without those that were left blank, as null or as an empty text, and need not be given.
+    """The options to validate: without optional ones that were left blank, as null or as an empty text.
 
     :param options: of an argument spec
-    :param values: what each of them has, in the same order
+    :param values: their values, in the same order
     """
     return {
         name: option

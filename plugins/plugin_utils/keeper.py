@@ -1,10 +1,10 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The keeper: a process beside the run that gives signs of life for it, and tidies up once it has ended.
+"""The keeper: a process beside the run that gives signs of life for it, and tidies up once the run has ended.
 
-It is forked from the worker of a task, with the task's connection, and outlives it. It must not be noticed: it holds none of
-the run's pipes open, says nothing, and ends within seconds after the run.
+It is forked from the worker of a task, with the task's connection, and outlives it. Nobody must notice it: it holds none of
+the run's pipes open, prints nothing, and ends within seconds after the run.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from .this_run import lives
 ANSWER = 20.0
 """Seconds that one command may take; then the connection counts as lost."""
 RETRY = 5.0
-"""Seconds to the next try after one that failed: a host that was restarted is back for a while, its lease is not."""
+"""Seconds until the next try after a failed one. A host that was restarted is back after a while, but its lease does not wait."""
 FAREWELL = 3
 """How often the last command is tried."""
 
 DONE, LOST, FAILED = 0, 1, 2
-"""What an errand ends with: done; there is nothing left to keep; try again."""
+"""Results of an errand: done; nothing left to keep; try again."""
 
 Errand = Callable[[], int]
 
 
 class Watch:
-    """Waits for the end of a process that is not ours. Made after :func:`detach`, which takes every open file away."""
+    """Waits for the end of a process that is not a child. Make it after :func:`detach`, which takes every open file away."""
 
     def __init__(self, pid: int, start: str) -> None:
         self._pid, self._start = pid, start
         self._handle: int | None = None
-        # Not on every system; without it the process is looked at every now and then.
+        # Not every system has this. Without it, the process is checked every now and then.
         with contextlib.suppress(AttributeError, OSError):
             self._handle = os.pidfd_open(pid)
 
@@ -67,14 +67,14 @@ def hold(
 ) -> None:
     """Leave a keeper behind: `renew` every so many seconds while the process lives, and `release` after it.
 
-    :param reset: gets rid of a connection on which an errand failed
+    :param reset: drops the connection on which an errand failed
     """
     child = os.fork()
     if child:
         os.waitpid(child, 0)
         return
     try:
-        # Not the run's session, nor its process group, which are ended with it; nor a child that it would wait for.
+        # Leave the run's session and process group, which end with it. Nor is the keeper a child that the run would wait for.
         os.setsid()
         if os.fork() == 0:
             detach()
@@ -84,28 +84,28 @@ def hold(
 
 
 def detach() -> None:
-    """Let go of all that the run has open, and of its signals.
+    """Let go of everything that the run has open, and of its signals.
 
-    Every file becomes the null device instead of being closed: whoever still refers to it must not hit another one.
+    Every file becomes the null device instead of being closed: code that still refers to it must not hit another file.
     """
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        # What ends the run reaches the keeper too, and must not keep it from tidying up. A handler, unlike SIG_IGN, is not
-        # passed on to the commands it starts.
+        # A signal that ends the run reaches the keeper too, and must not stop it from tidying up. Unlike SIG_IGN, a handler does
+        # not pass to the commands that the keeper starts.
         signal.signal(number, lambda *_: None)
     null = os.open(os.devnull, os.O_RDWR)
     for name in os.listdir("/dev/fd"):  # noqa: PTH208  one list before any of them changes
         with contextlib.suppress(OSError):
             os.dup2(null, int(name))
     sys.stdin = sys.stdout = sys.stderr = open(os.devnull, "r+")  # noqa: PTH123, SIM115  for as long as it lives
-    # Otherwise what it has to say goes to the run, under a lock that the run would wait for if the keeper were killed.
+    # Otherwise the keeper's messages go to the run, under a lock that the run would wait for if the keeper were killed.
     if multiprocessing.parent_process() is not None:
         Display().set_queue(None)
-    # Collecting garbage would copy pages that it shares with the run.
+    # Garbage collection would copy pages that the keeper shares with the run.
     gc.disable()
 
 
 def keep(watch: Watch, renew: Errand, release: Errand, reset: Callable[[], None], every: float) -> None:
-    """Renew until the run has ended, then release; or until there is nothing left to keep."""
+    """Renew until the run has ended, then release. Stop earlier if there is nothing left to keep."""
     wait, answer = every, DONE
     while not watch.over(wait):
         answer = _attempt(renew, reset if answer == FAILED else None, watch)
@@ -119,7 +119,7 @@ def keep(watch: Watch, renew: Errand, release: Errand, reset: Callable[[], None]
 
 
 def _attempt(errand: Errand, reset: Callable[[], None] | None, watch: Watch | None) -> int:
-    """What an errand ends with, in a process of its own: a connection may hang, and leaves nothing behind here."""
+    """Run an errand in a child process and give its result: a connection may hang, and must leave nothing behind here."""
     child = os.fork()
     if child == 0:
         try:
@@ -130,7 +130,7 @@ def _attempt(errand: Errand, reset: Callable[[], None] | None, watch: Watch | No
             os._exit(errand())
         finally:
             os._exit(FAILED)
-    # By both, since either may come first and the group must be there to be ended.
+    # Both processes do this: either may come first, and the group must exist before it can be ended.
     with contextlib.suppress(OSError):
         os.setpgid(child, child)
     deadline = time.monotonic() + ANSWER

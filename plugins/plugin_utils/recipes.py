@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where recipes and their locks lie on the controller, and how one is read: by name or by path, with all that it extends."""
+"""Where recipes and their locks lie on the controller, and how to read one: by name or by path, with all that it extends."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ENDINGS = (".yml", ".yaml")
 
 
 def shown(path: Path) -> str:
-    """A path as short as it can be told from here."""
+    """The shortest form of a path, seen from here."""
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
@@ -32,10 +32,10 @@ def shown(path: Path) -> str:
 
 
 def places(inventory: Path | None, extending: Path | None = None) -> list[Path]:
-    """Where recipes lie that have a name: what is shipped, beside the inventory, and beside the recipe that extends one."""
-    # Beside the hosts file, and beside the directory of one: what lies in a directory is read as inventory.
+    """The directories of named recipes: the shipped ones, those beside the inventory, and that of the recipe that extends one."""
+    # Beside the hosts file, and beside its directory: files inside an inventory directory are read as inventory.
     found = [SHIPPED, *([inventory / "recipes", inventory.parent / "recipes"] if inventory else [])]
-    # The inventory of an automation controller's job has none beside it: its recipes are given by path.
+    # The inventory of an automation controller's job has none beside it, so its recipes are given by path.
     found += [extending.parent] if extending else []
     each: dict[Path, Path] = {}
     for place in found:
@@ -44,7 +44,7 @@ def places(inventory: Path | None, extending: Path | None = None) -> list[Path]:
 
 
 def named(name: str, inventory: Path | None, extending: Path | None = None) -> list[Path]:
-    """Every file of a recipe of that name."""
+    """Every file of a recipe with that name."""
     return [
         path
         for place in places(inventory, extending)
@@ -54,7 +54,7 @@ def named(name: str, inventory: Path | None, extending: Path | None = None) -> l
 
 
 def by_name(name: str, inventory: Path | None, extending: Path | None = None) -> Path:
-    """The file of the recipe of that name, in one of the :func:`places`.
+    """The file of the recipe with that name, in one of the :func:`places`.
 
     :raises LookupError: there is none, or more than one
     """
@@ -81,7 +81,7 @@ def by_name(name: str, inventory: Path | None, extending: Path | None = None) ->
 def find(asked: str, inventory: Path | None, bases: list[Path]) -> Path:
     """The file of a recipe: by name among the shipped ones and beside the inventory, or by path.
 
-    :raises AnsibleActionFail: no such recipe, or two of that name
+    :raises AnsibleActionFail: no such recipe, or two with that name
     """
     if "/" in asked or asked.endswith(ENDINGS):
         tried = [(base / Path(asked).expanduser()) for base in bases]
@@ -101,9 +101,9 @@ def find(asked: str, inventory: Path | None, bases: list[Path]) -> Path:
 
 
 def load(path: Path, inventory: Path | None) -> dict[str, Any]:
-    """The whole recipe of a file, with what it extends. Options that are unknown here are warned of.
+    """The whole recipe of a file, with what it extends. Warns of options that are unknown here.
 
-    :raises AnsibleActionFail: with every problem of it
+    :raises AnsibleActionFail: with every problem of the recipe
     """
 
     def base(name: str) -> tuple[str, str]:
@@ -119,7 +119,7 @@ def load(path: Path, inventory: Path | None) -> dict[str, Any]:
 
 
 def whole_text(path: Path, inventory: Path | None) -> str:
-    """The file of a recipe as it is, or, where it extends another, as one that is complete in itself.
+    """The file of a recipe unchanged; or, if it extends another, as a recipe that is complete in itself.
 
     :raises AnsibleActionFail: the recipe is not valid
     """
@@ -130,20 +130,20 @@ def whole_text(path: Path, inventory: Path | None) -> str:
 
 
 def home(variables: Mapping[str, Any]) -> Path | None:
-    """The directory of the inventory. Without an inventory file Ansible gives none, as None or as its text."""
+    """The directory of the inventory. Without an inventory file Ansible gives none, or the text 'None'."""
     inventory = str(variables.get("inventory_dir"))
     return Path(inventory) if Path(inventory).is_dir() else None
 
 
 def _normal(path: Path) -> Path:
-    """Absolute and without '..'. A link stays where it lies, since Ansible reads it there."""
+    """An absolute path without '..'. Links are not resolved, since Ansible reads a link where it lies."""
     return Path(os.path.normpath(path.absolute()))
 
 
 def refuse_as_inventory(
     recipe: Path, lock: Path, inventory: Path | None, variables: Mapping[str, Any]
 ) -> None:
-    """A recipe is data, and may be a stranger's. What lies in a directory of the inventory can hold variables that run programs.
+    """Refuse recipes in an inventory directory. A recipe may be a stranger's, and a file there can hold variables that run programs.
 
     :raises AnsibleActionFail: Ansible has read a recipe or a lock as inventory, before anybody checked it
     """
@@ -164,7 +164,7 @@ def refuse_as_inventory(
 
 
 def beside(inventory: Path, variables: Mapping[str, Any]) -> Path:
-    """Where what belongs to an inventory lies: beside its directory, in which all is read as inventory, or beside its file."""
+    """The place for files that belong to an inventory: beside its directory, which Ansible reads whole, or beside its file."""
     sources = [Path(source).absolute() for source in variables.get("ansible_inventory_sources") or []]
     return inventory.parent if inventory.absolute() in sources else inventory
 
@@ -172,10 +172,10 @@ def beside(inventory: Path, variables: Mapping[str, Any]) -> Path:
 def lock_file(
     asked: str, name: str, recipe: Path, inventory: Path | None, variables: Mapping[str, Any]
 ) -> Path:
-    """The lock of the recipe of that name and file: in the directory that is asked for, else beside the recipe.
+    """The lock of the recipe with that name and file: in the wanted directory, else beside the recipe.
 
-    A recipe of the collection may lie where nobody may write, and where the next release takes its place. Its lock is the
-    inventory's.
+    A recipe of the collection may lie where nobody may write, and where the next release replaces it. So its lock belongs to the
+    inventory.
     """
     if asked:
         folder = (inventory or Path.cwd()) / Path(asked).expanduser()

@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where the fleet meets the registry that one of its hosts runs. Pure."""
+"""The address at which the fleet reaches the registry on one of its hosts. Pure."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 
 
 def fact(interface: str) -> str:
-    """The name under which Ansible keeps what it knows of a network interface."""
+    """The name of Ansible's fact about a network interface."""
     return "ansible_" + re.sub("[-.:]", "_", interface)
 
 
 def url(host: str, address: str, interface: str, port: int, facts: Mapping[str, Any], met_at: str) -> str:
-    """The address of the registry; empty where there is none, or where the interface has no address.
+    """The address of the registry; empty without a registry, or if the interface has no address.
 
     :param host: inventory name of the host that serves; empty for none
-    :param address: on which it listens. Empty for that of the interface, and without either for `met_at`
-    :param facts: of the interface, as C(ansible.builtin.setup) gathers them; empty where nobody could ask
-    :param met_at: where Ansible meets the host
+    :param address: on which it listens. If empty, the interface's address; without an interface too, `met_at`
+    :param facts: of the interface, as C(ansible.builtin.setup) gathers them; empty if nobody could ask
+    :param met_at: the address under which Ansible reaches the host
     """
     if not address:
         address = (

@@ -23,7 +23,7 @@ FIRST_NAMESPACE = "pid:[4026531836]"
 
 
 def identity() -> str:
-    """Boot and process namespace, which make a process id unique. Empty where there is no telling (not Linux)."""
+    """Boot and process namespace, which make a process id unique. Empty if the system does not tell (not Linux)."""
     try:
         boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {(PROC / 'self/ns/pid').readlink()}"
@@ -32,15 +32,15 @@ def identity() -> str:
 
 
 def lasting() -> bool:
-    """Whether what a run leaves behind outlives it. In a container it does not when the run is what the container is for."""
+    """Whether what a run leaves behind outlives the run. It does not in a container that exists for the run."""
     where = identity()
     return not where or where.endswith(FIRST_NAMESPACE)
 
 
 def started(pid: int) -> str:
-    """When a process started, in whatever count tells it from another one of that id; empty if it has ended.
+    """The start of a process, in any unit that tells it from another process with that id; empty if it has ended.
 
-    :raises OSError: the system does not say
+    :raises OSError: the system does not tell
     """
     if identity():
         try:
@@ -57,7 +57,7 @@ def started(pid: int) -> str:
 
 
 def lives(pid: int, start: str) -> bool | None:
-    """Whether the process of that start still runs; None when it is hidden from us."""
+    """Whether the process with that start still runs; None if the system hides it."""
     try:
         return started(pid) == start
     except ProcessLookupError:
@@ -67,19 +67,19 @@ def lives(pid: int, start: str) -> bool | None:
 
 
 def run_pid() -> int:
-    """The process of the run: the parent of the worker that a task is in, also when that parent is no more."""
+    """The process of the run: the parent of the task's worker, even if that parent has ended."""
     parent = multiprocessing.parent_process()
     return parent.pid if parent and parent.pid else os.getpid()
 
 
 def run_id() -> str:
-    """The same in all tasks and for all hosts of the run, and no other one's."""
+    """An id that is the same in all tasks and for all hosts of the run, and differs from any other run's."""
     pid = run_pid()
     return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{identity()} {socket.gethostname()} {pid} {started(pid)}"))
 
 
 def this_run(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """What the lock of this run says of it; the same in all tasks and for all hosts.
+    """The record of this run for its lock; the same in all tasks and for all hosts.
 
     :param variables: of the task; an automation controller names its job and user in them
     """

@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What works under the lock of its run. A module learns of it by its environment (plugins/module_utils/_run/lock_file.py)."""
+"""Actions that work under the lock of their run. A module gets the lock in its environment (plugins/module_utils/_run/lock_file.py)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ..module_utils._run import lock_file
 from . import this_run
 
 FACT = "sparkfleet_run_lock"
-"""Fact of a host on which a run has taken the lock: run (its id) and directory. It may be that of a former run, since facts
-can be kept."""
+"""Fact of a host on which a run has taken the lock: run (its id) and directory. Facts can be cached, so it may be a former
+run's."""
 
 
 def lock_of_this_run(action: ActionBase, task_vars: Mapping[str, Any] | None) -> dict[str, str] | None:
-    """The lock that this run has taken on the host that the task works on; None when it has taken none."""
+    """The lock that this run has taken on the task's host; None if it has taken none."""
     variables: Mapping[str, Any] = task_vars or {}
     host = action._task.delegate_to
     if host:
@@ -33,13 +33,13 @@ def lock_of_this_run(action: ActionBase, task_vars: Mapping[str, Any] | None) ->
 
 
 class UnderLock(ActionBase):
-    """An action whose modules change a host, and do so only while it is that of their run."""
+    """An action whose modules change a host, and do so only while the host belongs to their run."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
         lock = lock_of_this_run(self, task_vars)
         if lock:
-            # Of this task in this process alone.
+            # Changes this task in this process alone.
             self._task.environment = [
                 *(self._task.environment or []),
                 {lock_file.ENVIRONMENT: json.dumps(lock)},

@@ -1,10 +1,10 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Front of a module that may take long: it works in the background of the host, under the lock of its run, and says how far it is.
+"""Front of a module that may take long: it works in the background of the host, under the lock of its run, and reports progress.
 
-There is no look before it. A module that finds nothing to do answers with its start, which is one execution as well, and one that has
-something to do is spared the look.
+No look comes before it. A module that finds nothing to do answers with its start, which is one execution as well, and one with work to do
+is spared the look.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class WithProgress(UnderLock):
     TIMEOUT: ClassVar[int]
     """Default of the module's option timeout, in seconds."""
     WHAT: ClassVar[str]
-    """Of what a run that ran out of time says that it is not there."""
+    """What is missing, for the message of a module that ran out of time."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)

@@ -24,7 +24,7 @@ def publish(root: Path) -> dict[str, Any]:
     weights = [sys.executable, str(LAB / "vllm/weights.py"), "--acceptance", "0.69"]
     places = [f"--{name}={folder}" for name, folder in folders.items()]
     subprocess.run([*weights, *places], check=True, stdout=subprocess.DEVNULL)
-    # More than one piece of a torrent.
+    # Large enough for more than one piece of a torrent.
     (folders["body"] / "big.bin").write_bytes(random.Random("arm64").randbytes(8_000_000))
     lock = {}
     for name, folder in folders.items():

@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a sync costs that has nothing to bring, and what it costs to hash everything again."""
+"""The cost of a sync that has nothing to bring, and of hashing everything again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bench_lab import HERE, Host, playbook
 
 REPOSITORY, COMMIT = "bench/noop", "c" * 40
 BYTES, LARGE, SMALL = 30_000_000_000, 60, 540
-"""As large as a body of 30 GB, in many more files."""
+"""As large as a body of 30 GB, but in many more files."""
 HASHED_FILES = 8
 RUNS = 3
 
@@ -79,14 +79,14 @@ class Rehash:
 
 
 def rehash(host: Host, megabytes: int) -> Rehash:
-    """Everything is in the page cache for each; the best of several runs, in turns."""
+    """Hash in turns, and give the best of several runs. All files are in the page cache."""
     store = "/srv/bench-rehash"
     folder = f"{store}/models/bench--rehash/{COMMIT}"
     sizes = {f"{number}.bin": megabytes * 1_000_000 // HASHED_FILES for number in range(HASHED_FILES)}
     files = json.loads(host.helper("payload", stdin={"folder": folder, "files": sizes}))
     snapshots = [{"repository": "bench/rehash", "commit": COMMIT, "files": files}]
     options = {"store": store, "snapshots": snapshots, "max_workers": os.cpu_count()}
-    # It remembers what it hashed, so that there is something to settle.
+    # The module remembers what it hashed, so that there is something to settle.
     host.module("hf_snapshot", disk_reserve=0, **options)
     _settled(host, options)
 

@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The hosts of the benchmark: how to run something on them, how fast their links are, what the machine was busy with."""
+"""The hosts of the benchmark: runs things on them, measures their links, and tells what the machine was busy with."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HOME = "/opt/bench"
 
 
 class BenchError(Exception):
-    """Something did not run; the text says what, what it said, and what to do."""
+    """Something did not run; the text says what, its output, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Host:
 
 
 def playbook(path: Path, *argv: str) -> None:
-    """:raises BenchError: it failed"""
+    """:raises BenchError: the playbook failed"""
     done = subprocess.run(
         ["ansible-playbook", "-i", str(INVENTORY), str(path), *argv],
         cwd=ROOT,
@@ -106,7 +106,7 @@ def destroy() -> None:
 
 
 def prepare(hosts: Sequence[Host]) -> None:
-    """What the ways need on the hosts: modules and their Python, and ssh from each host to each."""
+    """Give the hosts what the ways need: modules and their Python, and ssh from each host to each."""
     playbook(HERE / "prepare.yml")
     code = _code()
     with tempfile.TemporaryDirectory() as folder:
@@ -121,7 +121,7 @@ def prepare(hosts: Sequence[Host]) -> None:
 
 
 def _code() -> bytes:
-    """Modules, what they import, and bench_module.py, as a tar."""
+    """A tar of the modules, what they import, and bench_module.py."""
     buffer = io.BytesIO()
     core = Path(ansible.__file__).parent
     plugins = "ansible_collections/sparkfleet/vllm/plugins"
@@ -142,8 +142,8 @@ def _code() -> bytes:
 
 
 def limit(hosts: Sequence[Host], mbit: int) -> None:
-    """Every host sends and receives at most `mbit` Mbit/s. What it receives is led through an ifb device, because only
-    what leaves a device can be shaped.
+    """Limit what every host sends and receives to `mbit` Mbit/s. Only outgoing traffic of a device can be shaped, so incoming
+    traffic passes through an ifb device.
     """
     # As much as a switch's port would hold: 5 ms in a burst, 50 ms in the queue.
     shape = f"tbf rate {mbit}mbit burst {max(65536, mbit * 625)} limit {max(524288, mbit * 6250)}"
@@ -182,7 +182,7 @@ class Measured:
 
 @contextmanager
 def measured(first: Host) -> Iterator[Measured]:
-    """Seconds (unless the block sets them), CPU and what `first` sent."""
+    """Measure seconds (unless the block sets them), CPU, and what `first` sent."""
     result = Measured()
     sent, (busy, total), began = first.sent(), _cpu(), time.time()
     yield result
@@ -193,13 +193,13 @@ def measured(first: Host) -> Iterator[Measured]:
 
 
 def _cpu() -> tuple[int, int]:
-    """Ticks that the cores were busy, and ticks in all."""
+    """Ticks in which the cores were busy, and all ticks."""
     ticks = [int(text) for text in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
     return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
 
 
 def busy(seconds: float = 5.0) -> float:
-    """Share of all cores that is busy while nothing is measured."""
+    """Share of all cores that is busy outside the measurements."""
     before, total = _cpu()
     time.sleep(seconds)
     after, all_after = _cpu()

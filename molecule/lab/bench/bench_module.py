@@ -74,7 +74,7 @@ def wait(store: str, *paths: str) -> None:
     status = Path(store) / "models" / ".peer" / "status.json"
     deadline = time.monotonic() + WAIT
     while time.monotonic() < deadline:
-        # A rename sets the change time of what is renamed: the moment of the promotion, not that of this look.
+        # A rename sets the change time of what is renamed. So this is the moment of the promotion, not of this look.
         if all(Path(path).is_dir() for path in paths):
             print(max(Path(path).stat().st_ctime for path in paths))
             return

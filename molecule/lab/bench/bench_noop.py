@@ -2,12 +2,12 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""make bench-noop: what site.yml costs on hosts where nothing is to be done, in turns: as it is, with a look at everything
-(spark_look_again), and beside a plain playbook that looks at the same things with a task for each (noop_plain.yml).
+"""make bench-noop: the cost of site.yml on hosts with nothing to do, measured in turns: as it is, with a look at everything
+(spark_look_again), and beside a plain playbook that looks at the same things with one task each (noop_plain.yml).
 
-Settings are in the environment: HOSTS ("1 2 4 8"), RUNS (3), KEEP (1: leave the hosts). The hosts noop-1 to noop-8 are
-made, serve the stub, and are removed afterwards. Further hosts, up to 100, are further names of noop-2 to noop-8, each
-with a state directory to itself: to the controller they are hosts as any other. The plain playbook runs on at most 8.
+Settings are in the environment: HOSTS ("1 2 4 8"), RUNS (3), KEEP (1: leave the hosts). The script makes the hosts noop-1 to
+noop-8, which serve the stub, and removes them afterwards. Further hosts, up to 100, are other names of noop-2 to noop-8, each with
+its own state directory: to the controller they are hosts like any other. The plain playbook runs on 8 at most.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Run:
     controller: float
     """Seconds of CPU that the controller took, with all its processes."""
     executions: Mapping[str, int]
-    """Calls of ssh and sftp, by address, for each name that it has. A connection that is kept open is a call each time
-    all the same."""
+    """{name: calls of ssh and sftp to the address of that host}. A command over a connection that is kept open counts as a call,
+    too."""
 
 
 def names(count: int) -> list[str]:
@@ -54,7 +54,7 @@ def names(count: int) -> list[str]:
 
 
 def made(number: int) -> int:
-    """The host that a name stands for. noop-1 has the registry, and so no second name."""
+    """The host behind a name. noop-1 has the registry, and so no second name."""
     return number if number <= MADE else 2 + (number - MADE - 1) % (MADE - 1)
 
 
@@ -64,7 +64,7 @@ def address(number: int) -> str:
 
 @functools.cache
 def counting() -> Path:
-    """Where ssh and sftp are that count. They outlive a run, which gives its locks back through them after its end."""
+    """The directory of an ssh and an sftp that count. They outlive a run, which still uses them to release its locks."""
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     further = {
@@ -82,7 +82,7 @@ def counting() -> Path:
 
 
 def give_further_names(count: int) -> None:
-    """What a run knows of a host, known under its further names too."""
+    """Copy what a run knows of a host to the host's other names."""
     for number, name in enumerate(names(count), 1):
         if number > MADE:
             there = f"rm -rf {STATE}-{name} && cp -a {STATE} {STATE}-{name}"
@@ -95,7 +95,7 @@ def play(path: Path, count: int, *options: str, noop: bool = True) -> Run:
     """One run over the first `count` hosts.
 
     :param noop: nothing may change
-    :raises BenchError: it failed, or changed something
+    :raises BenchError: the run failed, or changed something
     """
     folder = counting()
     calls = folder / "calls"
@@ -137,7 +137,7 @@ def median(runs: Sequence[Run]) -> float:
 
 
 def most(runs: Sequence[Run]) -> int:
-    """Executions on the host that has most of them, in the worst of the runs."""
+    """Executions on the host that has most of them, in the worst run."""
     return max(max(run.executions.values()) for run in runs)
 
 
@@ -218,7 +218,7 @@ def main() -> int:
             print(
                 f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC, {os.cpu_count()} cores for controller and hosts"
             )
-            # The first makes it so, the second looks at it once more, and the third is what is measured.
+            # The first run sets the host up, the second looks at it once more, and the third is measured.
             for path in (OURS, OURS, PLAIN):
                 play(path, min(MADE, max(counts)), noop=False)
             if max(counts) > MADE:

@@ -2,11 +2,11 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""make bench-sync: how long a snapshot takes to 1, 2, 4 and 8 hosts over links of a given speed, by rsync as a star, by
-rsync in doubling waves, and by the collection; what a sync costs that has nothing to bring; what hashing costs.
+"""make bench-sync: how long a snapshot takes to reach 1, 2, 4 and 8 hosts over links of a given speed, by rsync as a star, by
+rsync in doubling waves, and by the collection; the cost of a sync that has nothing to bring; the cost of hashing.
 
 Settings are in the environment: LINK (40mbit), SIZE (MB, 80), RECEIVERS ("1 2 4 8"), HASH (MB, 2000), KEEP (1: leave
-the hosts). The hosts bench-0 to bench-8 are made, and removed afterwards.
+the hosts). The script makes the hosts bench-0 to bench-8, and removes them afterwards.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bench_lab import BenchError, Host, Measured
 
 GOAL_RECEIVERS, GOAL_COPIES, GOAL_NOOP, GOAL_HASH = 8, 1.5, 1.0, 0.9
 CPU_LIMIT = 0.8
-"""Share of the cores from which on the machine, and not its links, may be what is measured."""
+"""Share of the cores above which the machine, and not its links, may set the pace."""
 
 
 def say(text: str = "") -> None:

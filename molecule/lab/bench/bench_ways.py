@@ -1,8 +1,8 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Ways to bring one snapshot from the first host to others. All end with every file's sha256 checked on the receiver
-and the snapshot in its place; that is part of their time.
+"""Ways to bring one snapshot from the first host to others. In each, the receiver checks the sha256 of every file and puts
+the snapshot in its place; that counts in its time.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def make(first: Host, megabytes: int) -> Payload:
 
 
 def clear(hosts: Sequence[Host], payload: Payload) -> None:
-    """Receivers without the snapshot, and with the sums that rsync's copies are checked against."""
+    """Remove the snapshot from the receivers, and give them the sums for checking rsync's copies."""
     sums = "".join(f"{file['sha256']}  {name}\n" for name, file in payload.files.items())
 
     def one(host: Host) -> None:
@@ -89,7 +89,7 @@ def _copy(source: Host, target: Host) -> None:
 
 
 def star(first: Host, receivers: Sequence[Host], payload: Payload) -> Measured:
-    """Everybody from the first host, all at the same time."""
+    """Copy from the first host to all others at the same time."""
     clear(receivers, payload)
     with measured(first) as result:
         _at_once(lambda host: _copy(first, host), receivers)
@@ -97,7 +97,7 @@ def star(first: Host, receivers: Sequence[Host], payload: Payload) -> Measured:
 
 
 def waves(first: Host, receivers: Sequence[Host], payload: Payload) -> Measured:
-    """In each wave every host that has it gives it to one that has not."""
+    """In each wave every host that has the snapshot gives it to one that has not."""
     clear(receivers, payload)
     with measured(first) as result:
         having, waiting = [first], list(receivers)
@@ -113,7 +113,7 @@ def waves(first: Host, receivers: Sequence[Host], payload: Payload) -> Measured:
 
 
 def swarm(first: Host, receivers: Sequence[Host], payload: Payload) -> Measured:
-    """snapshot_peer on every host. The receivers wait for the first host, whose start is when the time begins, so that
+    """Run snapshot_peer on every host. The receivers wait for the first host, and the time begins when that one starts. So
     it does not matter how long this machine takes to start so many processes.
     """
     clear(receivers, payload)

@@ -94,7 +94,7 @@ class Blob:
         if self.lfs:
             spec = "https://git-lfs.github.com/spec/v1"
             pointer = f"version {spec}\noid sha256:{self.sha256}\nsize {self.size}\n".encode()
-            # git itself stores the pointer, so that is what the git oid of an LFS file belongs to
+            # git itself stores the pointer, so the git oid of an LFS file is the pointer's
             entry["oid"] = git_blob_sha1(pointer)
             entry["lfs"] = {"oid": self.sha256, "size": self.size, "pointerSize": len(pointer)}
         return entry
@@ -105,7 +105,7 @@ def git_blob_sha1(data: bytes) -> str:
 
 
 class HubError(Exception):
-    """An answer that is an error: status, X-Error-Code (or None), message."""
+    """An error answer: status, X-Error-Code (or None), message."""
 
     def __init__(self, status: int, code: str | None, message: str) -> None:
         super().__init__(message)
@@ -223,7 +223,7 @@ class Hub(ThreadingHTTPServer):
         return f"http://{self.server_address[0]!s}:{self.server_address[1]}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away is no error of the server's."""
+        """Ignore a client that goes away: that is no error of the server."""
 
     def repository(self, repo_id: str, token: str | None) -> Repository:
         if token is not None and not token.startswith("hf_"):
@@ -280,7 +280,7 @@ class Hub(ThreadingHTTPServer):
             self._idle.notify_all()
 
     def wait_idle(self, timeout: float = 10.0) -> None:
-        """Until every request that a client has seen answered is in the log."""
+        """Wait until the log has every request whose answer a client has seen."""
         with self._lock:
             self._idle.wait_for(lambda: not self._answering, timeout)
 
@@ -292,7 +292,7 @@ class Handler(BaseHTTPRequestHandler):
     server: Hub
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Requests go to the request log."""
+        """Print nothing: requests go to the request log."""
 
     def do_HEAD(self) -> None:
         self._answer()

@@ -20,7 +20,7 @@ OF_BUILDER = ["bindep", "pyyaml", "packaging"]
 
 
 def of_collection(kind: str) -> list[str]:
-    """What the collection says that it needs, without comments."""
+    """The collection's own list of needs, without comments."""
     text = (ROOT / yaml.safe_load(METADATA.read_text())["dependencies"][kind]).read_text()
     return [line for line in text.splitlines() if line and not line.startswith("#")]
 

@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The execution environment that ee.sh has built, used as a controller uses one: without a network, and not as root."""
+"""The execution environment that ee.sh has built, used as a controller uses it: without a network, and not as root."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def shell(script: str, mounts: tuple[str, ...] = ()) -> str:
 
 
 def private_data(folder: Path) -> Path:
-    """A directory as a controller gives it to ansible-runner."""
+    """A directory in the form in which a controller gives it to ansible-runner."""
     (folder / "project").mkdir(parents=True)
     (folder / "project/play.yml").write_text(PLAY)
     (folder / "inventory").mkdir()
@@ -88,7 +88,7 @@ def test_every_playbook_parses_as_it_is_installed():
 
 
 def test_a_job_names_a_playbook_of_the_image(tmp_path):
-    """As a controller's templates do: its project has no playbook, and nothing was installed for it."""
+    """A controller's templates do that: the project has no playbook, and nothing was installed for it."""
     data = private_data(tmp_path / "data")
     told = shell(
         "cp -r /data /runner/job && ansible-runner run /runner/job -p sparkfleet.vllm.site --cmdline=--syntax-check",

@@ -2,7 +2,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Prints the files of this collection that a playbook or role comes to: its roles, their plugins, and what those import.
+"""Prints the files of this collection that a playbook or role uses: its roles, their plugins, and what those import.
 
 inputs.py PATH...
 """
@@ -21,7 +21,7 @@ IMPORTED = "ansible_collections.sparkfleet.vllm."
 
 
 def named(text: str) -> Iterator[Path]:
-    """Roles and plugins that a YAML file names. A module is a file of that name, a filter is one of several in a file."""
+    """Roles and plugins that a YAML file names. A module is the file with that name; a filter is one of several in a file."""
     for name in NAMED.findall(text):
         yield from (role for role in [ROOT / "roles" / name] if role.is_dir())
         for path in ROOT.glob("plugins/*/*.py"):
@@ -59,7 +59,7 @@ def _files(parts: list[str]) -> Iterator[Path]:
 
 
 def inputs(starts: Iterable[Path]) -> list[Path]:
-    """All files that the given files and directories come to, sorted."""
+    """All files that the given files and directories use, sorted."""
     seen: set[Path] = set()
     waiting = list(starts)
     while waiting:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Publishes what recipe/stub.yml names: the stub of the vLLM image in the depot's registry as sparkfleet-lab/stub:1, the
-# same under another digest as :2, the same as an index with an attestation as :attested, two tiny models and a patch. All under names of their own: nothing that another recipe
-# names ever resolves to them.
+# same under another digest as :2, the same as an index with an attestation as :attested, two tiny models and a patch.
+# No other recipe uses these names.
 # shellcheck source=molecule/lab/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 
@@ -14,7 +14,7 @@ raw="${lab_cache}/depot/www/raw/sparkfleet-lab/stub/5770b00000000000000000000000
 python=python3
 [ ! -x "${lab_root}/.venv/bin/python" ] || python="${lab_root}/.venv/bin/python"
 
-# A lock that pins what was there before would rightly refuse what is there now.
+# A lock that pins the former image, models or patch would rightly refuse the new ones.
 anew() { rm -f "${lab_root}"/molecule/{*,lab/*}/lab-locks/stub*.lock.yml; }
 
 # build TAG LABEL DIRECTORY, with a Dockerfile on standard input

@@ -60,11 +60,15 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def former(home: Path) -> dict[str, Any]:
-    """What 0.1.0 deployed and recorded; the collection is this release from then on."""
+    """What 0.1.0 deployed and recorded; the collection is this release from then on, and the recipe asks for what its shipped ones do."""
     playbook(home, "site")
     seen = look()
     assert policy() == "on-failure"
     install(home, home / "collections")
+    recipe = home / "inventory/recipes/mine.yml"
+    recipe.write_text(
+        recipe.read_text().replace("  arguments:\n", "  arguments:\n    shutdown-timeout: 60\n", 1)
+    )
     return seen
 
 

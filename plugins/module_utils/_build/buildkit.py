@@ -1,10 +1,10 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a build is, the command that makes it, and what its log says. Pure.
+"""A build: its source, its command, and its log. Pure.
 
-The log is BuildKit's plain one: `#12 [stage 5/9] RUN …` begins a step, `#12 1.234 …` is what the step prints, `#12 DONE`,
-`#12 CACHED` or `#12 ERROR` its end. ninja, which compiles vLLM's kernels, counts `[45/310]` in what it prints.
+The log is BuildKit's plain one: `#12 [stage 5/9] RUN …` begins a step, `#12 1.234 …` is what the step prints, and `#12 DONE`,
+`#12 CACHED` or `#12 ERROR` ends it. ninja compiles vLLM's kernels, and prints its count as `[45/310]`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LOG = "build.log"
 TAIL = 25
 """Lines of the log that a failure shows."""
 COMMAND = 70
-"""Characters of a step's command that a line for a person has."""
+"""Characters of a step's command that a progress line shows."""
 
 _STEP = re.compile(r"#(\d+) \[(?!internal\b|auth\b)([^\]]+)\] (.*)")
 _SAYS = re.compile(r"#(\d+) \d+\.\d+ (.*)")
@@ -45,7 +45,7 @@ class Source:
 
     @property
     def fingerprint(self) -> str:
-        """Two builds that were asked for the same have the same."""
+        """The same for two sources that are equal in every field."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
     def describe(self, reference: str) -> list[str]:
@@ -58,10 +58,10 @@ class Source:
 
 
 def passing_name(directory: str) -> str:
-    """What the engine calls an image until it has been pushed, the same in each build that works in a directory.
+    """The name of an image in the engine until it is pushed. All builds in one directory have the same.
 
-    The ID that `docker build --iidfile` writes is not always one: where images are in containerd, buildx before
-    https://github.com/docker/buildx/pull/3952 wrote a digest there that the engine does not know.
+    `docker build --iidfile` does not always write an ID: where images are in containerd, buildx before
+    https://github.com/docker/buildx/pull/3952 wrote a digest that the engine does not know.
     """
     return f"sparkfleet-build:{hashlib.sha256(directory.encode()).hexdigest()[:12]}"
 
@@ -69,9 +69,9 @@ def passing_name(directory: str) -> str:
 def command(
     docker: str, source: Source, host_arguments: Mapping[str, str], context: str, name: str
 ) -> list[str]:
-    """The engine's own client, which has BuildKit in every release, as a plugin (buildx) or built in.
+    """The command line of the engine's own client. Every release has BuildKit, as a plugin (buildx) or built in.
 
-    :param host_arguments: on top of the source's; of this host, and no part of what the image is
+    :param host_arguments: build arguments of this host, besides the source's; they do not change what the image is
     :param context: directory of the source
     :param name: of the image in the engine
     """
@@ -90,7 +90,7 @@ def command(
 
 
 class Log:
-    """What the build says, as one line for a person now and then, and its end for a failure."""
+    """Reads the log of a build. Gives one line of progress, and the end of the log for a failure."""
 
     def __init__(self) -> None:
         self._steps: dict[str, str] = {}
@@ -104,7 +104,7 @@ class Log:
         if end := _END.match(line):
             self._steps.pop(end[1], None)
         elif step := _STEP.match(line):
-            # The newest last, also when it goes on after another one spoke.
+            # The step that printed last is the newest, also when it continues after another one.
             self._steps.pop(step[1], None)
             self._steps[step[1]] = f"{step[2]}: {step[3][:COMMAND]}"
             self._count = ""
@@ -122,7 +122,7 @@ class Log:
 
 
 def refusal(code: int, log: Log, path: str) -> str:
-    """What a build that failed shows: what was expected, the end of the log, what to do."""
+    """The message about a failed build: what was expected, the end of the log, what to do."""
     tail = log.tail()
     lower = tail.lower()
     do = next(

@@ -3,8 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Where an image that is built here goes, and whether it is there: the storage of the fleet's registry, or another registry.
 
-What counts as there is the tag, an image behind it, and in its configuration the label with the fingerprint of what it was to be
-built from.
+An image is there if its tag leads to a configuration whose label holds the fingerprint of the wanted source.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from .buildkit import LABEL
 
 
 class Storage:
-    """What the fleet's registry serves, a directory of this host."""
+    """The storage of the fleet's registry, a directory of this host."""
 
     def __init__(self, root: str, reference: Reference, architecture: str) -> None:
         self.home, self.reference, self._architecture = root, reference, architecture
@@ -33,9 +32,9 @@ class Storage:
         return digest if _label(FolderSource(self.home), digest, self._architecture) == fingerprint else ""
 
     def take(self, storage: str, digest: str, say: Callable[[str], None]) -> None:
-        """Bring the image from the storage of another registry on this host, every byte verified, and name it then.
+        """Copy the image from the storage of another registry on this host, with every byte verified, then tag it.
 
-        :raises ImageStoreError, UpstreamError, ImageError: it has no name there
+        :raises ImageStoreError, UpstreamError, ImageError: the image has no tag here
         """
         store = self._store(digest, say)
         store.ensure([FolderSource(storage)])
@@ -61,7 +60,7 @@ class Registry:
         self.name = f"{host}/{reference.repository}:{reference.tag}"
 
     def find(self, fingerprint: str) -> str:
-        """:raises UpstreamError: it does not answer, or not to us: better told now than after the build"""
+        """:raises UpstreamError: the registry does not answer, or refuses us. Better now than after the build"""
         try:
             digest = registry.tag_digest(self.home, self.reference, self._credentials)
             source = Source(self.home, self.reference, self._credentials)
@@ -71,7 +70,7 @@ class Registry:
 
 
 def _label(source: image_storage.Source, digest: str, architecture: str) -> str:
-    """Empty where there is none, none of this platform, or a configuration that cannot be read."""
+    """The image's fingerprint. Empty without a label, without an image of this platform, or if the configuration cannot be read."""
     try:
         configuration = oci.read_image(digest, architecture, source.manifest).blobs[0]
         with source.blob(configuration.digest, 0) as (_begin, blocks):

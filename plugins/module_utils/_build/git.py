@@ -1,10 +1,10 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The source of a build on the host: one commit of a git repository, with the names of the releases before it.
+"""The source of a build on the host: one commit of a git repository, with the tags of the releases before it.
 
-git names what it holds by its hash, so what is checked out under a commit is that commit. The history comes without its
-files: vLLM takes its version from the last tag before the commit (setuptools-scm), and reads .git while it is built.
+git names content by its hash, so a checkout of a commit is that commit. The history comes without its files: vLLM takes
+its version from the last tag before the commit (setuptools-scm), and reads .git while it is built.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ENVIRONMENT = {
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_CONFIG_GLOBAL": os.devnull,
     "LC_ALL": "C",
-    # A line that gave less than 1000 bytes a second for a minute is dead.
+    # git gives up after a minute below 1000 bytes a second.
     "GIT_HTTP_LOW_SPEED_LIMIT": "1000",
     "GIT_HTTP_LOW_SPEED_TIME": "60",
 }
@@ -28,7 +28,7 @@ WHOLE = str(2**31 - 1)
 
 
 class CheckoutError(Exception):
-    """The source cannot be had. The text says expected, seen and what to do."""
+    """The source cannot be fetched. The text says expected, seen and what to do."""
 
 
 def checkout(url: str, commit: str, directory: Path, say: Callable[[str], None] = lambda text: None) -> None:
@@ -45,8 +45,8 @@ def checkout(url: str, commit: str, directory: Path, say: Callable[[str], None] 
 
     git("init", "--quiet")
     git("remote", "add", "origin", url)
-    # The files of the commit first, and by themselves. A server that only hands out files knows no depth and is refused here:
-    # asked for a history without files, git would ask it for each of them, one process each.
+    # First the files of this commit. A plain file server cannot limit the depth, and refuses here. If the history came first,
+    # git would request each file of it from such a server, with one process for each.
     git("fetch", "--quiet", "--depth=1", "origin", commit)
     git("fetch", "--quiet", f"--depth={WHOLE}", "--filter=tree:0", "--tags", "origin", commit)
     git("checkout", "--quiet", "--detach", commit)

@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 
 
 def start(argv: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
-    """Its output and its errors are one stream of lines, in `stdout`. It is given nothing to read.
+    """Start a program. `stdout` carries its output and its errors as one stream of lines; its input is empty.
 
     :param environment: on top of this process's
     :raises OSError: there is no such program, or it may not be run
     """
-    # AnsibleModule.run_command hands over what a program has said once it has ended: a build takes an hour.
+    # AnsibleModule.run_command returns the output only after the program has ended, and a build takes an hour.
     return subprocess.Popen(  # pylint: disable=ansible-bad-function
         argv,
         stdin=subprocess.DEVNULL,

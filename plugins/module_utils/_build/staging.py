@@ -1,11 +1,11 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A registry for as long as one push takes, on the loopback, in a directory of its own.
+"""A registry for the time of one push, on the loopback and in its own directory.
 
-The engine packs layers and makes the manifest by pushing, and in no other way that all its releases have: what
-`docker save` writes differs between them, and only a push gives an image a digest. The fleet's registry takes no pushes, so
-what was pushed here is then brought there as if from outside, every byte verified.
+Only a push makes every release of the engine pack layers, make a manifest and give the image a digest. `docker save` writes
+another form in each release. The fleet's registry takes no pushes, so the image is then copied into its storage like one
+from outside, with every byte verified.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class StagingError(Exception):
 
 @contextmanager
 def registry(program: str, directory: Path) -> Iterator[str]:
-    """Its address, as host:port, while it runs. `directory` gets its configuration, its log and its `storage`.
+    """The registry's address, as host:port, while it runs. `directory` gets its configuration, its log and its `storage`.
 
     :raises StagingError: it does not answer
     """
@@ -53,7 +53,7 @@ def registry(program: str, directory: Path) -> Iterator[str]:
     log = directory / "log"
     try:
         with log.open("w") as file:
-            # It answers while the engine pushes to it, so nobody waits for its end.
+            # The registry serves while the engine pushes, so nobody waits for its end.
             process = subprocess.Popen(  # pylint: disable=ansible-bad-function
                 [program, "serve", str(config)], stdin=subprocess.DEVNULL, stdout=file, stderr=file
             )

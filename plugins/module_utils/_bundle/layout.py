@@ -12,7 +12,7 @@
              packages/<package>.deb
              .incoming/  .lock  .verified.json  of the module that makes it
 
-bundle.json says what was written, so that damage on the way shows. What may be used is said by the lock alone.
+bundle.json lists what was written, so that damage on the way shows. Only the lock says what may be used.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class BundleError(Exception):
 class Bundle:
     """What bundle.json says.
 
-    `machine` and `python` (``aarch64``, ``3.12``) are those of the host that made it, and of whoever can use its
+    `machine` and `python` (``aarch64``, ``3.12``) are those of the host that made it. Only such a host can use its
     wheels. `created` is a time in UTC, `image` the image by digest, `files` {path below the bundle: File}.
     """
 
@@ -139,14 +139,14 @@ def read(folder: Path) -> Bundle | None:
 
 
 def section(path: str) -> str:
-    """Which part of a bundle a file belongs to, as a person would name it."""
+    """The part of a bundle that a file belongs to, named for people."""
     return {REGISTRY: "image", WHEELS: "Python packages", PACKAGES: "system packages"}.get(
         path.partition("/")[0], path.partition("/")[0]
     )
 
 
 def summary(bundle: Bundle) -> list[str]:
-    """What is in it, a line a section, for people."""
+    """What is in it, one line per section, for people."""
     sizes: dict[str, list[int]] = {}
     for path in sorted(bundle.files):
         sizes.setdefault(section(path), []).append(bundle.files[path].size)
@@ -161,12 +161,12 @@ def summary(bundle: Bundle) -> list[str]:
 
 
 def is_text(path: str) -> bool:
-    """Whether the controller reads it: recipe, lock, patches."""
+    """Whether the controller reads the file: recipe, lock, patches."""
     return path in (RECIPE, LOCK) or path.startswith(f"{PATCHES}/")
 
 
 def wheels(bundle: Bundle) -> list[str]:
-    """The Python packages as requirements with hashes: what a host gets of them has to be these bytes.
+    """The Python packages as requirements with hashes, so that a host accepts exactly these bytes.
 
     :raises BundleError: a file among them is no wheel
     """
@@ -182,7 +182,7 @@ def wheels(bundle: Bundle) -> list[str]:
 
 
 def damaged_by_size(folder: Path, files: Iterable[tuple[str, File]]) -> list[str]:
-    """What is missing, no regular file, or of another size, each in words. Reads no file."""
+    """Problems that need no reading, in words: files that are missing, not regular, or of another size."""
     problems = []
     for path, file in files:
         try:
@@ -198,7 +198,7 @@ def damaged_by_size(folder: Path, files: Iterable[tuple[str, File]]) -> list[str
 
 
 def refuse_alterable(folder: Path, bundle: Bundle) -> None:
-    """:raises BundleError: others than root may alter what is in it; its wheels and packages are run as root"""
+    """:raises BundleError: others than root may alter the bundle; its wheels and packages are run as root"""
     paths = [folder, *(folder / path for path in (CONTENTS, *bundle.files))]
     folders = {parent for path in paths[1:] for parent in path.parents if parent.is_relative_to(folder)}
     for path in sorted({*paths, *folders}):
@@ -210,7 +210,7 @@ def refuse_alterable(folder: Path, bundle: Bundle) -> None:
 
 
 def damaged(folder: Path, problems: list[str]) -> BundleError:
-    """The error of damaged files: the first few by name."""
+    """The error about damaged files: it names the first few."""
     more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
     return BundleError(
         f"{folder}: expected the files that {CONTENTS} names, seen {len(problems)} damaged: "
@@ -219,11 +219,11 @@ def damaged(folder: Path, problems: list[str]) -> BundleError:
 
 
 def image_files(storage: Path, image: str, machine: str) -> dict[str, File]:
-    """{path below the registry's storage: File} of an image, from its manifests there. What lies there is not compared.
+    """{path below the registry's storage: File} of an image, as its manifests there list them. Compares no other file.
 
     :param image: by digest
     :param machine: as ``uname -m`` prints it
-    :raises BundleError: its manifests are not there, or not what the digest says
+    :raises BundleError: its manifests are not there, or do not match their digests
     """
     reference = parse_reference(image)
     digest = reference.digest or ""
@@ -244,7 +244,7 @@ def image_files(storage: Path, image: str, machine: str) -> dict[str, File]:
 
     try:
         held = oci.read_image(digest, oci.ARCHITECTURES.get(machine, machine), manifest)
-        # A source may have had no attestation: the image serves without.
+        # The source may have had no attestation. The image serves without one.
         here = [one for one in held.attestations if (storage / oci.blob_path(one)).exists()]
         held = held.attested({one: manifest(one) for one in here})
     except oci.ImageError as error:
@@ -258,7 +258,7 @@ def image_files(storage: Path, image: str, machine: str) -> dict[str, File]:
 
 
 def image_links(repository: str, digests: Iterable[str], manifests: Iterable[str]) -> dict[str, str]:
-    """{path below the registry's storage: content}: what says that the repository has these."""
+    """The links that give a repository these digests, {path below the registry's storage: content}."""
     of_manifests = set(manifests)
     return {
         (oci.manifest_link if digest in of_manifests else oci.layer_link)(repository, digest): digest
@@ -268,7 +268,7 @@ def image_links(repository: str, digests: Iterable[str], manifests: Iterable[str
 
 @dataclass(frozen=True)
 class BundleFetcher:
-    """Snapshot files from a bundle instead of the Hub. Who calls verifies the hash."""
+    """Snapshot files from a bundle instead of the Hub. The caller verifies the hash."""
 
     folder: Path
     resumes = False

@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""pip and apt, as they download what a bundle holds of them."""
+"""Downloads what a bundle holds of pip and apt."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class Packagers:
             self._environment["PIP_TRUSTED_HOST"] = " ".join(trusted_hosts)
 
     def collect(self, section: str, work: Path) -> Mapping[str, Path]:
-        """{path below the section: file} of what was brought to `work`. Raises BundleError."""
+        """Download a section to `work`. Gives {path below the section: file}; raises BundleError."""
         return self._wheels(work) if section == layout.WHEELS else self._debs(work)
 
     def _wheels(self, work: Path) -> dict[str, Path]:
-        # Wheels alone: a source distribution would be built on every host, with tools that it does not have.
+        # Wheels only: every host would have to build a source distribution, and lacks the tools.
         pip = [
             sys.executable,
             "-m",
@@ -86,7 +86,7 @@ class Packagers:
         return {deb.name: deb for deb in sorted(work.glob("*.deb"))}
 
     def _run(self, argv: Sequence[str], work: Path) -> tuple[int, str]:
-        """Exit status, and the last lines of what it said."""
+        """Exit status, and the last lines of the output."""
         rc, out, err = self._module.run_command(
             list(argv), cwd=str(work), environ_update=self._environment, umask=0o022
         )

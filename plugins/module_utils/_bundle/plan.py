@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What of a bundle is there and what is to do. Writes nothing. Standard library only."""
+"""Compares a bundle with what it should hold, and plans what to do. Writes nothing. Standard library only."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from .layout import Bundle, BundleError
 
 INCOMING, CACHE = ".incoming", ".verified.json"
 COLLECTED = (layout.WHEELS, layout.PACKAGES)
-"""Sections whose files nobody knows before a packager has brought them."""
+"""Sections whose files are known only after a packager has downloaded them."""
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a bundle is to hold. `texts` {path in the bundle: bytes}; `image` by digest; `machine`, `python` of this host."""
+    """What a bundle should hold. `texts` {path in the bundle: bytes}; `image` by digest; `machine`, `python` of this host."""
 
     recipe: str
     image: str
@@ -73,9 +73,9 @@ class Options:
 class Plan:
     """What is there and what is to do.
 
-    `files` are all that are known beforehand, `verified` those of them that are there, with their status; `sources`
-    {path: bytes or file it is made from} are the others; `collect` the sections a packager has to bring; `stale` what
-    an earlier bundle here held and this one does not.
+    `files` are all files that are known beforehand. `verified` are those of them that are there, with their status;
+    `sources` {path: bytes, or the file to copy} are the others. `collect` are the sections that a packager must download.
+    `stale` are files of an earlier bundle here that this one does not hold.
     """
 
     before: Bundle | None
@@ -85,7 +85,7 @@ class Plan:
     collect: list[str]
     stale: list[str]
     same: bool
-    """Whether bundle.json says already what it is to say."""
+    """Whether bundle.json needs no change."""
 
     @property
     def changed(self) -> bool:
@@ -96,7 +96,7 @@ class Plan:
         return sum(self.files[path].size for path in self.sources)
 
     def lines(self) -> list[str]:
-        """What is to do, a line a section."""
+        """What is to do, one line per section."""
         sizes: dict[str, list[int]] = {}
         for path in self.sources:
             sizes.setdefault(layout.section(path), []).append(self.files[path].size)
@@ -108,9 +108,9 @@ class Plan:
 
 
 def plan(wanted: Wanted, options: Options) -> Plan:
-    """What is missing. Hashes what no stat cache vouches for, writes nothing.
+    """Compare the bundle with what is wanted. Hashes the files that the stat cache does not vouch for; writes nothing.
 
-    :raises BundleError: a blob of the image is not what it was fetched as
+    :raises BundleError: files of the image are missing, or are not what was fetched
     """
     try:
         before = layout.read(options.folder)
@@ -123,7 +123,7 @@ def plan(wanted: Wanted, options: Options) -> Plan:
     files |= image | kept[layout.WHEELS] | kept[layout.PACKAGES]
 
     seen = compare(files, found, cache)
-    # What of the image the cache does not know was verified a moment ago, before it was put in its place.
+    # Files of the image that the cache does not know were verified a moment ago, when they were fetched.
     fresh = [path for path in seen.unknown if path in image and path not in cache]
     verified = {path: found[path] for path in [*seen.verified, *fresh]}
     verified |= _hashed(options, files, [path for path in seen.unknown if path not in verified])
@@ -146,7 +146,7 @@ def plan(wanted: Wanted, options: Options) -> Plan:
         verified,
         {path: source for path, source in sources.items() if path not in verified},
         collect,
-        # What is collected anew is replaced as a whole.
+        # A collected section is replaced as a whole.
         sorted(
             path
             for path in (before.files if before else {})
@@ -157,7 +157,7 @@ def plan(wanted: Wanted, options: Options) -> Plan:
 
 
 def _known(wanted: Wanted, store: str) -> tuple[dict[str, File], dict[str, bytes | Path]]:
-    """The files that recipe and lock name, and what each is made from."""
+    """The files that recipe and lock name, and the content or file that each is made from."""
     files: dict[str, File] = {}
     sources: dict[str, bytes | Path] = {}
     for path, content in wanted.texts.items():
@@ -171,7 +171,7 @@ def _known(wanted: Wanted, store: str) -> tuple[dict[str, File], dict[str, bytes
 
 
 def _image(wanted: Wanted, options: Options) -> dict[str, File]:
-    """The files of the image, all there is to know of them; none while it has not been fetched and need not be there."""
+    """All files of the image. Empty while it has not been fetched and need not be there."""
     storage = options.folder / layout.REGISTRY
     if options.without_image and not storage.exists():
         return {}
@@ -188,7 +188,7 @@ def _kept(section: str, wanted: Wanted, before: Bundle | None) -> dict[str, File
 
 
 def _hashed(options: Options, files: Mapping[str, File], paths: Sequence[str]) -> dict[str, os.stat_result]:
-    """Those of `paths` whose bytes are right, with their status."""
+    """Those of `paths` whose hash is right, with their status."""
     meter = Meter(options.say, f"{options.folder}: verifying", sum(files[path].size for path in paths))
 
     def check(path: str) -> tuple[str, str, os.stat_result]:

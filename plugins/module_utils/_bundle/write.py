@@ -1,9 +1,9 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Write a bundle: how each part that is missing comes in. Standard library only.
+"""Writes a bundle: brings each missing part. Standard library only.
 
-A run that was cut short is taken up file by file. bundle.json is removed before anything changes and written last.
+A run continues an interrupted one file by file. bundle.json is removed before anything changes and written last.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def write(wanted: Wanted, options: Options, collect: Collect, now: str) -> Writt
     """Make the bundle whole.
 
     :param now: the time in UTC that a new bundle.json carries
-    :raises BundleError: and StoreError; what was verified is kept, and there is no bundle.json
+    :raises BundleError: or StoreError; verified files stay, and there is no bundle.json
     """
     with locked(options.folder, options.lock_timeout, options.say):
         todo = plan(wanted, options)
@@ -86,7 +86,7 @@ def _write(wanted: Wanted, options: Options, todo: Plan, collect: Collect, now: 
 
 
 def _bring(wanted: Wanted, options: Options, todo: Plan) -> tuple[int, int]:
-    """Put what recipe and lock name into its place; bytes that were linked (or cloned), and copied."""
+    """Write what recipe and lock name. Returns the bytes that were linked (or cloned), and copied."""
     counts = {"link": 0, "clone": 0, "copy": 0}
     texts = {path: made for path, made in todo.sources.items() if isinstance(made, bytes)}
     stored = {path: made for path, made in todo.sources.items() if isinstance(made, Path)}
@@ -122,7 +122,7 @@ def _bring(wanted: Wanted, options: Options, todo: Plan) -> tuple[int, int]:
 def _place(
     folder: Path, path: str, file: File, source: Path, received: Callable[[int], None]
 ) -> tuple[str, os.stat_result]:
-    """One verified file of the store into the bundle. Its own bytes need no second look, a copy does."""
+    """Bring one verified file of the store into the bundle. Only a copy is hashed again: a link or clone has the same bytes."""
     draft = folder / INCOMING / hashlib.sha256(path.encode()).hexdigest()
     how = bring(source, draft, received)
     if how == "copy":
@@ -159,7 +159,7 @@ def _collect(folder: Path, section: str, collect: Collect, todo: Plan) -> None:
 
 
 def _remove_empty(folder: Path) -> None:
-    """Folders that nothing is left in."""
+    """Remove the folders that hold nothing any more."""
     for inner, _folders, _names in os.walk(folder, topdown=False):
         path = Path(inner)
         if path not in (folder, folder / INCOMING) and not any(path.iterdir()):
@@ -167,7 +167,7 @@ def _remove_empty(folder: Path) -> None:
 
 
 def _remember(folder: Path, todo: Plan) -> None:
-    """The stat cache. A file whose bytes could have changed since it was verified is left out."""
+    """Write the stat cache, without files whose bytes could have changed since they were verified."""
 
     def same(one: os.stat_result, other: os.stat_result) -> bool:
         return (one.st_size, one.st_mtime_ns, one.st_ino) == (other.st_size, other.st_mtime_ns, other.st_ino)
@@ -190,13 +190,13 @@ def archive_path(folder: Path) -> Path:
 
 
 def archived(folder: Path) -> bool:
-    """Whether there is an archive of this bundle: one that is as new as bundle.json."""
+    """Whether this bundle has an archive, at least as new as its bundle.json."""
     path, contents = archive_path(folder), folder / layout.CONTENTS
     return path.exists() and contents.exists() and path.stat().st_mtime_ns >= contents.stat().st_mtime_ns
 
 
 def _archive(options: Options, result: Written) -> None:
-    """The bundle as one file beside it, and nothing else of its directory."""
+    """Write the bundle as one file beside it, without the other contents of its directory."""
     path = archive_path(options.folder)
     draft = path.with_name(f"{path.name}.partial")
     meter = Meter(options.say, f"{path}: writing", result.bundle.size)

@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""AnsibleModule, whose messages may quote anybody: a server, its log, a registry, a Hub."""
+"""An AnsibleModule for messages that quote others: a server, its log, a registry, a Hub."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .terminal import printable
 
 
 class AnsibleModule(basic.AnsibleModule):
-    """What an operator reads of a module, Ansible prints as it is."""
+    """Escapes messages for the terminal: Ansible prints them as they are."""
 
     def fail_json(self, msg: str, **kwargs: Any) -> NoReturn:
         super().fail_json(printable(str(msg)), **kwargs)

@@ -1,10 +1,9 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""HTTP answers that end, whatever the other side does: bounded in bytes, and in seconds of all of the answer.
+"""HTTP answers that end, whatever the other side does: limited in bytes, and in seconds for the whole answer.
 
-The time limit of requests is on each wait for bytes alone. A server that sends one header line every few seconds is
-waited for without end.
+requests limits only each wait for bytes. A server that sends one header line every few seconds would keep it waiting for ever.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ class TooLongError(Exception):
 
 
 def session() -> requests.Session:
-    """A session of requests that takes no password from a netrc file, neither for the address asked nor after a redirect."""
+    """A session of requests that takes no password from a netrc file, neither for the first address nor after a redirect."""
 
     class WithoutNetrc(requests.Session):
         def rebuild_auth(
@@ -44,14 +43,14 @@ def session() -> requests.Session:
 
 
 def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """As the `auth` of a session: with none at all, requests looks into a netrc file."""
+    """An `auth` that changes nothing. A session without any looks into a netrc file."""
     return request
 
 
 class Session:
-    """One request, all of which takes `seconds` at most. A second one would be ended by the limit of the first.
+    """One request that takes at most `seconds` in all. Do not make a second one: the limit of the first would end it.
 
-    Its methods raise requests.RequestException, as those of requests do, when the time is over.
+    When the time is over, the methods raise requests.RequestException, as those of requests do.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -76,11 +75,11 @@ class Session:
         self._session.close()
 
     def use_no_proxy(self) -> None:
-        """What is on this very host is asked itself."""
+        """Ask without a proxy, for addresses of this very host."""
         self._session.trust_env = False
 
     def request(self, method: str, url: str, **options: Any) -> requests.Response:
-        """The answer up to its body. :meth:`read` reads that, or :meth:`ended` is asked after it was read."""
+        """The answer without its body. Then call :meth:`read`, or read the body and call :meth:`ended`."""
         with self._explained():
             return self._session.request(method, url, stream=True, **options)
 
@@ -99,15 +98,15 @@ class Session:
         return bytes(body)
 
     def ended(self) -> None:
-        """Raise when the time is over. An answer that is cut short does not show it: headers without an end, and a body
-        without a length, end where the connection does.
+        """Raise when the time is over. A cut-off answer may not show it: headers without an end, and a body without a
+        length, simply end with the connection.
         """
         if self._over.is_set():
             raise requests.exceptions.ReadTimeout(f"no end of the answer after {self._seconds:g} s") from None
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """That the time is over explains whatever else broke, or did not."""
+        """When the time is over, blame that for whatever else broke, even if nothing did."""
         broke: requests.RequestException | None = None
         try:
             yield
@@ -136,7 +135,7 @@ class Session:
         return Adapter()
 
     def _ending(self, pool: Any) -> Any:
-        """The pool class, of connections that end by themselves."""
+        """A pool class whose connections are ended by the time limit."""
         watch = self._watch
 
         class Connection(pool.ConnectionCls):  # type: ignore[misc]
@@ -150,7 +149,7 @@ class Session:
         return Pool
 
     def _watch(self, sock: socket.socket) -> None:
-        # Until the session is closed. A connection counts as closed from the headers on, where its end is that of the body.
+        # The timer runs until the session is closed: a connection whose end is the end of the body counts as closed after the headers.
         timer = threading.Timer(self._seconds, self._shut, [sock])
         timer.daemon = True
         self._timers.append(timer)

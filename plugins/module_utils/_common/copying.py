@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 FICLONE = 0x40049409
-"""ioctl of Linux: share all blocks, written to apart (Btrfs, XFS)."""
+"""ioctl of Linux: share all blocks until one side writes (Btrfs, XFS)."""
 BLOCK = 4 * 1024 * 1024
 _CANNOT = {errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.EPERM, errno.EMLINK, errno.ENOSYS}
 
@@ -21,7 +21,7 @@ _CANNOT = {errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.EPER
 def bring(source: Path, target: Path, received: Callable[[int], None] = lambda count: None) -> str:
     """Make `target`, which must not exist yet, hold the bytes of `source`: ``clone``, ``link`` or ``copy``.
 
-    Linked only when nobody but this user may write to the source: its bytes are the target's from then on.
+    Links only when nobody but this user may write to the source: source and target share their bytes from then on.
 
     :param received: called with each number of bytes
     :raises OSError: of the source or the target; no target is left behind
@@ -72,7 +72,7 @@ def _link(source: Path, target: Path) -> bool:
 
 
 def _write(descriptor: int, data: memoryview, target: Path) -> None:
-    """All of it, with the target's name in an error: a write knows only its descriptor."""
+    """Write all of it. An error names the target: a write knows only its descriptor."""
     while data:
         try:
             data = data[os.write(descriptor, data) :]

@@ -38,12 +38,12 @@ def write(path: Path, content: bytes, mode: int = 0o644) -> None:
 
 
 def unwritable(path: Path | str, error: OSError) -> str:
-    """What to say of a :func:`write` that failed."""
+    """The message about a failed :func:`write`."""
     return f"expected to write {path}, seen: {error.strerror or error}; make room there, or mend the disk, and run again"
 
 
 def alterable(path: Path) -> str:
-    """Who besides root and this user may alter what is there, in words; empty for nobody. A link's end counts.
+    """Who besides root and this user may alter the file, in words; empty for nobody. For a link, its target counts.
 
     :raises OSError: it cannot be looked at
     """
@@ -55,13 +55,13 @@ def alterable(path: Path) -> str:
 
 
 def stamp(path: str | Path) -> str:
-    """Which file this is: inode and modification time. A bind mount holds on to the file it was made with."""
+    """Which file this is: inode and modification time. A bind mount keeps the file that it was made with."""
     status = Path(path).stat()
     return f"{status.st_ino:x}-{status.st_mtime_ns:x}"
 
 
 def sha256_of(path: Path, advance: Callable[[int], None] = lambda count: None) -> tuple[str, os.stat_result]:
-    """Hash of a file and its status before the first byte was read: a later write shows against that."""
+    """Hash of a file, and its status from before the first byte was read, so that a later write shows."""
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(BLOCK))
     with path.open("rb", buffering=0) as file:

@@ -1,10 +1,12 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an engine says of one container and of one image (`docker inspect`), as far as anything here reads it. Shapes alone."""
+"""What an engine says of one container and of one image (`docker inspect`), as far as this collection reads it: shapes, and the same
+values as options of community.docker.docker_container."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from .shape import Maybe, wrong
@@ -46,7 +48,10 @@ CONTAINER = {
         "NetworkMode": Maybe(str),
         "IpcMode": Maybe(str),
         "PidMode": Maybe(str),
-        "Devices": Maybe([{"PathOnHost": Maybe(str)}]),
+        "Devices": Maybe(
+            [{"PathOnHost": Maybe(str), "PathInContainer": Maybe(str), "CgroupPermissions": Maybe(str)}]
+        ),
+        "Ulimits": Maybe([{"Name": Maybe(str), "Soft": _NUMBER, "Hard": _NUMBER}]),
         "DeviceRequests": Maybe([{"Capabilities": Maybe([[str]]), "DeviceIDs": _TEXTS}]),
         "Runtime": Maybe(str),
         "AutoRemove": _FLAG,
@@ -78,6 +83,17 @@ IMAGE = {
 
 
 def unfit(name: str, data: Any, expected: Any) -> str:
-    """Why an answer about `name` is of no use, in words; empty for a good one."""
+    """Why an answer about `name` cannot be used, in words; empty for a good one."""
     said = wrong(data, expected)
     return f"what the engine says of {name} has another form: {said}" if said else ""
+
+
+def device(seen: Mapping[str, Any]) -> str:
+    """A device of a container as docker_container takes it."""
+    host = seen.get("PathOnHost")
+    return f"{host}:{seen.get('PathInContainer') or host}:{seen.get('CgroupPermissions') or 'rwm'}"
+
+
+def ulimit(seen: Mapping[str, Any]) -> str:
+    """A limit of a container's processes as docker_container takes it."""
+    return f"{seen.get('Name')}:{seen.get('Soft')}:{seen.get('Hard')}"

@@ -1,11 +1,11 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""JSON that others write: the one place where it is read, bounded in bytes and in depth.
+"""JSON that others write. Only this file reads it, limited in bytes and in depth.
 
-What is decided here, for every reader: a byte order mark is none of the text. Of a key given twice the last value counts, as it
-does for Docker, vLLM and the Hub, so nobody reads another one than they do. Half a surrogate pair, which no file and no terminal
-takes, becomes U+FFFD, as for Docker. Numbers beyond what a double or 64 bits hold are refused, unless a reader wants them.
+These rules hold for every reader. A byte order mark is not part of the text. If a key is given twice, the last value counts, as
+in Docker, vLLM and the Hub, so that all see the same one. Half a surrogate pair, which no file and no terminal takes, becomes
+U+FFFD, as in Docker. Numbers beyond what a double or 64 bits hold are refused, unless a reader wants them.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 LIMIT = 32 * 1024 * 1024
-"""Bytes. What is read here has some kilobytes; the largest, what is known of a snapshot of 50,000 files, has 10 MB."""
+"""Bytes. Texts that are read here have some kilobytes. The largest describes a snapshot of 50,000 files and has 10 MB."""
 DEEPEST = 64
-"""Structures in one another. What is read here has a dozen. Code that walks a value takes several calls for each."""
+"""Levels of nesting. What is read here has a dozen. Code that walks a value takes several calls for each."""
 _LARGEST = 2**64
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _ESCAPE = re.compile(
@@ -31,7 +31,7 @@ _ESCAPE = re.compile(
 
 
 class JsonError(ValueError):
-    """The text is no JSON, or more of it than anybody should send. The message names the file; `reason` does not."""
+    """The text is not JSON, or larger or deeper than anybody should send. The message names the file; `reason` does not."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"{name} cannot be read: {reason}")
@@ -43,7 +43,7 @@ def read(
 ) -> Any:
     """The value of a file or an answer.
 
-    :param name: what it is the text of, for the message
+    :param name: where the text comes from, for the message
     :param nulls: false: a key whose value is null is absent
     :param any_number: also Infinity, NaN and numbers of any size, which Python writes and reads
     :raises JsonError: it cannot be read, whatever the reason
@@ -71,7 +71,7 @@ def read(
 def read_file(path: Path, *, limit: int = LIMIT) -> Any:
     """The value of a file.
 
-    :raises JsonError: it cannot be read, and is there
+    :raises JsonError: the file is there and cannot be read
     :raises OSError: as of any file
     """
     with path.open("rb") as file:
@@ -100,7 +100,7 @@ _NUMBERS = {"parse_int": _whole, "parse_float": _fraction, "parse_constant": _fr
 
 
 def _deep(value: Any) -> bool:
-    """Whether there are more than :data:`DEEPEST` structures in one another."""
+    """Whether the value is nested deeper than :data:`DEEPEST`."""
     level = _structures([value])
     for _each in range(DEEPEST):
         level = _structures(

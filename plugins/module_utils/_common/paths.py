@@ -19,17 +19,17 @@ def patch_path(store: str, sha256: str, name: str) -> str:
 
 
 def cache_root(store: str) -> str:
-    """What servers and images leave behind for the next of their kind: <store>/cache. On the host root alone enters it."""
+    """Where servers and images leave data for the next of their kind: <store>/cache. On the host, only root enters it."""
     return posixpath.join(store, "cache")
 
 
 def compiled_path(store: str, digest: str, name: str) -> str:
-    """What the servers of one image have compiled, by what compiled it: <store>/cache/compiled/<digest>/<name>."""
+    """What the servers of one image have compiled, per compiler: <store>/cache/compiled/<digest>/<name>."""
     return posixpath.join(cache_root(store), "compiled", digest.removeprefix("sha256:"), name)
 
 
 def image_answer_path(store: str, image_id: str, name: str) -> str:
-    """What an image said when it was asked: <store>/cache/images/<digest>/<name>.json."""
+    """What an image answered to a question: <store>/cache/images/<digest>/<name>.json."""
     return posixpath.join(cache_root(store), "images", image_id.removeprefix("sha256:"), f"{name}.json")
 
 

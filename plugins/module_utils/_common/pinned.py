@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
 _VERSION = r"[A-Za-z0-9.!+_]+"
-# Nothing else that pip would read in such a line: no address, no file, no option.
+# Matches nothing else that pip would read in such a line: no address, no file, no option.
 _LINE = re.compile(
     rf"({_NAME})==({_VERSION})(?: ; [A-Za-z0-9_.'<>=!() ]+)?(?: --hash=sha256:[0-9a-f]{{64}})+"
 )
@@ -19,7 +19,7 @@ _WHEEL = re.compile(rf"([A-Za-z0-9._]+)-({_VERSION})(?:-[0-9][^-]*)?(?:-[^-]+){{
 
 
 def canonical(name: str) -> str:
-    """A distribution's name as it is compared (PEP 503)."""
+    """A distribution's name in the form in which names are compared (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
@@ -40,10 +40,10 @@ def names(lines: Iterable[str]) -> set[str]:
 
 
 def of_wheels(wheels: Mapping[str, str]) -> list[str]:
-    """A line for each distribution of which there are wheels.
+    """One line for each distribution that has wheels.
 
     :param wheels: {file name: sha256}
-    :raises ValueError: a name that is not that of a wheel
+    :raises ValueError: a name that no wheel has
     """
     hashes: dict[tuple[str, str], list[str]] = {}
     for file, sha256 in wheels.items():

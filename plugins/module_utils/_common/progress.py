@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a long-running module says while it runs. plugins/plugin_utils/background.py reads it on the controller.
+"""Progress lines of a long-running module. plugins/plugin_utils/background.py reads them on the controller.
 
 The file belongs to the module's job (plugins/module_utils/_run/detached.py), which ends the module when the file is gone.
 """
@@ -18,8 +18,8 @@ ENVIRONMENT = "SPARKFLEET_PROGRESS"
 
 
 def scratch(otherwise: str) -> Path:
-    """A folder for what is needed only while a module runs. A job has one, which goes with it however it ends; a module
-    that is run by itself uses `otherwise`, its own.
+    """A folder for files that are needed only while a module runs. A job has one, which is removed with the job, however it ends.
+    A module that runs by itself uses `otherwise`.
     """
     path = os.environ.get(ENVIRONMENT)
     return Path(path).expanduser().parent if path else Path(otherwise)
@@ -53,8 +53,8 @@ class Progress:
     @staticmethod
     def _append(path: Path, data: str) -> None:
         try:
-            # O_APPEND and one write: a reader never sees half a line of ours between two of another thread.
-            # Without O_CREAT: a file that was removed means "stop", not "start again".
+            # O_APPEND and one write: lines of several threads never mix.
+            # Without O_CREAT: a removed file means "stop", and must not come back.
             descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
             try:
                 os.write(descriptor, data.encode("utf-8", "replace"))

@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What must not be shown: which variables hold it, and a text without it."""
+"""Secrets: which variables hold one, and a text without them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _USER = re.compile(r"://[^\s/@]{1,500}@")
 
 
 def is_secret(name: str) -> bool:
-    """Whether a variable of that name holds what must not be shown."""
+    """Whether a variable of that name holds a secret."""
     return bool(_SECRET_NAME.search(name))
 
 
 def is_secret_option(name: str) -> bool:
-    """Whether an option of that name does: ``api-key``, ``ssl-keyfile-password``, and not ``tokenizer``."""
+    """Whether an option of that name holds a secret: ``api-key`` and ``ssl-keyfile-password`` do, ``tokenizer`` does not."""
     return bool(_SECRET_OPTION.search(name))
 
 

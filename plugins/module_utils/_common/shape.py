@@ -1,10 +1,10 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether an answer has the shape that whoever reads it takes for granted. Pure.
+"""Whether an answer has the shape that its reader expects. Pure.
 
-A shape is a type (`int` without bool, `float` with int), a list of one shape for all items, a mapping of keys to shapes where
-other keys may be there too, a mapping of `str` to one shape for all values, or :class:`Maybe` of a shape: absent or null too.
+A shape is a type (`int` without bool, `float` with int), a list with one shape for all items, a mapping of keys to shapes (other
+keys may be there too), a mapping of `str` to one shape for all values, or :class:`Maybe` of a shape, which may be absent or null.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Maybe:
 
 
 def wrong(value: Any, shape: Any, where: str = "") -> str:
-    """Where a value has another shape, what was expected there and what is seen; empty for a good one."""
+    """The place where a value has another shape, with what was expected and seen there; empty for a good value."""
     if isinstance(shape, Maybe):
         return "" if value is None else wrong(value, shape.shape, where)
     kind = shape if isinstance(shape, type) else type(shape)

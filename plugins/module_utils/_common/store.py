@@ -21,7 +21,7 @@ class StoreError(Exception):
 
 
 def check_space(store: str, needed: int, reserve: int) -> None:
-    """:raises StoreError: the file system of `store` has no room for `needed` bytes and then `reserve`"""
+    """:raises StoreError: the file system of `store` has no room for `needed` bytes plus `reserve`"""
     if not needed:
         return
     place = Path(store)
@@ -62,7 +62,7 @@ def locked(folder: Path, timeout: float, say: Callable[[str], None]) -> Iterator
                 say(f"waiting for process {owner}, which works in {folder}")
                 time.sleep(min(0.5, timeout))
         file.truncate(0)
-        # On a full disk the lock holds without a name in it.
+        # On a full disk the lock has no name in it, and holds all the same.
         with contextlib.suppress(OSError):
             os.write(file.fileno(), str(os.getpid()).encode())
         yield

@@ -20,7 +20,7 @@ else:
     HAS_REQUESTS = True
 
 ATTEMPTS = 3
-LONGEST_WAIT = 10.0  # s; a server that wants more is told to the user, not waited for
+LONGEST_WAIT = 10.0  # s; if a server asks for more, the user is told instead
 LONGEST_ANSWER = 120.0  # s
 LIMIT = 8 * 1024 * 1024  # bytes of an answer; patches, manifests and tokens are far smaller
 
@@ -70,10 +70,10 @@ def ask(
 
     :param authorization: value of the header of that name; never replaced by a netrc entry
     :param limit: bytes of the body that are read at most
-    :param attempts: how often an address that does not answer is asked
+    :param attempts: how often to try an address that does not answer
     :param seconds: for all of one answer
-    :raises Unreachable: no connection, a broken one, or 429 or 5xx to the last
-    :raises Unusable: a longer body than ``limit``, a URL that is none
+    :raises Unreachable: no connection, a broken one, or 429 or 5xx at every attempt
+    :raises Unusable: a body longer than ``limit``, an invalid URL
     """
 
     def authorize(request: Any) -> Any:

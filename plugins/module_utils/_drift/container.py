@@ -1,10 +1,10 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The container that is wanted against the one the engine has, option by option. Pure.
+"""Compares the wanted container with the one the engine has, option by option. Pure.
 
-Wanted is in the option names of community.docker.docker_container, as plugin_utils/serving/record.py makes it; seen is what the
-engine's API says of a container and of its image (`docker inspect`).
+The wanted one has the option names of community.docker.docker_container, as plugin_utils/serving/record.py writes them. The
+seen one is what the engine's API says of a container and of its image (`docker inspect`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from .._common import json_text
+from .._common import inspected, json_text
 from .._common.secrets import is_secret, is_secret_option, mask
 from .._host.unit import Unit
 from .._vllm.argv import options
@@ -47,12 +47,12 @@ def compare(
 
     :param wanted: the container of a serving record; ``labels``, if it has any, are compared too
     :param seen: the container, as the engine describes it
-    :param image: the image it was made from; None when the engine has it no more
+    :param image: the image it was made from; None when the engine no longer has it
     :param wanted_image: the image of the record; None when it is not on the host
     :param secrets: environment that the record does not hold, by name; compared, and never shown
     :param patches_known: False: which files are to be mounted is not known, so mounts and labels are not compared
     """
-    # An engine may have no config of an image, or leave it out: what the image brings is then not known.
+    # An engine may have no config of an image, or leave it out. Then nobody knows what the image brings.
     known = image if image and image.get("Config") is not None else None
     return [
         *_image(wanted["image"], seen, image, wanted_image),
@@ -84,7 +84,7 @@ def _image(
     image: Mapping[str, Any] | None,
     wanted_image: Mapping[str, Any] | None,
 ) -> Iterator[Finding]:
-    """By content: a name says nothing, it can be moved to another image."""
+    """Compares by content: a name can be moved to another image."""
     digest = wanted.partition("@")[2]
     if wanted_image is not None and wanted_image["Id"] == seen["Image"]:
         return
@@ -114,7 +114,7 @@ def _arguments(wanted: Iterable[str], seen: Iterable[str]) -> Iterator[Finding]:
 
 
 def _json(values: tuple[str, ...] | None) -> dict[str, Any] | None:
-    """The mapping that an option's only value is the text of."""
+    """The mapping in an option's only value, which is JSON text; None if it is not."""
     try:
         value = json_text.read(values[0], "the option") if values and len(values) == 1 else None
     except json_text.JsonError:
@@ -165,7 +165,7 @@ def _environment(
     found = _pairs(seen["Config"].get("Env"))
     for name in sorted({*expected, *found}):
         if expected.get(name) != found.get(name):
-            # Another image brings other variables of its own: without it nothing is known of those.
+            # Another image brings other variables. Without the image nobody knows which.
             if image is None and name not in wanted:
                 continue
             yield _finding("environment", _variable(name, expected), _variable(name, found))
@@ -196,7 +196,7 @@ def _mounts(
             "writable" if mount.get("RW") else "read-only",
         )
         for mount in seen.get("Mounts") or []
-        # An image can declare volumes of its own: without it nobody knows which.
+        # An image can declare volumes. Without the image nobody knows which.
         if not (mount.get("Type") == "volume" and (image is None or mount["Destination"] in declared))
     }
     for target in sorted({*expected, *found}):
@@ -229,7 +229,7 @@ def _ports(wanted: Mapping[str, Any], seen: Mapping[str, Any]) -> Iterator[Findi
 
 
 def _restart_policy(seen: Mapping[str, Any]) -> Iterator[Finding]:
-    """The unit restarts a server. Two that do would count past each other."""
+    """The unit restarts a server. If the engine did so too, each would miscount the restarts."""
     found = (seen["HostConfig"].get("RestartPolicy") or {}).get("Name") or "no"
     if found != "no":
         yield _finding("restart-policy", "no: its unit restarts it", found)
@@ -251,7 +251,7 @@ def _security(
     }
     if image is not None:
         pairs["user"] = (image["Config"].get("User") or "", seen["Config"].get("User") or "")
-    # A privileged container loses these by itself.
+    # The engine drops these for a privileged container.
     if pairs["privileged"] == (True, True):
         del pairs["security options"], pairs["devices"]
     for name, (expected, found) in pairs.items():
@@ -277,7 +277,7 @@ def _capabilities(names: Iterable[str] | None) -> list[str]:
 
 
 def _labels_off(options: Iterable[str] | None) -> list[str]:
-    """Without `label=disable`, which an engine adds by itself where there is no SELinux to label with."""
+    """The options without `label=disable`, which an engine adds by itself where there is no SELinux to label with."""
     return sorted(option for option in options or [] if option != "label=disable")
 
 
@@ -286,13 +286,9 @@ def _network(mode: str) -> str:
 
 
 def _devices(devices: Iterable[Any] | None) -> list[str]:
-    return sorted(_device(device) if isinstance(device, Mapping) else str(device) for device in devices or [])
-
-
-def _device(seen: Mapping[str, Any]) -> str:
-    """As docker_container writes one."""
-    host = seen.get("PathOnHost")
-    return f"{host}:{seen.get('PathInContainer') or host}:{seen.get('CgroupPermissions') or 'rwm'}"
+    return sorted(
+        inspected.device(device) if isinstance(device, Mapping) else str(device) for device in devices or []
+    )
 
 
 def has_gpu(host: Mapping[str, Any]) -> bool:
@@ -323,18 +319,13 @@ def _limits(wanted: Mapping[str, Any], seen: Mapping[str, Any]) -> Iterator[Find
 
 
 def _ulimits(limits: Iterable[Any] | None) -> dict[str, str]:
-    """Soft and hard limit by name, of what docker_container takes or of what the engine says."""
-    texts = (
-        f"{limit.get('Name')}:{limit.get('Soft')}:{limit.get('Hard')}"
-        if isinstance(limit, Mapping)
-        else limit
-        for limit in limits or []
-    )
+    """Soft and hard limit by name, from options of docker_container or from the engine's answer."""
+    texts = (inspected.ulimit(limit) if isinstance(limit, Mapping) else limit for limit in limits or [])
     return {name: limit for name, _sep, limit in (text.partition(":") for text in texts)}
 
 
 def _log(wanted: Mapping[str, Any], seen: Mapping[str, Any]) -> Iterator[Finding]:
-    """Of a record that leaves it to the engine, nothing is wanted."""
+    """A record that leaves logging to the engine wants nothing here."""
     if "log_driver" not in wanted:
         return
     found = seen["HostConfig"].get("LogConfig") or {}

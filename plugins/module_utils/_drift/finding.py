@@ -1,10 +1,10 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The words of a drift report: subjects, findings, and what one role hands on of one host. Pure.
+"""The vocabulary of a drift report: subjects, findings, and the part that one role gives for one host. Pure.
 
-A part is ``{subjects, findings, unknown, known}``: the subjects that were to be looked at, what differs, why a subject
-could not be judged (by its name), and values that only the whole fleet can judge.
+A part is ``{subjects, findings, unknown, known}``: the subjects to look at, what differs, why a subject (by its name) could
+not be judged, and values that only the whole fleet can judge.
 """
 
 from __future__ import annotations

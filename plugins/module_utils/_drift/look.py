@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What serves on a host against what should: everything that one look at container, server and record can tell. Pure."""
+"""Compares what serves on a host with what should: all that one look at container, server and record can tell. Pure."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def judge(wanted: Wanted, seen: Seen, state_path: str) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """As a file of JSON gives it back."""
+    """The value in the form that JSON gives it."""
     return json.loads(json.dumps(value))
 
 
@@ -134,15 +134,16 @@ def _compare(
 def _process(wanted: Wanted, state: State, seen: Seen) -> list[Finding]:
     return [
         *server.files(seen.files, state, wanted.patches_stored),
-        *server.edited(seen.changes, [file.wanted.path for file in seen.files]),
-        *server.stale_mounts(seen.stale),
+        # What is mounted where the image has nothing is listed as added.
+        *server.edited(seen.changes, [*(file.wanted.path for file in seen.files), *state.mounts]),
+        *server.stale_mounts(seen.stale, [model["mount"] for model in wanted.serving["models"].values()]),
     ]
 
 
 def _server(
     wanted: Wanted, container: Mapping[str, Any], state: State, seen: Seen
 ) -> tuple[list[Finding], str]:
-    """Findings, and why nothing more can be said."""
+    """Findings, and why there may be more; the reason is empty when everything was judged."""
     answers, argv = seen.answers, list(container["Config"].get("Cmd") or [])
     if not answers.healthy:
         age = seen.now - state.started

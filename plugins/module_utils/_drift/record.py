@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is on record as passed, and the unit that keeps it running, against what is wanted. Pure."""
+"""Compares the record of what passed, and the unit that keeps it running, with what is wanted. Pure."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def record(
 ) -> list[Finding]:
     """Whether what runs has passed the gate here.
 
-    Edits of the container are findings of their own. This tells them from a recipe that moved on, and from a server that
-    nobody measured.
+    Edits of the container have their own findings. This function tells them from a recipe that moved on, and from a server
+    that nobody measured.
 
     :param state: what ``state.json`` holds
     :param wanted: the serving record that recipe and lock add up to
@@ -53,7 +53,7 @@ def broken(path: str, problem: str) -> Finding:
 
 
 def boot_unit(name: str, wanted: str, seen: Unit, runs: bool) -> list[Finding]:
-    """The unit that starts the container at boot, and after an end that nobody asked for.
+    """The unit that starts the container at boot, and again after an unintended end.
 
     :param name: of the unit, with its suffix
     :param wanted: the text of its file; empty where the server is not to come back by itself
@@ -89,7 +89,7 @@ def boot_unit(name: str, wanted: str, seen: Unit, runs: bool) -> list[Finding]:
         found.append(
             Finding("boot", "boot-unit-disabled", f"{name} is enabled", f"it is {seen.enabled or 'not'}", do)
         )
-    # Between two starts it is about to watch.
+    # A unit that waits for its next start will watch again.
     if runs and not seen.watches and seen.active != "activating" and not found:
         expected = f"{name} starts the server again after an end that nobody asked for"
         found.append(

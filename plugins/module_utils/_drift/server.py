@@ -3,14 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The process that serves: the files it loaded, what it says it runs with, and how often its draft is right. Pure.
 
-What it was given is compared as option with the recipe (module_utils/_drift/container.py). Here its answers are held
-against what *this* process was given, so that one edit is one finding.
+container.py compares the options of the process with the recipe. This file compares the answers of the process with the options
+that *this* process got, so that one edit is one finding.
 """
 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .._gate import diagnosis
@@ -29,22 +29,22 @@ CACHE_LABELS = {
     "kv-cache-memory-bytes": "kv_cache_memory_bytes",
     "calculate-kv-scales": "calculate_kv_scales",
 }
-"""Options whose value vLLM publishes as it is: fields of its CacheConfig, labels of vllm:cache_config_info. Not among them
-are those that it resolves by itself, like the block size."""
+"""Options whose value vLLM publishes unchanged: fields of its CacheConfig, labels of vllm:cache_config_info. Options that it
+resolves by itself, like the block size, are left out."""
 _DTYPES = {"fp8": "fp8_e4m3"}
 _CODE = ("/usr/", "/opt/")
 _EDITABLE = (".py", ".pth", ".so", ".json", ".jinja")
 _ADDED, _REMOVED = 1, 2
 RESTART = "playbooks/site.yml starts it again with what is there now, and measures it"
-# A start gives the process its mounts anew, and leaves what was written into the container. Where nothing else has changed, a run
-# does not look into it.
+# A restart mounts everything anew, but keeps what was written into the container. A run does not look into a container where nothing
+# else has changed.
 ANEW = "playbooks/site.yml -e spark_look_again=true makes the container anew and measures it"
 
 
 def files(checked: Sequence[CheckedFile], state: State, patched: bool) -> list[Finding]:
     """The patched files as the process sees them.
 
-    A mount that shows the wrong bytes of the store adds nothing to what is found there.
+    If a mount shows the wrong bytes that the store holds, the finding about the store is enough.
 
     :param patched: whether the store holds the locked files
     """
@@ -64,7 +64,7 @@ def files(checked: Sequence[CheckedFile], state: State, patched: bool) -> list[F
                     ANEW,
                 )
             )
-        # A file that lost its name in the store to another one changed by that, and is what it was.
+        # Replacing a file in the store takes the name of the mounted one. That changes its ctime, not its bytes.
         elif patched and file.seen.changed is not None and file.seen.changed > state.started:
             late = file.seen.changed - state.started
             found.append(
@@ -114,14 +114,17 @@ def _parents(path: str) -> Iterator[str]:
         yield path
 
 
-def stale_mounts(stale: Iterable[str]) -> list[Finding]:
-    """Mounted directories that were replaced on the host: the process still has the ones of its start."""
+def stale_mounts(stale: Iterable[str], models: Collection[str]) -> list[Finding]:
+    """Mounts that were replaced on the host: the process still has what was there at its start.
+
+    :param models: where models are mounted
+    """
     return [
         Finding(
-            "models",
+            "models" if target in models else "container",
             "mount-stale",
-            f"{target} in the container is the directory that the host has now",
-            "the container holds an older one, replaced since it started",
+            f"{target} in the container is what the host has now",
+            "the container holds what was there before, replaced since it started",
             RESTART,
         )
         for target in stale
@@ -132,7 +135,7 @@ def stale_mounts(stale: Iterable[str]) -> list[Finding]:
 
 
 def answers(argv: Sequence[str], names: Sequence[str]) -> list[Finding]:
-    """Whether what answers on the port is the server of this argv."""
+    """Whether the server that answers on the port is the one of this argv."""
     given = options(list(argv))
     expected = given.get("served-model-name") or given.get("", ())[-1:]
     if not expected or set(expected) <= set(names):
@@ -143,7 +146,7 @@ def answers(argv: Sequence[str], names: Sequence[str]) -> list[Finding]:
 
 
 def cache_config(argv: Sequence[str], labels: Mapping[str, str]) -> list[Finding]:
-    """Whether vLLM runs with the cache options it was given; `labels` are those of vllm:cache_config_info."""
+    """Whether vLLM runs with the cache options that it got; `labels` are those of vllm:cache_config_info."""
     found = []
     for name, values in options(list(argv)).items():
         label = CACHE_LABELS.get(name)
@@ -174,7 +177,7 @@ def _same(given: str, said: str) -> bool:
 def speculation(
     given: Mapping[str, Any] | None, counters: Counters, log: Speculation, argv: Sequence[str]
 ) -> list[Finding]:
-    """Whether it speculates in the way it was asked to."""
+    """Whether it speculates as it was asked to."""
     wrong = diagnosis.speculation_set_up(given, counters, log, argv)
     if wrong is None:
         return []
@@ -182,7 +185,7 @@ def speculation(
 
 
 def acceptance(counters: Counters, floor: float, minimum: int) -> list[Finding]:
-    """The rate at position 0 since the process started. Below `minimum` drafts nothing is said of it."""
+    """The rate at position 0 since the process started. Fewer drafts than `minimum` give no finding."""
     since = delta(Counters(), counters)
     if since.drafts < max(1, minimum) or since.acceptance_rate >= floor:
         return []
@@ -203,7 +206,7 @@ def not_answering(problem: str) -> Finding:
 
 
 def neighbours(names: Iterable[str]) -> list[Finding]:
-    """Other containers on the GPU: its memory is the host's, and what they take the server cannot have."""
+    """Other containers on the GPU. GPU memory is the host's, so the server lacks what they take."""
     return [
         Finding(
             "host",

@@ -1,11 +1,11 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The benchmark of one running vLLM server: what it makes of the fixed prompts, at one concurrency after the other.
+"""The benchmark of one running vLLM server: the fixed prompts, at one concurrency after the other.
 
-The counters are the server's and cannot tell requests apart, so the requests of one kind go together, and what the
-counters gained meanwhile is that kind's. Servers with and without speculation are asked in the same order, so that
-their figures compare.
+The server's counters cannot tell requests apart. So the requests of one kind go together, and what the counters gain
+meanwhile belongs to that kind. Servers with and without speculation get the same requests in the same order, so that their
+figures compare.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SAMPLE_EVERY = 0.5
 
 @dataclass(frozen=True)
 class Plan:
-    """What is asked of every server that is to be compared."""
+    """The requests that each of the compared servers gets."""
 
     kinds: tuple[str, ...] = KINDS
     max_tokens: int = 256
@@ -44,7 +44,7 @@ class Plan:
 
     @property
     def requests(self) -> int:
-        """How many are measured, of all loads."""
+        """How many requests are measured, over all loads."""
         return sum(self.concurrency) * self.repeats * len(self.kinds)
 
 
@@ -57,7 +57,7 @@ class Phase:
 
     @property
     def seconds(self) -> float:
-        """From the first request to the last token. What passes between two phases, to read counters, is no load."""
+        """From the first request to the last token. Reading counters between two phases is no load."""
         sent = min(c.sent for c in self.completions if c.sent is not None)
         return max(completion.last for completion in self.completions) - sent
 
@@ -68,7 +68,7 @@ class Phase:
 
 @dataclass
 class Bench:
-    """One run. `result["measurement"]` of the observer is what it is for."""
+    """One run. Its outcome is `result["measurement"]` of the observer."""
 
     observer: Observer
     plan: Plan = field(default_factory=Plan)
@@ -105,7 +105,7 @@ class Bench:
         }
 
     def _warm_up(self, streams: Streams, concurrency: int, before: metrics.Counters) -> metrics.Counters:
-        """Let the server compile and capture what this many streams need, on text of all kinds."""
+        """Let the server compile and capture what this many streams need, with text of all kinds."""
         texts = [prompt(number) for number in range(self.plan.warmup * concurrency)]
         if not texts:
             return before
@@ -147,7 +147,7 @@ class Bench:
 
 @dataclass
 class Streams:
-    """Requests to one life, within the time that a benchmark may take from `began` on. `measured` of them count."""
+    """Sends requests to one life, in the time that a benchmark may take from `began` on. `measured` of them count so far."""
 
     observer: Observer
     life: Life
@@ -169,8 +169,8 @@ class Streams:
 
 @contextmanager
 def kv_cache_peak(server: Server, every: float = SAMPLE_EVERY) -> Iterator[Callable[[], float | None]]:
-    """Look at the use of the KV cache as long as the block runs. Gives a function that says the highest share seen,
-    None for a server that does not say. A look that fails is a look less: the load says it when the server is gone.
+    """Sample the use of the KV cache while the block runs. Gives a function that returns the highest share seen, or None if
+    the server publishes none. A failed sample is left out: the load itself shows when the server is gone.
     """
     seen: list[float] = []
     over = threading.Event()
@@ -201,7 +201,7 @@ def traffic(phases: Mapping[str, Phase]) -> Traffic:
 
 
 def spread(samples: Sequence[float], digits: int) -> dict[str, Any]:
-    """What there is to say of some samples: ``{median, mean, sd (of the sample), minimum, maximum, samples}``."""
+    """The statistics of some samples: ``{median, mean, sd (of the sample), minimum, maximum, samples}``."""
     figures = {
         "median": statistics.median(samples),
         "mean": statistics.fmean(samples),
@@ -219,8 +219,8 @@ def load(
     gained: metrics.Delta,
     kv_cache_usage: float | None,
 ) -> dict[str, Any]:
-    """The figures of one load, as the module returns them. Where its rate is not measurable, nothing that a clock gave is there but the wait
-    for the first token.
+    """The figures of one load, as the module returns them. If its rate is not measurable, the wait for the first token is
+    the only figure by a clock.
 
     :param phases: by kind, in the order in which they were asked
     :param gained: what the counters gained over all of them
@@ -236,7 +236,7 @@ def load(
         "requests": ours.requests,
         "tokens": ours.tokens,
         "seconds": round(seconds, 3),
-        # No stream decodes for longer than the load takes, so a rate that two witnesses agree on holds this one as well.
+        # No stream decodes for longer than the load takes. So if two witnesses agree on its rate, they confirm this one too.
         "tokens_per_second": round(ours.tokens / seconds, 3) if timed else None,
         "rate": whole.result(),
         "decode_tokens_per_second": spread(streams, 3) if timed else None,
@@ -262,7 +262,7 @@ def load(
 
 
 def whole_rate(phases: Mapping[str, Phase], gained: metrics.Delta) -> Rate:
-    """The rate of a load: not measurable where that of a single kind is not."""
+    """The rate of a load. It is not measurable if that of any kind is not."""
     completions = [completion for phase in phases.values() for completion in phase.completions]
     whole = rate.measure(completions, gained)
     problem = next(

@@ -22,7 +22,7 @@ _MAX_LINKS = 40
 LONGEST_LINE = 16 * 1024
 """Characters of a log line that are read. Docker's own drivers cut a message there, and then join the pieces."""
 LARGEST_FILE, LONGEST_READ = 64 << 20, 30.0
-"""Bytes and seconds of a file in the container. Those that are looked at are sources."""
+"""Limits for a file in the container, in bytes and in seconds. The files that are looked at are sources."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class LogLine:
 
 
 class Container(Protocol):
-    """What the gate asks of a container; docker_container.py answers it, and so do the tests."""
+    """What the gate asks of a container. docker_container.py implements it, and so do the tests."""
 
     def inspect(self) -> State | None:
         """The state now; None when there is no such container."""
@@ -99,7 +99,7 @@ def parse_time(text: str) -> float:
 
 
 def stale_mounts(pid: int, mounts: Mapping[str, str], proc: Path = Path("/proc")) -> list[str]:
-    """Mount points at which a process has another file or directory than the one that lies at its source now.
+    """Mount points where the process has another file or directory than the one at the source now.
 
     A start of the container looks the source up again.
 
@@ -149,7 +149,7 @@ def resolve_in_root(root: Path, path: str) -> Path:
 
 
 def digest(blocks: Iterable[bytes], changed: float | None = None) -> FileSeen:
-    """Of a file that ends: whatever runs in the container may have put an endless one there."""
+    """The hashes of the blocks, with a limit: the container may hold an endless file."""
     md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
     for block in bounded(blocks):
         md5.update(block)
@@ -170,11 +170,11 @@ def bounded(blocks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def read_file(path: Path) -> FileSeen:
-    """A plain file: a pipe would be waited for, and a device has no end."""
+    """The hashes of a plain file only: a pipe would keep the reader waiting, and a device has no end."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             return FileSeen(error="not a plain file")
-        # Again by what was opened: the container may have changed it meanwhile.
+        # Look at the opened file again: the container may have changed it meanwhile.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY), "rb") as stream:
             status = os.fstat(stream.fileno())
             if not stat.S_ISREG(status.st_mode):
@@ -187,7 +187,7 @@ def read_file(path: Path) -> FileSeen:
 
 
 class NoContainer:
-    """In place of a container, for a server that is none of this host: always there, and it tells nothing."""
+    """Stands in for the container of a server on another host: always there, and tells nothing."""
 
     def inspect(self) -> State:
         return State(id="", status="running", started_at="1970-01-01T00:00:00Z")

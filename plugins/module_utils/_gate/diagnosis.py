@@ -20,15 +20,15 @@ from .._vllm.metrics import Counters, Delta
 from .container import FileSeen, State
 
 FOREIGN_SHARE = 0.05
-"""Share of the generated tokens that may be other people's before a measured rate is theirs as much as ours."""
+"""Largest share of the generated tokens that may be other people's. Above it a measured rate is theirs as much as ours."""
 UNDECIDED = 2.0
 """Standard errors: a rate nearer to the floor than this could lie on the other side of it (95 %)."""
 EXTEND = 4
 """An undecided measurement goes on up to this many times the minimum of drafts; then the estimate decides."""
 REACHED = 50
-"""Drafts that were right up to a position, before anything is said of the next one."""
+"""Least number of drafts that were right up to a position, for a judgment about the next one."""
 ALIVE = 1 / 3
-"""Of these, the share of a position that is of use. The drafts in docs/recipes.md that people measured keep more than half."""
+"""Least share of these for a position to be of use. The drafts in docs/recipes.md that people measured keep more than half."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the server is held against: the options of spec_decode_assert."""
+    """What the server is compared with: the options of spec_decode_assert."""
 
     container: str
     served_model: str
@@ -71,13 +71,13 @@ class WantedFile:
     host_path: str | None = None
 
     def matches(self, seen: FileSeen) -> bool:
-        """Whether content was read and every checksum that is locked is the one of it."""
+        """Whether the content was read and matches every locked checksum."""
         return seen.error is None and self.md5 in (None, seen.md5) and self.sha256 in (None, seen.sha256)
 
 
 @dataclass(frozen=True)
 class CheckedFile:
-    """A wanted file with what the container and the host have of it."""
+    """A wanted file, with the one in the container and the one on the host."""
 
     wanted: WantedFile
     seen: FileSeen
@@ -91,7 +91,7 @@ class CheckedFile:
 
 @dataclass(frozen=True)
 class Traffic:
-    """What our own requests account for, to be held against server-wide counters."""
+    """What our own requests account for, to compare with server-wide counters."""
 
     requests: int
     tokens: int
@@ -117,7 +117,7 @@ def same_life(bound: State, now: State | None) -> bool:
 
 
 def ended(wanted: Wanted, bound: State, now: State | None, reason: str | None) -> Finding:
-    """The bound server is not there any more: replaced, restarted, or dead of `reason`."""
+    """The bound server is gone: replaced, restarted, or dead of `reason`."""
     expected = f"container {wanted.container} ({bound.id[:12]}, started {bound.started_at}) to run throughout"
     if now is not None and now.id != bound.id:
         return Finding(
@@ -162,7 +162,7 @@ def ended(wanted: Wanted, bound: State, now: State | None, reason: str | None) -
 _CURES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), cure)
     for pattern, cure in [
-        # From the particular to the general, whole messages: a word that stands in many of them says nothing.
+        # From specific to general, whole messages: a word that is in many of them proves nothing.
         (
             r"speculativeconfig|--speculative-config",
             "correct speculative-config in the recipe's serve arguments",
@@ -175,6 +175,12 @@ _CURES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (
             r"out of memory|free memory on device|outofmemory",
             "free memory on the host, or lower gpu-memory-utilization or max-model-len",
+        ),
+        (
+            # vLLM's words for an engine that ended without an exception while it served.
+            r"signal 9 \(sigkill\)|died unexpectedly",
+            "see dmesg on the host: the kernel kills what takes the last memory. If it did, free memory on the host, or lower "
+            "gpu-memory-utilization or max-model-len",
         ),
         (r"exec format error", "use the image of this host's architecture"),
         (
@@ -255,7 +261,7 @@ def _why_not_applied(file: CheckedFile) -> tuple[str, str]:
 
 
 def file_ages(files: Sequence[CheckedFile], state: State) -> Finding | None:
-    """The first file that changed after the process started: what the process loaded may be something else."""
+    """The first file that changed after the process started: the process may have loaded other bytes."""
     for file in files:
         if file.seen.changed is not None and file.seen.changed > state.started:
             name = posixpath.basename(file.wanted.path)
@@ -315,7 +321,7 @@ def no_metrics(problem: str) -> Finding:
 def speculation_set_up(
     wanted: Mapping[str, Any] | None, counters: Counters, log: Speculation, argv: Sequence[str]
 ) -> Finding | None:
-    """Whether the server speculates as wanted, before a single token: by its series, its log, its arguments."""
+    """Whether the server is set up to speculate as wanted, judged before any token by its series, its log and its arguments."""
     present = counters.drafts is not None
     if wanted is None:
         if not present:
@@ -363,7 +369,7 @@ def _mismatch(
 ) -> Finding | None:
     method, tokens = wanted.get("method"), wanted.get("num_speculative_tokens")
     seen = []
-    # vLLM folds `<model>_mtp` into `mtp`: those are one method under two names.
+    # vLLM folds `<model>_mtp` into `mtp`: two names of one method.
     if (
         method
         and log.method
@@ -409,7 +415,7 @@ def reset(bound: State) -> Finding:
 
 
 def foreign_share(measured: Delta, ours: Traffic) -> float:
-    """Share of what the server did meanwhile that our requests do not account for, 0 to 1."""
+    """Share of the server's work meanwhile that our requests do not account for, 0 to 1."""
     shares = [0.0]
     if measured.generated:
         shares.append(1 - ours.tokens / measured.generated)
@@ -463,10 +469,10 @@ def speculation_works(
 
 
 def dead_positions(measured: Delta) -> str | None:
-    """From where on a draft is hardly ever right although it was until then, as a warning; None when it is not so.
+    """A warning about the first position where a draft that was right until then is hardly ever right; None without one.
 
-    Position 0 does not show it: a draft that is asked for more than it was made for is right at the beginning. What it
-    is worth is the mean length.
+    Position 0 does not show this: a draft that is asked for more tokens than it was made for is right at the beginning. The
+    mean length shows what it is worth.
     """
     for position in range(1, len(measured.per_position)):
         so_far = measured.per_position[position - 1]
@@ -527,7 +533,7 @@ def _below(
 
 
 def is_undecided(measured: Delta, floor: float) -> bool:
-    """Whether the rate is nearer to the floor than :data:`UNDECIDED` standard errors."""
+    """Whether the rate is closer to the floor than :data:`UNDECIDED` standard errors."""
     return abs(measured.acceptance_rate - floor) < UNDECIDED * measured.standard_error
 
 

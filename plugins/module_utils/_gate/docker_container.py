@@ -80,17 +80,17 @@ class DockerContainer:
         except (docker.errors.DockerException, OSError):
             return []  # a removed container, or a log driver that cannot be read
         lines = []
-        # Split at newlines alone: the engine stamps those, and a progress bar has carriage returns within a line.
+        # Split at newlines alone: the engine stamps the text after each, and a progress bar has carriage returns within a line.
         for line in raw.decode("utf-8", "replace").split("\n"):
             time, _sep, text = line.partition(" ")
-            if _is_time(time):  # what else there is has no stamp of the engine's
+            if _is_time(time):  # other lines have no stamp of the engine
                 shown = mask(text.rstrip("\r").rpartition("\r")[2], self._secrets)
                 lines.append(LogLine(time, shown[:LONGEST_LINE]))
         return lines
 
     def file(self, state: State, path: str) -> FileSeen:
         root = self._proc / str(state.pid) / "root"
-        # Only root may look into another user's process, and one that has ended has no root.
+        # Only root may look into another user's process, and an ended process has no root directory.
         if not state.pid or not os.access(root, os.X_OK):
             return self._archived(path)
         try:
@@ -99,7 +99,7 @@ class DockerContainer:
             return FileSeen(error=error.strerror or str(error))
 
     def _archived(self, path: str) -> FileSeen:
-        """From the engine: for a process that has ended, or one whose files only root may see. Without age."""
+        """A file from the engine: of an ended process, or one that only root may see. Without age."""
         try:
             chunks, _status = self._api.get_archive(self._name, path)
             with tarfile.open(fileobj=io.BytesIO(b"".join(bounded(chunks)))) as archive:

@@ -1,10 +1,10 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The gate: holds one life of one vLLM container against what is wanted.
+"""The gate: compares one life of one vLLM container with what is wanted.
 
-What can be known early is asked early: files and exits before waiting, the model's name and the set-up of
-speculation before a measurement. Judging is in module_utils/_gate/diagnosis.py; this is the order of asking.
+Questions with early answers come first: files and exits before waiting, the model's name and the set-up of speculation
+before a measurement. module_utils/_gate/diagnosis.py judges; this file keeps the order of the questions.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Gate:
     def run(self) -> None:
         """Observe and judge. Returns when the server passes.
 
-        :raises Failed: it does not, with the finding
+        :raises Failed: the server does not pass; holds the finding
         """
         observer = self.observer
         life = observer.bind()
@@ -44,7 +44,7 @@ class Gate:
         if observer.wanted.speculation is not None:
             self._measure(life, before, evidence, files)
         life.still_there()
-        # A file can be replaced while all this went on; it costs nothing to look again.
+        # A file can be replaced during all this, and another look costs nothing.
         self._check_files(life)
         observer.result |= {"verdict": "pass", "diagnosis": "ok", "passed_at": observer.now()}
 

@@ -1,8 +1,8 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the modules that ask a running vLLM server have in common: options, what an argument spec cannot say of them, and how
-one is run."""
+"""What the modules that ask a running vLLM server share: their options, the checks that an argument spec cannot express, and
+how they run."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CONCURRENCY = (1, 64)
 
 
 def need_libraries(module: AnsibleModule) -> None:
-    """Fail when a library is not there that this call needs."""
+    """Fail when a library that this call needs is missing."""
     libraries = [
         ("requests", client.REQUESTS_IMPORT_ERROR),
         ("prometheus_client", metrics.PROMETHEUS_IMPORT_ERROR),
@@ -57,7 +57,7 @@ def out_of_bounds(name: str, value: float, bounds: tuple[float, float]) -> str |
 
 
 def invalid(params: Mapping[str, Any], bounds: Mapping[str, tuple[float, float]]) -> str | None:
-    """The first problem of the options above, and of the numbers that have `bounds`."""
+    """The first problem of the options above, and of the numbers with `bounds`."""
     for name, limits in bounds.items():
         if problem := out_of_bounds(name, params[name], limits):
             return problem
@@ -70,7 +70,7 @@ def invalid(params: Mapping[str, Any], bounds: Mapping[str, tuple[float, float]]
 
 
 def speculation(params: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The speculative config; its number is one, also where a template made text of it. None without speculation."""
+    """The speculative config, its number as an integer even if a template made it text. None without speculation."""
     given = params["speculation"] or None
     if given and "num_speculative_tokens" in given:
         return given | {"num_speculative_tokens": int(given["num_speculative_tokens"])}
@@ -78,7 +78,7 @@ def speculation(params: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 class Run(Protocol):
-    """What observes a server: the gate, the benchmark."""
+    """Observes a server: the gate or the benchmark."""
 
     def run(self) -> None: ...
 
@@ -89,9 +89,9 @@ def observe(
     make: Callable[[observed.Observer], Run],
     **failed: Any,
 ) -> None:
-    """Run what observes the server, and end the module with what it found.
+    """Run an observer, and end the module with what it found.
 
-    :param failed: what a failure is returned with besides its diagnosis
+    :param failed: returned with a failure, besides its diagnosis
     """
     params = module.params
     container: gate_container.Container = gate_container.NoContainer()

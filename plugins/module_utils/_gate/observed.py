@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """One life of one vLLM server, observed: what the gate judges and the benchmark measures.
 
-`Observer.bind` chooses a process, and `Life` is that one. Everything is asked of that very process. That it went away
-explains any other failure better, so that is looked for first.
+`Observer.bind` chooses a process, and `Life` stands for it. All questions go to that very process. Its end explains any other
+failure better, so the code looks for that first.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FIRST_ANSWER_TOKENS = 48
 
 
 class Server(Protocol):
-    """What is asked of a server; `_vllm.client.Server` answers it, and so do the tests."""
+    """What is asked of a server. `_vllm.client.Server` implements it, and so do the tests."""
 
     def healthy(self) -> bool: ...
     def version(self) -> str: ...
@@ -47,7 +47,7 @@ class Server(Protocol):
 
 
 class Failed(Exception):
-    """The server is not what it should be. What was seen until then is in `Observer.result`."""
+    """The server is not what it should be. `Observer.result` holds what was seen until then."""
 
     def __init__(self, finding: Finding) -> None:
         super().__init__(str(finding))
@@ -74,7 +74,7 @@ class Observer:
     warnings: list[str] = field(default_factory=list)
 
     def bind(self) -> Life:
-        """Choose the process that all that follows is about, running or not.
+        """Choose the process, running or not, that everything after is about.
 
         :raises Failed: there is no container
         """
@@ -103,7 +103,7 @@ class Life:
             self.ended(now)
 
     def ended(self, now: State | None) -> NoReturn:
-        """Say why the bound process is gone. What its log said is still in the engine, unless it was removed."""
+        """Say why the bound process is gone. The engine still has its log, unless the container was removed."""
         until = now.started if now is not None and now.started_at != self.state.started_at else None
         lines = [line.text for line in self._observer.container.log(self.state.started, until, KEPT_LINES)]
         lines = lines or list(self._log)
@@ -149,7 +149,7 @@ class Life:
         self._observer.say(f"vLLM is ready after {waited:.0f} s" if waited > POLL else "vLLM is ready")
 
     def _read_log(self) -> bool:
-        """Take the new lines; say new phases. True when one of them shows progress."""
+        """Read the new log lines, and report new phases. True when one of them shows progress."""
         since = parse_time(self._log_time) if self._log_time else self.state.started
         moved, phase = False, self._phase
         for line in self._observer.container.log(since, None, None if self._log_time else KEPT_LINES):
@@ -172,7 +172,7 @@ class Life:
     # -- what is served
 
     def asked(self, ask: Callable[[], Any], otherwise: Callable[[client.ServerError], Finding]) -> Any:
-        """An answer of the server; when there is none, the finding, or the death that explains it."""
+        """Ask the server. Without an answer, fail with the finding, or with the death that explains it."""
         try:
             return ask()
         except client.ServerError as error:
@@ -222,7 +222,7 @@ class Life:
             raise Failed(diagnosis.no_metrics(str(error))) from error
 
     def settled(self, before: metrics.Counters, requests: int) -> metrics.Counters:
-        """A scrape that accounts for our finished requests, or the last one when it never does."""
+        """A scrape that accounts for our finished requests; the last scrape if none ever does."""
         deadline = self._observer.clock() + SETTLE
         while True:
             counters = self._scrape()
@@ -234,5 +234,5 @@ class Life:
 
     def _check_reset(self, before: metrics.Counters, after: metrics.Counters) -> None:
         if metrics.was_reset(before, after):
-            self.still_there()  # a restart explains it better
+            self.still_there()  # a restart is the better explanation
             raise Failed(diagnosis.reset(self.state))

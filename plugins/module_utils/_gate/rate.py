@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """How fast a server decodes, by two witnesses: the client, which times its streams, and the server, which times its requests.
 
-Each can be wrong by itself. A stream that something holds back on the way comes in one piece, and the client sees hundreds of thousands of
-tokens a second. The server's histogram is of all its requests, also of other people's. So a rate counts only if the witnesses agree, or if
-the only one that there is can be believed.
+Each can be wrong alone. If something on the way holds a stream back, it arrives in one piece, and the client sees hundreds of
+thousands of tokens a second. The server's histogram covers all its requests, other people's too. So a rate counts only if both
+witnesses agree, or if there is one and it can be believed.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:  # a report compares rates on the controller, which has none o
 
 UNMEASURABLE = "tok/s not measurable"
 TOLERANCE = 0.2
-"""By which share the larger of two rates may be above the smaller before they contradict each other. Both are of one interval, seen from two
-ends. The client sees text, so the first tokens may pass without one (half a Chinese character, the mark of a thought), and either end
-may be off by a step: 10 of 200 tokens each at a depth of 9. A busy client adds what it waits for its turn. What must be found is
-far beyond: a stream that was held back is ten times too fast, or more."""
+"""Largest share by which one rate may exceed the other; above it they contradict each other. Both describe one interval, seen from
+two ends. The client sees text, so the first tokens may pass without one (half a Chinese character, the mark of a thought), and either
+end may be off by a step: 10 of 200 tokens each at a depth of 9. A busy client adds the time that it waits for its turn. The fault to
+find is far beyond: a stream that was held back is ten times too fast, or more."""
 PIECES = 10
-"""In how many pieces the answer of a stream has to come. The first piece hides its tokens from the clock: of ten alike, a tenth of them."""
+"""Least number of pieces in which an answer must arrive. The clock misses the tokens of the first: of ten equal pieces, a tenth."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Rate:
         return UNMEASURABLE if value is None else f"{value:.1f} tok/s"
 
     def result(self) -> dict[str, Any]:
-        """As the modules return it."""
+        """The rate in the form that the modules return."""
         return {
             "tokens_per_second": _rounded(self.tokens_per_second),
             "client": _rounded(self.client),
@@ -90,7 +90,7 @@ def agree(one: float, other: float) -> bool:
 
 
 def _alone(ours: Traffic, gained: metrics.Delta) -> str:
-    """Why the server's histogram says nothing of our requests; empty when it does."""
+    """Why the server's histogram cannot speak for our requests alone; empty when it can."""
     if gained.decode_seconds is None:
         return "one witness, the client's clock: the server publishes no histogram of its decode times"
     if gained.finished not in (None, ours.requests):
@@ -105,7 +105,7 @@ def _alone(ours: Traffic, gained: metrics.Delta) -> str:
 
 
 def _held_back(completions: Sequence[client.Completion]) -> str:
-    """Whether a stream came in too few pieces to be timed; which the server's clock does not mend, since each stream counts by itself."""
+    """Why the streams cannot be timed: one came in too few pieces. The server's clock does not help, since each stream counts alone."""
     fewest = min(completions, key=lambda completion: completion.pieces, default=None)
     if fewest is not None and fewest.pieces >= PIECES and fewest.decode_rate is not None:
         return ""
@@ -117,7 +117,7 @@ def _held_back(completions: Sequence[client.Completion]) -> str:
 
 
 def _impossible(ours: Traffic, gained: metrics.Delta) -> str:
-    """Whether the server cannot have made these answers."""
+    """Why the server cannot have made these answers; empty when it can."""
     if gained.generated is None or gained.generated * (1 + TOLERANCE) >= ours.tokens:
         return ""
     return (

@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Flags that dockerd runs with, as keys of daemon.json: it refuses a file that sets one of them again. Pure."""
+"""Flags of dockerd as keys of daemon.json: dockerd refuses a file that sets one of them again. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHORT = {
     "p": "pidfile",
     "s": "storage-driver",
 }
-# A flag that may come several times has a list as its key, under the name of many.
+# If a flag may be given several times, its key is a list with a plural name.
 MANY = {
     "add-runtime": "runtimes",
     "authorization-plugin": "authorization-plugins",
@@ -30,6 +30,7 @@ MANY = {
     "feature": "features",
     "graph": "data-root",
     "host": "hosts",
+    "host-gateway-ip": "host-gateway-ips",
     "insecure-registry": "insecure-registries",
     "label": "labels",
     "log-opt": "log-opts",
@@ -37,12 +38,12 @@ MANY = {
     "registry-mirror": "registry-mirrors",
     "storage-opt": "storage-opts",
 }
-# moby cmd/dockerd/config.go and daemon/config: these two are united with the flags.
-UNITED = ("features", "runtimes")
+# moby daemon/config, skipDuplicates: only for this key dockerd unites the flags and the file.
+UNITED = "runtimes"
 
 
 def keys(argv: Sequence[str]) -> list[str]:
-    """Keys of daemon.json that a command line of dockerd sets; no values, for a proxy's may hold a password."""
+    """Keys of daemon.json that a command line of dockerd sets. Without values: a proxy's may hold a password."""
     found = []
     for word in argv[1:]:
         if word.startswith("--"):
@@ -55,7 +56,8 @@ def keys(argv: Sequence[str]) -> list[str]:
 
 def conflict(flags: Iterable[str], content: Iterable[str]) -> str | None:
     """Why dockerd would not start, or reload, with both; None if it would."""
-    both = [key for key in content if key in set(flags) - {*UNITED}]
+    # A file may still have the name of the flag, as before Docker 28.
+    both = [key for key in content if MANY.get(key, key) in set(flags) - {UNITED}]
     if not both:
         return None
     return (

@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""daemon.json: read it, merge into it, and tell what the running engine needs to follow. Pure."""
+"""daemon.json: reads it, merges into it, and tells what the running engine must do to follow. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .._common import json_text
 from . import daemon_flags
 from .engine import release
 
-# What dockerd takes over at SIGHUP, without stopping a container; each feature is a setting of its own there
+# dockerd applies these at SIGHUP, without stopping a container; there, each feature is a setting of its own
 # (https://docs.docker.com/reference/cli/dockerd/#configuration-reload-behavior).
 RELOADABLE = frozenset(
     {
@@ -36,7 +36,7 @@ RELOADABLE = frozenset(
     }
 )
 
-# With these changed, live-restore cannot find the containers again: a restart stops them all the same
+# After a change of these, live-restore cannot find the containers again, so a restart stops them
 # (https://docs.docker.com/engine/daemon/live-restore/#live-restore-upon-restart).
 UNRESTORABLE = frozenset(
     {
@@ -68,19 +68,19 @@ STORE_UNSEEN = (
     "is pulled again before anything serves, and the other store stays on the disk until the engine returns to it or somebody removes it"
 )
 STORE_SINCE = (23, 0)
-"""The first release that can keep its images in containerd. An older one takes the feature without a word and goes on as before."""
+"""The first release that can keep its images in containerd. An older one accepts the feature and silently ignores it."""
 GRAPH_DRIVERS = ("aufs", "devicemapper", "overlay2", "vfs")
-"""Drivers that containerd has under no or another name."""
+"""Drivers that containerd does not have, or has under another name."""
 
 NVIDIA_RUNTIME: dict[str, Any] = {"nvidia": {"path": "nvidia-container-runtime", "args": []}}
 
 
 class DaemonConfigError(ValueError):
-    """daemon.json cannot be read, or what it holds cannot be merged with what is wanted."""
+    """daemon.json cannot be read, or cannot be merged with what is wanted."""
 
 
 def parse(text: str) -> dict[str, Any]:
-    """The content of daemon.json, read as dockerd does: empty text is an empty configuration, and a byte order mark is none."""
+    """The content of daemon.json, read as dockerd does: empty text is an empty configuration, and a byte order mark is ignored."""
     if not text.removeprefix("\ufeff").strip():
         return {}
     try:
@@ -94,7 +94,7 @@ def parse(text: str) -> dict[str, Any]:
 
 
 def _check(content: Mapping[str, Any]) -> None:
-    """Of what is read here: a list of texts, an object, or null, which is nothing."""
+    """Check the values that this file reads: a list of texts, an object, or null, which counts as absent."""
     for key in ("registry-mirrors", "insecure-registries"):
         value = content.get(key)
         if value is not None and not (isinstance(value, list) and all(isinstance(one, str) for one in value)):
@@ -121,7 +121,7 @@ def wanted(
 
     A mirror given as http:// needs no insecure-registries entry: the engine takes the scheme from the URL.
 
-    :param fleet_registry: the mirror that the engine asks before all others, those of `current` too
+    :param fleet_registry: the mirror that the engine asks first, also before those of `current`
     """
     mirrored = merge({"registry-mirrors": list(mirrors)} if mirrors else {}, config)
     merged = merge(current, mirrored, {"runtimes": NVIDIA_RUNTIME} if nvidia_runtime else {})
@@ -134,7 +134,7 @@ def wanted(
 def merge(
     current: Mapping[str, Any], config: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """`config` laid into `current`: objects deep, lists united, other values replaced; then `defaults` where absent.
+    """Merge `config` into `current`: objects deeply, lists united, other values replaced. Then `defaults` where absent.
 
     Keys of `current` keep their order and come first. Raises DaemonConfigError where an object or a list
     meets something else: guessing there would throw away what somebody wrote.
@@ -174,7 +174,7 @@ def unapplied_keys(content: Mapping[str, Any], engine: Mapping[str, Any]) -> lis
 
 
 def store_differs(content: Mapping[str, Any], engine: Mapping[str, Any]) -> list[str]:
-    """Settings of daemon.json that name another image store than the engine has: it took them up at no start yet."""
+    """Settings of daemon.json that name another image store than the engine's: it has not started with them yet."""
     settings = _settings(content)
     return [
         key
@@ -184,14 +184,14 @@ def store_differs(content: Mapping[str, Any], engine: Mapping[str, Any]) -> list
 
 
 def unusable(content: Mapping[str, Any], engine: Mapping[str, Any]) -> str | None:
-    """Why the engine would not start with daemon.json, or never do what it says; None if it would."""
+    """Why the engine would not start with daemon.json, or would never follow it; None if it would."""
     return daemon_flags.conflict(engine.get("flags") or [], content) or store_conflict(
         content, engine.get("version")
     )
 
 
 def store_conflict(content: Mapping[str, Any], version: str | None) -> str | None:
-    """Why no restart brings the engine the image store that daemon.json names; None if one does, or the engine is not known."""
+    """Why no restart gives the engine the image store that daemon.json names; None if one does, or the engine is not known."""
     settings = _settings(content)
     if not settings.get(SNAPSHOTTER):
         return None
@@ -215,7 +215,7 @@ def redacted(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Plan:
-    """What daemon.json becomes and what the running engine needs to follow."""
+    """What daemon.json becomes, and what the running engine must do to follow."""
 
     content: dict[str, Any]
     changed: list[str]  # top-level keys of the file that change
@@ -264,7 +264,7 @@ def refusal(plan: Plan, policy: str) -> str | None:
 
 
 def instead(because: Iterable[str]) -> str:
-    """What to do about a restart that may not be: `because` is that of its plan."""
+    """What to do in place of a restart that is not allowed; `because` is the plan's."""
     if any(STORE_UNSEEN in reason for reason in because):
         return (
             "one host after another, stop the server (playbooks/stop.yml --limit) and run site.yml: the host serves again once the "
@@ -274,7 +274,7 @@ def instead(because: Iterable[str]) -> str:
 
 
 def needed(info: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What the file needs on a host, and what the engine does to follow. Names no value of it: one may hold a password.
+    """What the file needs on a host, and what the engine does to follow. Holds no value of the file: one may be a password.
 
     :param info: what `probes.gather` saw, not `redacted`
     :param asked: ``registry_mirrors``, ``fleet_registry``, ``toolkit``, ``daemon_config`` and ``restart_docker``
@@ -327,7 +327,7 @@ def needed(info: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _settings(content: Mapping[str, Any]) -> dict[str, Any]:
-    """What is set, by its name: a key, and of `features` each one."""
+    """What is set, by its name: each key, and each one of `features`."""
     settings = {key: value for key, value in content.items() if key != "features"}
     return settings | {f"features.{name}": on for name, on in (content.get("features") or {}).items()}
 
@@ -344,7 +344,7 @@ def _merge(current: Mapping[str, Any], config: Mapping[str, Any], where: str) ->
     merged = dict(current)
     for key, value in config.items():
         path = f"{where}.{key}" if where else key
-        if merged.get(key) is None:  # null is nothing, for dockerd too
+        if merged.get(key) is None:  # dockerd ignores null, too
             merged[key] = value
             continue
         there = merged[key]
@@ -365,7 +365,7 @@ def _fill(current: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, 
         if filled.get(key) is None:
             filled[key] = value
         elif isinstance(filled[key], Mapping) and isinstance(value, Mapping):
-            # One level is enough for runtimes: an entry somebody wrote is complete as it stands.
+            # One level is enough for runtimes: an entry that somebody wrote is complete.
             filled[key] = {**filled[key], **{name: v for name, v in value.items() if name not in filled[key]}}
     return filled
 
@@ -379,13 +379,13 @@ def _unite(there: list[Any], wanted: list[Any]) -> list[Any]:
 
 
 def _headed(there: list[Any], first: str) -> list[Any]:
-    """`first` at the head of a list, as it is written there if it is."""
+    """The list with `first` at its head, spelled as in the list if it is there."""
     own = [item for item in there if _plain(item) == _plain(first)]
     return [*(own[:1] or [first]), *(item for item in there if item not in own)]
 
 
 def _plain(item: Any) -> Any:
-    """For comparison: the engine shows a mirror's URL with a slash at its end."""
+    """The item without the slash that the engine adds to a mirror's URL, for comparison."""
     return item.rstrip("/") if isinstance(item, str) else item
 
 

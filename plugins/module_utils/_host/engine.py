@@ -74,7 +74,7 @@ VOLUMES = {"Volumes": Maybe([{"Name": str, "Options": Maybe({str: str})}])}
 
 
 def look(request: Request) -> dict[str, Any]:
-    """The Docker engine. It is asked only where dockerd runs: socket activation would start it otherwise."""
+    """The Docker engine. Asks it only where dockerd runs: otherwise socket activation would start it."""
     pid = _pid(request)
     system = request.which("dockerd") is not None or dockerd(request) is not None
     snap = not system and (pid is not None or os.path.lexists(request.at(SNAP)))
@@ -112,7 +112,7 @@ def look(request: Request) -> dict[str, Any]:
 
 
 def images_bytes(request: Request) -> int | None:
-    """What its images hold; None where none runs. Asked by itself: of many images, containerd tells after many seconds."""
+    """Bytes of the engine's images; None where no engine runs. A question of its own: for many images containerd takes many seconds."""
     if _pid(request) is None:
         return None
     images = engine_socket.get(
@@ -122,7 +122,7 @@ def images_bytes(request: Request) -> int | None:
 
 
 def held(images: Iterable[Mapping[str, Any]]) -> int:
-    """Bytes that images hold at least, what several share counted once. An engine before API 1.42 does not say what that is.
+    """Least number of bytes that images hold, with shared ones counted once. An engine before API 1.42 does not report those.
 
     :param images: as the engine lists them
     """
@@ -137,7 +137,7 @@ def _pid(request: Request) -> int | None:
 
 
 def _asked(request: Request) -> dict[str, Any]:
-    """What the engine says of itself. A question without an answer leaves the others theirs, and its reason in `silent`."""
+    """What the engine says of itself. A question without an answer does not spoil the others; `silent` holds the reason."""
     seen: dict[str, Any] = {}
     silent = []
     socket, timeout = str(request.at(request.socket)), request.timeout / 4
@@ -180,37 +180,37 @@ def _info(info: Mapping[str, Any], containerd: str) -> dict[str, Any]:
 
 
 def release(version: str | None) -> tuple[int, int]:
-    """Major and minor of an engine; (0, 0) for what shows none."""
+    """Major and minor of an engine; (0, 0) without a version."""
     found = re.match(r"([0-9]{1,9})\.([0-9]{1,9})", version or "")
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def in_containerd(info: Mapping[str, Any]) -> bool:
-    """Whether the engine of this /info keeps its images in containerd, and not in a store of its own."""
+    """Whether the engine of this /info keeps its images in containerd, instead of its own store."""
     return ["driver-type", SNAPSHOTTER] in (info.get("DriverStatus") or [])
 
 
 def counts_packed_layers(info: Mapping[str, Any]) -> bool:
-    """Whether `SharedSize` of an image has all that it shares. Of images in containerd it lacked the packed layers before 29.5."""
+    """Whether `SharedSize` of an image counts all that it shares. For images in containerd, engines before 29.5 left out packed layers."""
     return not in_containerd(info) or release(info.get("ServerVersion")) >= (29, 5)
 
 
 def images_root(info: Mapping[str, Any], containerd: str) -> str:
-    """Where an engine keeps its images. Those in containerd are not below Docker's data root, whatever daemon.json says.
+    """Where an engine keeps its images. Images in containerd are not below Docker's data root, whatever daemon.json says.
 
     :param info: what /info answers
-    :param containerd: the text of containerd's config.toml, which counts unless dockerd started containerd itself
+    :param containerd: the text of containerd's config.toml; ignored if dockerd started containerd itself
     """
     data_root = str(info.get("DockerRootDir") or DATA_ROOT)
     return _containerd_root(info, containerd) if in_containerd(info) else data_root
 
 
 def other_store(info: Mapping[str, Any], containerd: str, image: str) -> str:
-    """Where the image store that the engine does not use has an image; empty when it has none, or there is none.
+    """Where the store that the engine does not use has an image; empty if that store lacks it, or if there is none.
 
     An engine that changed its store knows nothing of what the other one holds.
 
-    :param info: and `containerd` as `images_root` has them
+    :param info: with `containerd`, as `images_root` takes them
     :param image: by digest, as the engine lists it
     """
     if not in_containerd(info):

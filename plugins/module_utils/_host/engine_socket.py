@@ -14,7 +14,7 @@ from .._common import json_text, shape
 
 
 class EngineError(RuntimeError):
-    """The engine does not answer, or answers with an error: then `status` is that of HTTP, and `said` its message."""
+    """The engine does not answer, or answers with an error: then `status` is the HTTP status, and `said` its message."""
 
     def __init__(self, text: str, status: int | None = None, said: str = "") -> None:
         super().__init__(text)
@@ -36,18 +36,18 @@ def get(path: str, url: str, timeout: float = 5, expected: Any = None) -> Any:
     """The JSON that the engine on socket `path` returns for GET `url` (/info, /containers/json …).
 
     :param expected: its shape; None for any
-    :raises EngineError: there is none
+    :raises EngineError: it gives no such JSON
     """
     return read(_ask("GET", path, url, timeout), f"{path}: {url}", expected)
 
 
 def delete(path: str, url: str, timeout: float = 5) -> Any:
-    """Have the engine remove what `url` names; the JSON that it returns."""
+    """Have the engine remove what `url` names. Gives the JSON that it returns."""
     return read(_ask("DELETE", path, url, timeout), f"{path}: {url}")
 
 
 def stop(path: str, container: str, timeout: float) -> None:
-    """Have the engine stop a container, in the time that this was made with. One that is stopped, or gone, is."""
+    """Have the engine stop a container, within the container's own stop time. A stopped or missing container is no error."""
     try:
         _ask("POST", path, f"/containers/{urllib.parse.quote(container, safe='')}/stop", timeout)
     except EngineError as error:
@@ -72,7 +72,7 @@ def _ask(method: str, path: str, url: str, timeout: float) -> bytes:
 
 
 def read(body: bytes, name: str, expected: Any = None) -> Any:
-    """:raises EngineError: no JSON, or of another shape"""
+    """:raises EngineError: the body is no JSON, or of another shape"""
     try:
         answer = json_text.read(body, name)
     except json_text.JsonError:
@@ -83,7 +83,7 @@ def read(body: bytes, name: str, expected: Any = None) -> Any:
 
 
 def _message(body: bytes) -> str:
-    """What the engine says of an error, without the JSON around it."""
+    """The engine's error message, without the JSON around it."""
     try:
         return str(json_text.read(body, "the answer")["message"])
     except (json_text.JsonError, KeyError, TypeError):

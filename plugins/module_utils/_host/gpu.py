@@ -12,12 +12,12 @@ from .request import CommandAbsentError, ProbeError, Request
 
 GB10 = ("0x10de", "0x2e12")
 MODULE = "/sys/module/nvidia/version"
-# The library that nvidia-smi and the toolkit talk to the kernel through, in Debian's folders: a link to one with its version.
+# Through this library nvidia-smi and the toolkit talk to the kernel. In Debian's folders it is a link to a file with a version.
 LIBRARY = "usr/lib/*-linux-gnu/libnvidia-ml.so.1"
 
 
 def gb10(request: Request) -> dict[str, Any]:
-    """A GB10 by any of three witnesses: OEM boards differ in their DMI, containers hide the PCI bus."""
+    """Whether there is a GB10, by any of three witnesses: OEM boards differ in their DMI, containers hide the PCI bus."""
     pci = sorted(
         device.name
         for device in request.at("/sys/bus/pci/devices").glob("*")
@@ -52,9 +52,9 @@ def _nvidia_smi(request: Request, field: str) -> str:
 
 
 def access(request: Request) -> dict[str, Any]:
-    """Whether a new container could use the GPU: what runs keeps it when the driver below is replaced.
+    """Whether a new container could use the GPU. A running one keeps it when the driver is replaced.
 
-    `error` has the words of nvidia-smi, which asks as a new container does; without it, the two versions tell.
+    `error` has the words of nvidia-smi, which asks as a new container does. Without nvidia-smi, the two versions tell.
     """
     loaded = (request.text(MODULE) or "").strip() or None
     found = [link.resolve().name for link in sorted(request.root.glob(LIBRARY))]

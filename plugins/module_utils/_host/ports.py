@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who listens on which TCP port of a host: a process, a container, or Docker for one."""
+"""The listener on each TCP port of a host: a process, a container, or Docker for one."""
 
 from __future__ import annotations
 

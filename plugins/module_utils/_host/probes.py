@@ -1,9 +1,9 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Look at a host, read-only and with the standard library alone: it runs before anything is installed.
+"""Looks at a host, read-only and with the standard library alone: this runs before anything is installed.
 
-Every probe stands alone and has a time limit: one that fails leaves null and a reason, never a traceback.
+Every probe stands alone and has a time limit. A probe that fails leaves null and a reason, never a traceback.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _TOLD = {"python": str, "distributions": {str: shape.Maybe(str)}}
 
 
 def each(probes: Mapping[str, Callable[[], Any]], timeout: float) -> tuple[dict[str, Any], dict[str, str]]:
-    """(values, reasons): all probes side by side; one that fails or exceeds `timeout` seconds has None and a reason."""
+    """(values, reasons). All probes run side by side; one that fails or exceeds `timeout` seconds has None and a reason."""
     values: dict[str, Any] = dict.fromkeys(probes)
     reasons = dict.fromkeys(probes, f"no answer within {timeout:g} s")
     closed = threading.Lock()
@@ -55,7 +55,7 @@ def each(probes: Mapping[str, Callable[[], Any]], timeout: float) -> tuple[dict[
             else:
                 reasons[name] = reason
 
-    # Daemon threads: one that hangs (a dead network file system) does not keep the module from ending.
+    # Daemon threads: a hanging one (a dead network file system) does not keep the module alive.
     threads = [threading.Thread(target=one, args=item, daemon=True) for item in probes.items()]
     for thread in threads:
         thread.start()
@@ -67,7 +67,7 @@ def each(probes: Mapping[str, Callable[[], Any]], timeout: float) -> tuple[dict[
 
 
 def gather(request: Request) -> dict[str, Any]:
-    """Everything that RETURN of spark_info documents, but for its judgment."""
+    """Everything that RETURN of spark_info documents, except its judgment."""
     asked, why = each(
         {"docker": lambda: engine.look(request), "docker_images": lambda: engine.images_bytes(request)},
         request.timeout,
@@ -123,7 +123,7 @@ def operating_system(request: Request) -> dict[str, str]:
 
 
 def memory(request: Request) -> dict[str, int]:
-    """Unified memory: the GPU's is the system's, and nvidia-smi reports none of its own."""
+    """Unified memory: the GPU uses the system's, and nvidia-smi reports none."""
     text = request.text("/proc/meminfo") or ""
     kib = {name: int(value) for name, value in re.findall(r"^(\w+):\s+([0-9]{1,19}) kB", text, re.MULTILINE)}
     if "MemTotal" not in kib:
@@ -143,14 +143,14 @@ def disks(request: Request, data_root: str, images_bytes: int) -> dict[str, dict
 
 
 def alterable(request: Request) -> dict[str, str]:
-    """Directories whose content others may alter: by path, who. What lies there is run, or mounted, as root."""
+    """Directories whose content others may alter, {path: who}. The host runs or mounts their content as root."""
     paths = [*request.directories, cache_root(request.store)]
     there = {path: request.at(path) for path in paths if request.at(path).is_dir()}
     return {path: who for path, place in there.items() if (who := files.alterable(place))}
 
 
 def cache(request: Request) -> dict[str, Any]:
-    """Where containers write: who may enter it. A program that one of them leaves there may run as root, so nobody else should."""
+    """Who may enter the directory where containers write. A program that one leaves there may run as root, so nobody else should."""
     path = cache_root(request.store)
     place = request.at(path)
     return {"path": path, "mode": f"{stat.S_IMODE(place.stat().st_mode):04o}" if place.is_dir() else None}
@@ -178,14 +178,14 @@ def _held(directory: Path) -> int:
         for name in names:
             try:
                 found = (Path(where) / name).lstat()
-            except OSError:  # it went meanwhile, or no path is long enough for it
+            except OSError:  # it was removed meanwhile, or no path is long enough for it
                 continue
             held += found.st_blocks * 512 if stat.S_ISREG(found.st_mode) else 0
     return held
 
 
 def _data_root(request: Request, docker: Mapping[str, Any], text: str | None) -> str:
-    """Where Docker keeps or will keep images: as it says, as will be written, as daemon.json says, or by default."""
+    """Where Docker keeps or will keep images: by the engine, the request, daemon.json or the default, the first that says it."""
     if docker.get("images_root"):
         return str(docker["images_root"])
     try:
@@ -211,7 +211,7 @@ def daemon_config(request: Request) -> dict[str, Any]:
 
 
 def environment(request: Request) -> dict[str, Any]:
-    """The modules' Python environment: its Python asked once, so a base Python that is gone shows too."""
+    """The modules' Python environment. Runs its Python once, so that a missing base Python shows too."""
     python = f"{request.environment}/bin/python"
     found: dict[str, Any] = {"path": request.environment, "python": None, "distributions": {}}
     if not request.at(python).exists():

@@ -19,7 +19,7 @@ def processes(request: Request) -> list[Path]:
 
 
 def dockerd(request: Request) -> int | None:
-    """pid of this host's dockerd: other hosts' may show in /proc when they are containers here."""
+    """pid of this host's dockerd. /proc also shows those of other hosts, when they are containers here."""
     for file in ("/run/docker.pid", "/var/run/docker.pid"):
         noted = (request.text(file) or "").strip()
         if noted.isdigit() and (request.text(f"/proc/{noted}/comm") or "").strip() == "dockerd":
@@ -34,7 +34,7 @@ def dockerd(request: Request) -> int | None:
 
 
 def snap_dockerd(request: Request) -> int | None:
-    """pid of the dockerd of the snap, which has other files below /etc and /var than the host."""
+    """pid of the snap's dockerd. It sees other files below /etc and /var than the host."""
     noted = (request.text("/run/snap.docker/docker.pid") or "").strip()
     pids = [int(noted)] if noted.isdigit() else sorted(int(process.name) for process in processes(request))
     return next(
@@ -59,7 +59,7 @@ def started(request: Request, pid: int) -> float | None:
     """When a process started, in seconds since the epoch."""
     status = request.text(f"/proc/{pid}/stat")
     boot = re.search(r"^btime ([0-9]{1,19})$", request.text("/proc/stat") or "", re.MULTILINE)
-    # Its name, in brackets, may hold anything. Field 22 is the 20th behind it.
+    # The name of a process, in brackets, may hold anything. Field 22 is the 20th after it.
     ticks = _START_TIME.match((status or "").rpartition(")")[2])
     if not ticks or not boot:
         return None
@@ -67,7 +67,7 @@ def started(request: Request, pid: int) -> float | None:
 
 
 def command_line(request: Request, pid: int) -> list[str]:
-    """Its words; none of a process that has ended."""
+    """The words of a command line; none if the process has ended."""
     return [word for word in (request.text(f"/proc/{pid}/cmdline") or "").split("\0") if word]
 
 

@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the probes are given: what to look at, and how a file or a command is read. Standard library only."""
+"""What the probes look at, and how they read a file or run a command. Standard library only."""
 
 from __future__ import annotations
 

@@ -16,29 +16,29 @@ from .engine import release
 from .processes import environment_of
 from .request import PATH, Request
 
-# dockerd registers what serves `--gpus` when it starts, by what it finds on its PATH then.
+# When dockerd starts, it registers what serves `--gpus`, by what its PATH holds then.
 HOOK = "nvidia-container-runtime-hook"
 CDI_HOOK = "nvidia-cdi-hook"
-# Before this engine a CDI device is for `--device` alone (moby 50228): `--gpus` asks the hook.
+# Before this engine a CDI device is for `--device` alone (moby 50228), and `--gpus` asks the hook.
 CDI_SINCE = (29, 2)
 CONFIG = "/etc/nvidia-container-runtime/config.toml"
 HOOK_MODES = ("auto", "legacy")
 TOOLKIT = "nvidia-container-toolkit"
-# Two clocks are compared (seconds since boot, file times): finer than this they do not agree.
+# Two clocks are compared, seconds since boot and file times. They agree no better than this.
 CLOCK_SLACK = 1.0
 
 
 def look(request: Request, docker: Mapping[str, Any]) -> dict[str, Any]:
     """nvidia-container-toolkit, and whether the engine that runs now can give a GPU to `--gpus`.
 
-    `unseen`: it could after a restart, because dockerd looks for the hooks only when it starts.
+    `unseen`: it could after a restart, because dockerd looks for the hooks only at its start.
     """
     path = environment_of(request, docker["pid"]).get("PATH", PATH) if docker.get("pid") else PATH
     hook, cdi_hook = request.which(HOOK, path), request.which(CDI_HOOK, path)
     version = _package_version(request, TOOLKIT)
     cdi = any(device.startswith("nvidia.com/gpu") for device in docker.get("cdi_devices") or [])
     mode = _mode(request)
-    # The nvidia runtime takes the hook's place in every mode, for containers that it runs.
+    # For the containers that it runs, the nvidia runtime replaces the hook in every mode.
     serve = [hook] if mode in HOOK_MODES or docker.get("default_runtime") == "nvidia" else []
     if cdi and release(docker.get("version")) >= CDI_SINCE:
         serve.append(cdi_hook)
@@ -61,7 +61,7 @@ def look(request: Request, docker: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _mode(request: Request) -> str:
-    """How the toolkit gives out GPUs. The hook, when it does not skip that, fails in every mode but its own."""
+    """How the toolkit gives out GPUs. Unless its mode detection is skipped, the hook fails in every mode but its own."""
     sections = re.split(r"^[ \t]*\[([^\]\n]+)\][^\n]*$", request.text(CONFIG) or "", flags=re.MULTILINE)
     of = dict(zip(sections[1::2], sections[2::2], strict=True))
     if re.search(r"^[ \t]*skip-mode-detection[ \t]*=[ \t]*true\b", of.get(HOOK, ""), re.MULTILINE):
@@ -86,12 +86,12 @@ def _package_version(request: Request, package: str) -> str | None:
 
 
 def _changed(request: Request, path: str) -> float:
-    """When a file came to be here: packages keep the time of their build as its modification time."""
+    """When a file came to be here. Its modification time does not tell: packages keep that of their build."""
     return request.at(path).stat().st_ctime
 
 
 def _upgraded(request: Request, package: str) -> bool:
-    """True if dpkg last upgraded the package: an older one was there already, and new files prove nothing."""
+    """True if dpkg last upgraded the package: an older one was there already, so new files prove nothing."""
     for text in _dpkg_logs(request):
         done = re.findall(rf"^\S+ \S+ (install|upgrade) {re.escape(package)}[: ]", text, re.MULTILINE)
         if done:
@@ -100,7 +100,7 @@ def _upgraded(request: Request, package: str) -> bool:
 
 
 def _dpkg_logs(request: Request) -> Iterator[str]:
-    """The log of dpkg and those that were rotated away, the newest first; the older ones are packed."""
+    """The texts of dpkg's log and of the rotated ones, newest first. The older ones are packed."""
     rotated = {
         int(found[1]): path
         for path in request.at("/var/log").glob("dpkg.log.*")
@@ -108,7 +108,7 @@ def _dpkg_logs(request: Request) -> Iterator[str]:
     }
     yield request.text("/var/log/dpkg.log") or ""
     for _number, path in sorted(rotated.items()):
-        # A log that is cut short, or is none, says nothing of the package.
+        # A log that is cut off or damaged says nothing of the package.
         with contextlib.suppress(OSError, EOFError, zlib.error):
             packed = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
             yield packed.decode(errors="replace")

@@ -1,10 +1,10 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a run looks at on a host, as a digest for each part of it. Digests that are all equal to those taken around a run
-in which nothing was to be done mean that another look would see the same.
+"""Digests of what a run looks at on a host, one for each part. If all equal those from around a run that found nothing to do,
+another look would see the same.
 
-Files are told apart as a stat cache does it: by inode, size, mode, owner and both times. Nothing is read of them.
+Files are compared as by a stat cache: inode, size, mode, owner and both times. Nothing of them is read.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def digest(value: Any) -> str:
 
 
 def facts(path: Path) -> list[Any]:
-    """What stat says of a file, and of what a link leads to; nothing of one that is not there."""
+    """What stat says of a file, and of a link's target; nothing of a file that is not there."""
     try:
         status = path.lstat()
     except OSError:
@@ -72,19 +72,19 @@ def facts(path: Path) -> list[Any]:
 
 
 def files(patterns: Iterable[str]) -> dict[str, list[Any]]:
-    """Facts by path. A pattern that meets nothing stands for itself, so that what appears there is a difference."""
+    """Facts by path. A pattern without a match stands for itself, so that a new file there is a difference."""
     root = Path("/")
     met = {pattern: sorted(root.glob(pattern.lstrip("/"))) or [Path(pattern)] for pattern in patterns}
     return {str(path): facts(path) for paths in met.values() for path in paths}
 
 
 def tree(root: str) -> dict[str, list[Any]]:
-    """Facts of everything below a directory, and of itself, by path."""
+    """Facts by path, of a directory and everything below it."""
     return {str(path): facts(path) for path in [Path(root), *Path(root).rglob("*")]}
 
 
 def contents(paths: Iterable[str]) -> list[str]:
-    """Of files of the kernel, which have no time that would tell."""
+    """The texts of kernel files, whose times do not show a change."""
 
     def read(path: str) -> str:
         try:
@@ -108,7 +108,7 @@ def answer(url: str, timeout: float = 5) -> int:
 
 
 def container(inspected: Mapping[str, Any]) -> dict[str, Any]:
-    """Of what the engine says of a container: what it was made with and which process it is."""
+    """What a container was made with and which process it is, from the engine's description."""
     return {
         **{name: inspected.get(name) for name in CONTAINER},
         "state": {name: inspected["State"].get(name) for name in STATE},
@@ -139,7 +139,7 @@ def of_host(
     :param serving: the record of what serves (docs/architecture.md)
     :param watch: ``{environment, files, urls}``, options of host_unchanged
     :param ask: what the engine returns for a path of its interface
-    :raises EngineError: the engine does not answer, or in another form than is read here
+    :raises EngineError: the engine does not answer, or not in the form that is read here
     """
     name, image = serving["container"]["name"], serving["container"]["image"]
     about = _fit(ask("/info"), {})
@@ -153,13 +153,13 @@ def of_host(
         "Python environment": files(
             [f"{environment}/bin/python", f"{environment}/lib*/python*/site-packages"]
         ),
-        # A driver of containerd may be called as one of the engine's own.
+        # A driver of containerd may have the name of one of the engine's own.
         "engine": {key: about.get(key) for key in ENGINE} | {"containerd": engine.in_containerd(about)},
         "container": container(inspected),
         "image": [held["Id"], sorted(held.get("RepoDigests") or [])],
         "models": [tree(model["path"]) for model in serving["models"].values()],
         "mounts": files(mount["path"] for mount in serving.get("mounts") or []),
-        # Of where the container writes, who may enter it: what it writes is no difference.
+        # Where the container writes, only who may enter counts: what it writes is no difference.
         "directories": {
             entry["path"]: facts(Path(entry["path"]))[1:4] for entry in serving.get("directories") or []
         },
@@ -176,5 +176,5 @@ def of_host(
 
 
 def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
-    """The parts that are not equal."""
+    """The parts whose digests differ."""
     return [part for part in {**before, **after} if before.get(part) != after.get(part)]

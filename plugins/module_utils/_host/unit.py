@@ -1,16 +1,19 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The systemd unit that keeps a server's container running: after a boot, and after an end that nobody asked for."""
+"""The systemd unit that keeps a server's container running: after a boot, and after an unintended end."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from .request import ProbeError, run_command
 
 UNITS = Path("/etc/systemd/system")
+MARGIN = 30
+"""Seconds that systemd waits longer than the engine."""
 SHOWN = ("ActiveState", "MainPID", "NRestarts", "Result", "UnitFileState", "DropInPaths")
 
 
@@ -43,13 +46,19 @@ def look(name: str) -> Unit:
         active=active,
         watches=active == "active" and values.get("MainPID", "0") != "0",
         restarts=int(restarts) if restarts.isdecimal() else 0,
-        # The start that is one too many fails; the end before it has a result of its own.
+        # The one start too many is what fails; the end before it has its own result.
         gave_up=active == "failed" and values.get("Result") not in ("", None, "success"),
     )
 
 
+def stopping_after(text: str, seconds: int) -> str:
+    """The text of a server's unit, for a server that may take that many seconds to stop."""
+    text = re.sub(r"(docker stop -t )\d+", rf"\g<1>{seconds}", text)
+    return re.sub(r"^(TimeoutStopSec=)\d+$", rf"\g<1>{seconds + MARGIN}", text, flags=re.MULTILINE)
+
+
 def stop(name: str, timeout: float) -> None:
-    """Stop the unit `name`, if there is one: it stops the container, and starts none in a moment.
+    """Stop the unit `name`, if there is one. The unit stops its container, and does not start it again.
 
     :raises ProbeError: systemd does not stop it
     """

@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What the Docker engine says while it pulls, as one line for a person; and what its refusals mean. Pure.
 
-The stream of POST /images/create: one object a step of a layer (`id`), with `status` and, while bytes move,
-`progressDetail` {current, total}. Its counts of unpacking are bytes of the packed layer too; an engine with containerd's
-image store gives seconds instead (`units`: s).
+The stream of POST /images/create has one object for each step of a layer (`id`), with `status` and, while bytes move,
+`progressDetail` {current, total}. It counts unpacking in bytes of the packed layer, too. An engine with containerd's image store
+gives seconds instead (`units`: s).
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ EVENT = {
     "errorDetail": Maybe({"message": Maybe(str)}),
     "aux": Maybe({"Digest": Maybe(str)}),
 }
-"""Of a pull or a push. One of another shape says nothing: what was brought is told by its digest."""
+"""An event of a pull or a push. An event of another shape is ignored: the digest tells what was brought."""
 
 
 class PullError(Exception):
-    """The engine did not bring the image. The text says expected, seen and what to do."""
+    """The engine did not pull the image. The text says expected, seen and what to do."""
 
     def __init__(self, text: str, again: bool = False) -> None:
         super().__init__(text)
         self.again = again
-        """Whether it may go better the next time."""
+        """Whether another try may succeed."""
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Layer:
 
 
 class Pull:
-    """How far a pull is. Layers that the host has already are no part of it."""
+    """How far a pull is. Layers that the host has already do not count."""
 
     def __init__(self) -> None:
         self._layers: dict[str, Layer] = {}
@@ -91,7 +91,7 @@ class Pull:
     def line(self, now: float) -> str:
         """`image: 3.1 of 9.8 GB pulled, 4.2 GB unpacked, 120 MB/s`; empty while there is nothing to say.
 
-        The engine begins with a few layers at a time, so the total is what is known of it by now.
+        The engine begins with a few layers at a time, so the total is only what is known by now.
 
         :param now: seconds, of a clock that only moves forward
         """
@@ -113,7 +113,7 @@ class Pull:
 
 
 def error_of(event: Mapping[str, Any]) -> str:
-    """What the engine says when it gives up, else empty. `error` is the older place of it."""
+    """The engine's error when it gives up, else empty. `error` is the older key."""
     return str((event.get("errorDetail") or {}).get("message") or event.get("error") or "")
 
 
@@ -127,7 +127,7 @@ def holds(digests: Iterable[str], digest: str) -> bool:
 
 
 def refusal(said: str) -> PullError:
-    """What the engine's error means for who reads it."""
+    """What the engine's error means, and what to do."""
     text = said.strip()
     lower = text.lower()
     for words, do, again in REFUSALS:
@@ -168,7 +168,7 @@ REFUSALS = (
     ),
     (
         r"pull access denied|requested access to the resource is denied|access denied|access forbidden|unauthorized"
-        r"|authentication required|no basic auth credentials|403 forbidden",
+        r"|authentication required|no basic auth credentials|403 forbidden|(?:^|: |\n)denied$",
         "correct the name, log the engine in (docker login), or name a mirror that has the image",
         False,
     ),

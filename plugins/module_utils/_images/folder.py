@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Manifests and blobs of one repository, read from the storage of a registry that lies in a directory here."""
+"""Manifests and blobs of one repository, read from a registry's storage in a directory here."""
 
 from __future__ import annotations
 

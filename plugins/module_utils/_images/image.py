@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether an image is on this host, and noted as one that this collection brought."""
+"""Whether an image is on this host, and in the ledger of images that this collection brought."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which images this collection brought to a host: what may one day be removed from it, and nothing else. Pure.
+"""The images that this collection brought to a host. Only these may one day be removed from it. Pure.
 
 {"version": 1, "images": ["vllm/vllm-openai@sha256:…", …]}
 """

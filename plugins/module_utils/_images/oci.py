@@ -21,11 +21,11 @@ from .._common import json_text
 
 ROOT = "docker/registry/v2"
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-"""How everything of an image is named, and the only names that become a path."""
+"""The name of each part of an image. No other name becomes a path."""
 ATTESTS = "vnd.docker.reference.digest"
-"""Annotation of a manifest in an index: the manifest that it says something of."""
+"""Annotation of an attestation in an index: the manifest that it is about."""
 MOST_ATTESTATIONS = 16
-"""Of one platform. buildx makes one, with everything in it."""
+"""Most attestations of one platform. buildx makes one, with everything in it."""
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 """What `uname -m` prints, in the words of an image index."""
 
@@ -46,9 +46,9 @@ class Blob:
 class Image:
     """One platform of an image.
 
-    `manifests` is what its digest leads to, {digest: bytes}: an index, if it is one, before the manifest of the
-    platform. `blobs` are distinct, the order is the manifest's. `attestations` are the digests of those manifests of the
-    index that say how this platform was built: an engine asks for them when it pulls, from 29.1 on.
+    `manifests` {digest: bytes} are those that its digest leads to: an index, if there is one, before the manifest of the
+    platform. `blobs` are distinct, in the manifest's order. `attestations` are the digests of the index's manifests that say
+    how this platform was built. From 29.1 on, an engine asks for them when it pulls.
     """
 
     manifests: Mapping[str, bytes]
@@ -66,7 +66,7 @@ class Image:
         return tuple(digest for digest in self.attestations if digest not in self.manifests)
 
     def attested(self, manifests: Mapping[str, bytes]) -> Image:
-        """The same with these of its attestations, {digest: bytes}, and all that they are made of.
+        """The image with these of its attestations, {digest: bytes}, and all that they are made of.
 
         :raises ImageError: one of them is no manifest
         """
@@ -78,7 +78,7 @@ class Image:
 
 
 def read_image(digest: str, architecture: str, manifest: Callable[[str], bytes]) -> Image:
-    """What `digest` is made of on an architecture (amd64, arm64). Its attestations are named and not asked for.
+    """What `digest` is made of on an architecture (amd64, arm64). Names its attestations, and does not ask for them.
 
     :param manifest: gives the bytes of a digest, verified
     :raises ImageError: no manifest, or none for this architecture
@@ -113,7 +113,7 @@ def parts(digest: str, manifest: bytes) -> list[Blob]:
 def checked(digest: Any) -> str:
     """A digest that may become a path.
 
-    :raises ImageError: it is anything else; a manifest comes from outside, and a join with `/etc` is `/etc`
+    :raises ImageError: it is anything else. A manifest comes from outside, and a path joined with `/etc` is `/etc`
     """
     if isinstance(digest, str) and DIGEST.fullmatch(digest):
         return digest
@@ -148,7 +148,7 @@ def choose(manifests: Any, architecture: str, digest: str) -> str:
             f"{digest}: expected an index of manifests with digest and platform, seen {manifests!r:.100}; "
             "lock an image in the format of Docker (schema 2) or OCI"
         ) from None
-    # An attestation is of no platform.
+    # An attestation has no platform.
     seen = ", ".join(sorted(f"{os}/{of}" for os, of in offered if os != "unknown"))
     raise ImageError(
         f"{digest}: expected linux/{architecture} in the image's index, seen {seen:.300}; "
@@ -159,7 +159,7 @@ def choose(manifests: Any, architecture: str, digest: str) -> str:
 def attesting(manifests: Any, chosen: str, digest: str) -> tuple[str, ...]:
     """The digests of an index that attest its manifest `chosen`.
 
-    :raises ImageError: more than anybody makes of one platform, or no digest
+    :raises ImageError: more attestations than anybody makes of one platform, or no digest
     """
     try:
         found = [entry for entry in manifests if (entry.get("annotations") or {}).get(ATTESTS) == chosen]
@@ -178,7 +178,7 @@ def attesting(manifests: Any, chosen: str, digest: str) -> tuple[str, ...]:
 
 
 def blob_path(digest: str) -> str:
-    """Bytes of a blob or a manifest, below the storage's root.
+    """Path to the bytes of a blob or a manifest, below the storage's root.
 
     :raises ImageError: that is no digest. The same holds for the other paths
     """
@@ -187,19 +187,19 @@ def blob_path(digest: str) -> str:
 
 
 def layer_link(repository: str, digest: str) -> str:
-    """Says that the repository has this blob. Its content is the digest."""
+    """The file that gives this blob to the repository. Its content is the digest."""
     return posixpath.join(ROOT, "repositories", repository, "_layers", *checked(digest).split(":"), "link")
 
 
 def manifest_link(repository: str, digest: str) -> str:
-    """Says that the repository has this manifest. Its content is the digest."""
+    """The file that gives this manifest to the repository. Its content is the digest."""
     return posixpath.join(
         ROOT, "repositories", repository, "_manifests", "revisions", *checked(digest).split(":"), "link"
     )
 
 
 def tag_link(repository: str, tag: str) -> str:
-    """Says which manifest the tag stands for. Its content is the digest."""
+    """The file that gives the tag its manifest. Its content is the digest."""
     return posixpath.join(ROOT, "repositories", repository, "_manifests", "tags", tag, "current", "link")
 
 

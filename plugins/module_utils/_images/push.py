@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What the Docker engine says while it pushes: a line for a person, the digest at the end, and what its refusals mean. Pure.
 
-The stream of POST /images/{name}/push: one object a step of a layer (`id`) with `status` and, while bytes move,
-`progressDetail` {current, total}; at the end a status `<tag>: digest: sha256:… size: …`, and from an engine that does not keep
-its images in containerd {"aux": {"Tag", "Digest", "Size"}} too. One that has only a part of an index pushes the manifest of one
-platform instead: {"aux": {"manifestPushedInsteadOfIndex": true, "originalIndex": {"digest"}, "selectedManifest": {"digest"}}}.
+The stream of POST /images/{name}/push has one object for each step of a layer (`id`), with `status` and, while bytes move,
+`progressDetail` {current, total}. It ends with a status `<tag>: digest: sha256:… size: …`. An engine that does not keep its
+images in containerd adds {"aux": {"Tag", "Digest", "Size"}}. An engine that has only a part of an index pushes the manifest of
+one platform instead: {"aux": {"manifestPushedInsteadOfIndex": true, "originalIndex": {"digest"}, "selectedManifest": {"digest"}}}.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class PushError(Exception):
 
 
 class Push:
-    """How far a push is. Layers that the registry has already are no part of it."""
+    """How far a push is. Layers that the registry has already do not count."""
 
     def __init__(self) -> None:
         self._pushed: dict[str, int] = {}
         self.digest = ""
-        """Of the image as the registry has it; empty until the push has ended."""
+        """Digest of the image in the registry; empty until the push has ended."""
         self.instead = ""
-        """Digest of the index of which only the manifest `digest` was pushed; empty when all of the image was."""
+        """Digest of the index, if only its manifest `digest` was pushed; empty if all of the image was."""
 
     def feed(self, event: Any) -> None:
         """:raises PushError: the engine gives up"""
@@ -53,13 +53,13 @@ class Push:
             self.digest = end[1]
 
     def line(self) -> str:
-        """What is left cannot be told: the engine packs layers while it sends them."""
+        """A line for a person. It cannot tell what is left: the engine packs layers while it sends them."""
         pushed = sum(self._pushed.values())
         return f"image: {gigabytes(pushed)} GB of its layers into the registry" if pushed else ""
 
 
 def refusal(said: str) -> PushError:
-    """What the engine's error means for who reads it."""
+    """What the engine's error means, and what to do."""
     lower = said.lower()
     do = next(
         (do for words, do in REFUSALS if any(word in lower for word in words)), "see journalctl -u docker"

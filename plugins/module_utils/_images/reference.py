@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The name of an image in its parts. Nobody is asked."""
+"""The name of an image in its parts. Asks nobody."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@
 """What an image tag points at, asked from the registry without pulling.
 
 The distribution API, version 2: ``HEAD /v2/<repository>/manifests/<tag>`` answers with the digest in
-``Docker-Content-Digest``; a 401 names where a token is to be had. A HEAD does not count as a pull on
+``Docker-Content-Digest``; a 401 says where to get a token. A HEAD does not count as a pull on
 Docker Hub.
 """
 
@@ -35,7 +35,7 @@ ACCEPT = ", ".join(
 
 @dataclass(frozen=True)
 class Resolution:
-    """A digest, who gave it, and what went wrong on the way there."""
+    """A digest, the address that gave it, and what went wrong before."""
 
     digest: str
     by: str
@@ -89,7 +89,7 @@ def resolve(
 ) -> Resolution:
     """The digest of a tag: from the first mirror of Docker Hub that knows it, else from its own registry.
 
-    A reference with a digest names its content and is not asked for. Credentials go to the reference's own
+    A reference with a digest names its content, so nobody is asked. Credentials go to the reference's own
     registry and its token service, never to a mirror.
 
     :raises UpstreamError: NotFound, Unauthorized, Unreachable or Unusable, naming each address asked
@@ -112,7 +112,7 @@ def resolve(
 
 
 def tag_digest(home: str, reference: Reference, credentials: Credentials | None, ask: Ask = ask) -> str:
-    """What the registry at `home` says that the tag stands for.
+    """The digest that the tag stands for in the registry at `home`.
 
     :raises UpstreamError: as `resolve`
     """
@@ -160,9 +160,9 @@ def _refuse(answer: Answer, url: str, wanted: str, credentials: Credentials | No
 def authorize(
     answer: Answer, home: str, repository: str, credentials: Credentials | None, ask: Ask
 ) -> str | None:
-    """What to send as Authorization after a 401 of `home`; None when it names no way, or none for us.
+    """The Authorization header to send after a 401 of `home`; None when the answer names no way, or none for us.
 
-    :raises UpstreamError: no token is given, or the password would go where it must not
+    :raises UpstreamError: the service gives no token, or the password would go where it must not
     """
     offered = challenges(answer.headers.get("WWW-Authenticate", ""))
     given = offered.get("bearer", {})
@@ -180,7 +180,7 @@ def authorize(
         "GET",
         realm,
         params=({"service": given["service"]} if given.get("service") else {})
-        # Some name no scope, and a token without one is good for nothing.
+        # Some registries name no scope, and a token without one is good for nothing.
         | {"scope": given.get("scope") or f"repository:{repository}:pull"},
         authorization=credentials.basic if credentials else None,
     )

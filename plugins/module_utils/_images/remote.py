@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Manifests and blobs of one repository, read from one registry. Every manifest is verified here, a blob by who stores it."""
+"""Manifests and blobs of one repository, read from one registry. Manifests are verified here, blobs where they are stored."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ with suppress(ImportError):  # the module says so, with missing_required_lib
     import requests
 
 BLOCK = 64 * 1024
-"""Bytes of one read. What of a block was read is lost when the connection breaks."""
+"""Bytes of one read. A broken connection loses a block that was read in part."""
 TIMEOUT = (5, 60)
-"""Seconds to connect, and without a byte."""
+"""Seconds to connect, and to wait for a byte."""
 
 
 class Source:
@@ -34,7 +34,7 @@ class Source:
         self._authorization: str | None = None
 
     def manifest(self, digest: str) -> bytes:
-        """:raises UpstreamError: it cannot be had, or other bytes come"""
+        """:raises UpstreamError: the registry does not give it, or gives other bytes"""
         url = f"{self.home}/v2/{self._reference.repository}/manifests/{digest}"
         answer = upstream.ask("GET", url, headers={"Accept": ACCEPT}, authorization=self._authorization)
         if answer.status == 401:
@@ -52,7 +52,7 @@ class Source:
     def blob(self, digest: str, offset: int) -> Iterator[tuple[int, Iterator[bytes]]]:
         """(where the bytes begin, the bytes): at `offset`, or at 0 from a registry that knows no ranges.
 
-        :raises UpstreamError: it cannot be had; Unreachable when asking again may help
+        :raises UpstreamError: the registry does not give it; Unreachable when asking again may help
         """
         url = f"{self.home}/v2/{self._reference.repository}/blobs/{digest}"
         try:
@@ -84,7 +84,7 @@ class Source:
         return answer
 
     def _renew(self, answer: upstream.Answer) -> None:
-        """Tokens end after minutes, while others of our threads still read with theirs."""
+        """Get a new token. Tokens end after minutes, while other threads still read with theirs."""
         with self._lock:
             self._authorization = authorize(
                 answer, self.home, self._reference.repository, self._credentials, upstream.ask

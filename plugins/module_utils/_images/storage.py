@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The storage of a registry that only serves: an image is put there once, from outside, every byte verified.
 
-The registry's own pull-through mode is not used. Version 2.8, the one distributions have, reads each blob twice from
+The registry's own pull-through mode is not used. Version 2.8, which distributions ship, reads each blob twice from
 upstream when it is first asked for, drops it after seven days, and does not start while upstream is down.
 """
 
@@ -40,7 +40,7 @@ LONGEST_WAIT = 30.0
 
 
 class Source(Protocol):
-    """Who has manifests and blobs of the repository. Each method raises UpstreamError."""
+    """Has manifests and blobs of the repository. Each method raises UpstreamError."""
 
     home: str
 
@@ -63,7 +63,7 @@ def tagged(root: str, reference: Reference) -> str:
 
 
 def _without(lost: Collection[str], manifests: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Those manifests that need none of the lost blobs."""
+    """The manifests that need none of the lost blobs."""
     return {
         digest: content
         for digest, content in manifests.items()
@@ -86,7 +86,7 @@ class Report:
     damaged: list[str] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
     lacking: list[str] = field(default_factory=list)
-    """Attestations that no source has all of, with what they said. The image serves without; engines from 29.1 on ask for them."""
+    """Attestations that no source has in full, with the sources' words. The image serves without; engines from 29.1 on ask for them."""
 
     @property
     def changed(self) -> bool:
@@ -117,12 +117,12 @@ class ImageStore:
     # look
 
     def whole(self) -> bool:
-        """Whether all of it is there, by name and size. Reads nothing but manifests."""
+        """Whether all of the image is there, by name and size. Reads nothing but manifests."""
         image = self._stored()
         return image is not None and not image.lacking and not self._missing(image)
 
     def _stored(self) -> oci.Image | None:
-        """The image as the storage describes it; None when a manifest of it is missing or not what its name says."""
+        """The image as the storage describes it; None when a manifest of it is missing or does not match its digest."""
         try:
             image = oci.read_image(self.digest, self.architecture, self._stored_manifest)
             here = {}
@@ -178,9 +178,9 @@ class ImageStore:
         report.state = "repaired" if report.damaged else "fetched" if blobs else "present"
 
     def tag(self, tag: str) -> None:
-        """Have the tag stand for the image.
+        """Point the tag at the image.
 
-        :raises ImageStoreError: it is not whole: a tag never names half of one
+        :raises ImageStoreError: the image is not whole; a tag never names half of one
         """
         if not self.whole():
             raise ImageStoreError(
@@ -191,13 +191,13 @@ class ImageStore:
     # ensure
 
     def ensure(self, sources: Sequence[Source], verify: bool = True) -> Report:
-        """Bring what is missing. Until the last byte is right the image has no manifest there, so nobody is offered half.
+        """Bring what is missing. The image gets its manifest after its last byte was verified, so nobody is offered half.
 
         :param sources: asked in this order, each for what the ones before it did not give
         :param verify: hash the blobs that are there already; a wrong one is fetched again
         :raises ImageStoreError, UpstreamError, ImageError: nothing wrong was put into its place
         """
-        # However long it takes: the other run brings what this one wants.
+        # Wait however long it takes: the other run brings what this one wants.
         with locked(self.root, math.inf, self.say):
             platform = oci.read_image(
                 self.digest, self.architecture, lambda digest: self._manifest(digest, sources)
@@ -215,7 +215,7 @@ class ImageStore:
                 self.report.lacking += lost.values()
                 image = platform.attested(_without(lost, attestations))
                 self._describe(image, [blob for blob in missing if blob.digest not in lost])
-            # The links of a manifest come last, that of the digest everybody asks for at the very end.
+            # Write the links of manifests last, and that of the digest everybody asks for at the very end.
             for digest, content in reversed(list(image.manifests.items())):
                 self._write(oci.blob_path(digest), content)
                 if self._write(oci.manifest_link(self.reference.repository, digest), digest.encode()):
@@ -231,7 +231,7 @@ class ImageStore:
             return self._of_any(sources, lambda source: source.manifest(digest))
 
     def _attestations(self, platform: oci.Image, sources: Sequence[Source]) -> dict[str, bytes]:
-        """The manifests of those that somebody has: the image serves without."""
+        """The manifests of the attestations that a source has. The image serves without the others."""
         found = {}
         for digest in platform.attestations:
             try:
@@ -244,7 +244,7 @@ class ImageStore:
         return found
 
     def _wrong(self, blobs: Sequence[oci.Blob]) -> list[oci.Blob]:
-        """Those whose bytes are not what their name says. They are taken out at once: a registry does not check."""
+        """The blobs whose bytes do not match their digest. They are removed at once: a registry does not check."""
         if not blobs:
             return []
         meter = Meter(self.say, "image: verifying what the registry has", sum(blob.size for blob in blobs))
@@ -274,7 +274,7 @@ class ImageStore:
     def _fetch(
         self, blobs: Sequence[oci.Blob], sources: Sequence[Source], needed: Collection[str]
     ) -> dict[str, str]:
-        """Bring them. Of those that are not `needed`, the ones that no source gives, with what was said: {digest: words}."""
+        """Bring blobs. Returns those that no source gives and that are not `needed`, {digest: what the sources said}."""
         lost: dict[str, str] = {}
         self.partial.mkdir(exist_ok=True)
         self.say(f"image: fetching {len(blobs)} blobs, {volume(self.report.fetched_bytes)}")
@@ -303,7 +303,7 @@ class ImageStore:
             target.rename(place)
             self._write(oci.layer_link(self.reference.repository, digest), digest.encode())
 
-        # Large ones first, so that none of them is left alone at the end.
+        # Start with the large ones, so that none of them is left alone at the end.
         try:
             in_parallel(one, sorted(known, key=lambda digest: -known[digest].size), WORKERS, stopped)
         except OSError as error:
@@ -318,9 +318,9 @@ class ImageStore:
         return self.partial / oci.checked(blob.digest).partition(":")[2]
 
     def _of_any(self, sources: Sequence[Source], ask: Callable[[Source], _T]) -> _T:
-        """The answer of the first source that has one. One that did not answer is asked after all others from then on.
+        """The answer of the first source that has one. A source that does not answer is from then on asked last.
 
-        Asking it for every blob of an image would take a minute each.
+        Waiting for it at every blob of an image would take a minute each.
         """
         if not sources:
             raise ImageStoreError(
@@ -342,7 +342,7 @@ class ImageStore:
         raise type(problems[-1])("; ".join(map(str, problems)))
 
     def _bring(self, source: Source, blob: oci.Blob, target: Path, received: Callable[[int], None]) -> None:
-        """Bytes of one blob, going on after those that are there. Raises UpstreamError when this source does not give it."""
+        """Bring the bytes of one blob, after those that are there. Raises UpstreamError when this source does not give it."""
         failures, wrong = 0, 0
         while True:
             before = target.stat().st_size if target.exists() else 0
@@ -369,7 +369,7 @@ class ImageStore:
                 )
 
     def _append(self, source: Source, blob: oci.Blob, target: Path, received: Callable[[int], None]) -> str:
-        """Add what is missing. Returns the digest of the whole; raises Unreachable when it is not whole."""
+        """Append the missing bytes. Returns the digest of the whole; raises Unreachable when it is not whole."""
         have = 0
         if target.exists():
             if target.stat().st_size > blob.size:
@@ -391,7 +391,7 @@ class ImageStore:
                     received(len(block))
                     if file.tell() > blob.size:
                         break
-        # Read back: what counts is what is on the disk, earlier runs' bytes included.
+        # Read the file back: what counts is what is on the disk, earlier runs' bytes included.
         seen, status = sha256_of(target)
         if status.st_size < blob.size:
             raise upstream.Unreachable(
@@ -400,7 +400,7 @@ class ImageStore:
         return f"sha256:{seen}"
 
     def _write(self, path: str, content: bytes) -> bool:
-        """True when it was not there like this."""
+        """Write a file. True when it was not there with this content."""
         place = self.root / path
         try:
             if place.read_bytes() == content:

@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A folder against its manifest: what lies there, by name and size, and what the stat cache vouches for."""
+"""Compares a folder with its manifest: what is there, by name and size, and what the stat cache vouches for."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def signature(status: os.stat_result) -> Signature:
 
 
 def scan(folder: Path) -> dict[str, os.stat_result]:
-    """Everything below `folder` that is no directory, links not followed: {relative path: lstat}."""
+    """Everything below `folder` except directories, links not followed: {relative path: lstat}."""
     found: dict[str, os.stat_result] = {}
     pending = [""]
     while pending:
@@ -43,7 +43,7 @@ def scan(folder: Path) -> dict[str, os.stat_result]:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A folder against its manifest, by name, size and stat cache alone.
+    """How a folder compares with its manifest, by name, size and stat cache alone.
 
     `verified`, `unknown` (right size, no valid entry in the stat cache), `damaged` {path: why} and `missing` are
     the manifest's files; `unexpected` are the others.
@@ -79,7 +79,7 @@ def compare(
 
 
 def read_cache(path: Path) -> dict[str, list[Any]]:
-    """The stat cache. One that cannot be read is no cache: everything is hashed again."""
+    """The stat cache. One that cannot be read counts as empty: everything is hashed again."""
     try:
         data = json_text.read_file(path)
     except (OSError, json_text.JsonError):
@@ -89,5 +89,5 @@ def read_cache(path: Path) -> dict[str, list[Any]]:
 
 
 def disk_bytes(status: os.stat_result) -> int:
-    """What a file really holds: one that is written in any order has its full size long before its bytes."""
+    """Bytes that a file takes on disk. A file that is written in any order has its full size long before its bytes."""
     return min(status.st_size, status.st_blocks * 512)

@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a model's config.json says, as far as anything here asks. A value of another kind is as good as none: vLLM decides."""
+"""What a model's config.json says, as far as this collection reads it. A value of another kind counts as absent: vLLM decides."""
 
 from __future__ import annotations
 

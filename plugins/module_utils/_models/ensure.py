@@ -28,7 +28,7 @@ class Options:
 
 
 def look(manifests: Sequence[Manifest], options: Options) -> list[Report]:
-    """What sizes and the stat cache say. Reads no file, writes nothing; with `full` nothing is vouched for."""
+    """The reports by sizes and the stat cache. Reads no file, writes nothing. With `full`, the cache vouches for nothing."""
     snapshots = _snapshots(manifests, options)
     for snapshot in snapshots:
         snapshot.inspect(options.full, hashing=False)
@@ -36,7 +36,7 @@ def look(manifests: Sequence[Manifest], options: Options) -> list[Report]:
 
 
 def check(manifests: Sequence[Manifest], options: Options, remember: bool = True) -> list[Report]:
-    """Hash what the stat cache does not vouch for, and remember it. Fetches and promotes nothing.
+    """Hash what the stat cache does not vouch for, and remember the result. Fetches and promotes nothing.
 
     :param remember: False: write nothing
     """
@@ -68,7 +68,7 @@ def ensure(manifests: Sequence[Manifest], options: Options, fetcher: Callable[[]
     """Make every snapshot whole.
 
     :param fetcher: makes the fetcher; called only if something is missing
-    :raises StoreError: SnapshotError among them, and what the fetcher raises; nothing is promoted that is not whole
+    :raises StoreError: SnapshotError among them, and what the fetcher raises; only whole snapshots are promoted
     """
     snapshots = _snapshots(manifests, options)
     with all_locked(snapshots, options) as locks:
@@ -104,7 +104,7 @@ def _snapshots(manifests: Sequence[Manifest], options: Options) -> list[Snapshot
 @contextlib.contextmanager
 def all_locked(snapshots: Sequence[Snapshot], options: Options) -> Iterator[contextlib.ExitStack]:
     with contextlib.ExitStack() as locks:
-        # In one order, so that two runs never wait for each other.
+        # Lock in sorted order, so that two runs never wait for each other.
         for folder in sorted({snapshot.folder for snapshot in snapshots}):
             locks.enter_context(locked(folder, options.lock_timeout, options.say))
         yield locks

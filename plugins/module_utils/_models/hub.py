@@ -36,9 +36,9 @@ SMALL_FILE = 16 * 1024 * 1024
 LONGEST_ANSWER = 600.0
 """Seconds for all of an answer that is read into memory."""
 LONGEST_WORDS = 200
-"""Characters of what the Hub says itself."""
+"""Characters of the Hub's own words that a message quotes."""
 RETRY_AFTER_LIMIT = 310.0
-"""Seconds. The Hub counts requests in windows of five minutes; who asks for more does not want us today."""
+"""Seconds. The Hub counts requests in windows of five minutes; a longer wait means that it does not want us today."""
 
 NEED_ACCESS = "set a token that has access (HF_TOKEN on the controller, or spark_hub_token)"
 
@@ -46,7 +46,7 @@ T = TypeVar("T")
 
 
 class HubError(Exception):
-    """The Hub cannot give what is wanted. `retryable`: the same request may succeed later."""
+    """The Hub does not give what is wanted. `retryable`: the same request may succeed later."""
 
     def __init__(
         self, expected: str, seen: str, do: str, retryable: bool = False, retry_after: float | None = None
@@ -61,7 +61,7 @@ class HubLibraryMissing(ImportError):
 
 @dataclass(frozen=True)
 class Hub:
-    """One endpoint and how patient to be with it. The token never appears in a message."""
+    """One endpoint, and how patient to be with it. The token never appears in a message."""
 
     endpoint: str = PUBLIC_ENDPOINT
     token: str | None = None
@@ -77,7 +77,7 @@ class Hub:
                 "an endpoint such as https://huggingface.co", repr(self.endpoint), "correct the endpoint"
             )
         if self.token is not None and not TOKEN.fullmatch(self.token):
-            # The HTTP library would quote it in its own error.
+            # The HTTP library would quote the token in its error.
             seen = f"{len(self.token)} characters with a space, a line break or a letter outside ASCII among them"
             raise HubError("a token in one word", seen, "correct the token")
         object.__setattr__(self, "endpoint", self.endpoint.rstrip("/"))
@@ -94,8 +94,8 @@ class Hub:
     def load(self, home: Path | None = None) -> Any:
         """Import huggingface_hub for this endpoint.
 
-        It reads its environment once, at its first import: what a user or a serving recipe has set there (offline
-        mode, another endpoint, a token of root's) must not leak in. Xet is the Hub's own storage, a mirror has none.
+        It reads its environment once, at its first import. What a user or a serving recipe has set there (offline
+        mode, another endpoint, a token of root's) must not leak in. Xet is the Hub's own storage; a mirror has none.
 
         :param home: where the library may keep files of its own, instead of the user's home
         """
@@ -125,7 +125,7 @@ class Hub:
             raise HubLibraryMissing(str(error)) from error
 
     def call(self, what: str, function: Callable[[], T], progressed: Callable[[], bool] = lambda: False) -> T:
-        """`function()`, again after what may pass: 408, 429 and 5xx, a lost connection, a body cut short.
+        """Call `function`, and call it again after errors that may pass: 408, 429 and 5xx, a lost connection, a body cut short.
 
         Gives up after `retries` further tries in a row that did not progress.
         """
@@ -149,7 +149,7 @@ class Hub:
                 self.sleep(wait)
 
     def _explain(self, what: str, error: BaseException) -> HubError | None:
-        """The error in the words of who has to act on it. None: not the Hub's."""
+        """The error in words for the person who must act on it. None: the error is not the Hub's."""
         if isinstance(error, HubError):
             return error
         errors = importlib.import_module("huggingface_hub.errors")
@@ -211,7 +211,7 @@ class Hub:
         return HubError(f"an answer about {what}", seen, "is the endpoint a Hugging Face Hub?")
 
     def _words(self, said: str) -> str:
-        """What the Hub says itself, fit for a terminal. A server may repeat the token that it got."""
+        """The Hub's own words, fit for a terminal. A server may repeat the token that it got."""
         if self.token:
             said = said.replace(self.token, "…")
         plain = " ".join("".join(each if each.isprintable() else " " for each in said).split())
@@ -219,16 +219,16 @@ class Hub:
 
     def _headers(self) -> dict[str, str]:
         utils = importlib.import_module("huggingface_hub.utils")
-        # Compression would make the size, and where to go on, unknown.
+        # Compression would hide the size, and where to go on.
         return {**utils.build_hf_headers(token=self.token or False), "Accept-Encoding": "identity"}
 
     # -- what is asked
 
     def resolve_manifest(self, repository: str, revision: str) -> dict[str, Any]:
-        """What `revision` (a branch, a tag, a commit) of `repository` is.
+        """What `revision` (a branch, a tag, a commit) of `repository` consists of.
 
-        One request for the list, one for each file that is not in large-file storage: the Hub gives those only a
-        git sha1, so they are fetched (they are small), held against it, and hashed.
+        One request for the list, and one for each file that is not in large-file storage. Of those the Hub gives only a
+        git sha1, so they are fetched (they are small), compared with it, and hashed.
 
         :returns: ``{repository, revision, commit, files: {path: {size, sha256}}}``, paths sorted
         :raises HubError: and HubLibraryMissing
@@ -268,7 +268,7 @@ class Hub:
         }
 
     def commit(self, repository: str, revision: str) -> str:
-        """What commit `revision` is.
+        """The commit that `revision` stands for.
 
         :raises HubError: and HubLibraryMissing
         """
@@ -343,8 +343,8 @@ class Hub:
     ) -> None:
         """Bring one file to `target` over HTTP, going on after the bytes that are already there.
 
-        One request a file: the manifest knows size and hash, so nothing is asked first. The library's own
-        download starts a file again in each new process. Who calls verifies the hash.
+        One request for each file: the manifest knows size and hash already. The library's own download starts a file
+        again in each new process. The caller verifies the hash.
 
         :param received: called with each number of bytes that arrived; negative when some were thrown away
         """
@@ -414,7 +414,7 @@ class Hub:
         """
 
         class Bar:
-            """What the library reports to, in place of a progress bar."""
+            """Takes the library's reports, in place of a progress bar."""
 
             def __init__(self, *_: Any, **__: Any) -> None:
                 self.total = self.n = 0
@@ -439,7 +439,7 @@ class Hub:
             set_postfix_str = set_transfer_postfix_str = _nothing
 
         library = importlib.import_module("huggingface_hub")
-        # It would keep a file that is there when the Hub does not answer.
+        # Otherwise the library would keep a file that is there when the Hub does not answer.
         (folder / path).unlink(missing_ok=True)
         return Path(
             self.call(
@@ -466,7 +466,7 @@ BLAME = (
 
 @dataclass(frozen=True)
 class HttpFetcher:
-    """One request a file, and a file goes on where it stopped."""
+    """One request for each file. A file goes on where it stopped."""
 
     hub: Hub
     resumes = True
@@ -480,7 +480,7 @@ class HttpFetcher:
 
 @dataclass(frozen=True)
 class LibraryFetcher:
-    """hf_hub_download, for the Hub's own storage (Xet): faster there, and a file starts again."""
+    """hf_hub_download, for the Hub's own storage (Xet). It is faster there, but starts an interrupted file again."""
 
     hub: Hub
     resumes = False
@@ -512,7 +512,7 @@ def resolve_manifest(
 
 
 def _transport() -> Any:
-    """The HTTP library under huggingface_hub, whose errors it lets through."""
+    """The HTTP library under huggingface_hub, which does not catch its errors."""
     try:
         return importlib.import_module("httpx2")
     except ImportError:
@@ -520,7 +520,7 @@ def _transport() -> Any:
 
 
 def _raise_for_status(answer: Any) -> None:
-    """As the library has it, but for the body of a failure: whatever length it has, its headers say all that is told here."""
+    """Raise as the library does, but do not read the body of a failure, which may be endless: the headers say all that is used here."""
     if answer.status_code >= 400:
         of_body = ("content-encoding", "content-length", "transfer-encoding")
         headers = [(name, value) for name, value in answer.headers.items() if name not in of_body]

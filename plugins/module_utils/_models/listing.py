@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The Hub's list of what a revision consists of: what can be locked of it, and what an endpoint leaves out. Pure."""
+"""The Hub's list of a revision's files: what of it can be locked, and what an endpoint leaves out. Pure."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import Any
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 MOST_FILES = 50_000
-"""The Hub cuts the list of files of a revision off here."""
+"""The Hub cuts off a revision's list of files here."""
 
 
 class ListingError(ValueError):
-    """The list is of another shape: the text says what was expected and seen."""
+    """The list has another shape: the text says what was expected and seen."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A file. `sha256` is known of one in large-file storage, `oid` (of git) of any other."""
+    """A file. `sha256` is known of one in large-file storage, git's `oid` of any other."""
 
     path: str
     size: int
@@ -31,7 +31,7 @@ class Entry:
 
 
 def parse(data: Any) -> tuple[str, list[Entry | str]]:
-    """The commit, and its files in the order of the list: by name alone where size or checksum is not told.
+    """The commit, and its files in the order of the list. A file without size or checksum is a name alone.
 
     :raises ListingError: it is no list of a revision
     """

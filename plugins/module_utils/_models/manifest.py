@@ -12,7 +12,7 @@ from typing import Any
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
-# What the Hub allows. Its own "--" stands for the slash in a folder name, so neither part may hold it.
+# What the Hub allows. In a folder name "--" stands for the slash, so neither part may hold it.
 REPOSITORY = re.compile(r"(?!.*(--|\.\.))[\w](?:[\w.-]{0,94}[\w])?/[\w](?:[\w.-]{0,94}[\w])?", re.ASCII)
 PATH_LIMIT, NAME_LIMIT = 1024, 255
 
@@ -120,7 +120,7 @@ def _entry_problems(path: Any, entry: Any) -> Iterator[str]:
 
 
 def _clashes(files: Mapping[str, File]) -> Iterator[str]:
-    """A name that is a file and also the folder of another."""
+    """Names that are a file and also the folder of another."""
     folders: dict[str, str] = {}
     for path in files:
         parts = path.split("/")

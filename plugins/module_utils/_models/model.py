@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What of a model can be judged before it is served, read from its snapshot: configs and headers, no weights."""
+"""Reads the parts of a model by which it can be judged before it is served: configs and headers of its snapshot, no weights."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from .weights import HEADER_LIMIT, INDEXES, Model, WeightFile
 
 SUFFIX = ".safetensors"
 OTHER_WEIGHTS = (".bin", ".pt", ".gguf")
-"""Suffixes of weights that vLLM serves and nothing here can look into."""
+"""Suffixes of weights that vLLM serves and this collection cannot look into."""
 NO_WEIGHTS = frozenset({"training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt", "scaler.pt"})
-"""What a trainer leaves beside them."""
+"""What a trainer leaves beside the weights."""
 OWN_LAYOUT = "params.json"
 """Mistral's own config, which vLLM reads where there is no config.json."""
 
 
 def read(name: str, folder: Path) -> Model:
-    """:raises OSError: no config.json nor what stands for it, or a file that cannot be read"""
+    """:raises OSError: neither config.json nor its substitute is there, or a file cannot be read"""
     weights = {}
     others = []
     for path in sorted(folder.iterdir()):

@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Options of the modules that work on snapshots, and what an argument spec cannot say of them."""
+"""Options of the modules that work on snapshots, and the checks that an argument spec cannot express."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ STORING: dict[str, Any] = {
     "disk_reserve": {"type": "int", "default": 2048},
     "lock_timeout": {"type": "int", "default": 3600},
 }
-"""Of those that also bring a snapshot into the store."""
+"""Options of the modules that also bring a snapshot into the store."""
 LEAST = {"max_workers": 1, "disk_reserve": 0, "lock_timeout": 0}
 """The smallest values of all of these."""
 
@@ -73,7 +73,7 @@ def parse(params: Mapping[str, Any], least: Mapping[str, int]) -> list[Manifest]
 
 
 def storing(params: Mapping[str, Any]) -> Options:
-    """How it is to bring them."""
+    """How to bring the snapshots."""
     return Options(
         params["store"],
         params["max_workers"],

@@ -1,10 +1,10 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether a draft can agree with its body, told from configs and safetensors headers before anything is served.
+"""Whether a draft can agree with its body, judged by configs and safetensors headers before anything is served.
 
-vLLM starts with a draft that does not fit, reports healthy, answers, and accepts nothing: a wrong vocabulary,
-head size, layer type or intermediate size and missing weights give no warning there. Pure functions of data.
+vLLM starts with a draft that does not fit, reports healthy, answers, and accepts nothing. It does not warn of a wrong
+vocabulary, head size, layer type or intermediate size, nor of missing weights. Pure functions of data.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .config import text as text_config
 from .weights import Finding, Model, Problem, Tensors, Unseen, missing_of, read_weights
 
 ASSISTANT = "Gemma4AssistantForCausalLM"
-"""The architecture whose weights are known well enough to say what they must be."""
+"""The architecture whose weights are known well enough to check them."""
 MISFIT = "use the draft that was made for this body"
 
 
@@ -35,7 +35,7 @@ def judge(
     drafts_itself: bool = False,
     speculation: Mapping[str, Any] | None = None,
 ) -> Judgement:
-    """Every problem of a body, its draft, and the two together, the facts they were judged by, and what was not looked at.
+    """Every problem of a body, its draft, and the pair; the facts that they were judged by; and what was not looked at.
 
     :param drafts_itself: the draft is layers of the body
     :param speculation: the speculative config that the server gets
@@ -91,7 +91,7 @@ def check_pair(
         if ASSISTANT in words(draft, "architectures"):
             yield Problem("draft backbone_hidden_size", f"{hidden}, the body's hidden_size", "none", MISFIT)
     elif backbone != hidden:
-        # Healthy until the first request, then vLLM dies.
+        # The server is healthy until the first request; then vLLM dies.
         yield Problem(
             "draft backbone_hidden_size", f"{hidden}, the body's hidden_size", f"{backbone}", MISFIT
         )
@@ -109,7 +109,7 @@ def check_pair(
         yield from _check_eagle(one, draft)
     yield from _check_layer_ids(one["layers"], draft)
     there, wanted = layer_shapes(body), layer_shapes(draft)
-    # Only a draft without keys and values of its own reads the body's.
+    # Only a draft without its own keys and values reads the body's.
     if not there or backbone is None:
         return
     for kind in sorted(wanted):
@@ -136,7 +136,7 @@ def _check_vocabulary(body: int | None, draft: int | None) -> Iterator[Finding]:
 
 
 def check_depth(name: str, config: Mapping[str, Any], speculation: Mapping[str, Any]) -> Iterator[Problem]:
-    """A block drafter proposes well what it was trained for. A DSpark one takes no other size, a DFlash one takes less.
+    """A block drafter proposes well at the size that it was trained for. A DSpark one takes no other, a DFlash one also less.
 
     :param name: the model that drafts
     """
@@ -161,9 +161,9 @@ def is_dflash(draft: Mapping[str, Any]) -> bool:
 
 
 def is_eagle(draft: Mapping[str, Any], tensors: Tensors) -> bool:
-    """Whether a draft is of the EAGLE kind: it reads hidden states of the body, and has a cache of its own.
+    """Whether a draft is of the EAGLE kind: it reads hidden states of the body, and has its own cache.
 
-    The first ones name the architecture of their layers. A vocabulary of their own tells them from others.
+    The first such drafts name the architecture of their layers. They differ from others by their own vocabulary.
     """
     names = (str(draft.get("speculators_model_type")), *words(draft, "architectures"))
     return (
@@ -191,7 +191,7 @@ def _check_dflash(body: Mapping[str, Any], draft: Mapping[str, Any], tensors: Te
     if None not in (layers, body["layers"]) and layers != body["layers"]:
         yield Problem("draft num_target_layers", f"{body['layers']}, the body's layers", f"{layers}", MISFIT)
     read = next((len(ids) for _key, ids in configs.layer_ids(draft)), None)
-    # It takes the hidden states of all those layers, side by side. A quantised weight may be packed.
+    # The weight takes the hidden states of all those layers, side by side. A quantised one may be packed.
     for name, (dtype, shape) in tensors.items():
         whole = name.split(".")[-2:] == ["fc", "weight"] and dtype in ("BF16", "F16", "F32")
         if whole and read and hidden and shape[1:] != [read * hidden]:
@@ -214,9 +214,9 @@ def _shapes(shapes: set[tuple[Any, Any]]) -> str:
 
 
 def check_own_layers(config: Mapping[str, Any], tensors: Tensors, left_out: Tensors) -> Iterator[Problem]:
-    """The layers that draft, where a body says how many it has as Qwen does since 3.5; of others nothing is told.
+    """The layers that draft, if a body says how many it has, as Qwen does since 3.5. Other bodies are not judged.
 
-    A quantisation may leave them out and keep the config. vLLM then drafts with what lay in memory.
+    A quantisation may leave these layers out and keep the config. vLLM then drafts with what lay in memory.
 
     :param left_out: tensors in files that the index does not name, so that vLLM does not load them
     """
@@ -240,7 +240,7 @@ def _mtp(tensors: Tensors) -> bool:
 
 
 def check_eagle_weights(config: Mapping[str, Any], tensors: Tensors) -> Iterator[Problem]:
-    """A draft that knows only some tokens says which: without that, vLLM takes each of its tokens for another one."""
+    """A draft that knows only some tokens must name them. Otherwise vLLM takes each of its tokens for another one."""
     known, every = number(config, "draft_vocab_size"), number(text_config(config), "vocab_size")
     if not known or known == every:
         return
@@ -251,9 +251,9 @@ def check_eagle_weights(config: Mapping[str, Any], tensors: Tensors) -> Iterator
 
 
 def check_assistant_weights(config: Mapping[str, Any], tensors: Tensors) -> Iterator[Problem]:
-    """The linear weights of a Gemma 4 assistant: all there, and shaped as its config says.
+    """The linear weights of a Gemma 4 assistant must all be there, with the shapes that its config says.
 
-    vLLM loads one without them, or with others, and silently drafts nonsense.
+    vLLM loads an assistant without them, or with others, and silently drafts nonsense.
     """
     text = text_config(config)
     if ASSISTANT not in words(config, "architectures") or config.get("quantization_config"):

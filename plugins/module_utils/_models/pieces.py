@@ -3,8 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The pieces of files and their hashes, as BitTorrent v2 (BEP 52) makes them. Standard library only.
 
-What was hashed is kept beside the snapshot, by the SHA-256 of the file: whether a file still has that, the stat cache
-says.
+Hashes are kept beside the snapshot, by the SHA-256 of the file. The stat cache tells whether a file still has that.
 
     <store>/models/<org>--<name>/.pieces-<commit>.json
 """
@@ -57,7 +56,7 @@ def root_of(hashes: Sequence[bytes], padding: bytes) -> bytes:
 
 
 def padding_of(piece: int) -> bytes:
-    """Hash of a piece that consists of no leaf at all: what fills up the tree above the pieces."""
+    """Hash of a piece without any leaf. It fills up the tree above the pieces."""
     hashed = bytes(HASH)
     for _again in range((piece // LEAF).bit_length() - 1):
         hashed = hashlib.sha256(hashed + hashed).digest()
@@ -65,7 +64,7 @@ def padding_of(piece: int) -> bytes:
 
 
 def _piece_hash(leaves: Sequence[bytes], piece: int, only: bool) -> bytes:
-    """:param only: the file's one piece, whose tree is only as high as it needs to be"""
+    """:param only: the file has no other piece, so its tree is only as high as it needs to be"""
     missing = 0 if only else piece // LEAF - len(leaves)
     return root_of([*leaves, *[bytes(HASH)] * missing], bytes(HASH))
 
@@ -84,7 +83,7 @@ def hash_file(path: Path, piece: int, advance: Callable[[int], None] = lambda co
     flat, sha256 = hashlib.sha256(), hashlib.sha256
     pieces: list[bytes] = []
     leaves: list[bytes] = []
-    # A piece is a multiple of this, or this a multiple of a piece: a read never ends inside a leaf.
+    # Of block and piece, one is a multiple of the other: a read never ends inside a leaf.
     block = min(piece, READ)
     buffer = memoryview(bytearray(block))
     with path.open("rb", buffering=0) as file:
@@ -120,7 +119,7 @@ def cache_path(folder: Path, commit: str) -> Path:
 
 
 def read_cache(path: Path, piece: int) -> dict[str, bytes]:
-    """{sha256 of a file: the hashes of its pieces}. One that cannot be used is no cache."""
+    """{sha256 of a file: the hashes of its pieces}. A cache that cannot be used counts as empty."""
     try:
         data = json_text.read_file(path)
         if data["version"] != CACHE_VERSION or data["piece"] != piece:

@@ -42,7 +42,7 @@ FILE_MODE, FOLDER_MODE = 0o644, 0o755
 """The container's user need not be the store's owner."""
 DISK_BLOCK = 4096
 FETCHES = 2
-"""How often a file is fetched whose bytes have another hash than the lock's."""
+"""How often a file is fetched while its hash is not the lock's."""
 
 
 class SnapshotError(StoreError):
@@ -55,14 +55,14 @@ class Fetcher(Protocol):
     resumes: bool
     """Whether bytes of `target` that are already there are kept."""
     blame: str
-    """What to think and do of bytes with another hash than the lock's."""
+    """What to think and do when a hash is not the lock's."""
 
     def fetch(self, manifest: Manifest, path: str, target: Path, received: Callable[[int], None]) -> None:
         """Bring `path` to `target`; call `received` with each number of bytes that came (or was thrown away)."""
 
 
 class StagedFetcher(ABC):
-    """A `Fetcher` that brings all files of a snapshot at once, in a folder of its own, and goes on using them."""
+    """A `Fetcher` that brings all files of a snapshot at once, into its own folder, and goes on using them."""
 
     resumes = False
     blame = "a peer, or the disk, gives other bytes than were locked: do not use them"
@@ -77,7 +77,7 @@ class StagedFetcher(ABC):
 
     @abstractmethod
     def placed(self, manifest: Manifest, folder: Path) -> None:
-        """The files are at `folder`/<commit>/<path> as well, and the names that `begin` was given are going."""
+        """Say that the files are now also at `folder`/<commit>/<path>. The names that `begin` got are removed next."""
 
 
 @dataclass
@@ -102,12 +102,16 @@ class Report:
         return self.state != "present" or self.modes > 0
 
     @property
+    def unchecked(self) -> bool:
+        return bool(self.unknown or self.modes)
+
+    @property
     def fetched_bytes(self) -> int:
         return sum(self.manifest.files[path].size for path in self.fetched)
 
     def look(self) -> dict[str, Any]:
-        """What there is, in bytes: the manifest's, those that are missing or damaged, those that only a hash can tell
-        of, and those that an interrupted run left."""
+        """What there is, in bytes: all of the manifest, the files that are missing or damaged, those that only a hash can judge,
+        and those that an interrupted run left."""
         unknown = sum(self.manifest.files[path].size for path in self.unknown)
         return {
             "repository": self.manifest.repository,
@@ -116,7 +120,7 @@ class Report:
             "bytes": self.manifest.size,
             "missing_bytes": self.fetched_bytes - unknown,
             "unknown_bytes": unknown,
-            "unchecked": bool(self.unknown or self.modes),
+            "unchecked": self.unchecked,
             "kept_bytes": self.kept_bytes,
             "verified_bytes": self.verified_bytes,
             "damaged": self._damaged(),
@@ -131,7 +135,7 @@ class Report:
         return [f"{path}: {why}" for path, why in sorted(self.damaged.items())]
 
     def strays(self) -> str:
-        """A warning of files beside those of a whole snapshot; empty without any."""
+        """A warning about files that do not belong to a whole snapshot; empty without any."""
         if not self.unexpected or self.state != "present":
             return ""
         return (
@@ -219,7 +223,7 @@ class Snapshot:
         return not report.fetched
 
     def _verify(self, folder: Path, paths: Sequence[str]) -> tuple[dict[str, os.stat_result], dict[str, str]]:
-        """Hash files in parallel: what is right, with its status, and what is not, with the reason."""
+        """Hash files in parallel: the right ones with their status, the others with the reason."""
         total = sum(self.manifest.files[path].size for path in paths)
         meter = Meter(self.say, f"{self.manifest.repository}: verifying", total)
 
@@ -240,10 +244,10 @@ class Snapshot:
     # prepare
 
     def prepare(self, resumes: bool, staged: bool = False) -> int:
-        """Tidy what an interrupted run left and keep what is right of it. Returns the bytes still to come.
+        """Tidy what an interrupted run left, and keep what is right. Returns the bytes still to come.
 
         :param resumes: a download goes on after the bytes in `incoming`
-        :param staged: bytes in `swarm` are
+        :param staged: a download goes on with the bytes in `swarm`
         """
         for folder in (self.files, self.incoming):
             folder.mkdir(parents=True, exist_ok=True)
@@ -268,17 +272,17 @@ class Snapshot:
         return max(0, self.bytes_to_fetch() - here)
 
     def _staged_bytes(self) -> int:
-        """What is on disk of the files to fetch; the holes of a file take no space."""
+        """Bytes on disk of the files to fetch. The holes of a file take no space."""
         found = scan(self.swarm / self.manifest.commit)
         return sum(found[path].st_blocks * 512 for path in self.report.fetched if path in found)
 
     def bytes_to_fetch(self) -> int:
-        """On disk, where a file takes whole blocks."""
+        """Bytes to fetch as they count on disk, where a file takes whole blocks."""
         sizes = (self.manifest.files[path].size for path in self.report.fetched)
         return sum(-(-size // DISK_BLOCK) * DISK_BLOCK for size in sizes)
 
     def _incoming(self, path: str) -> Path:
-        """Named by what it is to become, so that no download goes on after bytes for another file or another lock."""
+        """Path of a download. Its name says what it is to become, so that no download continues another file or another lock."""
         name = hashlib.sha256(f"{path}\0{self.manifest.files[path].sha256}".encode()).hexdigest()
         return self.incoming / name
 
@@ -299,9 +303,9 @@ class Snapshot:
             meter.advance(count)
 
         def hashed(target: Path) -> tuple[str, os.stat_result]:
-            if isinstance(fetcher, StagedFetcher):  # it knows the pieces, and checked them
+            if isinstance(fetcher, StagedFetcher):  # the swarm knows the pieces, and has checked them
                 return sha256_of(target)
-            # This host will be asked to describe what it fetched; now the file is in memory.
+            # Other hosts will ask this one to describe what it fetched, and now the file is in memory.
             result = pieces.hash_file(target, piece)
             self._pieces[result.sha256] = result.pieces
             return result.sha256, result.status
@@ -375,12 +379,12 @@ class Snapshot:
             pieces.add_to_cache(self.pieces_path, pieces.piece_size(self.manifest.size), self._pieces)
 
     def tidy(self) -> None:
-        """Leave no empty folder behind of what did not come."""
+        """Remove the empty folder of a snapshot that did not come."""
         if self.partial.exists() and not scan(self.partial):
             remove(self.partial)
 
     def settle(self) -> None:
-        """A whole snapshot: make it readable and let the stat cache say so."""
+        """Make a whole snapshot readable, and let the stat cache vouch for it."""
         if self.report.modes:
             self._make_readable(self.path, self._sound)
             after = scan(self.path)
@@ -388,11 +392,11 @@ class Snapshot:
                 path: after[path] for path, status in self._sound.items() if _same(status, after[path])
             }
         self._remember(self._sound)
-        # Nobody else can be using it: the lock is ours.
+        # This run holds the lock, so nobody else can be using it.
         remove(self.partial)
 
     def relinked(self) -> None:
-        """Its files were given further names: their ctime moved, their bytes did not."""
+        """Update the stat cache after the files got further names: their ctime moved, their bytes did not."""
         after = scan(self.path)
         self._sound = {
             path: after[path]
@@ -402,7 +406,7 @@ class Snapshot:
         self._remember(self._sound)
 
     def remember_sound(self) -> None:
-        """A snapshot that is not whole: let the stat cache vouch for what was found right, and for no more."""
+        """Let the stat cache vouch for the sound files of a snapshot that is not whole, and for no others."""
         self._remember(self._sound)
 
     def _make_readable(self, folder: Path, files: Mapping[str, os.stat_result]) -> None:
@@ -429,5 +433,5 @@ class Snapshot:
 
 
 def _same(one: os.stat_result, other: os.stat_result) -> bool:
-    """The same bytes, as far as can be told without ctime."""
+    """Whether two files have the same bytes, as far as can be told without ctime."""
     return (one.st_size, one.st_mtime_ns, one.st_ino) == (other.st_size, other.st_mtime_ns, other.st_ino)

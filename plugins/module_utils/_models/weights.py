@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a model's files say about themselves: weights by the headers of safetensors, and the index that places them."""
+"""What a model's files say of themselves: the headers of safetensors, and the index that places the weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .._common import json_text
 
 HEADER_LIMIT = 100_000_000
 DIMENSIONS = 16
-"""More than any tensor has. Their product is computed, which takes quadratic time in how many there are."""
+"""More dimensions than any tensor has. Computing their product takes quadratic time in their number."""
 LARGEST = 2**63 - 1
 DTYPE_BITS = {
     **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
@@ -24,7 +24,7 @@ DTYPE_BITS = {
     "F4": 4,
 }
 INDEX = "model.safetensors.index.json"
-"""Of the files beside it, vLLM loads those that this one names."""
+"""Of the files beside the index, vLLM loads only those that it names."""
 INDEXES = (INDEX, "consolidated.safetensors.index.json")
 
 
@@ -46,7 +46,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Unseen:
-    """What vLLM may serve, and nothing here can judge."""
+    """What vLLM may serve and this collection cannot judge."""
 
     where: str
     because: str
@@ -86,7 +86,7 @@ DAMAGED = "the file is damaged or was cut short: verify the snapshot with verify
 
 
 def read_weights(model: Model) -> tuple[Tensors, Tensors, list[Finding]]:
-    """The tensors that vLLM loads, those in files that the index leaves out, and what is wrong with the files."""
+    """The tensors that vLLM loads, the tensors in files that the index leaves out, and what is wrong with the files."""
     findings: list[Finding] = []
     by_file: dict[str, Tensors] = {}
     if not model.weights and model.others:

@@ -1,10 +1,10 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What of a store may go. Pure functions of data: what is there, who refers to it, and the verdict.
+"""What of a store may go: what is there, who refers to it, and the verdict. Pure functions of data.
 
 Everything in the store is named by its content: a commit, a sha256 or an image digest. So whatever names that content
-anywhere (a state, a lock, a container) refers to the thing, whichever path it gives.
+anywhere (a state, a lock, a container) refers to the thing, whatever path it gives.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ class Thing:
     """The commit or sha256 that names it."""
     usage: Usage = field(default_factory=Usage)
     companions: list[str] = field(default_factory=list)
-    """Files beside it that speak of nothing else; they go with it."""
+    """Files beside it that are about nothing else; they go with it."""
     members: list[str] = field(default_factory=list)
-    """Further content that it consists of: who names that refers to it too."""
+    """Further content that it consists of. A reference to that content is a reference to the thing."""
     guard: str = ""
-    """Folder whose lock is held by a run that works on it; none if empty."""
+    """Folder whose lock a run holds while it works on the thing; empty if there is none."""
     size: int | None = None
     """Bytes, where the engine counts them and not the file system."""
     at_most: bool = False
-    """Whether `size` counts what may stay: layers that the engine does not know to be shared."""
+    """Whether `size` may be too large: it counts layers that stay if the engine does not know that they are shared."""
     verdict: str = ""
     why: str = ""
 
@@ -80,7 +80,7 @@ class Thing:
 
 @dataclass
 class References:
-    """Who refers to which content, and which directories of the host who uses."""
+    """Who refers to which content, and who uses which directories of the host."""
 
     names: dict[str, list[str]] = field(default_factory=dict)
     """{commit or sha256: who}"""
@@ -94,7 +94,7 @@ class References:
                 whose.append(who)
 
     def of(self, thing: Thing) -> list[str]:
-        """Who refers to it; empty when nobody does."""
+        """Who refers to the thing; empty when nobody does."""
         whose = [who for content in (thing.content, *thing.members) for who in self.names.get(content, [])]
         for path, who in self.paths:
             if who in whose:
@@ -118,15 +118,15 @@ def content_names(data: Any) -> set[str]:
 
 
 def within(path: str, folder: str) -> bool:
-    """Whether `path` is `folder` or lies below it. By name alone."""
+    """Whether `path` is `folder` or lies below it, by name alone."""
     return PurePosixPath(path).is_relative_to(folder)
 
 
 def refer_state(references: References, state: Any, path: str, resolve: Callable[[str], str] = str) -> None:
-    """What serves and what there is to go back to.
+    """Refer to what serves, and to what a rollback would start.
 
     :param resolve: gives the real path of a path
-    :raises PruneError: not a state that says what serves
+    :raises PruneError: the state does not say what serves
     """
     expected = f"{path}: expected the state of a Spark that serves (version {STATE_VERSION}, with current)"
     cure = "nothing was removed; deploy with playbooks/site.yml first"
@@ -144,7 +144,7 @@ def refer_state(references: References, state: Any, path: str, resolve: Callable
 
 
 def _mounted(serving: Any) -> list[str]:
-    """Where on the host a recorded container has its mounts from."""
+    """Paths on the host that a recorded container mounts."""
     container = serving.get("container") if isinstance(serving, Mapping) else None
     volumes = container.get("volumes") if isinstance(container, Mapping) else None
     if not isinstance(volumes, list):

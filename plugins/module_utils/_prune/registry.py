@@ -1,9 +1,9 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The images in the storage of the fleet's registry, and how one goes: first the link by which it is asked for.
+"""The images in the storage of the fleet's registry, and how one is removed: first the link by which hosts ask for it.
 
-A blob belongs to every image that names it, and goes with the last of them. Layout: `module_utils/_images/oci.py`.
+A blob belongs to every image that names it, and is removed with the last of them. Layout: `module_utils/_images/oci.py`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Image:
     digest: str
     manifests: frozenset[str]
     blobs: frozenset[str]
-    """Of configuration and layers."""
+    """Digests of configuration and layers."""
 
     @property
     def all(self) -> frozenset[str]:
@@ -43,11 +43,11 @@ class Image:
 
 
 class Unreadable(ValueError):
-    """A manifest of the storage cannot be read, so it is not known to whom its blobs belong."""
+    """A manifest of the storage cannot be read, so nobody knows which images its blobs belong to."""
 
 
 def images(root: Path) -> list[Image]:
-    """:raises Unreadable: one of them cannot be read, or part of it lies elsewhere"""
+    """:raises Unreadable: a manifest cannot be read, or part of the storage lies elsewhere"""
     for folder, inner, _files in os.walk(root):
         for name in inner:
             if Path(folder, name).is_symlink():
@@ -64,7 +64,7 @@ def images(root: Path) -> list[Image]:
 
 
 def _parts(digest: str, contents: Mapping[str, dict[str, Any]]) -> set[str]:
-    """A manifest and all that it leads to of those that are there. A digest cannot lead back to itself."""
+    """A manifest, and those that it leads to if they are there. A digest cannot lead back to itself."""
     inner = (entry["digest"] for entry in contents[digest].get("manifests", ()))
     return {digest}.union(*(_parts(part, contents) for part in inner if part in contents))
 
@@ -87,9 +87,9 @@ def _revisions(root: Path) -> dict[str, set[str]]:
 
 
 def _manifest(root: Path, digest: str) -> dict[str, Any]:
-    """What it says, every digest in it checked: each becomes a path that may be removed.
+    """The content of a manifest, with every digest in it checked: each becomes a path that may be removed.
 
-    :raises Unreadable: it is not there, holds other bytes than its name says, or names anything by something else
+    :raises Unreadable: it is not there, its bytes do not match its name, or it names something by another thing than a digest
     """
     path = root / oci.blob_path(digest)
     try:
@@ -124,7 +124,7 @@ def _blob(root: Path, digest: str) -> Path:
 
 
 def things(root: Path) -> list[Thing]:
-    """The images, and as one thing all that belongs to none: what an interrupted run fetched or had begun to remove."""
+    """The images, and as one thing all that belongs to none: what an interrupted run fetched or began to remove."""
     try:
         stored = images(root)
     except Unreadable as error:
@@ -162,7 +162,7 @@ def things(root: Path) -> list[Thing]:
 
 
 def _left(root: Path, stored: Sequence[Image]) -> list[Path]:
-    """Blobs of no image, and what is on the way."""
+    """Blobs of no image, and unfinished downloads."""
     wanted = {_blob(root, digest) for image in stored for digest in image.all}
     blobs = (root / oci.ROOT / "blobs").glob("*/*/*")
     on_the_way = [root / PARTIAL] if (root / PARTIAL).is_dir() else []
@@ -178,7 +178,7 @@ def delete(thing: Thing) -> None:
     stored = images(root)
 
     def remove_inside(path: Path) -> None:
-        """Whatever was computed above, nothing outside the storage goes."""
+        """Remove a path, but nothing outside the storage, whatever was computed above."""
         if root not in path.parents or ".." in path.parts:
             raise PermissionError(errno.EPERM, f"expected a path below {root}; it was left", str(path))
         remove(path)
@@ -190,7 +190,7 @@ def delete(thing: Thing) -> None:
     (image,) = (image for image in stored if f"{image.repository}@{image.digest}" == thing.name)
     rest = [other for other in stored if other is not image]
     same = [other for other in rest if other.repository == image.repository]
-    # The digest that is asked for goes first: without it the image is not there.
+    # Remove the digest that hosts ask for first: without it the image is not there.
     for digest in sorted(image.manifests - _all(same), key=lambda digest: digest != image.digest):
         remove_inside((root / oci.manifest_link(image.repository, digest)).parent)
     for tag in _tags(root, image.repository):
@@ -206,7 +206,7 @@ def delete(thing: Thing) -> None:
 
 
 def _tags(root: Path, repository: str) -> list[Path]:
-    """Those of images that were built here; what is fetched has none."""
+    """Tags of images that were built here. An image that was fetched has none."""
     return [link.parent.parent for link in root.glob(oci.tag_link(repository, "*"))]
 
 

@@ -1,9 +1,9 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The store as it lies on a disk: what is in it, and how a thing of it goes. No link is followed.
+"""The store as it lies on a disk: what is in it, and how a thing is removed. No link is followed.
 
-A folder goes by being renamed to `.pruned-…` beside itself and then deleted, so that no half of it ever has its name.
+A folder is renamed to `.pruned-…` beside itself and then deleted, so that no half of it ever has its name.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ PARTIAL, PRUNED = ".partial-", ".pruned-"
 LOCK, PEER = ".lock", ".peer"
 REGISTRY, BUILD = "registry", "build"
 FORMER_CACHE = "vllm"
-"""In `<store>/cache`: what vLLM compiled when all images shared it."""
+"""In `<store>/cache`: what vLLM compiled while all images shared one cache."""
 _COMPANION = re.compile(rf"\.+[a-z]+-({COMMIT.pattern})\..+")
-"""What is kept beside a snapshot speaks of it alone: .verified-<commit>.json, a draft of it, and the like."""
+"""Files beside a snapshot that are about it alone: .verified-<commit>.json, a draft of it, and the like."""
 _ESCAPED = re.compile(r"\\([0-7]{3})")
 
 
@@ -38,7 +38,7 @@ _ESCAPED = re.compile(r"\\([0-7]{3})")
 
 
 def things(store: Path) -> list[Thing]:
-    """Everything in the store, down to what has a name of its own."""
+    """Everything in the store, down to the things that have their own name."""
     return [thing for entry in _entries(store) for thing in _area(entry)]
 
 
@@ -58,7 +58,7 @@ def _area(entry: os.DirEntry[str]) -> list[Thing]:
 
 
 def _of_cache(entry: os.DirEntry[str]) -> list[Thing]:
-    """What servers compiled, by the digest of their image, and what images answered. A name of an earlier layout has no digest."""
+    """What servers compiled, by the digest of their image, and what images answered. A folder of an earlier layout has no digest."""
     path = Path(entry.path)
     if not entry.is_dir(follow_symlinks=False):
         return [_unknown(path)]
@@ -123,7 +123,7 @@ def repository(folder: Path) -> list[Thing]:
 
 
 def of_build(folder: Path) -> list[Thing]:
-    """What lies where images are built. While none is, all but the log is left of a build that did not end."""
+    """What lies where images are built. Unless a build runs, everything but the log is left over from one that did not end."""
     kinds = dict.fromkeys(buildkit.PASSING, "leftover") | {buildkit.LOG: "log"}
     found: list[Thing] = []
     for entry in _entries(folder):
@@ -137,7 +137,7 @@ def of_build(folder: Path) -> list[Thing]:
 
 
 def guarded(folder: Path) -> list[Thing]:
-    """What lies in a folder that has a lock of its own."""
+    """What lies in a folder with its own lock."""
     look = {REGISTRY: registry.things, BUILD: of_build}.get(folder.name, repository)
     return look(folder)
 
@@ -168,7 +168,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 def mount_points(mountinfo: Path = Path("/proc/self/mountinfo")) -> list[str]:
     """Where something is mounted on this host (proc_pid_mountinfo(5), field 5).
 
-    :raises PruneError: a line does not say it
+    :raises PruneError: a line names no mount point
     """
     lines = mountinfo.read_text(errors="surrogateescape").splitlines()
     fields = [line.split()[4] for line in lines if len(line.split()) > 4]
@@ -183,7 +183,7 @@ def mount_points(mountinfo: Path = Path("/proc/self/mountinfo")) -> list[str]:
 
 
 def holder(lock: Path) -> str:
-    """The process that holds a lock file, as words; empty when nobody does. Writes nothing."""
+    """The process that holds a lock file, in words; empty when none does. Writes nothing."""
     try:
         with lock.open() as file:
             try:
@@ -197,7 +197,7 @@ def holder(lock: Path) -> str:
 
 
 def peer(store: Path) -> str:
-    """The process that fans models of this store out at the moment, as words; empty when none does."""
+    """The process that fans models of this store out at the moment, in words; empty when none does."""
     return holder(store / "models" / PEER / "lock")
 
 
@@ -205,7 +205,7 @@ def peer(store: Path) -> str:
 def at_work(folder: Path, keep_out: bool) -> Iterator[str]:
     """Who works in a folder that has a lock; empty when nobody does.
 
-    :param keep_out: then nobody can begin to until the block ends; False: only look
+    :param keep_out: True: nobody can begin to work until the block ends; False: only look
     """
     with contextlib.ExitStack() as stack:
         owner = "" if keep_out else holder(folder / LOCK)
@@ -225,7 +225,7 @@ def remove(path: Path) -> None:
 
     :raises OSError: something of it is left
     """
-    # What ran in a container may have nested folders deeper than shutil.rmtree goes, which holds each of them open.
+    # A container may have nested folders deeper than shutil.rmtree goes, which holds each of them open.
     argv = ["rm", "--recursive", "--force", "--one-file-system", "--", str(path)]
     done = subprocess.run(  # pylint: disable=ansible-bad-function
         argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False

@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Disk usage, as what comes free when things are deleted: a file with two names is there once and goes with the second."""
+"""Disk usage, as the room that deleting things frees: a file with two names counts once, and is freed with the second."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def measure(path: Path) -> Usage:
             if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
                 raise
             continue
-        # A folder's links are its folders; it has one name.
+        # For a folder, the link count is that of its subfolders; it has one name.
         one = {(status.st_dev, status.st_ino): [status.st_blocks * 512, 1, 1 if folder else status.st_nlink]}
         usage.add(Usage(one, status.st_mtime))
     return usage

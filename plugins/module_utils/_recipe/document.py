@@ -1,9 +1,9 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""YAML files as plain data that knows where each value stands: read, laid over another, and written.
+"""YAML files as plain data that knows where each value stands: reads them, lays one over another, and writes them.
 
-What holds them against a declared shape is schema.py.
+schema.py compares them with a declared shape.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ else:
     HAS_YAML = True
 Path = tuple["str | int", ...]
 DEEPEST = 50
-"""Structures in one another. A recipe has seven."""
+"""Levels of nesting. A recipe has seven."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Document:
     problems: list[Problem] = field(default_factory=list)
 
     def problem(self, path: Path, message: str, near: str | None = None) -> Problem:
-        """A problem of the value at ``path``, told where that stands; of an absent one, where it would."""
+        """A problem of the value at ``path``, with the place of the value; of an absent one, the place where it would be."""
         above = (path[:n] for n in range(len(path), -1, -1))
         source, line = next((self.places[part] for part in above if part in self.places), (self.source, None))
         return Problem(source, dotted(path), message, near, line)
@@ -113,7 +113,7 @@ def _too_deep(there: Any) -> Exception:
 
 def _plain(node: Any, path: Path, document: Document, loader: Any, above: tuple[int, ...]) -> Any:
     document.places[path] = document.source, node.start_mark.line + 1
-    # An alias may stand for what has aliases in its turn: a few lines are millions of values then.
+    # An alias may stand for a value with aliases in it, so a few lines can become millions of values.
     if len(document.places) > 10_000 + 2 * loader.nodes:
         said = "its aliases stand for too many values; write them out"
         raise yaml.MarkedYAMLError(problem=said, problem_mark=node.start_mark)
@@ -210,7 +210,7 @@ def _plain_mapping(
 def overlay(base: Document, over: Document) -> Document:
     """``over`` on top of ``base``: nested mappings merged, anything else replaced, null takes a key away.
 
-    Every value is told of where it stands. A null that takes nothing away is a problem: its key is misspelled.
+    Every value keeps the place where it stands. A null that takes nothing away is a problem: its key is misspelled.
     """
     merged = Document(None, over.source, dict(base.places), [*over.problems, *base.problems])
 

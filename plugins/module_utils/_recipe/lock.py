@@ -1,8 +1,8 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A lock: what the names of a recipe stood for when they were last resolved. Its file, and what a recipe asks for that it was not made
-of. resolve.py makes one."""
+"""A lock: what the names of a recipe stood for when they were last resolved. Its file, and how the recipe differs from what the lock
+was made of. resolve.py makes locks."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ SCHEMA: tuple[Key, ...] = (
 
 @dataclass(frozen=True)
 class Difference:
-    """One value that is not what the lock holds. ``seen`` is the recipe's or the upstream's."""
+    """One value that differs from the lock's. ``seen`` is the recipe's or the upstream's."""
 
     part: str
     value: str
@@ -193,14 +193,14 @@ def lines(lock: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _flat_build(image: Mapping[str, Any]) -> dict[str, str]:
-    """What an image is built from, an argument a line; empty for one that is published."""
+    """What an image is built from, one line for each argument; empty for an image that is published."""
     build = image.get("build") or {}
     arguments = {f"arguments.{name}": value for name, value in build.get("arguments", {}).items()}
     return {key: value for key, value in build.items() if key != "arguments"} | arguments
 
 
 def diff(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, str]:
-    """What changes from one lock to another, and nothing that does not: the two sides for diff mode."""
+    """What changes from one lock to another, and nothing else: the two sides for diff mode."""
     old, new = lines(before), lines(after)
     return {
         "before": "".join(f"{key}: {value}\n" for key, value in old.items() if new.get(key) != value),
@@ -209,7 +209,7 @@ def diff(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, str]:
 
 
 def summary(lock: Mapping[str, Any]) -> list[str]:
-    """What is locked, for people, one line a part."""
+    """What is locked, for people, one line for each part."""
     told = [f"image {lock['image']['reference']} is {lock['image']['digest']}"]
     for role, model in lock["models"].items():
         size = sum(file["size"] for file in model["files"].values())
@@ -234,7 +234,7 @@ def summary(lock: Mapping[str, Any]) -> list[str]:
 
 
 def against(recipe: Mapping[str, Any], lock: Mapping[str, Any]) -> list[Difference]:
-    """What the recipe asks for and the lock was not made of."""
+    """What the recipe asks for, where the lock was made of something else."""
     found: list[Difference] = []
 
     def compare(part: str, locked: Mapping[str, Any], asked: Mapping[str, Any], keys: Iterable[str]) -> None:
@@ -273,7 +273,7 @@ def against(recipe: Mapping[str, Any], lock: Mapping[str, Any]) -> list[Differen
     return found
 
 
-# -- what a user is told ------------------------------------------------------------------------------------
+# -- messages to a user -------------------------------------------------------------------------------------
 
 
 def listed(differences: Iterable[Difference], by: str) -> list[str]:
@@ -281,7 +281,7 @@ def listed(differences: Iterable[Difference], by: str) -> list[str]:
 
 
 def outdated(recipe: str, lock: str, differences: Iterable[Difference]) -> str:
-    """The recipe was edited after it was locked."""
+    """The message that the recipe was edited after it was locked."""
     differences = list(differences)
     edits = {
         difference.value: difference.seen for difference in differences if difference.part == "image.build"
@@ -299,7 +299,7 @@ def outdated(recipe: str, lock: str, differences: Iterable[Difference]) -> str:
 
 
 def first_use(lock: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
-    """What is believed because it was seen: each patch whose bytes no earlier lock vouches for."""
+    """What is trusted at first sight: each patch whose bytes no earlier lock vouches for."""
     known = {patch["sha256"] for patch in before.get("patches", ())}
     return [
         f"trust on first use: nothing but the connection vouches for {patch['name']}"

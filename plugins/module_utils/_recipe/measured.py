@@ -10,20 +10,20 @@ from typing import Any
 
 CONFIG = "speculative-config"
 DRAFTS = 200
-"""How many are judged where a recipe without speculation says no number."""
+"""How many drafts are judged where a recipe without speculation gives no number."""
 
 
 def tuned(recipe: Mapping[str, Any], lock: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe as it is served: with what its lock says was measured to be best, in place of its own speculative config.
+    """The recipe as it is served: the speculation that its lock holds as measured replaces its own speculative config.
 
-    The draft stays, also where it does not speculate, and so does the recipe's own config, as ``tune.own``: the next
-    measurement needs both.
+    The draft stays, even if it does not speculate, and the recipe's own config stays as ``tune.own``: the next measurement
+    needs both.
     """
     speculation = lock.get("speculation")
     if not speculation:
         return dict(recipe)
     own = recipe["serve"]["arguments"]
-    # No deep copy: what Ansible hands to a filter would take its whole templating along.
+    # No deep copy: data that Ansible hands to a filter would bring all of its templating along.
     arguments = dict(own)
     depth = speculation["num_speculative_tokens"]
     if depth:
@@ -40,14 +40,14 @@ def tuned(recipe: Mapping[str, Any], lock: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _expect(own: Mapping[str, Any], depth: int) -> dict[str, Any]:
-    """What the gate asks for: nothing of a server without speculation, and drafts of one with it, also where the recipe has none."""
+    """What the gate expects: nothing without speculation; with it drafts, even if the recipe expects none."""
     if not depth:
         return {**own, "acceptance_floor": 0.0, "minimum_drafts": 0}
     return {**own, "minimum_drafts": own.get("minimum_drafts") or DRAFTS}
 
 
 def unmounted_draft(recipe: Mapping[str, Any], speculation: Mapping[str, Any]) -> str:
-    """The model that a measured speculation drafts with and that the recipe does not mount, or not there. Empty if there is none."""
+    """The model that a measured speculation drafts with, if the recipe does not mount it there; else empty."""
     model = speculation["options"].get("model", "")
     return "" if model in ("", *(each["mount"] for each in recipe["models"].values())) else str(model)
 
@@ -55,7 +55,7 @@ def unmounted_draft(recipe: Mapping[str, Any], speculation: Mapping[str, Any]) -
 def keep(
     recipe: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]
 ) -> tuple[dict[str, Any], str]:
-    """A lock that was resolved anew, with the measured speculation of the one before it.
+    """A newly resolved lock, with the measured speculation of the lock before it.
 
     :returns: the lock, and why it lost that speculation: empty when it did not
     """
@@ -82,7 +82,7 @@ def describe(speculation: Mapping[str, Any]) -> str:
 
 
 def lines(speculation: Mapping[str, Any]) -> dict[str, str]:
-    """As flat, readable lines, for a diff."""
+    """A measured speculation as flat, readable lines, for a diff."""
     flat = {"num_speculative_tokens": str(speculation["num_speculative_tokens"])}
     if speculation["method"]:
         flat["method"] = speculation["method"]

@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The controller's cache of patches, each under its sha256, and what a lock says of one. Nobody is asked."""
+"""The controller's cache of patches, each under its sha256, and what a lock says of one. Asks nobody."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .._common.paths import patch_path
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What a lock says of a file. md5 is what people compare by eye; sha256 is what is trusted."""
+    """What a lock says of a file. People compare the md5 by eye; the sha256 is what is trusted."""
 
     size: int
     md5: str
@@ -31,7 +31,7 @@ def fingerprint(content: bytes) -> Fingerprint:
 
 
 def cached(cache: str, sha256: str, name: str) -> str | None:
-    """Path of the cached file if its bytes are what its address says, else None."""
+    """Path of the cached file if its bytes match its name, else None."""
     path = Path(patch_path(cache, sha256, name))
     try:
         content = path.read_bytes()
@@ -41,7 +41,7 @@ def cached(cache: str, sha256: str, name: str) -> str | None:
 
 
 def keep(cache: str, name: str, content: bytes) -> str:
-    """Put a file into the cache, whole or not at all; gives its path."""
+    """Put a file into the cache, whole or not at all. Gives its path."""
     path = Path(patch_path(cache, hashlib.sha256(content).hexdigest(), name))
     files.write(path, content)
     return str(path)

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A recipe: its shape, its checks and its defaults. ``SCHEMA`` is the one place that declares its keys.
 
-A recipe may extend another and say only what differs. What is checked, and handed on, is always the whole one.
+A recipe may extend another and say only what differs. Checks and callers always get the whole one.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ _SYSTEM = (
     "/sbin/",
     "/sys/",
     "/usr/",
+    "/var/run/",  # a link to /run in most images
 )
 
 
@@ -62,7 +63,7 @@ def _absolute(text: str) -> str | None:
 
 
 def _mount(text: str, what: str = "the model, such as /models/name") -> str | None:
-    """A mount in place of what the server's program needs is a server that does not start."""
+    """Refuses a mount over files that the server's program needs: the server would not start."""
     if text in _TOP or f"{text}/".startswith(_SYSTEM):
         return f"expected a directory for {what}, seen the system's {text}"
     return _absolute(text)
@@ -90,7 +91,7 @@ def _target(text: str) -> str | None:
 
 
 def _source(text: str) -> str | None:
-    """Of a mount. Whether it may be mounted, the inventory says."""
+    """Checks the source of a mount. The inventory says whether it may be mounted."""
     if text.startswith("/"):
         return _absolute(text)
     if text != "." and ":" not in text and _relative(text) is None:
@@ -129,7 +130,7 @@ def entrypoint_complaint(words: list[str]) -> str | None:
 
 
 FACTS = ("address", "interface", "name")
-"""What a variable of the container may be of the host it runs on. Never a template: a recipe is data."""
+"""Facts of the host that a variable of the container may have as its value. Never a template: a recipe is data."""
 
 
 def host_environment_complaint(values: Mapping[str, Any]) -> str | None:
@@ -428,7 +429,7 @@ SCHEMA: tuple[Key, ...] = (
 )
 
 Find = Callable[[str], tuple[str, str]]
-"""Text and source of the recipe of a name. Raises LookupError, with what was expected and seen."""
+"""Gives text and source of the recipe with a name. Raises LookupError, with what was expected and seen."""
 
 
 def _nowhere(name: str) -> tuple[str, str]:
@@ -440,8 +441,8 @@ def parse(
 ) -> tuple[dict[str, Any], list[Problem]]:
     """Recipe and problems of a file's text. The recipe has its defaults, and is empty if there are problems.
 
-    :param find: where the recipes that it extends are looked for
-    :param warn: hears of each option that is unknown here, which is no problem: the image's vLLM may know it
+    :param find: finds the recipes that this one extends
+    :param warn: gets each option that is unknown here. That is no problem: the image's vLLM may know it
     """
     document = _whole(text, source, find, ())
     problems = list(document.problems)
@@ -458,7 +459,7 @@ def parse(
 
 
 def _whole(text: str, source: str, find: Find, above: tuple[str, ...]) -> Document:
-    """A file on top of all that it extends; without data when those cannot be had, and the problems say why.
+    """A file on top of all that it extends. Without data when a part is missing or unreadable; then its problems say why.
 
     :param above: sources of the recipes that extend this one
     """
@@ -485,7 +486,7 @@ def _whole(text: str, source: str, find: Find, above: tuple[str, ...]) -> Docume
         empty = [] if base.problems else [Problem(below, "", "expected a recipe to extend, seen none")]
         return Document(None, source, problems=[*document.problems, *base.problems, *empty])
     base.problems += _own_name(base.data, below, base)
-    # A name is its file's own: what is locked and recorded goes by it.
+    # A name belongs to its own file: locks and records use it.
     base.data.pop("name", None)
     return overlay(base, document)
 
@@ -526,11 +527,11 @@ def validate(data: Any, source: str, document: Document | None = None) -> list[P
 
 
 def rule_problems(published: Any, refused: Any, source: str) -> list[Problem]:
-    """Problems of what an inventory says in place of a recipe's ``published`` and ``image.refused``; empty is none."""
+    """Problems of what an inventory sets in place of a recipe's ``published`` and ``image.refused``; empty is none."""
     data = {"refused": refused} | ({"published": published} if published else {})
     return check(Document(data, source), (_REFUSED, _PUBLISHED))
 
 
 def serve_problems(mounts: Any, ulimits: Any, source: str) -> list[Problem]:
-    """Problems of what an inventory says in place of a recipe's ``serve.mounts`` and ``serve.ulimits``."""
+    """Problems of what an inventory sets in place of a recipe's ``serve.mounts`` and ``serve.ulimits``."""
     return check(Document({"mounts": mounts, "ulimits": ulimits}, source), (_MOUNTS, _ULIMITS))

@@ -1,9 +1,9 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the names of a recipe stand for upstream: asked all at once for a new lock, and asked again for one that is in force.
+"""What the names of a recipe stand for upstream: all of them for a new lock, and again for a lock in force.
 
-Nothing here opens a connection: :class:`Upstream` and :class:`Cache` are handed in.
+Nothing here opens a connection: the caller passes :class:`Upstream` and :class:`Cache`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class LockError(Exception):
 
 
 class Upstream(Protocol):
-    """Who knows what names stand for. Each raises UpstreamError."""
+    """Knows what names stand for. Each method raises UpstreamError."""
 
     def digest(self, reference: str) -> str: ...
 
@@ -52,10 +52,10 @@ class Cache(Protocol):
 
 @dataclass
 class Resolution:
-    """What a run goes by.
+    """What a run uses.
 
-    ``sources`` maps a patch's name to its file on the controller, ``differences`` is what moved upstream,
-    ``unknown`` what upstream could not be asked for, ``missing`` each locked patch that is not to be had.
+    ``sources`` maps a patch's name to its file on the controller. ``differences`` is what moved upstream, ``unknown`` what
+    upstream did not answer, ``missing`` each locked patch that is neither cached nor upstream.
     """
 
     lock: dict[str, Any]
@@ -68,10 +68,10 @@ class Resolution:
 def resolve(
     recipe: Mapping[str, Any], upstream: Upstream, cache: Cache, before: Mapping[str, Any] | None = None
 ) -> Resolution:
-    """A new lock of a recipe, everything asked at once.
+    """A new lock of a recipe. Asks everything at once.
 
-    :param before: the lock until now. It alone knows the digest of an image that is built: nobody else is asked, since a
-        stranger may have the name
+    :param before: the lock until now. Only this lock knows the digest of an image that is built. Nobody else is asked, since
+        a stranger may own the name
     :raises LockError: with every part that could not be resolved
     """
     jobs: dict[str, Callable[[], Any]] = {
@@ -175,7 +175,7 @@ class Question(Protocol):
 
     @property
     def part(self) -> str:
-        """Of the lock; no two questions have the same."""
+        """The part of the lock that it asks about; no two questions have the same."""
 
     def ask(self) -> Any:
         """:raises UpstreamError:"""

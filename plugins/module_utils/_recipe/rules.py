@@ -1,8 +1,8 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the keys of a recipe say against one another, and what a recipe knows better than whoever runs it: how deep speculation paid,
-and which vLLM does not do. The shape of each key is recipe.py's."""
+"""Rules between the keys of a recipe, and what a recipe knows better than its user: how deep speculation paid, and which vLLM does not
+do. recipe.py has the shape of each key."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from .document import Path, Problem, dotted
 from .schema import between, of_kind, seen
 
 HIDDEN = r"(TOKEN|API_KEY|PASSWORD|SECRET)$"
-"""How the names of variables and options end that hold a secret."""
+"""How the names of variables and options that hold a secret end."""
 Told = Callable[..., None]
 """Tells a problem: path of the value, message, nearest valid name."""
 
 
 def depth(arguments: Mapping[str, Any]) -> int:
-    """Tokens that serve arguments have a draft propose a step; 0 without speculation."""
+    """Tokens that a draft proposes in a step by these serve arguments; 0 without speculation."""
     config = arguments.get("speculative-config")
     if not isinstance(config, Mapping):
         return 0
@@ -40,10 +40,10 @@ def depth(arguments: Mapping[str, Any]) -> int:
 
 
 def deeper(arguments: Mapping[str, Any], published: Mapping[str, Any], do: str) -> str | None:
-    """Why arguments should not speculate as deep as they do, with the figures; None where nothing is known against it.
+    """Why arguments should not speculate as deep as they do, with the figures; None if nothing speaks against it.
 
     :param published: that of the recipe, may be empty
-    :param do: what there is to do besides going less deep
+    :param do: what the user can do besides going less deep
     """
     deepest, tokens = published.get("deepest"), depth(arguments)
     if deepest is None or tokens <= deepest:
@@ -76,7 +76,7 @@ def refused(rules: Sequence[Mapping[str, Any]], version: str | None) -> str | No
 
 
 def refused_image(rules: Sequence[Mapping[str, Any]], reference: str) -> str | None:
-    """Why an image cannot be had, as far as its tag tells. What only the image knows, C(serve_validate) asks it."""
+    """Why an image is refused, as far as its tag tells. What only the image knows, C(serve_validate) asks it."""
     try:
         version = versions.tagged(parse_reference(reference).tag)
     except ValueError:
@@ -86,7 +86,7 @@ def refused_image(rules: Sequence[Mapping[str, Any]], reference: str) -> str | N
 
 
 def refusal(image: str, version: str | None, reason: str) -> str:
-    """What to tell a person about an image whose vLLM is refused."""
+    """The message about an image whose vLLM is refused."""
     return (
         f"expected an image with a vLLM that this recipe can be served with, seen vLLM {version} in {image}: {reason}."
         " Do: take another one, in image.reference of a recipe of yours that extends this one"
@@ -94,7 +94,7 @@ def refusal(image: str, version: str | None, reason: str) -> str:
 
 
 def unknown(data: Any) -> list[tuple[Path, str]]:
-    """Names of vLLM's in a recipe that are unknown here, and what to tell of each."""
+    """vLLM's names in a recipe that are unknown here, each with its message."""
     arguments, unchecked = _at(data, "serve", "arguments"), _at(data, "serve", "unchecked") or ()
     here: Path = ("serve", "arguments")
     told: list[tuple[Path, str]] = []
@@ -122,9 +122,9 @@ def argument_problems(arguments: Mapping[str, Any], source: str) -> list[Problem
 
 
 def across(data: Mapping[str, Any], wrong: Collection[str], tell: Told) -> None:
-    """Tell of what a recipe's keys say against one another.
+    """Tell the problems between a recipe's keys.
 
-    :param wrong: keys that are wrong by themselves already: what needs them whole is not looked at
+    :param wrong: keys that are wrong by themselves already. Rules that need them are skipped
     """
 
     def sound(name: str) -> bool:
@@ -152,7 +152,7 @@ def _at(data: Any, *path: str) -> Any:
 
 
 def _arguments(arguments: Mapping[str, Any], tell: Told) -> None:
-    """What cannot be rendered, or belongs elsewhere. What else vLLM does not take, it says itself."""
+    """Tell what cannot be rendered, or belongs elsewhere. vLLM itself refuses whatever else it does not take."""
     for name, value in arguments.items():
         here: Path = ("serve", "arguments", name)
         if reason := known.elsewhere(name, value):
@@ -174,10 +174,10 @@ def _arguments(arguments: Mapping[str, Any], tell: Told) -> None:
 
 
 def _spelling(name: str) -> str | None:
-    """Why an option cannot be given by this name, whatever vLLM makes of it: what it stands for would not be seen here."""
+    """Why an option cannot have this name, whatever vLLM makes of it: this collection would not see what it stands for."""
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
         return "expected the long name of an option, in small letters with '-' between them; what is nested goes into a mapping"
-    # vLLM takes the beginning of a name for the whole.
+    # vLLM takes the beginning of a name for the whole name.
     if whole := sorted(full for full in known.OWN if full.startswith(name)):
         return f"expected an option by its whole name, seen the beginning of {' and '.join(whole)}"
     if re.search(HIDDEN, name.replace("-", "_").upper()):
@@ -223,7 +223,7 @@ def _image_release(image: Mapping[str, Any], tell: Told) -> None:
 
 
 def _image_source(data: Mapping[str, Any], tell: Told) -> None:
-    """An image that is built has a tag that tells of which commit: two commits never share a name."""
+    """The tag of an image that is built must name the commit, so that two commits never share a name."""
     reference, commit = _at(data, "image", "reference"), _at(data, "image", "build", "commit")
     if not isinstance(reference, str) or not isinstance(commit, str) or complaint(reference):
         return
@@ -272,7 +272,7 @@ def _models(data: Mapping[str, Any], tell: Told) -> None:
 
 
 def _places(data: Mapping[str, Any], tell: Told) -> None:
-    """What is mounted in one place hides what is there, and below."""
+    """A mount hides what is in its place and below, so no two may overlap."""
     given = _at(data, "image", "caches") or {}
     usual = {name: target for name, target in caches.targets({}).items() if name not in given}
     placed: list[tuple[Path, str]] = [(("image", "caches", name), target) for name, target in usual.items()]

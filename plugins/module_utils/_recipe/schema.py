@@ -1,10 +1,10 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Data held against a declared shape: every problem at once, each with file, line, key and cure.
+"""Compares data with a declared shape. Gives every problem at once, each with file, line, key and cure.
 
-A shape is a tuple of :class:`Key`. The same declaration drives the checks, the defaults and the tables of
-the documentation.
+A shape is a tuple of :class:`Key`. The checks, the defaults and the tables of the documentation all come from the same
+declaration.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Key:
 
 
 def seen(value: Any) -> str:
-    """A value as an error names it."""
+    """A value in the form that an error shows."""
     if value is None:
         return "no value"
     if isinstance(value, bool):

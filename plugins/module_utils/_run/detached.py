@@ -3,15 +3,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A module that goes on in the background of its host. plugins/plugin_utils/background.py follows it from the controller.
 
-A module of this kind calls :func:`in_background` first of all. When its action asks for it, three processes come out:
+A module of this kind calls :func:`in_background` before anything else. If its action asks for a job, there are three processes:
 
     the front    the one that Ansible has started: waits a while, answers, and ends, so the connection is free
-    the guard    ends the work at its time limit, when nobody asks for it any more, when its folder is gone, and when the host
-                 is no longer that of its run
+    the guard    ends the work at its time limit, when nobody polls any more, when its folder is gone, and when the host
+                 no longer belongs to its run
     the work     the module itself, with nothing of the connection open
 
-The arguments stay in memory: the work is a copy of the process that has read them. A front is as well what brings the
-answer of a job that is there already, so a start that is repeated starts nothing.
+The arguments stay in memory: the work is a copy of the process that has read them. A front also brings the answer of a job that
+exists already, so a repeated start starts nothing.
 """
 
 from __future__ import annotations
@@ -41,27 +41,27 @@ WATCH = 10.0
 LEASE = 180.0
 """Seconds without a poll after which nobody is listening. A loaded controller polls every 5 to 20 s."""
 LOOK = 2.0
-"""Seconds between two looks of the guard, and so what an interruption takes at most to be noticed."""
+"""Seconds between two looks of the guard. It notices an interruption after this time at most."""
 KILL_AFTER = 10.0
-"""Seconds between being asked to end and being made to."""
+"""Seconds between SIGTERM and SIGKILL."""
 TIMED_OUT = "Timeout exceeded"
-"""What a result says of work that was ended at its time limit; Ansible's async_wrapper says the same."""
+"""The message of a result whose work was ended at its time limit. Ansible's async_wrapper has the same."""
 NO_RESULT = (
     "expected the result of a background job in {}, seen none; the host was restarted, or something removed it or killed "
     "its guard: run the task again"
 )
 PR_SET_PDEATHSIG = 1
-"""Of linux/prctl.h."""
+"""From linux/prctl.h."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """All that a job has on its host is in `folder`, which is the user's alone (0700):
+    """A job keeps everything on its host in `folder`, which is the user's alone (0700):
 
     out, err    what the module printed
     said        its lines for a person; its access time is that of the last poll
-    ended       how it ended, a JSON object of code, and of msg when it was made to end
-    lock        held while it runs, so that its end can be waited for; the kernel lets go of it whatever happens
+    ended       how it ended: a JSON object with code, and with msg when it was made to end
+    lock        held while it runs, so that others can wait for its end; the kernel releases it whatever happens
     """
 
     folder: Path
@@ -74,7 +74,7 @@ class Job:
     def make(self) -> int | None:
         """A handle that holds the lock of a new job; None when the job is there already.
 
-        :raises OSError: there is no room for it
+        :raises OSError: the folder cannot be made
         """
         self.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
@@ -82,14 +82,14 @@ class Job:
         except FileExistsError:
             return None
         self.said.touch(0o600)
-        # Held before it is there for others: to them a lock that nobody holds is work that has ended.
+        # Hold the lock before others can see it: to them, a lock that nobody holds means that the work has ended.
         handle = os.open(self.folder / "lock.new", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(handle, fcntl.LOCK_EX)
         (self.folder / "lock.new").rename(self.folder / "lock")
         return handle
 
     def over(self, seconds: float) -> bool:
-        """Whether the work has ended, waited for that long."""
+        """Whether the work has ended. Waits up to `seconds` for that."""
         deadline, wait = time.monotonic() + seconds, 0.005
         while True:
             with (
@@ -118,7 +118,7 @@ class Job:
             return b""
 
     def end(self) -> dict[str, Any] | None:
-        """How the work ended. None: nobody could write it."""
+        """How the work ended. None: nobody could write that down."""
         try:
             found = json_text.read_file(self.folder / "ended")
         except (OSError, ValueError):
@@ -127,7 +127,7 @@ class Job:
 
 
 def in_background() -> None:
-    """Returns in the process that is to work: this one, unless the module's action asked for a job."""
+    """Return in the process that is to work: this one, unless the module's action asked for a job."""
     asked = os.environ.pop(ENVIRONMENT, "")
     if not asked:
         return
@@ -151,7 +151,7 @@ def in_background() -> None:
             began = True
     code = _answer(job)
     if began:
-        # What Ansible unpacked is the work's from now on.
+        # The files that Ansible unpacked belong to the work from now on.
         os._exit(code)
     raise SystemExit(code)
 
@@ -160,7 +160,7 @@ def in_background() -> None:
 
 
 def _answer(job: Job) -> int:
-    """Print what there is to say of the job, its result in the end. Returns the exit code that goes with it."""
+    """Print the job's state, and at the end its result. Returns the exit code that goes with it."""
     with contextlib.suppress(OSError):
         os.utime(job.said, (time.time(), job.said.stat().st_mtime))
     if not job.over(WATCH):
@@ -183,7 +183,7 @@ def _answer(job: Job) -> int:
 
 
 def _result(printed: str) -> dict[str, Any] | None:
-    """The object that a module prints on a line of its own; None when there is none (it was killed, or is damaged)."""
+    """The object that a module printed on its own line; None when there is none (it was killed, or is damaged)."""
     for line in reversed(printed.split("\n")):
         if line.startswith("{"):
             with contextlib.suppress(ValueError):
@@ -205,7 +205,7 @@ def _write(number: int, data: bytes) -> None:
 
 
 def _guard(job: Job, handle: int) -> None:
-    """Let go of the connection, start the work and see to its end. Returns in the work."""
+    """Let go of the connection, start the work and watch it to its end. Returns only in the work."""
     os.setsid()
     for number, name, flags in (
         (0, os.devnull, os.O_RDONLY),
@@ -221,14 +221,14 @@ def _guard(job: Job, handle: int) -> None:
     if work == 0:
         os.close(handle)
         os.setpgid(0, 0)
-        # A guard that is killed must not leave work that nobody limits.
+        # If the guard is killed, the work must end with it: nobody else would limit it.
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != guard:
             os._exit(1)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.environ[progress.ENVIRONMENT] = str(job.said)
         return
-    # By both, since either may come first and the group must be there to be ended.
+    # Both processes do this: either may come first, and the group must exist before it can be ended.
     with contextlib.suppress(OSError):
         os.setpgid(work, work)
     code, why = _watch(job, work)
@@ -238,15 +238,15 @@ def _guard(job: Job, handle: int) -> None:
             temporary.write_text(json.dumps({"code": code, "msg": why}))
             temporary.rename(job.folder / "ended")
     os.close(handle)
-    # Whoever asked for it brings it; what nobody brings is of no use.
+    # Keep the result until somebody fetches it, or until nobody asks for it any more.
     _follow(job)
     shutil.rmtree(job.folder, ignore_errors=True)
-    # Not by os._exit: what Ansible unpacked for a module that was killed is removed on the way out.
+    # Not by os._exit: the way out removes what Ansible unpacked for a module that was killed.
     raise SystemExit(0)
 
 
 def _watch(job: Job, work: int) -> tuple[int, str]:
-    """Wait for the end of the work, and bring it about when it is due. Returns its exit code, and why it was made to end."""
+    """Wait for the end of the work, and end it when it is due. Returns its exit code, and why it was ended."""
     deadline = time.monotonic() + job.limit
     lease, tenure = Lease(job.said), lock_file.Tenure()
     why, killed = "", 0.0
@@ -272,7 +272,7 @@ def _watch(job: Job, work: int) -> tuple[int, str]:
 
 
 def _end(work: int, number: int) -> None:
-    """With all that it started: the work has a process group of its own."""
+    """Signal the work and all that it started: the work has its own process group."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(work, number)
 
@@ -284,13 +284,13 @@ def _follow(job: Job) -> None:
 
 
 class Lease:
-    """Of those who ask: over when nobody did for LEASE seconds, and at once when the file is gone."""
+    """The lease of those who poll. It is over after LEASE seconds without a poll, and at once when the file is gone."""
 
     def __init__(self, said: Path) -> None:
         self._said = said
         self._seen, self._since = -1, time.monotonic()
         self.heard = 0.0
-        """When it was asked for, if that was since the last look; in seconds since 1970."""
+        """Time of a poll since the last look, in seconds since 1970; 0 if there was none."""
 
     def over(self) -> bool:
         try:

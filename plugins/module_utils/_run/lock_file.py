@@ -3,15 +3,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The lock of a run on its host: taken, given back, and held by everything that works under it.
 
-    <state>/run.json   whose it is, and by its time of last change the last sign of life
-            run.lock   flocked by whoever looks at run.json or changes it, for milliseconds
+    <state>/run.json   names the run that holds the lock; its time of last change is the last sign of life
+            run.lock   flocked for milliseconds by whoever reads or changes run.json
             run.work   flocked, shared, by each module of the run for as long as its process lives
 
-Two runs never work at the same time, however slow or cut off one of them is, since
+Two runs never work at the same time, however slow or cut off one of them is:
 
-1. a module begins only if run.json names its run, and holds run.work from the same moment on (both under run.lock);
-2. who takes over writes run.json first, so no module of the other run begins any more,
-3. and has the lock only when nobody holds run.work: then all that had begun has ended. The kernel sees to that, and no clock.
+1. A module begins only if run.json names its run, and holds run.work from the same moment on (both under run.lock).
+2. A run that takes over writes run.json first, so no module of the other run begins any more.
+3. It has the lock only when nobody holds run.work: then everything that had begun has ended. The kernel decides that, not a clock.
 
 A module in the background (module_utils/_run/detached.py) is ended within seconds when run.json no longer names its run.
 """
@@ -35,11 +35,11 @@ from .._common import files, json_text
 from . import run_lock
 
 ENVIRONMENT = "SPARKFLEET_RUN"
-"""Under which lock a module works: a JSON object of run (its id) and directory. Not set: under none."""
+"""The lock that a module works under: a JSON object of run (its id) and directory. Unset: under none."""
 PATIENCE = 10.0
-"""Seconds for which whoever else is at the lock may take; a sign of life takes milliseconds."""
+"""Seconds to wait for others at the lock. A sign of life takes milliseconds."""
 ENDS_WITHIN = 20.0
-"""Seconds in which what a former run has left at work must end: a guard looks every 2 s, and kills after 10 more."""
+"""Seconds in which the work of a former run must end: a guard looks every 2 s, and kills after 10 more."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class LockFile:
 
     @contextlib.contextmanager
     def guarded(self) -> Iterator[None]:
-        """Nobody else looks at the lock or changes it meanwhile.
+        """Nobody else reads or changes the lock while the block runs.
 
         :raises OSError: the file cannot be opened, or stays held (BlockingIOError)
         """
@@ -81,7 +81,7 @@ class LockFile:
             return run_lock.Seen(damage=str(error), age=age)
 
     def take(self, run: dict[str, Any], lease: int, dead: str) -> tuple[run_lock.Seen, str]:
-        """Take the lock if it may be had. Returns what was there, and what was made of it.
+        """Take the lock if that is allowed. Returns the lock that was there, and the verdict about it.
 
         :raises OSError: the directory cannot be made, read or written
         """
@@ -90,7 +90,7 @@ class LockFile:
             seen = self.look()
             verdict = run_lock.decide(seen, run, dead)
             if verdict == run_lock.OURS or (verdict == run_lock.HELD and seen.age < 0):
-                # Ahead of the clock: that was set back. From here on the lease of a dead run runs out; a live one says so anyway.
+                # Ahead of the clock, which was set back. Now the lease of a dead run can end; a live run signs anyway.
                 os.utime(self.path)
             elif verdict != run_lock.HELD:
                 since = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -102,7 +102,7 @@ class LockFile:
         return seen, run_lock.BUSY
 
     def _alone(self) -> bool:
-        """Whether nothing of a run before is at work any more, waited for."""
+        """Whether all work of a former run has ended. Waits for that."""
         handle = _open(self.directory / run_lock.WORK)
         try:
             return _flock(handle, fcntl.LOCK_EX, ENDS_WITHIN)
@@ -121,10 +121,10 @@ class LockFile:
                 self.path.unlink()
 
     def enter(self, run: str, stay: bool = True) -> run_lock.Seen | None:
-        """Give a sign of life of the run, and work under its lock until this process ends. Returns what is there instead when
-        it is not that run's.
+        """Give a sign of life of the run, and work under its lock until this process ends. If the lock is not that run's, returns
+        what is there instead.
 
-        :param stay: false to go again at once
+        :param stay: False: sign only, and hold nothing
 
         :raises OSError: the lock cannot be read
         """
@@ -135,7 +135,7 @@ class LockFile:
             os.utime(self.path)
             if not stay:
                 return None
-            # Open for as long as the process lives, and in no program that it starts.
+            # Stays open for as long as the process lives. No program that it starts gets it.
             work = _open(self.directory / run_lock.WORK)
             if not _flock(work, fcntl.LOCK_SH, PATIENCE):
                 raise BlockingIOError(f"{self.directory / run_lock.WORK} is held by somebody else")
@@ -159,8 +159,8 @@ def _flock(handle: int, kind: int, patience: float) -> bool:
 
 
 def hold(module: AnsibleModule) -> None:
-    """For a module that changes its host: ends it unless the run that it works for still has the host, and gives a sign of
-    life. What is run without a lock, and a check, go on.
+    """For a module that changes its host: end it if the host no longer belongs to its run; otherwise give a sign of life.
+    Without a lock, and in check mode, do nothing.
     """
     lock, run = _asked()
     if lock is None or module.check_mode:
@@ -184,13 +184,13 @@ def _asked() -> tuple[LockFile | None, str]:
 
 
 class Tenure:
-    """Of the run that a background module works for."""
+    """The hold on the host that a background module's run has."""
 
     def __init__(self) -> None:
         self._lock, self._run = _asked()
 
     def lost(self) -> str:
-        """Whose the host is by now; empty while it is the run's. What cannot be read says nothing."""
+        """The message about the run that has the host now; empty while it is this one's. A lock that cannot be read tells nothing."""
         if self._lock is None:
             return ""
         try:
@@ -200,7 +200,7 @@ class Tenure:
         return "" if run_lock.names(seen, self._run) else run_lock.lost(seen)
 
     def renew(self, at: float) -> None:
-        """A sign of life that was seen at that time, in seconds since 1970: the run was heard of, not only its work."""
+        """Record a sign of life seen at that time, in seconds since 1970. It comes from the run, not only from its work."""
         if self._lock is None:
             return
         with contextlib.suppress(OSError), self._lock.guarded():

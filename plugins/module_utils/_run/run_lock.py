@@ -1,11 +1,11 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One run at a time on a host: whose the lock is, and what is said of it. Pure.
+"""One run at a time on a host: who holds the lock, and the messages about it. Pure.
 
-The lock is a file with a record of the run that holds it. Its time of last change, by the clock of the host itself, is the
-last sign of life of that run. A run on the same controller is judged by its process, any other by its lease. Whoever lost it
-learns that before it changes anything more.
+The lock is a file with a record of the run that holds it. The time of its last change, by the clock of the host itself, is the
+last sign of life of that run. A run on the same controller is judged by its process, any other by its lease. A run that lost the
+lock learns that before it changes anything more.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from .._common import json_text
 
 VERSION = 1
 FILE, GUARD, WORK = "run.json", "run.lock", "run.work"
-"""The lock, the file that is flocked while it is looked at or changed, and the one that all work under it has flocked."""
+"""The lock; the file that is flocked while the lock is read or changed; and the file that all work under it keeps flocked."""
 LEASE = 120
-"""Seconds without a sign of life after which a lock holds nobody off."""
+"""Seconds without a sign of life after which a lock no longer keeps others out."""
 
 FREE, OURS, HELD, STALE, DEAD, BUSY = "free", "ours", "held", "stale", "dead", "busy"
 
@@ -78,19 +78,19 @@ def decide(seen: Seen, run: Mapping[str, Any], dead: str = "") -> str:
         return OURS
     if seen.record["run"] == dead:
         return DEAD
-    # A lease that ran out is no proof where a process can be asked: the host may have been away for longer.
+    # Where the process can be asked, an expired lease proves nothing: the host may have been away for longer.
     if seen.age > seen.record["lease"] and not same_controller(seen.record, run):
         return STALE
     return HELD
 
 
 def names(seen: Seen, run: str) -> bool:
-    """Whether the lock is that of the run of this id."""
+    """Whether the lock belongs to the run with this id."""
     return seen.record is not None and seen.record["run"] == run
 
 
 def lost(seen: Seen) -> str:
-    """What a run is told that had the lock of a host and no longer has it."""
+    """The message for a run that had the lock of a host and lost it."""
     if seen.record:
         there = f"that of {_who(seen.record)} since {seen.record['since']}"
     else:
@@ -102,7 +102,7 @@ def lost(seen: Seen) -> str:
 
 
 def busy(seen: Seen) -> str:
-    """Why a lock that could be had was not kept: something works on that began under the one before."""
+    """Why a lock could be taken but not kept: work that began under the former one still runs."""
     whose = f"that of {_who(seen.record)}" if seen.record else "a former run"
     return (
         f"expected nothing at work on this host, seen a task of {whose} still running; wait until it has ended "
@@ -111,7 +111,7 @@ def busy(seen: Seen) -> str:
 
 
 def same_controller(held: Mapping[str, Any], run: Mapping[str, Any]) -> bool:
-    """Whether the process of `held` can be seen from where `run` is."""
+    """Whether `run` can see the process of `held`."""
     return bool(held["controller"]) and held["controller"] == run["controller"]
 
 
@@ -125,7 +125,7 @@ def _who(held: Mapping[str, Any]) -> str:
 
 
 def refusal(seen: Seen, run: Mapping[str, Any]) -> str:
-    """Why `run` must leave: who holds the lock, since when, how alive that run is, what to do."""
+    """Why `run` must leave: who holds the lock, since when, how alive that run is, and what to do."""
     age = f"{max(seen.age, 0):.0f} s ago"
     if seen.record is None:
         return (
@@ -144,7 +144,7 @@ def refusal(seen: Seen, run: Mapping[str, Any]) -> str:
 
 
 def taken_over(seen: Seen, verdict: str) -> str:
-    """Whose lock is no longer one, and why; empty for a verdict that takes nothing over."""
+    """Whose lock no longer counts, and why; empty for a verdict that takes nothing over."""
     if verdict not in (STALE, DEAD):
         return ""
     age = f"last sign of life {seen.age:.0f} s ago"
@@ -155,7 +155,7 @@ def taken_over(seen: Seen, verdict: str) -> str:
 
 
 def refusals(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """One text for each run that holds hosts off, beginning with these hosts.
+    """One text for each run that keeps others off its hosts, beginning with these hosts.
 
     :param results: ``{host: result of run_lock}``
     """
@@ -163,7 +163,7 @@ def refusals(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     texts: dict[str, str] = {}
     for host, result in results.items():
         if "held" in result and result.get("refused"):
-            # What cannot be read says of no two hosts that it is the same run.
+            # Two locks that cannot be read need not be of the same run.
             key = result["held"].get("run") or host
             hosts.setdefault(key, []).append(host)
             texts.setdefault(key, result["msg"])

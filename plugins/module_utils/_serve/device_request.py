@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What an engine says when it cannot give a container its GPU, and what to do about it.
 
-Words of dockerd (moby 20.10 to 29), containerd, runc and the NVIDIA Container Toolkit (1.13 to 1.19). A server asks for the same
-devices as the probe, so what they say of the probe they would say of the server, after the old one has gone.
+The words are those of dockerd (moby 20.10 to 29), containerd, runc and the NVIDIA Container Toolkit (1.13 to 1.19). The probe asks
+for the same devices as the server. What they say to the probe they would say to the server, after the old one has gone.
 """
 
 from __future__ import annotations
@@ -52,6 +52,6 @@ _CURES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 
 
 def cure(said: str) -> str | None:
-    """What to do where an engine refused a container for its devices or its runtime; None where it was for something else."""
+    """What to do when an engine refused a container because of its devices or its runtime; None for any other reason."""
     text = said.lower()
     return next((cure for pattern, cure in _CURES if pattern.search(text)), None)

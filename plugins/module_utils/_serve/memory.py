@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Unified memory of a Spark: what is there, and what stands in the way. Sizes in bytes."""
+"""Unified memory of a Spark: how much there is, and what holds it. Sizes in bytes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def largest(proc: Path, count: int = 3) -> list[tuple[str, int]]:
     found = []
     for status in proc.glob("[0-9]*/status"):
         try:
-            # A name is up to 15 bytes, whichever: any user sets one, and the kernel cuts in the middle of a letter.
+            # A name is any 15 bytes: every user can set one, and the kernel cuts in the middle of a letter.
             text = status.read_text(errors="replace")
             fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
         except OSError:  # the process has gone
@@ -54,8 +54,8 @@ def largest(proc: Path, count: int = 3) -> list[tuple[str, int]]:
 def holders(proc: Path) -> dict[int, tuple[str, int]]:
     """What each process holds and cannot give back: pid -> (its cgroups, bytes).
 
-    Its own pages (``Pss_Anon`` of ``smaps_rollup``), each shared one counted once. The page cache is not among them,
-    and neither is what the GPU holds for a process, since unified memory shows that in no process.
+    That is its own pages (``Pss_Anon`` of ``smaps_rollup``), with each shared one counted once. Two things do not count: the
+    page cache, and what the GPU holds for a process, since unified memory shows that in no process.
     """
     held = {}
     for directory in proc.glob("[0-9]*"):
@@ -70,15 +70,15 @@ def holders(proc: Path) -> dict[int, tuple[str, int]]:
 
 
 def usable(sizes: Mapping[str, int]) -> int:
-    """What of the memory a server can have, of all that there is. Huge pages that somebody reserved are no server's."""
+    """The memory that a server can have at all. Huge pages that somebody reserved are not for servers."""
     return sizes["MemTotal"] - sizes.get("Hugetlb", 0)
 
 
 def ceiling(total: int, held: Mapping[int, tuple[str, int]], leaving: int | None) -> int:
     """The most that can be available once the container with the main process `leaving` is gone.
 
-    Everything but what the others hold. Adding up what the container holds instead would miss its GPU memory.
-    Whoever shares the cgroups of `leaving` belongs to it. Where that cannot be told, nothing is ruled out.
+    That is everything but what the others hold. Adding up what the container holds would miss its GPU memory. Processes in
+    the cgroups of `leaving` belong to it. Where its cgroups are not known, nothing is ruled out.
     """
     if leaving and leaving not in held:
         return total
@@ -87,7 +87,7 @@ def ceiling(total: int, held: Mapping[int, tuple[str, int]], leaving: int | None
 
 
 def out_of_reach(reachable: int, needed: int, processes: Sequence[tuple[str, int]]) -> str | None:
-    """None unless stopping the old server cannot make enough room, else why, and that it was left alone."""
+    """None if stopping the old server can make enough room. Else the message why not, and that it was left alone."""
     if reachable >= needed:
         return None
     return (

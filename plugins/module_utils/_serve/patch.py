@@ -15,7 +15,7 @@ from typing import Any
 from .._common import json_text
 
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+!_-]{0,99}")
-# As Python installations have it: nothing that a volume's string or a shell would read in another way.
+# Paths as Python installations have them, without a character that a volume's string or a shell would read in another way.
 _PATH = re.compile(r"(?:/[A-Za-z0-9._+@-]+){1,64}")
 _MD5, _SHA256 = re.compile(r"[0-9a-f]{32}"), re.compile(r"[0-9a-f]{64}")
 
@@ -56,7 +56,7 @@ def no_answer(image: str, seen: str) -> PatchError:
 
 
 def question(patches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What the probe is asked about all patches: the package, and for each path its target (None: to be found).
+    """The probe's question about all patches: the package, and for each path its target (None: to be found).
 
     :raises PatchError: a path outside a package
     """
@@ -67,7 +67,7 @@ def question(patches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def name_of(asked: Mapping[str, Any]) -> str:
-    """A file name for the answer: another question, or another probe, has another one."""
+    """A file name for the answer. It differs for another question, or another probe."""
     return hashlib.sha256(json.dumps([PROBE, asked], sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -77,7 +77,7 @@ def remembered(asked: Mapping[str, Any], answer: Mapping[str, Any]) -> str:
 
 
 def recalled(text: bytes | str, asked: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The answer to just that question, with all its parts; None: ask again."""
+    """The complete answer to exactly that question; None: ask again."""
     try:
         held = json_text.read(text, "the answer")
     except json_text.JsonError:
@@ -88,7 +88,7 @@ def recalled(text: bytes | str, asked: Mapping[str, Any]) -> dict[str, Any] | No
 
 
 def answer(said: str, asked: Mapping[str, Any], image: str) -> dict[str, Any]:
-    """What the probe printed. Any code of the image may have printed it instead.
+    """The probe's answer. Any code of the image may have printed it instead, so this checks it.
 
     :raises PatchError: it is not an answer to that question
     """
@@ -103,7 +103,7 @@ def answer(said: str, asked: Mapping[str, Any], image: str) -> dict[str, Any]:
 
 
 def wrong(told: Any, asked: Mapping[str, Any]) -> str:
-    """What of an answer is not as :data:`PROBE` gives it; empty for a good one."""
+    """What differs in an answer from what :data:`PROBE` gives; empty for a good one."""
     if not isinstance(told, dict) or set(told) != {"directory", "version", "files"}:
         return f"an answer of another shape, {str(told)[:80]!r}"
     version, directory, files = told["version"], told["directory"], told["files"]
@@ -126,7 +126,7 @@ def wrong(told: Any, asked: Mapping[str, Any]) -> str:
 
 
 def _is_target(found: Any, path: str, asked: str | None, directory: str | None) -> bool:
-    """Whether it is the one asked for, or where the package is. It becomes part of a mount."""
+    """Whether the file is the one asked for, or lies in the package. Its path becomes part of a mount."""
     if asked is not None:
         return bool(found == asked)
     if directory is None:
@@ -143,7 +143,7 @@ def _is_hash(text: Any, digits: re.Pattern[str]) -> bool:
 
 
 def check_content(patch: Mapping[str, Any], content: bytes) -> None:
-    """Hold fetched bytes against the lock.
+    """Compare fetched bytes with the lock.
 
     :raises PatchError: sha256 or md5 differ from the locked values
     """
@@ -158,7 +158,7 @@ def check_content(patch: Mapping[str, Any], content: bytes) -> None:
 
 
 def untried(patch: Mapping[str, Any], image_names: Sequence[str]) -> bool:
-    """Whether the patch names images it was tried with and none of `image_names` is among them.
+    """Whether the patch names images that it was tried with, and none of `image_names` is among them.
 
     A name matches as a whole (``repo:tag``, ``repo@sha256:…``) or as a bare digest (``sha256:…``).
     """
@@ -179,12 +179,12 @@ def refuse_untried(patches: Sequence[Mapping[str, Any]], image_names: Sequence[s
 
 
 def place(patch: Mapping[str, Any], found: Mapping[str, Any], host_path: str) -> dict[str, Any]:
-    """How one patch meets one image.
+    """How to apply one patch to one image.
 
     :param found: ``{target, md5, sha256}`` of the file in the image; hashes are None when it is not there
     :returns: ``{name, host_path, target, md5, sha256, mount, image_md5}``; `mount` is false when the image
         already carries the very file
-    :raises PatchError: no file to replace: a bind mount would create one that nothing imports
+    :raises PatchError: there is no file to replace, and a bind mount would create one that nothing imports
     """
     if found["sha256"] is None:
         raise PatchError(

@@ -1,9 +1,9 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A container that answers one question and goes: what none of them may do, how long it has, and that it never stays.
+"""A container that answers one question and is removed: its limits, its time, and its removal in every case.
 
-The image is somebody else's. Its code may do nothing to the host but answer, and the answer is to be checked.
+The image is somebody else's. Its code may do nothing to the host but answer, and the caller must check the answer.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 LABEL = "sparkfleet.vllm.probe"
 STARTING = 30
-"""Seconds for the container's start and that of its program, on top of what the question takes."""
+"""Seconds to start the container and its program, on top of the time for the question."""
 LIMITS: Mapping[str, Any] = {
     "network_mode": "none",
     "cap_drop": ["ALL"],
@@ -27,7 +27,7 @@ LIMITS: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Ended:
-    """`code` is None for one that was stopped for lack of time. `log` is all that it said, `stdout` part of it."""
+    """`code` is None if the container was stopped for lack of time. `log` is everything that it printed, `stdout` part of it."""
 
     code: int | None
     out_of_memory: bool
@@ -36,25 +36,25 @@ class Ended:
 
 
 def limited(options: Mapping[str, Any], memory: str) -> dict[str, Any]:
-    """Options of docker-py with all limits; what `options` say counts before LIMITS. Swap is memory, too."""
+    """Options of docker-py with all limits. `options` override LIMITS. Swap counts as memory."""
     return {**LIMITS, **options, "mem_limit": memory, "memswap_limit": memory}
 
 
 def remove_leftovers(client: Any, of: str) -> None:
-    """Those of runs that were killed, and those that the engine could not start. Prune would keep their image."""
+    """Remove containers of killed runs, and those that the engine could not start. Prune would keep their image."""
     for left in client.containers.list(all=True, filters={"label": f"{LABEL}={of}"}):
         left.remove(force=True)
 
 
 def run(client: Any, of: str, options: Mapping[str, Any], memory: str, seconds: float) -> Ended:
-    """Run one to its end, or to that of its time.
+    """Run one to its end, or until its time is over.
 
-    :param of: whose container it is, which is on its label
+    :param of: who asks, for the container's label
     :param options: of docker-py
     :param memory: as docker-py takes it
     :raises DockerException: the engine does not run it; RequestException: it does not answer
     """
-    # Not at the top: its import takes as long as all that a module does which has nothing to ask.
+    # Not at the top of the file: these imports take as long as the whole of a module that has nothing to ask.
     import docker.errors
     import requests
 
@@ -70,6 +70,6 @@ def run(client: Any, of: str, options: Mapping[str, Any], memory: str, seconds: 
         out_of_memory = bool(container.attrs["State"].get("OOMKilled"))
         return Ended(code, out_of_memory, container.logs(stderr=False), container.logs())
     finally:
-        # The next run removes it, too.
+        # If this fails, the next run removes it.
         with contextlib.suppress(docker.errors.DockerException, requests.exceptions.RequestException):
             container.remove(force=True)

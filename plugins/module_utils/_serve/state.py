@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a Spark is known to serve well: the specs that passed the gate. Pure functions of data."""
+"""What a Spark is known to serve well: the records that passed the gate. Pure functions of data."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def record(
 ) -> dict[str, Any]:
     """The state after `serving` has passed the gate.
 
-    The same spec again keeps its first evidence, so a second run writes nothing, unless it passed on another driver,
-    toolkit or engine (``evidence["host"]``) since. Another spec becomes ``current``, and what was current becomes ``last_good``: the one to go back to.
+    The same spec again keeps its first evidence, so a second run writes nothing, unless it passed on another driver, toolkit or
+    engine (``evidence["host"]``) since. Another spec becomes ``current``, and the former one ``last_good``, to which a rollback returns.
 
     :param state: the state so far, or None
     :param serving: container spec with what it was made of (recipe, image, models, patches); no secret
@@ -41,7 +41,7 @@ def record(
 def parse(text: str | None) -> dict[str, Any] | None:
     """The state that a file holds; None for no file.
 
-    :raises ValueError: it is no state of a version that is known here, or not made as one
+    :raises ValueError: its version is not known here, or it is not well formed
     """
     if text is None:
         return None
@@ -55,7 +55,7 @@ def parse(text: str | None) -> dict[str, Any] | None:
 
 
 def _wrong(entry: Any) -> str | None:
-    """What of a record is not as whoever reads it takes for granted; None for a good one."""
+    """What in a record is not as its readers expect; None for a good one."""
     serving = entry.get("serving") if isinstance(entry, dict) else None
     if not isinstance(serving, dict) or not isinstance(entry.get("gate"), dict):
         return "expected serving and gate"
@@ -74,7 +74,7 @@ def _has(entry: Any, *names: str) -> bool:
 
 
 def unreadable(path: str, error: Exception) -> str:
-    """What to say of a file that :func:`parse` refuses."""
+    """The message about a file that :func:`parse` refuses."""
     return (
         f"{path}: expected a state of version {VERSION}, seen: {error}; move the file away and deploy again"
     )

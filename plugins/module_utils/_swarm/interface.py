@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The IPv4 address on which a host meets the others of its fleet. Linux, standard library, no packet sent."""
+"""The IPv4 address by which a host reaches the others of its fleet. Linux, standard library, sends no packet."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ import struct
 SIOCGIFADDR = 0x8915
 """netdevice(7): the address of an interface."""
 SOMEWHERE = "192.0.2.1"
-"""TEST-NET-1 (RFC 5737): what the default route leads to, and nobody has."""
+"""TEST-NET-1 (RFC 5737): the default route leads to it, and nobody has it."""
 
 
 class AddressError(ValueError):
-    """The host does not have the address that was asked for; the text says what it has."""
+    """The host does not have the wanted address; the text says which it has."""
 
 
 def find(interface: str | None = None, address: str | None = None) -> str:
     """The address asked for, or that of the interface asked for, or the source address of the default route.
 
-    Without a default route, the host's only address. Empty when none was asked for and there is no one answer.
+    Without a default route, the host's only address. Empty if none was asked for and several are possible, or none is.
 
-    :raises AddressError: what was asked for is not there
+    :raises AddressError: the host does not have what was asked for
     """
     if address:
         return _own(address)
@@ -42,7 +42,7 @@ def addresses() -> dict[str, str]:
             try:
                 answer = fcntl.ioctl(asking, SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
             except OSError:
-                continue  # it has none
+                continue  # it has no IPv4 address
             found[name] = socket.inet_ntoa(answer[20:24])
     return found
 
@@ -71,7 +71,7 @@ def _of(interface: str) -> str:
 def _of_default_route() -> str:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
         try:
-            asking.connect((SOMEWHERE, 9))  # of a datagram socket: it looks the route up and sends nothing
+            asking.connect((SOMEWHERE, 9))  # on a datagram socket, this looks the route up and sends nothing
         except OSError:
             return ""
         return str(asking.getsockname()[0])

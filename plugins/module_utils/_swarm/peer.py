@@ -1,13 +1,13 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A host's peer: a process of its own, which outlives the module that starts it.
+"""A host's peer: a process that outlives the module that starts it.
 
-    <store>/models/.peer/lock          held by the peer while it runs; its pid is in it
-                         status.json   how far it is, about once a second
-                         ballast       makes room for the status when the disk is full
+    <store>/models/.peer/lock          held by the peer while it runs; holds its pid
+                         status.json   its progress, written about once a second
+                         ballast       removed to make room for the status when the disk is full
 
-All that a peer does is safe to be killed at any moment: what it promoted is whole, what it received is hashed again.
+A peer can be killed at any moment: what it promoted is whole, and what it received is hashed again.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from .shares import shares
 TERM_WITHIN, KILL_WITHIN = 5.0, 5.0
 START_WITHIN = 60.0
 EVERY = 1.0
-"""Seconds between two states of the status file."""
+"""Seconds between two writes of the status file."""
 
 
 BALLAST = 256 * 1024
 NEWS = signal.SIGUSR1
-"""What a peer sends itself when there is something to tell before that."""
+"""The signal that a peer sends itself when there is news before that time."""
 
 
 class PeerError(Exception):
@@ -72,7 +72,7 @@ def status(store: str) -> dict[str, Any]:
 
 
 def running(store: str) -> int | None:
-    """Pid of the peer of this store, if one runs. The lock says so, not the pid: the kernel gives pids again."""
+    """Pid of the peer of this store, if one runs. The lock decides, not the pid: the kernel reuses pids."""
     try:
         with (home(store) / "lock").open() as file:
             try:
@@ -110,9 +110,9 @@ def stop(store: str) -> bool:
 def start(store: str, serve: Callable[[Callable[[], None]], None]) -> int:
     """Run `serve(ready)` in a process of its own and wait until it says that it is ready. Returns its pid.
 
-    What `serve` needs must be imported: the module's files are gone soon after the module has ended.
+    Import whatever `serve` needs beforehand: the module's files are gone soon after the module has ended.
 
-    :raises PeerError: with what kept it from getting ready
+    :raises PeerError: with the reason why it did not get ready
     """
     home(store).mkdir(parents=True, exist_ok=True)
     reader, writer = os.pipe()
@@ -158,7 +158,7 @@ def _read(reader: int, within: float) -> str:
 
 
 def _detach(keep: int) -> None:
-    """Nothing of the session that started it: terminal, pipes, working directory."""
+    """Let go of the session that started this process: terminal, pipes, working directory."""
     os.chdir("/")
     nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor in range(3):
@@ -201,7 +201,7 @@ def _serve(store: str, serve: Callable[[Callable[[], None]], None], writer: int)
 
 
 def _take(file: IO[str]) -> bool:
-    """The lock, for as long as the process lives. Whoever looks whether a peer runs holds it for a moment."""
+    """Take the lock for the life of the process. Retries, since a check whether a peer runs holds the lock for a moment."""
     for _again in range(40):
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -211,7 +211,7 @@ def _take(file: IO[str]) -> bool:
 
 
 def _told_to_end(within: float) -> bool:
-    """Wait for SIGTERM; news end the wait, too."""
+    """Wait for SIGTERM. News ends the wait, too."""
     told = signal.sigtimedwait({signal.SIGTERM, NEWS}, within)
     return told is not None and told.si_signo == signal.SIGTERM
 
@@ -221,7 +221,7 @@ def _told_to_end(within: float) -> bool:
 
 @dataclass
 class Peer:
-    """Bring what is not whole, give what is, and say how far it is until it is ended or nobody wants anything more.
+    """Bring what is not whole, give what is, and report progress, until somebody ends it or nobody wants anything more.
 
     :param timeout: seconds after which it ends in any case
     """
@@ -246,8 +246,8 @@ class Peer:
         self._phase = text
 
     def serve(self, ready: Callable[[], None]) -> None:
-        """:raises StoreError: it cannot begin"""
-        # Blocked in every thread and asked for in this one: a handler could run while this thread holds a lock.
+        """:raises StoreError: the swarm cannot begin"""
+        # Blocked in every thread and read in this one: a handler could run while this thread holds a lock.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, NEWS})
         self.swarm.start()
         worker = threading.Thread(target=self._work, daemon=True)
@@ -270,7 +270,7 @@ class Peer:
                 "expected the snapshots, seen the peer ended before they were whole; what was received is kept: run again"
             )
         self._ends = True
-        # First of all: whoever ends it has only some seconds of patience.
+        # Write first: whoever ends this process waits only some seconds.
         self._write()
         self.swarm.stop()
         self._write()
@@ -288,7 +288,7 @@ class Peer:
                     if str(error) not in self.problems:
                         self.problems.append(str(error))
                 except Exception as error:
-                    # A thread's traceback would go nowhere; the status is what is read.
+                    # Nobody would see a thread's traceback. The status is what people read.
                     self.problems.append(f"{manifest.repository}: {type(error).__name__}: {error}")
         self._seconds = time.monotonic() - self._began
         self.swarm.touch()
@@ -306,13 +306,13 @@ class Peer:
         self.reports[manifest.commit] = report
         snapshot = self._snapshot(manifest)
         if self.swarm.described(manifest):
-            # One that turned out whole; one that was brought is seeded since it was placed.
+            # Seed a snapshot that turned out whole. One that was just brought is seeded already, since it was placed.
             self.swarm.seed(manifest, snapshot.folder)
             if report.fetched:
                 self._remember_pieces(snapshot, report.fetched)
 
     def _remember_pieces(self, snapshot: Snapshot, fetched: Sequence[str]) -> None:
-        """The piece hashes are known: libtorrent checked what came against them, and the flat hashes vouch for it."""
+        """Store the piece hashes. libtorrent checked the bytes against them, and the flat hashes vouch for the bytes."""
         manifest = snapshot.manifest
         described = torrent.decode(manifest, self.swarm.descriptions[manifest.commit])
         hashes = {manifest.files[path].sha256: described[path] for path in fetched}
@@ -326,7 +326,7 @@ class Peer:
     def _write(self) -> None:
         text = json.dumps(self.state(), separators=(",", ":")).encode()
         path = status_path(self.options.store)
-        # A full disk must not end a peer that only has to give, and must be said by one that has to get.
+        # A full disk must not end a peer that only gives. A peer that receives must be able to report it.
         with contextlib.suppress(OSError):
             try:
                 files.write(path, text)
@@ -342,7 +342,7 @@ class Peer:
             manifest.size if manifest.commit in self.reports else self.swarm.done(manifest)
             for manifest in self.manifests
         )
-        # What failed does not keep the rest: there is no result before all has been tried.
+        # One failure does not stop the rest: there is no result before everything was tried.
         over = self._finished.is_set() or self._ends
         state = "working" if not over else "failed" if problems else "whole"
         rate = self.swarm.rate
@@ -371,7 +371,7 @@ class Peer:
 
 
 def line(state: str, done: int, total: int, rate: float, received: Mapping[str, int], phase: str) -> str:
-    """One line for a person: how much of how much, how fast, how long still, and from whom."""
+    """One line for a person: how much of how much, how fast, the time left, and from whom."""
     if state == "working" and not received and phase:
         return phase
     parts = [f"{volume(done)} of {volume(total)}"]

@@ -3,14 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Snapshots from and to the other hosts of a fleet, by BitTorrent v2 (libtorrent 2.1).
 
-Who may take part: an address of the inventory (everyone else's connection is refused) that knows the salt of this run
-(the handshake is keyed with the info-hash, and the salt is part of what it is the hash of). What a peer can do: waste
-time. Every block is checked against the hash tree before it counts, the flat sha256 of every file against the lock
-before it is promoted.
+Who may take part: a host with an address of the inventory (any other connection is refused) that knows the salt of this run. The
+handshake is keyed with the info-hash, and the info-hash covers the salt. The worst a peer can do is waste time: every block is
+checked against the hash tree before it counts, and every file's flat sha256 against the lock before it is promoted.
 
-What is promoted is never written. What was whole is seeded in upload mode, where libtorrent requests nothing; without
-it a torrent whose file turns out to be damaged would be repaired in place. What has just come is complete, and is
-paused at the first error.
+Promoted files are never written. Snapshots that were whole are seeded in upload mode, where libtorrent requests nothing; without
+that mode, libtorrent would repair a damaged file in place. Snapshots that have just come are complete, and are paused at the
+first error.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ try:
     import libtorrent
 
     lt = libtorrent
-except ImportError:  # told by whoever makes a Swarm; the rest of the collection works without
+except ImportError:  # the caller that makes a Swarm says so; the rest of the collection works without
     lt = None
 
 PORT = 6881
@@ -46,13 +45,13 @@ LISTEN_WITHIN = 10.0
 REDIAL = 1.0
 FLUSH = 2.0
 NOWHERE = 20.0
-"""Seconds without payload after which a piece that no connected peer has is not waited for."""
+"""Seconds without payload after which a piece that no connected peer has is given up."""
 RATE_WINDOW = 5.0
 FIRST, LATER = 7, 4
 """Priorities of pieces."""
 
 SETTINGS: dict[str, Any] = {
-    # Only the peers that are named, over TCP: nothing is announced or discovered, no router is asked for a port.
+    # Only the named peers, over TCP: nothing is announced or discovered, and no router is asked for a port.
     "enable_dht": False,
     "enable_lsd": False,
     "enable_upnp": False,
@@ -63,7 +62,7 @@ SETTINGS: dict[str, Any] = {
     "max_retry_port_bind": 0,
     "user_agent": "sparkfleet",
     "peer_dscp": 0,
-    # A fleet is a few to a few hundred peers that all have the same aim: nobody is choked, nobody is turned out.
+    # A fleet has a few to a few hundred peers with the same aim: nobody is choked, nobody is turned out.
     "connections_limit": 4096,
     "unchoke_slots_limit": -1,
     "peer_turnover": 0,
@@ -74,13 +73,13 @@ SETTINGS: dict[str, Any] = {
     "min_reconnect_time": 1,
     "max_failcount": 31,
     "listen_queue_size": 128,
-    # A host that died is noticed by its silence; its requests go to others.
+    # The silence of a dead host gives it away; its requests go to others.
     "peer_timeout": 30,
     "request_timeout": 10,
     "piece_timeout": 10,
     "handshake_timeout": 10,
     "peer_connect_timeout": 5,
-    # Ask for what a peer gives in a second, no more: what waits in one peer's queue nobody else is asked for.
+    # Request no more than a peer gives in a second: nobody else is asked for what waits in one peer's queue.
     "request_queue_time": 1,
     "max_out_request_queue": 1500,
     "max_allowed_in_request_queue": 4000,
@@ -113,21 +112,21 @@ class _Torrent:
     wanted: frozenset[str]
     """The files to bring."""
     sending: bool
-    """What is promoted: it is read, and never written."""
+    """Whether the snapshot is promoted: it is read, and never written."""
     checking: bool = True
     rechecked: bool = False
     progress: list[int] = field(default_factory=list)
-    """Bytes by file number, in whole pieces whose hash was right."""
+    """Bytes by file number, of whole pieces with the right hash."""
     flushed: set[str] = field(default_factory=set)
     flushed_at: float = 0.0
     flushing: set[str] | None = None
-    """Files that a flush is under way for, None when none is."""
+    """Files that are being flushed; None when no flush is under way."""
     error: OSError | None = None
     checked_share: float = 0.0
     connections: dict[tuple[Any, ...], tuple[str, int, int]] = field(default_factory=dict)
     """{(their end, our end): (name of the peer, bytes received, bytes sent)} at the last look."""
     counted: list[int] = field(default_factory=lambda: [0, 0])
-    """Bytes received and sent that are in the books of the peers."""
+    """Bytes received and sent that are counted for the peers already."""
 
     def complete(self, path: str) -> bool:
         number = self.index[path]
@@ -135,9 +134,9 @@ class _Torrent:
 
 
 class Swarm(StagedFetcher):
-    """This host's part in the swarm: seeds what is whole, brings what is not.
+    """This host's part in the swarm: it seeds what is whole, and brings what is not.
 
-    :param address: own address, listened on and sent from
+    :param address: own address, to listen on and to send from
     :param peers: {name: address} of the other hosts
     :param salt: secret of the run
     :param descriptions: {commit: what snapshot_torrent returned}
@@ -180,9 +179,9 @@ class Swarm(StagedFetcher):
     # the session
 
     def start(self) -> None:
-        """Listen, and from then on look after the session in a thread.
+        """Listen, and start the thread that looks after the session.
 
-        :raises SwarmError: the address and port cannot be listened on
+        :raises SwarmError: the address and port are not free to listen on
         """
         shown = ipaddress.ip_address(self.address)
         host = f"[{shown}]" if shown.version == 6 else str(shown)
@@ -191,7 +190,7 @@ class Swarm(StagedFetcher):
             **self._settings,
             "listen_interfaces": f"{host}:{self.port}",
             "outgoing_interfaces": self.address,
-            # Keyed with the info-hash, which needs the salt. The payload is not: its hashes vouch for it.
+            # Encryption is keyed with the info-hash, which needs the salt. The payload is plain: its hashes vouch for it.
             "in_enc_policy": int(lt.enc_policy.forced),
             "out_enc_policy": int(lt.enc_policy.forced),
             "allowed_enc_level": int(lt.enc_level.plaintext),
@@ -223,7 +222,7 @@ class Swarm(StagedFetcher):
         )
 
     def _filter(self) -> Any:
-        """Nobody but the peers."""
+        """A filter that admits only the peers."""
         rules = lt.ip_filter()
         refused, allowed = 1, 0
         rules.add_rule("0.0.0.0", "255.255.255.255", refused)  # noqa: S104 - the first address there is, to listen on none
@@ -233,7 +232,7 @@ class Swarm(StagedFetcher):
         return rules
 
     def stop(self) -> None:
-        """End every fetch, and bring what was received to the disk for the next run."""
+        """End every fetch, and flush what was received to the disk for the next run."""
         self._stop.set()
         with self._changed:
             self._changed.notify_all()
@@ -261,7 +260,7 @@ class Swarm(StagedFetcher):
         return manifest.commit in self.descriptions
 
     def seed(self, manifest: Manifest, folder: Path) -> None:
-        """Give what is whole in `folder`/<commit>. Every piece is hashed before it is given for the first time."""
+        """Give what is whole in `folder`/<commit>. Every piece is hashed before it is first given."""
         with self._changed:
             if manifest.commit not in self._torrents and self.described(manifest):
                 self._add(manifest, folder, [], sending=True)
@@ -282,12 +281,12 @@ class Swarm(StagedFetcher):
             if each is None:
                 return
             if each.handle.status().is_seeding:
-                # The same files under another name: nothing is read or moved, connections stay. It has all and asks for
-                # nothing; upload mode, set now, would cancel requests that libtorrent has no book of any more (it crashes).
+                # The same files under another name: nothing is read or moved, and connections stay. The torrent has everything and
+                # requests nothing. Upload mode, set now, would cancel requests that libtorrent has forgotten, and crash it.
                 each.handle.move_storage(str(folder), lt.move_flags_t.reset_save_path_unchecked)
                 each.folder, each.sending = folder, True
             else:
-                # Only some files came, the others were right already: now it can give them all.
+                # Only some files came, and the others were right already. Now it can give all of them.
                 self._session.remove_torrent(each.handle)
                 self._add(manifest, folder, [], sending=True)
 
@@ -306,7 +305,7 @@ class Swarm(StagedFetcher):
         parameters.save_path = str(folder)
         parameters.renamed_files = {number: f"{manifest.commit}/{path}" for path, number in index.items()}
         parameters.storage_mode = lt.storage_mode_t.storage_mode_sparse
-        # Without the first of them the session's filter of addresses is not applied to the torrent.
+        # Without apply_ip_filter, the session's filter of addresses does not apply to the torrent.
         flags = (
             lt.torrent_flags.apply_ip_filter
             | lt.torrent_flags.disable_dht
@@ -324,8 +323,8 @@ class Swarm(StagedFetcher):
         self._dialled = 0.0
 
     def _priorities(self, pieces: int, wanted: Sequence[range]) -> list[int]:
-        """What to ask for first. Left to itself every host asks the one that has all for the same pieces; with a slice of
-        its own, each brings something that it can give to the others. A hint only: nothing else depends on it.
+        """What to ask for first. By itself every host would ask the one that has all for the same pieces. With a slice of its
+        own, each brings something that it can give to the others. A hint only: nothing else depends on it.
         """
         names = sorted({self.name, *self.peers})
         number = names.index(self.name)
@@ -364,7 +363,7 @@ class Swarm(StagedFetcher):
         os.link(each.folder / manifest.commit / path, target)
 
     def _check_again(self, each: _Torrent, path: str) -> None:
-        """A file that is asked for a second time was not what the lock says: was it the disk, or the description?"""
+        """A file that is asked for a second time did not match the lock. Find out whether the disk or the description is wrong."""
         with self._changed:
             if path not in each.flushed:
                 return
@@ -386,7 +385,7 @@ class Swarm(StagedFetcher):
         return each.progress[number] if number < len(each.progress) else 0
 
     def _problem(self, each: _Torrent) -> str:
-        """Why this snapshot will not come, or nothing yet."""
+        """Why this snapshot will not come; empty while it still may."""
         quiet = time.monotonic() - self._active
         repository = each.manifest.repository
         with self._changed:
@@ -434,7 +433,7 @@ class Swarm(StagedFetcher):
                 try:
                     self._look()
                 except Exception as error:
-                    # Nobody would see the end of a thread, and everybody would wait for it.
+                    # Nobody would notice that the thread ended, and everybody would wait for it.
                     self._broken = f"{type(error).__name__}: {error}"
                 self._changed.notify_all()
             self._stop.wait(TICK / 4)
@@ -470,7 +469,7 @@ class Swarm(StagedFetcher):
                     "its files and mends them"
                 )
             elif isinstance(alert, lt.file_error_alert | lt.torrent_error_alert):
-                # It counts as there what could not be written: nothing of it may be given.
+                # libtorrent counts bytes as there that it could not write. None of them may be given.
                 each.handle.pause()
                 each.error = OSError(alert.error.value(), alert.error.message(), str(each.folder))
                 if each.sending:
@@ -488,7 +487,7 @@ class Swarm(StagedFetcher):
         return self._names.get(ipaddress.ip_address(address), address)
 
     def _follow(self, each: _Torrent) -> None:
-        """Files that are complete are flushed to the disk: libtorrent counts a piece before it is written."""
+        """Flush complete files to the disk: libtorrent counts a piece before it is written."""
         if each.sending or each.error:
             return
         if each.checking:
@@ -499,13 +498,13 @@ class Swarm(StagedFetcher):
         each.progress = each.handle.file_progress(1)  # whole pieces only
         ready = {path for path in each.index if path not in each.flushed and each.complete(path)}
         now = time.monotonic()
-        # What is in libtorrent's memory only is lost with the process, whole pieces included.
+        # A process that ends loses what is only in libtorrent's memory, whole pieces included.
         if each.flushing is None and (ready or now - each.flushed_at > FLUSH):
             each.flushing, each.flushed_at = ready, now
             each.handle.flush_cache()
 
     def _count(self) -> None:
-        """Bytes from and to each peer: what each connection has carried more than at the last look."""
+        """Count the bytes from and to each peer: what each connection has carried since the last look."""
         connected: set[str] = set()
         moved = 0
         for each in self._torrents.values():
@@ -526,7 +525,7 @@ class Swarm(StagedFetcher):
                 shares.append((name, peer.total_download - down, peer.total_upload - up))
             for _name, down, up in shares:
                 left = [left[0] - down, left[1] - up]
-            # What a connection carried between the last look and its end is in the torrent's total only.
+            # For a connection that ended, only the torrent's total has what it carried after the last look.
             ended = [last[0] for key, last in each.connections.items() if key not in current]
             if ended:
                 shares += [(name, left[0] // len(ended), left[1] // len(ended)) for name in ended]
@@ -547,9 +546,9 @@ class Swarm(StagedFetcher):
             self._marks.pop(0)
 
     def _dial(self) -> None:
-        """Call again who is not there yet: libtorrent itself would wait a minute.
+        """Call the peers that are not connected yet: libtorrent itself would wait a minute.
 
-        Of two hosts the one with the later name calls, so that they do not meet twice.
+        Of two hosts, the one with the later name calls, so that they do not call each other.
         """
         now = time.monotonic()
         if now - self._dialled < REDIAL:
@@ -564,12 +563,12 @@ class Swarm(StagedFetcher):
     # for the status
 
     def touch(self) -> None:
-        """Something else than payload got on: all is verified and in place."""
+        """Note progress other than payload: everything is verified and in place."""
         self._active = time.monotonic()
 
     @property
     def quiet(self) -> float:
-        """Seconds since anything got on."""
+        """Seconds since the last progress."""
         return time.monotonic() - self._active
 
     @property
@@ -582,7 +581,7 @@ class Swarm(StagedFetcher):
         return (after - before) / (now - since) if now > since else 0.0
 
     def done(self, manifest: Manifest) -> int:
-        """Bytes of a snapshot that are here in pieces whose hash is right."""
+        """Bytes of a snapshot that are here in pieces with the right hash."""
         with self._changed:
             each = self._torrents.get(manifest.commit)
             if each is None:
@@ -592,12 +591,12 @@ class Swarm(StagedFetcher):
             return sum(min(self._progress(each, path), manifest.files[path].size) for path in each.index)
 
     def traffic(self) -> tuple[dict[str, int], dict[str, int], list[str]]:
-        """Copies of: bytes received by peer, bytes sent by peer, peers that gave corrupted bytes."""
+        """Copies of three records: bytes received by peer, bytes sent by peer, and peers that gave corrupted bytes."""
         with self._changed:
             return dict(self.received), dict(self.sent), list(self.corrupt_from)
 
 
 def _range(layout: Any, number: int) -> range:
-    """The pieces of a file: in a v2 torrent every file begins with one of its own."""
+    """The pieces of a file. In a v2 torrent a piece never belongs to two files."""
     first = layout.file_offset(number) // layout.piece_length()
     return range(first, first + pieces_of(layout.file_size(number), layout.piece_length()))

@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who gave how much of what a host received, in words. Pure."""
+"""Which host gave how much of what another received, in words. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NAMED = 4
 
 
 def shares(counts: Mapping[str, int]) -> str:
-    """Who gave how much: `spark-1 55 %, spark-2 45 %`, the largest first; who gave next to nothing is not named."""
+    """The givers' shares: `spark-1 55 %, spark-2 45 %`, the largest first. A giver of next to nothing is left out."""
     total = sum(counts.values())
     if not total:
         return "nobody"

@@ -3,13 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A snapshot as a BitTorrent v2 torrent (BEP 52). Standard library only.
 
-What travels between hosts is the description: the SHA-256 of every piece, and nothing else. Names, sizes and what the
-bytes must be in the end come from each host's own lock, so a description that lies can cost time and no more: the flat
-sha256 of every file decides. The torrent is made of the lock, the description and the salt of the run. Its info-hash
-is therefore known only to those who know the salt.
+Only the description travels between hosts: the SHA-256 of every piece. Names, sizes and the final hashes come from each host's
+own lock, so a false description costs time and no more: the flat sha256 of every file decides. The torrent is made of the lock,
+the description and the salt of the run. So only those who know the salt know its info-hash.
 
-In the torrent a file is named by its number, in the order of the paths: a BitTorrent client may change names it does
-not like, and the real ones are given to it as renamed files.
+The torrent names a file by its number, in the order of the paths: a BitTorrent client may change names that it does not like. It
+gets the real names as renamed files.
 """
 
 from __future__ import annotations
@@ -37,21 +36,21 @@ from .._models.pieces import (
 from .._models.snapshot import Snapshot, SnapshotError
 
 FORMAT = "1:"
-"""Before a description. Another way to hash or to order would be another number."""
+"""Prefix of a description. Another way to hash or to order would get another number."""
 
 Hashes = Mapping[str, bytes]
-"""{path: the hashes of its pieces, one after the other}; of a file within one piece its root; of an empty one nothing."""
+"""{path: the hashes of its pieces, one after the other}; for a file within one piece, its root; for an empty one, nothing."""
 
 
 class DescriptionError(ValueError):
-    """A description that is not of this snapshot; the text says what was expected and seen."""
+    """The description is not of this snapshot; the text says what was expected and seen."""
 
 
 # -- the torrent
 
 
 def metainfo(manifest: Manifest, hashes: Hashes, salt: str) -> bytes:
-    """The torrent file, bencoded: v2 only, private, the salt in its info dictionary. Without the empty files."""
+    """The torrent file, bencoded: v2 only, private, without empty files, and with the salt in its info dictionary."""
     piece = piece_size(manifest.size)
     tree: dict[str, Any] = {}
     layers: dict[bytes, bytes] = {}
@@ -103,7 +102,7 @@ def encode(manifest: Manifest, hashes: Hashes) -> str:
 
 
 def decode(manifest: Manifest, text: str) -> dict[str, bytes]:
-    """:raises DescriptionError: it is of another snapshot, or of another version of this collection"""
+    """:raises DescriptionError: the text is of another snapshot, or of another version of this collection"""
     piece = piece_size(manifest.size)
     lengths = {path: pieces_of(manifest.files[path].size, piece) * HASH for path in order(manifest)}
     try:
@@ -125,7 +124,7 @@ def decode(manifest: Manifest, text: str) -> dict[str, bytes]:
 
 
 def describe(snapshot: Snapshot, remember: bool = True) -> dict[str, bytes]:
-    """The piece hashes of a promoted snapshot. Reads a file once, or not at all if it is known.
+    """The piece hashes of a promoted snapshot. Reads each file once, or not at all if its hashes are known.
 
     :param remember: False: write nothing
     :raises SnapshotError: a file is not what the lock says

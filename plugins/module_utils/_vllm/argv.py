@@ -47,8 +47,8 @@ def render(arguments: Mapping[str, Any]) -> list[str]:
     """The argv of a mapping of long option names, in the mapping's order.
 
     ``true`` gives ``--name``, ``false`` gives ``--no-name`` (vLLM's switches take both), ``null`` leaves
-    the option out, a mapping becomes JSON. A list becomes several values of one option, or what vLLM takes for a list of
-    that option: JSON, the option again for each, or one text with commas.
+    the option out, a mapping becomes JSON. A list becomes several values of one option, or the form in which vLLM takes a list
+    there: JSON, the option again for each, or one text with commas.
 
     :raises ArgumentsError: a name that is no long option, a value that has no text form, an API key
         (argv is readable by every process of the host).
@@ -76,11 +76,10 @@ def render(arguments: Mapping[str, Any]) -> list[str]:
 
 
 def options(argv: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """The inverse of :func:`render`, for any argv: option name -> its values; of an option given twice the last, as argparse,
-    unless each of them counts.
+    """The inverse of :func:`render`, for any argv: option name -> its values. As in argparse, the last of a repeated option counts,
+    unless the option collects all.
 
-    ``""`` holds what stands before the first option. A switch has no value, and the ``false`` that is written
-    ``--no-name`` the value ``false``.
+    ``""`` holds what stands before the first option. A switch has no values; one written ``--no-name`` has the value ``false``.
 
     >>> options(["/models/body", "--port", "8000", "--no-enable-prefix-caching", "--seed=1"])
     {'': ('/models/body',), 'port': ('8000',), 'enable-prefix-caching': ('false',), 'seed': ('1',)}
@@ -100,3 +99,12 @@ def options(argv: Sequence[str]) -> dict[str, tuple[str, ...]]:
             name = name[3:]
             found[name] = ("false",)
     return found
+
+
+def shutdown_timeout(argv: Sequence[str]) -> int:
+    """Seconds that a server with this argv gives running answers to end, before it begins to stop.
+
+    A value that is no number is for vLLM to refuse: such a server never starts.
+    """
+    value = "".join(options(argv).get("shutdown-timeout", ()))
+    return int(value) if value.isdecimal() else 0

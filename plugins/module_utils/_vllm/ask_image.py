@@ -1,14 +1,14 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""vLLM's own verdict on serve arguments, before anything is stopped: what is run in the image, and what its answer means.
+"""vLLM's own verdict on serve arguments, before anything is stopped: what runs in the image, and what its answer means.
 
-C(vllm serve) is started for real and left at the point where its configuration is made: after its parser, its checks
-of the arguments, the models' configs, their architectures and the pairing, and before an engine and with it any
-weight or GPU memory. How much memory is free is asked by the engine's worker only (vLLM 0.20.2 and 0.32.0, read), so
-a server that holds the GPU at the same time does not matter.
+The probe really starts C(vllm serve), and leaves it where its configuration is made. By then vLLM has run its parser, its checks of
+the arguments, the models' configs, their architectures and the pairing. It has made no engine yet, and so used no weight and no GPU
+memory. Only the engine's worker looks how much memory is free (vLLM 0.20.2 and 0.32.0, read), so a server that holds the GPU at the
+same time does not matter.
 
-Two names of vLLM are needed, and both lie where they do from 0.20 to 0.33: C(vllm.entrypoints.cli.main.main) and
+The probe needs two names of vLLM, and both stay in their place from 0.20 to 0.33: C(vllm.entrypoints.cli.main.main) and
 C(vllm.engine.arg_utils.EngineArgs.create_engine_config).
 """
 
@@ -24,11 +24,11 @@ from .._common import json_text, shape
 from . import log
 
 MARK = "sparkfleet.vllm.probe "
-"""Begins the line that holds the probe's answer, among those that vLLM logs."""
+"""Begins the line of the probe's answer, among the lines that vLLM logs."""
 LONGEST_ANSWER = 256 * 1024
-"""Bytes of it. The probe names at most 20 errors."""
+"""Bytes of that answer. The probe names at most 20 errors."""
 
-# Runs inside the image: python3 -c PROBE '{"command": [...], "limit": seconds, "program": name or ""}'. Says one thing and ends.
+# Runs inside the image: python3 -c PROBE '{"command": [...], "limit": seconds, "program": name or ""}'. Gives one answer and ends.
 PROBE = r"""
 import json, os, shutil, socket, subprocess, sys, threading, traceback
 asked = json.loads(sys.argv[1])
@@ -109,11 +109,11 @@ except BaseException as error:
 leave("unknown", why="vLLM ended without a configuration")
 """
 
-# What Python's argparse exits with when it refuses an argument, and what a killed process does.
+# Exit codes of Python's argparse when it refuses an argument, and of a killed process.
 _USAGE, _KILLED = 2, 137
 # What vLLM raises for values it does not accept. pydantic's ValidationError is a ValueError.
 _REFUSALS = frozenset({"ValueError", "TypeError", "LookupError", "AssertionError", "NotImplementedError"})
-# A file that is not there is not there for the server either: it has the same mounts.
+# A file that is missing here is missing for the server too: it has the same mounts.
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR})
 _SILENT: Mapping[str, Any] = {"state": "silent"}
 _ENTRYPOINT = ("vllm", "serve")
@@ -127,12 +127,12 @@ _NEEDS: Mapping[str, Any] = {
     "unknown": {"why": str},
     "raised": {"chain": [{"types": [str]}]},
 }
-"""What the probe says, and what more in each state."""
+"""What the probe answers, and what it adds in each state."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What vLLM says of its arguments. Not asked: it could not be found out, `reason` says why, and none is refused."""
+    """What vLLM says of its arguments. Not asked: the probe could not find out, `reason` says why, and nothing is refused."""
 
     asked: bool
     accepted: bool
@@ -140,7 +140,7 @@ class Verdict:
     version: str | None = None
     peak_bytes: int | None = None
     absent: bool = False
-    """Whether the image has no program of that name"""
+    """Whether the image lacks the program that was named"""
 
 
 def starts_vllm(entrypoint: Sequence[str] | None) -> bool:
@@ -152,16 +152,16 @@ def starts_vllm(entrypoint: Sequence[str] | None) -> bool:
 def request(command: Sequence[str], limit: float, program: str = "") -> str:
     """The probe's argument.
 
-    :param program: to be looked for in the image; empty for the image's own, which it has
+    :param program: a name to look for in the image; empty for the image's own program, which it has
     """
     return json.dumps({"command": list(command), "limit": limit, "program": program})
 
 
 def judge(lines: Sequence[str], exit_code: int | None, oom_killed: bool = False) -> Verdict:
-    """What the log of a finished probe amounts to.
+    """The verdict by the log of a finished probe.
 
-    Refused means: by vLLM's own code, for a reason that does not come from how the probe is run. Whatever could be
-    the probe's isolation (no network, few rights, little memory, a GPU it does not see) is no refusal.
+    Refused means: by vLLM's own code, for a reason that does not come from how the probe runs. Anything that the probe's
+    isolation may cause (no network, few rights, little memory, a GPU that it does not see) is no refusal.
 
     :param lines: the container's log
     :param exit_code: of the container; None when it was stopped for lack of time
@@ -183,7 +183,7 @@ def judge(lines: Sequence[str], exit_code: int | None, oom_killed: bool = False)
 
 
 def _parsed(text: str) -> Mapping[str, Any]:
-    """What the probe said, if it was the probe: any code of the image can print such a line."""
+    """The answer, if it came from the probe: any code of the image can print such a line."""
     try:
         said = json_text.read(text, "the probe's answer", limit=LONGEST_ANSWER)
     except json_text.JsonError:
@@ -197,7 +197,7 @@ def _parsed(text: str) -> Mapping[str, Any]:
 
 
 def _is_link(link: Mapping[str, Any]) -> bool:
-    # Some libraries give their errors a text as errno.
+    # In some libraries the errno of an error is a text.
     return bool(link["types"]) and isinstance(link.get("errno"), (int, str, type(None)))
 
 
@@ -214,7 +214,7 @@ def _refused(said: Mapping[str, Any]) -> bool:
 
 
 def _of_the_probe(link: Mapping[str, Any]) -> bool:
-    """Whether one error of a chain can come from how the probe is run."""
+    """Whether one error of a chain can come from how the probe runs."""
     kinds = set(link["types"])
     if kinds & {"MemoryError", "ImportError"}:
         return True
@@ -234,7 +234,7 @@ def _unasked(said: Mapping[str, Any], death: str | None, exit_code: int | None, 
 
 
 def refusal(image: str, verdict: Verdict) -> str:
-    """What to tell a person about arguments that vLLM does not accept."""
+    """The message about arguments that vLLM does not accept."""
     return (
         f"expected vLLM {verdict.version} in {image} to accept the serve arguments, seen: {verdict.reason}; correct them "
         "in the recipe or in vllm_serve_extra_arguments. Nothing was touched"

@@ -26,20 +26,20 @@ except ImportError:
 
 CONNECT_TIMEOUT = 5.0
 SHORT_TIMEOUT = 10.0
-"""For all of an answer that takes no work."""
+"""Seconds for the whole of an answer that takes no work."""
 CHUNK_TIMEOUT = 180.0
-"""Longest wait for the next piece of an answer: a first request may compile kernels for minutes."""
+"""Longest wait for the next piece of an answer, in seconds: a first request may compile kernels for minutes."""
 ANSWER_TIMEOUT = 3600.0
-"""For all of an answer that is generated."""
+"""Seconds for the whole of an answer that is generated."""
 LIMIT = 16 * 1024 * 1024
 """Bytes of an answer, and of one that is streamed. The counters of a server with many series take less than one MiB."""
 LONGEST_LINE = 1024 * 1024
 APART = 0.002
-"""Seconds between two pieces of an answer. What follows sooner was held back together: an engine step takes longer."""
+"""Least seconds between two pieces of an answer. Bytes that follow sooner were held back together: an engine step takes longer."""
 
 
 class ServerError(Exception):
-    """The server could not be reached, or answered something else than was asked for.
+    """The server could not be reached, or its answer is not what was asked for.
 
     :param status: the HTTP status; None when there was no answer at all (refused, reset, silent)
     """
@@ -58,16 +58,16 @@ class Completion:
     first: float
     last: float
     sent: float | None = None
-    """When the request went out; None for one that somebody else timed."""
+    """When the request was sent; None if somebody else timed it."""
     pieces: int = 1
-    """In how many pieces it came, each at least :data:`APART` after the one before."""
+    """Number of pieces in which it came, each at least :data:`APART` after the one before."""
 
     @property
     def decode_rate(self) -> float | None:
         """Tokens per second after the first; None when there was nothing to time.
 
-        (completion_tokens - 1) / (t_last - t_first), tokens from `usage`. Chunks are never counted: under
-        speculation one of them is one engine step and holds 1 to n + 1 tokens.
+        (completion_tokens - 1) / (t_last - t_first), with tokens from `usage`. Chunks are never counted: with speculation, one
+        chunk is one engine step and holds 1 to n + 1 tokens.
         """
         span = self.last - self.first
         return (self.completion_tokens - 1) / span if self.completion_tokens > 1 and span > 0 else None
@@ -84,7 +84,7 @@ def time_to_first_token(completion: Completion) -> float:
 
 
 def _text(message: Any) -> str:
-    """What a message or its delta says; a reasoning parser moves text out of `content`, and some servers give parts."""
+    """The text of a message or its delta. A reasoning parser moves text out of `content`, and some servers give parts."""
     if not isinstance(message, dict):
         return ""
     return "".join(_words(message.get(key)) for key in ("reasoning_content", "reasoning", "content"))
@@ -99,7 +99,7 @@ def _words(content: Any) -> str:
 
 
 def _tokens(usage: Any) -> int:
-    """:raises ServerError: it counts none"""
+    """:raises ServerError: the usage has no count of tokens"""
     count = usage.get("completion_tokens") if isinstance(usage, dict) else None
     if not isinstance(count, int) or isinstance(count, bool) or count < 0:
         raise ServerError(f"expected usage with a number of completion_tokens, seen {str(usage)[:200]}")
@@ -107,7 +107,7 @@ def _tokens(usage: Any) -> int:
 
 
 def _event(data: str) -> dict[str, Any]:
-    """:raises ServerError: it is none, or one that says what went wrong"""
+    """:raises ServerError: the data is no event, or is an event about an error"""
     try:
         event = json_text.read(data, "the stream")
     except json_text.JsonError as error:
@@ -158,7 +158,7 @@ def read_stream(lines: Iterable[str], clock: Callable[[], float] = time.monotoni
 
 
 def _error_message(answer: Any) -> str:
-    """What an error answer says, in the forms vLLM has given it."""
+    """The message of an error answer, in the forms that vLLM has used."""
     if isinstance(answer, dict):
         error = answer.get("error", answer)
         if isinstance(error, dict):
@@ -187,21 +187,21 @@ class _Answer:
 
 
 class Server:
-    """A vLLM server. Every method raises ServerError and nothing else, and ends: answers are bounded in bytes and time."""
+    """A vLLM server. Every method raises nothing but ServerError, and ends: answers are bounded in bytes and time."""
 
     def __init__(self, base_url: str, api_key: str | None = None) -> None:
         self._base = base_url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
     def healthy(self) -> bool:
-        """Whether /health answers 200. Not answering is a plain no: that is what a starting server does."""
+        """Whether /health answers 200. A server that does not answer is not healthy: it may be starting."""
         try:
             return self._ask("GET", "/health").status == 200
         except ServerError:
             return False
 
     def version(self) -> str:
-        """The version that the server says it is; empty for one that does not say."""
+        """The version that the server reports; empty if it reports none."""
         try:
             said = self._ask("GET", "/version").json()
         except ServerError:
@@ -241,8 +241,8 @@ class Server:
     def stream(self, model: str, text: str, max_tokens: int, uncached: bool = False) -> Completion:
         """One streamed chat completion of exactly `max_tokens` tokens.
 
-        :param uncached: let nothing of it come from the prefix cache, whatever was asked before. vLLM salts the cache
-            with a string of the request; a server that does not know it computes what it would anyway
+        :param uncached: take nothing from the prefix cache, whatever was asked before. vLLM salts the cache with a string of
+            the request. A server that does not know this option computes what it would compute anyway
         """
         path = "/v1/chat/completions"
         body = self._body(model, text, max_tokens) | {
@@ -281,7 +281,7 @@ class Server:
         }
 
     def _ask(self, method: str, path: str, body: Any = None) -> _Answer:
-        """The whole answer; one to a body is generated, and may take its time."""
+        """The whole answer. A request with a body makes the server generate, so it may take its time."""
         piece, whole = (CHUNK_TIMEOUT, ANSWER_TIMEOUT) if body else (SHORT_TIMEOUT, SHORT_TIMEOUT)
         try:
             with (
@@ -313,7 +313,7 @@ def _lines(response: requests.Response) -> Iterator[str]:
     """
     if getattr(response.raw, "chunked", False):
         blocks = response.iter_content(bounded.BLOCK)
-    else:  # what has come, instead of a whole block
+    else:  # take the bytes that have come, instead of waiting for a whole block
         blocks = iter(partial(response.raw.read1, bounded.BLOCK), b"")
     rest, total = b"", 0
     for block in blocks:

@@ -1,11 +1,11 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""vLLM's own log, read for a person: what it is doing, what it died of, and what became of the speculation.
+"""Reads vLLM's own log for a person: what vLLM is doing, what it died of, and what became of the speculation.
 
-Wording of the lines: vLLM 0.20 to 0.32, on GPU and CPU. A line that is not known says nothing; nothing depends
-on one being there. Whatever runs in the container writes them, so each pattern takes time in proportion to the line: what
-may repeat is bounded, or ends at a character that it does not hold.
+The wording is that of vLLM 0.20 to 0.32, on GPU and CPU. Unknown lines are ignored, and nothing depends on a line being there.
+Whatever runs in the container writes the lines, so each pattern takes time in proportion to the line: a repeated part is bounded, or
+ends at a character that it does not hold.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-# One for each process that a line went through, as Ray's workers have it.
+# One prefix for each process that a line went through, as Ray's workers have it.
 _PROCESS = re.compile(r"^(?:\([\w.-]{1,80} pid=\d{1,10}(?:, ip=[\w.:]{1,40})?\) ?){1,4}")
 _HEADER = re.compile(
     r"^(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)? \[[^\]]+:\d+\] ?"
 )
 _LEVEL = re.compile(r"^(?:ERROR|CRITICAL) \d\d-\d\d")
 
-# Lines that come however stuck the server is: answers to whoever asks for its health, a clock, a wait.
+# Lines that come even from a server that is stuck: answers to health checks, a clock, a wait.
 _IDLE = re.compile(r'"(?:GET|HEAD|POST) \S+ HTTP/1\.\d" \d{3}|^Engine \d+: Avg|Waiting for \d+ local|^\s*$')
 
 _PHASES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = tuple(
@@ -53,25 +53,32 @@ _PHASES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = tu
 
 # Root causes look like `package.module.SomeError: text`, alone on their line or behind the logger's header.
 _EXCEPTION = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit|Interrupt)\b(?:: .*|:?)$")
-_USAGE = re.compile(r"^(?:\S+ )*?\S+: error: (.+)$")
+# What refuses an argument names itself. Any other name is a compiler's, whose complaints have the same form.
+_USAGE = re.compile(
+    r"^(?:[\w.-]{0,40}vllm[\w.-]{0,40}(?: \w{1,40})?|[\w.-]+\.py|python\S* -m \S+): error: (.+)$"
+)
 _NOT_STARTED = re.compile(r"^exec \S+: ")
-# What the other processes say when one of them has died: true, and no reason.
+# Messages of the other processes when one of them has died: true, but not the reason.
 _CONSEQUENCE = re.compile(
     r"EngineDeadError|Engine core initialization failed|EngineCore encountered an issue|Engine process failed"
     r"|WorkerProc initialization failed|See root cause above|See stack trace|CancelledError|BrokenPipeError"
     r"|KeyboardInterrupt|SystemExit|failed proc names"
 )
-# The engine's processes by name, and how they ended; below 0 it was a signal, and then nobody could say why.
+# The engine's processes by name, and how they ended. Below 0 it was a signal, and then no process could say why.
 _ENDED = re.compile(r"Failed core proc\(s\): \{([^}]{1,500})\}")
 _BY_SIGNAL = re.compile(r"'([^']{1,80})': -(\d{1,2})\b")
-# The last words of libc, of C++ and of the shell.
-_CRASH = re.compile(
-    r"^(?:Bus error|Segmentation fault|Illegal instruction|Floating point exception|Aborted|Killed"
-    r"|terminate called|double free|corrupted |(?:malloc|realloc|free|munmap_chunk)\(\): )"
+# Last messages: what an exception of C++ says, else that of libc, of C++ or of the shell.
+_CRASHES = (
+    re.compile(r"^what\(\): +(\S.*)"),
+    re.compile(
+        r"^((?:Bus error|Segmentation fault|Illegal instruction|Floating point exception|Aborted|Killed"
+        r"|terminate called|double free|corrupted |(?:malloc|realloc|free|munmap_chunk)\(\): ).*)"
+    ),
 )
-# An exception that has the words of another program below it, and in these the line that counts.
+# An exception that quotes another program below it, and the lines that count in the quote: the first that says what is wrong, else
+# the first that says that something is. A compiler's command is none, though its options may be about errors.
 _QUOTES = re.compile(r"(?:std(?:err|out)|(?i:output)|codegen error|[Ff]ailed with)\b[^:]{0,40}:?$|:$")
-_QUOTED = re.compile(r"\b(?:fatal|error|FAILED)\b")
+_QUOTED = (re.compile(r"\b(?:fatal|error) *:"), re.compile(r"(?<![-\w])(?:fatal|error|FAILED)\b"))
 _QUOTED_LINES = 20
 _UVICORN = re.compile(r"^(?:ERROR|CRITICAL): +(\S.*)$")
 _REASON_WIDTH = 500
@@ -85,13 +92,13 @@ def message(line: str) -> str:
 
 
 def shows_progress(line: str) -> bool:
-    """Whether a new line means that the server got further, rather than that time went by."""
+    """Whether a new line shows that the server got further, and not only that time went by."""
     text = message(line)
     return not _IDLE.search(text.removeprefix("INFO:").strip())
 
 
 def phase(line: str) -> str | None:
-    """What vLLM is doing, in words for a person; None for a line that tells nothing of it."""
+    """What vLLM is doing, in words for a person; None for a line that does not tell."""
     text = message(line)
     for pattern, say in _PHASES:
         match = pattern.search(text)
@@ -103,7 +110,7 @@ def phase(line: str) -> str | None:
 def death_reason(lines: Sequence[str]) -> str | None:
     """The line that says why vLLM ended, with its continuation; None when the log holds no reason.
 
-    The last exception that is not the echo of another process's death, an argument error, or else a crash or the last
+    That is the last exception that is not the echo of another process's death, or an argument error; else a crash; else the last
     line logged as an error.
     """
     texts = [message(line) for line in lines]
@@ -124,10 +131,9 @@ def _exception(texts: Sequence[str]) -> str | None:
 
 
 def _crash(texts: Sequence[str]) -> str | None:
-    """What was ended by a signal, with the last words of it, where there are any."""
-    words = next(
-        (text.strip()[:_REASON_WIDTH] for text in reversed(texts) if _CRASH.match(text.strip())), None
-    )
+    """The process that a signal ended, with its last message if there is one."""
+    said = (says.match(text.strip()) for says in _CRASHES for text in reversed(texts))
+    words = next((found[1][:_REASON_WIDTH] for found in said if found), None)
     ended = next((found[1] for text in reversed(texts) if (found := _ENDED.search(text))), "")
     by_signal = _BY_SIGNAL.search(ended)
     if not by_signal:
@@ -156,14 +162,14 @@ def _last_error(lines: Sequence[str], texts: Sequence[str]) -> str | None:
 
 
 def _with_continuation(texts: Sequence[str], index: int) -> str:
-    """The exception's line, with what it takes to understand it.
+    """The exception's line, with the text that explains it.
 
-    pydantic says what is wrong below it, as pairs of a field and an indented text; a compiler's words stand below the
-    exception of who called it.
+    pydantic says below it what is wrong, as pairs of a field and an indented text. A compiler's message stands below the
+    exception of the code that called it.
     """
     parts = [texts[index].strip()]
     if ":" not in parts[0]:
-        # A bare exception says nothing; the statement that raised it, above its row of carets, does.
+        # A bare exception explains nothing. The statement that raised it does, above its row of carets.
         above = (text.strip() for text in reversed(texts[:index]))
         statement = next((text for text in above if text.strip("^~ ")), "")
         parts = [f"{parts[0]}: {statement}" if statement else parts[0]]
@@ -173,15 +179,15 @@ def _with_continuation(texts: Sequence[str], index: int) -> str:
                 break
             parts.append(re.sub(r" \[type=\w+, input_value=.*", "", text.strip()))
     elif _QUOTES.search(parts[0]):
-        below = (text.strip() for text in texts[index + 1 : index + 1 + _QUOTED_LINES])
-        parts += next(([f"({text})"] for text in below if _QUOTED.search(text)), [])
+        below = [text.strip() for text in texts[index + 1 : index + 1 + _QUOTED_LINES]]
+        parts += [f"({text})" for says in _QUOTED for text in below if says.search(text)][:1]
     reason = " ".join(parts)
     return reason if len(reason) <= _REASON_WIDTH else reason[:_REASON_WIDTH] + " …"
 
 
 @dataclass(frozen=True)
 class Speculation:
-    """What the log says of speculation. None: the log does not say (rotated, other version, not there)."""
+    """What the log says of speculation. None: the log does not say it (rotated, other version, not there)."""
 
     configured: bool | None = None
     method: str | None = None
@@ -189,7 +195,7 @@ class Speculation:
     architectures: tuple[str, ...] = ()
     """As vLLM resolved them: the body's, then the draft's (`Gemma4MTPModel` for a good one)."""
     warnings: tuple[str, ...] = ()
-    """Lines that go with a draft which loads and never agrees."""
+    """Lines that come with a draft which loads and never agrees."""
 
 
 _CONFIG = re.compile(r"speculative_config=(None|SpeculativeConfig\(([^)]{0,2000})\))")
@@ -200,7 +206,7 @@ _SUSPECT = re.compile(r"method='draft_model'|Keeping separate embedding weights|
 
 
 def speculation(lines: Iterable[str]) -> Speculation:
-    """Read the speculative part of a start from its log."""
+    """Read what the log of a start says of speculation."""
     configured: bool | None = None
     method: str | None = None
     tokens: int | None = None
@@ -226,12 +232,12 @@ def speculation(lines: Iterable[str]) -> Speculation:
 
 
 def tail(lines: Sequence[str], reason: str | None = None, count: int = 10, width: int = 300) -> list[str]:
-    """The last lines worth showing, up to the one that holds the reason of a death where there is one.
+    """The last lines worth showing. If there is a reason of a death, they end at the line that holds it.
 
     No blanks, no health checks, none longer than a few lines of a terminal.
     """
     if reason:
-        # A reason may be cut, and name its exception from another line. One joined from lines is in none: keep all.
+        # A reason may be cut off, or have its exception's name from another line. One joined from several lines is in none: keep all.
         needle = (reason.partition(": ")[2] or reason)[:60]
         end = max((index for index, line in enumerate(lines) if needle in line), default=len(lines))
         lines = lines[: end + 1]

@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""vLLM's counters of speculative decoding and of its work: read from /metrics, subtracted, and turned into rates.
+"""vLLM's counters of speculative decoding and of its work: reads them from /metrics, subtracts them, and makes rates of them.
 
 Series and their meaning: vllm/v1/spec_decode/metrics.py, vllm/v1/metrics/loggers.py and stats.py; those of speculation have
 the same names in 0.20 to 0.32. A counter that vLLM registered but never moved is present and 0; one it never registered is absent.
@@ -37,18 +37,18 @@ _DECODE_SECONDS = (
     "vllm:inter_token_latency_seconds_sum",
     "vllm:time_per_output_token_seconds_sum",
 )
-"""Sums of histograms that say how long requests decoded; the first that is there counts. A request adds to the first what lies
-between its first and its last token, and to the others, of which the last is the older name, each of the gaps in between."""
+"""Sums of histograms that say how long requests decoded; the first that exists counts. A request adds to the first sum the time
+between its first and its last token. To the others, of which the last is the older name, it adds each gap in between."""
 _SUMMED = frozenset(
     {_DRAFTS, _DRAFT_TOKENS, _ACCEPTED, _GENERATED, _FINISHED, _RUNNING, _WAITING, *_DECODE_SECONDS}
 )
 
 DEEPEST = 1024
-"""Draft positions. No draft comes near it, and a table of all positions is made of it."""
+"""Draft positions. No draft comes near this, and a table of all positions has this size."""
 
 
 class MetricsError(ValueError):
-    """What /metrics answered is not the text format, or is not vLLM's."""
+    """The answer of /metrics is not in the text format, or not vLLM's."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Counters:
     kv_cache_usage: float | None = None
     """Share of the KV cache in use at the moment of the scrape, 0 to 1, of the engine that uses most."""
     decode_seconds: float | None = None
-    """What passed between the first and the last token of each request, by the server's clock, all requests together."""
+    """Time between the first and the last token, by the server's clock, summed over all requests."""
 
 
 @dataclass(frozen=True)
@@ -104,13 +104,13 @@ class Delta:
 
     @property
     def standard_error(self) -> float:
-        """Of the rate at position 0."""
+        """Standard error of the rate at position 0, in the same unit."""
         return self.standard_errors[0] if self.standard_errors else 0.0
 
     @property
     def standard_errors(self) -> tuple[float, ...]:
-        """Of each rate, in the same unit, drafts taken as independent: sqrt(p (1 - p) / drafts)."""
-        # Between two scrapes a draft can be accepted that was counted before the first: a share above 1 has no deviation.
+        """Standard error of each rate, in the same unit, with drafts taken as independent: sqrt(p (1 - p) / drafts)."""
+        # A draft that was counted before the first scrape may be accepted after it, so a share can exceed 1. It has no deviation.
         return tuple(math.sqrt(max(0.0, rate * (1 - rate)) / self.drafts) for rate in self.rates)
 
 
@@ -157,7 +157,7 @@ def parse(text: str) -> Counters:
 
 
 def _count(sample: Any) -> float:
-    """:raises ValueError: what counts things is no number of things"""
+    """:raises ValueError: the sample is no number of things"""
     value = sample.value
     if not (math.isfinite(value) and value >= 0):
         raise ValueError(f"{sample.name}: expected a number from 0 on, seen {value}")
@@ -165,14 +165,14 @@ def _count(sample: Any) -> float:
 
 
 def _position(text: str) -> int:
-    """:raises ValueError: no draft has it"""
+    """:raises ValueError: the text is no position of a draft"""
     if not (text.isdecimal() and len(text) <= len(str(DEEPEST)) and int(text) < DEEPEST):
         raise ValueError(f"{_PER_POSITION}: expected a position below {DEEPEST}, seen {text[:40]!r}")
     return int(text)
 
 
 def labels(text: str, name: str) -> dict[str, str]:
-    """The labels of the first sample of a series, for one that says something by them; empty without such a series.
+    """The labels of the first sample of a series, which carry its information; empty without such a series.
 
     :raises MetricsError: not the Prometheus text format
     """
@@ -187,7 +187,7 @@ def labels(text: str, name: str) -> dict[str, str]:
 
 
 def was_reset(before: Counters, after: Counters) -> bool:
-    """True when the two scrapes cannot be of one life of one process: another start time, or a count that fell."""
+    """True if the two scrapes cannot be of one life of one process: another start time, or a count that fell."""
     if before.process_start != after.process_start:
         return True
     pairs: list[tuple[float | None, float | None]] = [
@@ -203,7 +203,7 @@ def was_reset(before: Counters, after: Counters) -> bool:
 
 
 def delta(before: Counters, after: Counters) -> Delta:
-    """Subtract two scrapes that :func:`was_reset` finds nothing wrong with."""
+    """Subtract two scrapes. :func:`was_reset` must be false for them."""
 
     def gained(old: int | None, new: int | None) -> int | None:
         return None if new is None else new - (old or 0)

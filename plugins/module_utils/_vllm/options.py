@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The options `vllm serve` knows, so that a misspelled one is found in a second and not after a start.
 
-Names as the argument parser of one release reports them. Another release may know more or fewer, so this list refuses no
-name: it says which known one is near. What vLLM in the image takes, that vLLM is asked before anything is stopped.
+The names are those that the argument parser of one release reports. Another release may know more or fewer, so this list refuses no
+name: it says which known one is near. The vLLM in the image says what it takes, before anything is stopped.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ VALUES = _words(
 )
 NAMES = SWITCHES | VALUES
 
-# Options whose value this collection reads itself: the room on the host, and the gate.
+# Options that this collection reads itself: for the room on the host, and for the gate.
 READ_HERE = {"gpu-memory-utilization": "number", "speculative-config": "mapping"}
 
 # The keys of --speculative-config that a caller may set (SpeculativeConfig of the same release).
@@ -122,8 +122,8 @@ SPECULATIVE = _words(
     """
 )
 
-# Methods that propose tokens without a model of their own: from what was said before, or by layers of the body (any
-# other method that ends in mtp is another name of mtp). dspark has its layers in the body or in a draft.
+# Methods that propose tokens without a separate model: from the text so far, or by layers of the body (any other method that ends in
+# mtp is another name of mtp). dspark has its layers in the body or in a draft.
 _BY_ITSELF = _words("dspark mtp ngram ngram_gpu suffix")
 
 
@@ -142,7 +142,7 @@ ELSEWHERE = {
     "config": "write the arguments into serve.arguments",
     "api-key": "a recipe is public; set vllm_serve_api_key in the inventory, from a vault",
     "hf-token": "a recipe is public; set spark_hub_token in the inventory, from a vault",
-    # After these, nothing answers where the server is asked: plain HTTP at its port.
+    # With these, nothing answers where this collection asks: plain HTTP at the server's port.
     "uds": "the server is asked over HTTP, at serve.port",
     "grpc": "the server is asked over HTTP, at serve.port",
     "grpc-port": "the server is asked over HTTP, at serve.port",
@@ -153,15 +153,15 @@ ELSEWHERE = {
     ),
 }
 
-# How vLLM reads a list, where it is not several words after the option.
+# The forms in which vLLM takes a list, for options that do not take several words.
 JSON_LISTS = _words("allowed-headers allowed-methods allowed-origins")
 REPEATED = _words("middleware")
 COMMA_LISTS = _words("disable-access-log-for-endpoints")
 
-# What must not get past this collection under another name: it sets the one, and reads the other.
+# Options that must not pass under another name: this collection sets some, and reads the others.
 OWN = ELSEWHERE.keys() | READ_HERE.keys() | {"host", "served-model-name"}
 
-# No set: what a recipe has in their place may be a list, which no set is asked for.
+# Not a set: a recipe may hold a list there, which has no hash.
 _EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 (of the container)
 
 
@@ -169,20 +169,23 @@ def elsewhere(name: str, value: Any) -> str | None:
     """Why a recipe does not carry the option, or not with this value; None where it may."""
     if name == "host" and value not in _EVERY_ADDRESS:
         return "vLLM listens on every address of its container (0.0.0.0); vllm_serve_bind says on which one of the host"
+    # vLLM's serve command: without API servers it is headless.
+    if name == "api-server-count" and str(value) == "0":
+        return ELSEWHERE["headless"]
     return ELSEWHERE.get(name)
 
 
 IMAGE_DECIDES = "; the vLLM of the image decides, before anything that serves is stopped"
-"""What to add where it is asked."""
+"""Added to the message where the image is asked."""
 
 
 def unknown_options(arguments: Iterable[str]) -> dict[str, str]:
-    """The options that the list does not know, each with what to tell of it."""
+    """The options that the list does not know, each with its message."""
     return _unknown(arguments, NAMES | ELSEWHERE.keys(), "option")
 
 
 def unknown_speculation(config: Iterable[str]) -> dict[str, str]:
-    """The keys of a speculative config that the list does not know, each with what to tell of it."""
+    """The keys of a speculative config that the list does not know, each with its message."""
     return _unknown(config, SPECULATIVE, "key of the speculative config")
 
 

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The fixed chat prompts of every measurement.
 
-Kinds of text differ in how well they are drafted: code well, prose less. Each prompt asks for far more text than is
-generated, so an answer does not end by itself.
+Kinds of text differ in how well a draft predicts them: code well, prose less. Each prompt asks for far more text than is generated,
+so an answer does not end by itself.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ KINDS: tuple[str, ...] = tuple(SUBJECTS)
 
 
 def prompt_of(kind: str, number: int) -> str:
-    """The fixed prompt 0, 1, … of one kind; past the subjects that there are, the same ones with a mark.
+    """The fixed prompt 0, 1, … of one kind. After the last subject, the subjects return with a mark.
 
-    Never the same text twice: greedy decoding of the same prompt repeats the same drafts, and counting them
+    No text comes twice: greedy decoding of the same prompt repeats the same drafts, and counting them
     again would make the sample look larger than it is.
     """
     form, subjects = SUBJECTS[kind]
@@ -79,6 +79,6 @@ def prompt_of(kind: str, number: int) -> str:
 
 
 def prompt(number: int) -> str:
-    """The fixed prompt 0, 1, … of all kinds in turn, so that a round of them holds each."""
+    """The fixed prompt 0, 1, … of all kinds in turn, so that each round holds every kind."""
     lap, index = divmod(number, len(KINDS))
     return prompt_of(KINDS[index], lap)

@@ -3,8 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Releases of vLLM, and ranges of them such as C(>=0.25,<0.27), as PEP 440 has them.
 
-A build between two releases counts as the release that it leads up to: of 0.26.1rc1.dev7 nobody can tell from its name
-what is in it yet.
+A build between two releases counts as the later one: its name, such as 0.26.1rc1.dev7, does not tell how much of that release it has.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ except ImportError:  # a host's environment has it through huggingface_hub, a co
 else:
     HAS_PACKAGING = True
 
-# Without ~=, which is often taken for less than it means: ~=0.25 is all of 0.
+# Without ~=, which many take for less than it means: ~=0.25 allows every later 0.x.
 _OPERATORS = {"<", "<=", ">", ">=", "==", "!="}
-# What is built of a clone without tags is 0.1.dev1+g…, whatever it holds. No vLLM of that age is served.
+# A build of a clone without tags is called 0.1.dev1+g…, whatever it holds. Nobody serves a vLLM of that age.
 _FIRST_TAGGED = (0, 2)
 
 
 def release(version: str) -> str | None:
-    """The release that a version belongs to: ``0.20.2rc1.dev49+g9b4e839`` is 0.20.2. None: it does not tell."""
+    """The release that a version belongs to: ``0.20.2rc1.dev49+g9b4e839`` is 0.20.2. None if the version does not tell."""
     try:
         seen = Version(version)
     except InvalidVersion:
@@ -43,7 +42,7 @@ def tagged(tag: str | None) -> str | None:
 
 
 def within(version: str, span: str) -> bool:
-    """Whether a version lies in a range. What does not tell its release lies in none, and nothing in what is no range."""
+    """Whether a version lies in a range. A version that does not tell its release lies in none, and an invalid range holds nothing."""
     seen = release(version)
     return seen is not None and not complaint(span) and SpecifierSet(span).contains(seen)
 

@@ -1,10 +1,10 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Bars with intervals, outlines and marks, as one piece of SVG inside a page: where what stands. `chart.svg.j2` draws it. Pure.
+"""Places bars with intervals, outlines and marks for one SVG image inside a page. `chart.svg.j2` draws it. Pure.
 
-Bars lie, each under its name and its value in words: on a phone as on a wide screen names stay readable, and nothing has to be
-read off. Colours come from the page's style. Bars begin at 0.
+Bars are horizontal, each below its name and its value in words. So names stay readable on a phone as on a wide screen, and nobody has to
+read a value off the axis. Colours come from the page's style. Bars begin at 0.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class Bar:
     value: float | None = None
     interval: tuple[float, float] | None = None
     outline: float | None = None
-    """An empty, dashed bar around: what the value could be at most."""
+    """An empty, dashed bar around: the largest value that is possible."""
     mark: float | None = None
-    """A diamond: a figure of somebody else."""
+    """A diamond: somebody else's figure."""
     strong: bool = False
     heading: bool = False
-    """No bar, but the name of those below."""
+    """No bar, but the name of the bars below."""
 
 
 def draw(
@@ -47,7 +47,7 @@ def draw(
     """A chart.
 
     :param key: unique in the page
-    :param title: for who does not see it; the rows' names and texts are read out after it
+    :param title: for readers who do not see it; the rows' names and texts are read out after it
     :param number: the text of a value on the axis
     :param level: a value to draw a dashed line at, over all rows
     """
@@ -68,7 +68,7 @@ def draw(
         "rows": list(_rows(bars, x)),
         "level": None if level is None else x(level),
     }
-    # Every text in it has been escaped by the template.
+    # The template has escaped every text in it.
     return Markup(render("bench/chart.svg.j2", **values))  # noqa: S704
 
 
@@ -79,7 +79,7 @@ def _tick(value: float, x: Callable[[float], float], number: Callable[[float], s
 
 
 def _rows(bars: Sequence[Bar], x: Callable[[float], float]) -> Iterator[dict[str, Any]]:
-    """Each bar with its place: y of its upper edge, and x or width of what has a value."""
+    """Each bar with its place: y of its upper edge, and x or width of each of its values."""
     y = 0
     for one in bars:
         yield {

@@ -100,7 +100,7 @@ def _name(row: Mapping[str, Any]) -> str:
 
 
 def _text(row: Mapping[str, Any], value: str, figure: str) -> str:
-    """What stands at a bar: its value, or why there is none; and what was published of it."""
+    """The text at a bar: its value, or why there is none, and the published figure."""
     shown = value if row["load"] else row["state"] if row["state"] != MEASURED else "not under this load"
     return f"{shown}  ◇ {figure}" if figure else shown
 
@@ -191,7 +191,7 @@ def _ceilings(rows: Sequence[Mapping[str, Any]], streams: str, key: str) -> dict
 
 
 def _published(published: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Somebody else's figures, by themselves and with their source."""
+    """Somebody else's figures, alone and with their source."""
     if not published:
         return None
     return {
@@ -202,7 +202,7 @@ def _published(published: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _kinds(loads: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Prompts by kind under the first load: what a mean over all of them hides. A load that is not measurable is so in all its kinds."""
+    """Prompts by kind under the first load, which a mean over all of them hides. If a load is not measurable, none of its kinds is."""
     rows = [row for row in loads[0]["rows"] if row["load"]] if loads else []
     kinds = {kind: None for row in rows for kind in row["load"]["kinds"]}
     if not kinds:

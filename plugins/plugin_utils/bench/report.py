@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What was measured on all hosts, beside what was published: the report of a benchmark or a sweep. Pure.
+"""The report of a benchmark or a sweep: what was measured on all hosts, beside what was published. Pure.
 
 The shape of a report is in docs/speculation.md; benchmark.json is a report, benchmark.md and benchmark.html are made from one.
 """
@@ -19,7 +19,7 @@ from . import statistics
 VERSION = 1
 NOTHING = "nothing was measured"
 UNMEASURED = "not measured here"
-"""State of a row that only somebody else's figure is known of."""
+"""State of a row with no figure but somebody else's."""
 COLUMNS = ("speculation", "tok/s", "times off", "ceiling", "accepted %", "first token", "KV", "remarks")
 PUBLISHED_COLUMNS = ("published", "tok/s", "times off", "accepted %")
 NONE = "–"
@@ -55,10 +55,10 @@ def recipes(made: Mapping[str, Any]) -> str:
 
 
 def loads(sweep: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Per load what all candidates showed under it: off, then each draft from shallow to deep, whatever was measured first.
+    """For each load, what all candidates showed under it: off, then each draft from shallow to deep, whatever was measured first.
 
-    Published figures stand beside the load of one stream, at off and at the draft that the sweep had first, which is the recipe's
-    own; a depth that was published and is no candidate has a row of its own.
+    Published figures stand beside the load of one stream: at off, and at the draft that the sweep had first, which is the recipe's
+    own. A depth that was published and is no candidate has its own row.
 
     :returns: ``[{concurrency, decides, rows}]``, rows as :func:`_row` gives them, with ``index`` of the candidate, ``proposed`` and
         ``published``. A candidate is proposed for the load that decides, and for no other
@@ -79,7 +79,7 @@ def loads(sweep: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def order(speculations: Sequence[Mapping[str, Any] | None]) -> list[int]:
-    """Indices from off over each draft, in the order in which they appear, from shallow to deep."""
+    """Indices: off first, then each draft in the order of its first appearance, from shallow to deep."""
     drafts = [statistics.draft(speculation) for speculation in speculations]
 
     def place(index: int) -> tuple[bool, int, int]:
@@ -124,9 +124,9 @@ def _row(
     off: statistics.Point | None,
     load: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """One candidate under one load. What was not measured or is not measurable, or has nothing to be compared with, is None.
+    """One candidate under one load. A value is None if it was not measured, is not measurable, or has nothing to compare with.
 
-    ``tokens_per_second`` is the figure that decides (plugin_utils/bench/statistics.py), ``ratio`` that beside off, and both have an
+    ``tokens_per_second`` is the figure that decides (plugin_utils/bench/statistics.py), ``ratio`` compares it with off, and both have an
     ``interval`` of 95 %. ``load`` is the load as measured.
     """
     many = point is not None and len(point.seconds) > 1
@@ -146,7 +146,7 @@ def _row(
 
 
 def _published(published: Mapping[str, Any] | None) -> dict[int, dict[str, Any]]:
-    """By depth: what was published of it, with its ratio to what was published of off."""
+    """{depth: its published figures, with their ratio to the published figure of off}"""
     figures = {figure["num_speculative_tokens"]: figure for figure in (published or {}).get("figures") or []}
     off = figures.get(0, {}).get("tokens_per_second")
     return {
@@ -160,7 +160,7 @@ def _published(published: Mapping[str, Any] | None) -> dict[int, dict[str, Any]]
 
 
 def called(speculations: Sequence[Mapping[str, Any] | None]) -> list[str]:
-    """Names of candidates that tell them apart: where method and depth do not, with the draft's model."""
+    """Distinct names of candidates: with the draft's model, if method and depth are the same."""
     plain = [statistics.called(speculation) for speculation in speculations]
     counts = Counter(plain)
     return [
@@ -189,7 +189,7 @@ def within(value: float | None, interval: Sequence[float] | None, digits: int) -
 
 
 def speed(row: Mapping[str, Any]) -> str:
-    """The tok/s of a row, or that there is none to measure."""
+    """The tok/s of a row, or the text that there is none to measure."""
     if row["state"] == statistics.UNMEASURABLE:
         return statistics.UNMEASURABLE
     return within(row["tokens_per_second"], row["interval"], 1)
@@ -220,7 +220,7 @@ def remarks(row: Mapping[str, Any]) -> str:
 
 
 def reasons(host: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Of each candidate without a measurement its name, its state and why; and of each without a rate under a load."""
+    """Name, state and reason of each candidate without a measurement, and of each without a rate under a load."""
     candidates = host["sweep"]["candidates"]
     names = called([candidate["speculation"] for candidate in candidates])
     found = [
@@ -244,7 +244,7 @@ def decided_for(proposal: Mapping[str, Any]) -> str:
 
 
 def outcome(host: Mapping[str, Any]) -> str:
-    """What came of a host, in a sentence."""
+    """The result of a host, in a sentence."""
     if host["failure"]:
         return str(host["failure"])
     proposal = host["sweep"]["proposal"]
@@ -271,7 +271,7 @@ def cells(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def published(given: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """What a recipe names as published, as rows of :data:`PUBLISHED_COLUMNS`."""
+    """What a recipe has as published, as rows of :data:`PUBLISHED_COLUMNS`."""
     return [
         (
             f"n={tokens}" if tokens else statistics.OFF,
@@ -288,7 +288,7 @@ def source(given: Mapping[str, Any]) -> str:
 
 
 def paid(given: Mapping[str, Any]) -> str:
-    """How deep it paid, as published; empty where nothing is said of it."""
+    """The depth up to which it paid, as published; empty if nothing is said of it."""
     if given.get("deepest") is None:
         return ""
     because = f": {given['because']}" if given.get("because") else ""
@@ -358,5 +358,5 @@ def _table(heads: Sequence[str], rows: Iterable[Iterable[str]]) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown shows as it is, in one line."""
+    """Text in one line that Markdown shows unchanged."""
     return re.sub(r"([\\`*_\[\]<>|#&~])", r"\\\1", " ".join(text.split()))

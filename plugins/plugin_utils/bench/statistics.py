@@ -8,12 +8,12 @@ decodes s_n = L_n / t_n tokens a second. Both L_n, from the counters, and s_n ar
 "Fast Inference from Transformers via Speculative Decoding", have the same in closed form for positions that are accepted
 independently with probability a: L_n = (1 - a^(n+1)) / (1 - a), their equation 1, and with t_n = t_0 (1 + n c) their theorem 3.8.
 
-What decides is :func:`speed`. With one stream that is tokens over decode seconds, all prompts together: the harmonic mean of
-what the single requests had, since each yields as many tokens. It belongs to the same steps as L_n does, which no median of
-several kinds of prompts would. With more streams it is the throughput of the whole load.
+:func:`speed` decides. With one stream it is tokens over decode seconds, all prompts together. That is the harmonic mean of the single
+requests' speeds, since each request yields as many tokens. It covers the same steps as L_n does, which no median of several kinds of
+prompts would. With more streams it is the throughput of the whole load.
 
-Only what is measurable counts. A load says itself whether its witnesses agree (module_utils/_gate/rate.py). Beside off, a speed is held against
-L_n, too: a step does not get faster with drafts in it, so t_n is at least t_0 and the gain at most L_n.
+Only measurable speeds count. A load says itself whether its witnesses agree (module_utils/_gate/rate.py). A speed is also compared
+with off and L_n: a step does not get faster with drafts in it, so t_n is at least t_0 and the gain at most L_n.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ MEASURED, SKIPPED, FAILED, UNMEASURABLE = "measured", "skipped", "failed", "not 
 OFF = "off"
 RESAMPLES = 2000
 SEED = 20230713
-"""Any number, but the same: a sweep that is judged twice is judged alike."""
+"""Any number, but always the same: a second judgment of a sweep equals the first."""
 Z = 1.96
 """Standard errors to either side of an interval of 95 %."""
 CHEAPER = 0.5
-"""What is left of the cheapest drafted token for those beyond it. See :func:`sweep_next`."""
+"""The least cost of a deeper drafted token, as a share of the cheapest one seen. See :func:`sweep_next`."""
 
 
 class TuneError(ValueError):
-    """A sweep that nothing can be told from; the text says what to measure instead."""
+    """A sweep that tells nothing; the text says what to measure instead."""
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times as fast one candidate is as another, and between which values that lies with 95 %."""
+    """How many times as fast one candidate is as another, with its interval of 95 %."""
 
     value: float
     low: float
@@ -67,22 +67,22 @@ class Point:
     speed: float
     """Tokens a second."""
     seconds: tuple[float, ...]
-    """What a token took in each request, in the order of the prompts."""
+    """Seconds for a token in each request, in the order of the prompts."""
     length: float
     """Mean acceptance length."""
     rates: tuple[float, ...]
     drafts: int
     kinds: Mapping[str, tuple[float, float]]
-    """Of each kind of prompt its tokens a second and its mean acceptance length."""
+    """{kind of prompt: (its tokens a second, its mean acceptance length)}"""
 
     @property
     def step(self) -> float:
-        """Seconds of an engine step; of several streams, their share of it."""
+        """Seconds of an engine step; with several streams, their share of it."""
         return self.length / self.speed
 
 
 def depth(speculation: Mapping[str, Any] | None) -> int:
-    """How many tokens are drafted a step; 0 without speculation."""
+    """How many tokens are drafted in a step; 0 without speculation."""
     return int(speculation["num_speculative_tokens"]) if speculation else 0
 
 
@@ -94,15 +94,15 @@ def called(speculation: Mapping[str, Any] | None) -> str:
 def ceiling(rates: Iterable[float]) -> float:
     """Tokens a step with these shares of drafts accepted at each position: 1 + their sum.
 
-    It is the mean acceptance length, and so many times as fast would decoding be if drafting and verifying took no time.
+    This is the mean acceptance length, and the gain in speed if drafting and verifying took no time.
     """
     return 1 + sum(rates)
 
 
 def load_of(measurement: Mapping[str, Any], concurrency: int) -> Mapping[str, Any]:
-    """What was measured with so many streams.
+    """The measurement with that many streams.
 
-    :raises TuneError: nothing was
+    :raises TuneError: there is none
     """
     loads = {load["concurrency"]: load for load in measurement["loads"]}
     if concurrency not in loads:
@@ -114,7 +114,7 @@ def load_of(measurement: Mapping[str, Any], concurrency: int) -> Mapping[str, An
 
 
 def unmeasurable(measurement: Mapping[str, Any]) -> str:
-    """Why no load of a measurement has a rate, of all the first one's reason; empty if one has."""
+    """Why no load of a measurement has a rate (the reason of the first load); empty if one has."""
     untold = [load["rate"]["because"] for load in measurement["loads"] if _rate(load) is None]
     return str(untold[0]) if untold and len(untold) == len(measurement["loads"]) else ""
 
@@ -125,7 +125,7 @@ def _rate(load: Mapping[str, Any], witness: str = "tokens_per_second") -> float 
 
 
 def speed(load: Mapping[str, Any], witness: str) -> float:
-    """Tokens a second of a measurable load, as they decide: one stream's decoding, or the throughput of several."""
+    """The speed of a measurable load that decides, in tokens a second: one stream's decoding, or the throughput of several."""
     return float(load["tokens_per_second"] if load["concurrency"] > 1 else load["rate"][witness])
 
 
@@ -134,11 +134,11 @@ class Shown:
     """What the candidates showed under one load, by their index."""
 
     points: Mapping[int, Point]
-    """Those whose rate is measurable"""
+    """Points of the candidates whose rate is measurable"""
     doubts: Mapping[int, str]
-    """Of the others, why it is not"""
+    """Why the others have no measurable rate"""
     above: Mapping[int, str]
-    """Of these those that a witness did not contradict, but what was measured without speculation"""
+    """Those of the others that no witness contradicts, but the measurement without speculation does"""
 
     @property
     def off(self) -> Point | None:
@@ -146,9 +146,9 @@ class Shown:
 
 
 def shown(speculations: Sequence[Mapping[str, Any] | None], loads: Mapping[int, Mapping[str, Any]]) -> Shown:
-    """Tell what counts of the candidates' loads from what does not.
+    """Separate the loads of the candidates that count from those that do not.
 
-    All speeds are by the same witness: the server's clock if it saw each of them, else the client's.
+    All speeds come from one witness: the server's clock if it saw each of them, else the client's.
 
     :param loads: those of one concurrency, by index of the candidate
     """
@@ -166,7 +166,7 @@ def shown(speculations: Sequence[Mapping[str, Any] | None], loads: Mapping[int, 
 def above_ceiling(one: Point, off: Point) -> str:
     """Why a candidate cannot be as fast as it seems beside off: its acceptance does not allow it. Empty if it does.
 
-    The ratio is believed no more than the two rates in it. A kind of prompt is looked at by itself, since others hide it in a mean.
+    The ratio is no more certain than the two rates in it. Each kind of prompt is judged alone, since a mean over all would hide it.
     """
     pairs = {"": ((one.speed, one.length), off.speed)}
     pairs |= {
@@ -182,9 +182,9 @@ def above_ceiling(one: Point, off: Point) -> str:
 
 
 def look(candidates: Sequence[Mapping[str, Any]], concurrency: int) -> Shown:
-    """What the measured ones among the candidates showed under the load of that concurrency.
+    """What the measured candidates showed under the load of that concurrency.
 
-    :raises TuneError: one was not measured with that concurrency, or by other requests than the rest
+    :raises TuneError: one was measured without that concurrency, or with other requests than the rest
     """
     loads = {
         index: load_of(candidate["measurement"], concurrency)
@@ -203,7 +203,7 @@ def look(candidates: Sequence[Mapping[str, Any]], concurrency: int) -> Shown:
 
 
 def points(candidates: Sequence[Mapping[str, Any]], concurrency: int) -> list[Point]:
-    """Those of :func:`look` that count.
+    """The points of :func:`look` that count.
 
     :raises TuneError: see there
     """
@@ -211,7 +211,7 @@ def points(candidates: Sequence[Mapping[str, Any]], concurrency: int) -> list[Po
 
 
 def comparable(one: Point, other: Point) -> bool:
-    """Whether two candidates answered equally many requests, and more than one."""
+    """Whether two candidates answered the same number of requests, and more than one."""
     return len(one.seconds) == len(other.seconds) > 1
 
 
@@ -223,7 +223,7 @@ def point(index: int, speculation: Mapping[str, Any] | None, load: Mapping[str, 
     decode, first = load["decode_tokens_per_second"]["samples"], load["time_to_first_token"]["samples"]
     seconds = [1 / sample for sample in decode]
     if load["concurrency"] > 1:
-        # The throughput of a load counts the wait for the first token, too. All requests are asked for equally many tokens.
+        # The throughput of a load includes the wait for the first token. All requests ask for the same number of tokens.
         tokens = load["tokens"] / load["requests"]
         seconds = [(wait + (tokens - 1) * each) / tokens for wait, each in zip(first, seconds, strict=True)]
     return Point(
@@ -246,7 +246,7 @@ def compare(one: Point, other: Point) -> Ratio:
     """How many times as fast `one` is as `other`.
 
     Both answered the same prompts in the same order, so prompts are drawn in pairs, with replacement (paired bootstrap,
-    percentile interval: Efron and Tibshirani 1993). That some prompts are faster than others, whatever is drafted, cancels out.
+    percentile interval: Efron and Tibshirani 1993). Some prompts are faster than others, whatever is drafted; that cancels out.
     With few prompts the interval is somewhat too narrow.
     """
     if one == other:
@@ -256,12 +256,12 @@ def compare(one: Point, other: Point) -> Ratio:
     whole = sum(other.seconds) / sum(one.seconds)
     value = one.speed / other.speed
     tail = round(0.025 * RESAMPLES)
-    # What the streams show of the spread belongs to the value of the whole load.
+    # The spread comes from the streams, and is applied to the value of the whole load.
     return Ratio(value, value * ratios[tail] / whole, value * ratios[-tail - 1] / whole)
 
 
 def alone(one: Point) -> Ratio:
-    """A candidate's own speed and where it lies with 95 %: compared with one token a second."""
+    """A candidate's own speed with its interval of 95 %: the comparison with one token a second."""
     return compare(one, replace(one, index=-1, speed=1.0, seconds=(1.0,) * len(one.seconds)))
 
 
@@ -272,7 +272,7 @@ def _draws(count: int) -> list[list[int]]:
 
 
 def highest_rate(rate: float, drafts: int) -> float:
-    """The highest share that so many drafts still allow: upper end of the 95 % interval of Wilson 1927. 1 without drafts."""
+    """The highest share that this many drafts still allow: upper end of the 95 % interval of Wilson 1927. 1 without drafts."""
     spread = Z * math.sqrt(rate * (1 - rate) * drafts + Z * Z / 4)
     return (rate * drafts + Z * Z / 2 + spread) / (drafts + Z * Z)
 
@@ -286,22 +286,22 @@ def sweep_next(
     concurrency: int,
     margin: float = 0.02,
 ) -> dict[str, Any]:
-    """The next candidate, and which ones need no measurement because they cannot win.
+    """The next candidate, and the candidates that need no measurement because they cannot win.
 
-    Let n be the deepest that was measured of a draft, with its last position accepted in a share r of the drafts. k tokens deeper
-    gives at most (L_n + k r) / (t_n + k d) tokens a second, where d is the least that one more drafted token costs. When no depth
-    that is left comes above the best so far by `margin` that way, all of them are skipped. This rests on:
+    Let n be the deepest measured depth of a draft, whose last position was accepted in a share r of the drafts. k tokens deeper
+    gives at most (L_n + k r) / (t_n + k d) tokens a second, where d is the least cost of one more drafted token. If by this no depth
+    that is left exceeds the best so far by `margin`, all of them are skipped. This rests on three facts:
 
-    - Positions that both draft are accepted alike, and a further one at most as often as the last: a position counts only if
+    - Positions that both draft are accepted alike, and a further position at most as often as the last: a position counts only if
       those before it were accepted, so its rate cannot be higher. r is taken at the upper end of its interval.
-    - A step does not get faster with more to draft and verify, and one more token costs at least half of the cheapest seen between
-      two depths of this draft, which is taken at the lower end of its interval. Half, since with a mixture of experts each further
-      token reads fewer experts that none before it has read: with 8 of 128, each 6 % fewer. With one depth measured nothing is known
-      of the cost, and d is 0: the first token's is not taken, since it pays for what drafting costs at all.
+    - A step does not get faster with more to draft and verify. One more token costs at least half of the cheapest seen between
+      two depths of this draft, which is taken at the lower end of its interval. It is half because, with a mixture of experts, each
+      further token reads fewer experts that none before it has read: with 8 of 128, each 6 % fewer. If one depth was measured, the
+      cost is not known and d is 0: the cost of the first token does not count, since it includes the fixed cost of drafting.
     - The speed of n beside that of the best is taken at the upper end of its interval.
 
-    :param candidates: those so far, as a sweep holds them; skipped and failed ones are not asked for again
-    :param wanted: all of them, in their order; of one draft the shallower first
+    :param candidates: those so far, as a sweep holds them; skipped and failed ones are not proposed again
+    :param wanted: all of them, in their order; the shallower depths of a draft first
     :param concurrency: of the load that decides
     :returns: ``{next: speculation or None for off, done: whether none is left, skipped: [{speculation, because}]}``
     :raises TuneError: see :func:`points`
@@ -321,14 +321,14 @@ def sweep_next(
 
 
 def draft(speculation: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """All of a speculation but its depth."""
+    """A speculation without its depth."""
     if speculation is None:
         return None
     return {name: value for name, value in speculation.items() if name != "num_speculative_tokens"}
 
 
 def _cannot_win(seen: Sequence[Point], left: Sequence[Mapping[str, Any] | None], margin: float) -> str:
-    """Why none of these depths of one draft comes out best; empty if one may."""
+    """Why none of these depths of one draft can be the best; empty if one may."""
     tried = sorted(
         (one for one in seen if draft(one.speculation) == draft(left[0])),
         key=lambda one: depth(one.speculation),
@@ -369,17 +369,17 @@ def _cheapest(tried: Sequence[Point]) -> float:
 def sweep_proposal(
     candidates: Sequence[Mapping[str, Any]], concurrency: int, margin: float = 0.02
 ) -> dict[str, Any] | None:
-    """The shallowest candidate that the fastest one does not beat distinguishably; of equally deep ones the fastest.
+    """The shallowest candidate that the fastest one does not distinguishably beat; of equally deep ones the fastest.
 
-    A gain is distinguishable when its interval is above 1 and its value reaches `margin`. Speculation itself has to gain that, too:
+    A gain is distinguishable if its interval is above 1 and its value reaches `margin`. Speculation itself must gain that, too:
     off is the shallowest of all.
 
-    Speeds that are not measurable take no part. Nothing is proposed where off has none, or where a speed contradicts that of off: then
+    Speeds that are not measurable take no part. There is no proposal if off has none, or if a speed contradicts that of off: then
     nobody knows which of the two is wrong, and all ratios rest on off.
 
     :returns: ``{speculation, index of the candidate, concurrency and kinds of prompts that decide, ratio to off, interval: [low, high],
         because}``; None when there is no measurement without speculation to compare with
-    :raises TuneError: see :func:`look`; or what would be proposed rests on a speed that is not measurable
+    :raises TuneError: see :func:`look`; or the proposal would rest on a speed that is not measurable
     """
     told = look(candidates, concurrency)
     seen, off = list(told.points.values()), told.off
@@ -402,7 +402,7 @@ def sweep_proposal(
 
 
 def _check_off(candidates: Sequence[Mapping[str, Any]], told: Shown) -> None:
-    """:raises TuneError: there is an off whose speed cannot be taken for a baseline"""
+    """:raises TuneError: there is an off whose speed cannot serve as a baseline"""
     for index, because in told.above.items():
         raise TuneError(
             f"{called(candidates[index]['speculation'])} and off contradict each other: {because}"
@@ -414,7 +414,7 @@ def _check_off(candidates: Sequence[Mapping[str, Any]], told: Shown) -> None:
 
 
 def _left_out(candidates: Sequence[Mapping[str, Any]], told: Shown) -> str:
-    """Which candidates took no part since they have no speed."""
+    """The candidates that took no part because they have no speed."""
     names = [
         called(candidate["speculation"])
         for index, candidate in enumerate(candidates)

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A sweep over the speculation of one host: who is a candidate, whose turn it is, and what becomes of a turn. Pure.
 
-A candidate is a speculative config, or None for off. What a sweep holds of each is ``{speculation, state, because,
-measurement}``. Which of them can still win is the arithmetic of plugin_utils/bench/statistics.py.
+A candidate is a speculative config, or None for off. A sweep holds ``{speculation, state, because, measurement}`` of each. The
+arithmetic of which can still win is in plugin_utils/bench/statistics.py.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from . import statistics
 
 VERSION = 1
 PARTS = ("version", "recipe", "host", "hardware", "settings", "candidates", "proposal", "published")
-"""What a whole sweep consists of."""
+"""The parts of a whole sweep."""
 DEPTH = "num_speculative_tokens"
 
 
 class SweepError(ValueError):
-    """What is to be measured does not add up; the text says which candidate and why."""
+    """The wanted measurements do not add up; the text says which candidate and why."""
 
 
 def wanted(
@@ -39,20 +39,20 @@ def wanted(
 ) -> list[dict[str, Any] | None]:
     """The candidates of a host, each once, in the order in which they are measured.
 
-    What serves comes first: it needs no restart, and a host that cannot be measured as it is is left alone. Of one draft the
-    shallower comes before the deeper.
+    The one that serves comes first: it needs no restart, and a host that cannot be measured in its state is left alone. A draft's
+    shallower depths come before its deeper ones.
 
     :param serving: the record of what serves
-    :param recipe: the loaded one, may be empty; its speculative config counts where what serves has none, and
-        its own one where measuring took that away
+    :param recipe: the loaded one, may be empty. Its speculative config counts if what serves has none, and its own one if measuring
+        took that away
     :param candidates: as they are asked for. One without a method is the base with these keys changed, where the base is what
         serves, else the recipe's. None is off
-    :param depths: tokens a step to try, 0 for off, of the base and of each of `methods`. In place of `candidates`
+    :param depths: tokens a step to try, 0 for off, with the base and with each of `methods`. In place of `candidates`
     :param methods: further ways to draft, name to further keys of the speculative config
-    :param loads: those that are measured, each a number of streams at a time
+    :param loads: the loads to measure, each a number of streams at a time
     :param decides: the one of them that decides
-    :raises SweepError: a candidate that vLLM would not take or that asks for a model which is not there, a base that is missing, a
-        load that decides and is not measured
+    :raises SweepError: a candidate that vLLM would not take, or whose model is not there; a missing base; a load that decides and
+        is not measured
     """
     if int(decides) not in map(int, as_list(loads)):
         raise SweepError(
@@ -97,7 +97,7 @@ def _complete(candidate: Mapping[str, Any] | None, base: Mapping[str, Any] | Non
 def _check(candidate: Mapping[str, Any] | None, serving: Mapping[str, Any], base: Mapping[str, Any]) -> None:
     if candidate is None:
         return
-    # Here vLLM is asked by starting it, which costs a stop. What serves with a key has shown that it knows it.
+    # Here only a start would ask vLLM, and a start costs a stop. If what serves has a key, its vLLM knows the key.
     for name, unknown in unknown_speculation(candidate).items():
         if name not in base:
             raise SweepError(f"candidate {dict(candidate)}: {name}: {unknown}")
@@ -116,7 +116,7 @@ def _check(candidate: Mapping[str, Any] | None, serving: Mapping[str, Any], base
 def describe(
     wanted: Sequence[Mapping[str, Any] | None], serving: Mapping[str, Any], concurrency: Sequence[int]
 ) -> list[str]:
-    """What is going to be measured, for a person, a line each."""
+    """What will be measured, for a person, one line each."""
     served = serving["gate"]["speculation"]
     named = [
         statistics.called(candidate) + (", which serves now" if candidate == served else "")
@@ -134,10 +134,10 @@ def turn(
     concurrency: int,
     margin: float,
 ) -> dict[str, Any]:
-    """Whose turn it is.
+    """The next candidate.
 
-    :param candidates: those that had theirs
-    :param early: leave out those that cannot win any more
+    :param candidates: those that had their turn
+    :param early: leave out those that can no longer win
     :returns: ``{candidates: with those that are left out now, speculation: the next one, None for off, done: whether none is left}``
     :raises TuneError: the measurements cannot be compared
     """
@@ -162,14 +162,14 @@ def entry(
     because: str = "",
     measurement: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What a sweep holds of one candidate. One whose rate is not measurable under any load keeps what else was measured of it."""
+    """A sweep's entry for one candidate. If no load gives a rate, it keeps everything else that was measured."""
     if measurement and (untold := statistics.unmeasurable(measurement)):
         state, because = statistics.UNMEASURABLE, untold
     return {"speculation": speculation, "state": state, "because": because, "measurement": measurement}
 
 
 def hardware(info: Mapping[str, Any]) -> dict[str, str]:
-    """What was measured on, from what ``spark_info`` returned. What it does not know is left out."""
+    """The hardware of the measurement, from the result of ``spark_info``. What that does not know is left out."""
     memory = (info.get("memory") or {}).get("total_bytes")
     found = {
         "gpu": (info.get("gb10") or {}).get("name"),
@@ -193,11 +193,11 @@ def made(
     margin: float,
     propose: bool,
 ) -> dict[str, Any]:
-    """The sweep of one host, whole: what the report is made of.
+    """The whole sweep of one host, of which the report is made.
 
     :param info: what ``spark_info`` returned
     :param concurrency: of the load that decides
-    :param propose: whether to choose; else it only compares
+    :param propose: whether to choose; False: only compare
     """
     measured = [each["measurement"] for each in candidates if each["measurement"]]
     settings = {
@@ -225,7 +225,7 @@ def made(
 
 
 def handed_on(registered: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The sweep in what a task registered, without what Ansible adds to it; None where there is no whole one."""
+    """The sweep in a task's registered result, without what Ansible adds; None if there is no whole one."""
     return {name: registered[name] for name in PARTS} if registered and "candidates" in registered else None
 
 
@@ -233,9 +233,9 @@ def choice(sweeps: Mapping[str, Mapping[str, Any]], recipe: str) -> dict[str, An
     """What the sweeps of a fleet propose for its recipe, as the lock holds it.
 
     :param sweeps: by host
-    :param recipe: name of the one whose lock it is for
+    :param recipe: name of the recipe whose lock it is for
     :returns: ``{method, num_speculative_tokens, options, measured}``
-    :raises SweepError: no proposal, hosts that disagree, or one that serves another recipe
+    :raises SweepError: there is no proposal, hosts disagree, or one serves another recipe
     """
     proposals = {host: sweep["proposal"] for host, sweep in sweeps.items() if sweep.get("proposal")}
     if not proposals:

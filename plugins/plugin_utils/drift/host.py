@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The host, its engine and its files against what they should be, from what the looking modules returned. Pure."""
+"""Compares the host, its engine and its files with what they should be, from the results of the looking modules. Pure."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ KINDS = {
     "daemon.json": "daemon-json-broken",
     "packages": "package-missing",
 }
-"""Checks of spark_info whose name alone says too little; the others keep theirs."""
+"""Checks of spark_info with a better name for a finding; the others keep theirs."""
 TOLD_OTHERWISE = ("restart",)
-"""Checks that are about a change to come: what is to change is told as what differs now."""
+"""Checks about a change to come. Drift reports that change as a present difference."""
 LACKING = ("memory", "disk")
-"""Room is a matter of what else the host does, not of what was set up."""
+"""Free room depends on what else the host does, not on what was set up."""
 
 
 def host(info: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
     """Subjects ``host`` and ``engine``.
 
     :param info: what ``spark_info`` returned, judged
-    :param wanted: ``registry_mirrors``, ``fleet_registry``, ``daemon_config`` and ``toolkit``, as it was judged by
+    :param wanted: ``registry_mirrors``, ``fleet_registry``, ``daemon_config`` and ``toolkit``, with which it was judged
     """
     docker = info["docker"] or {}
     found = [_problem(problem) for problem in info["problems"] if problem["check"] not in TOLD_OTHERWISE]
@@ -96,7 +96,7 @@ def _environment(requirements: Iterable[str], info: Mapping[str, Any]) -> list[F
 
 
 def _daemon_json(info: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[Finding]:
-    """Keys of the file, and an engine that does not run with what the file says."""
+    """Keys of the file, and an engine that does not run as the file says."""
     file, plan = info["daemon_config"], info["todo"]["daemon"]
     if file is None or file["error"]:
         return []
@@ -131,23 +131,25 @@ def _daemon_json(info: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[Fin
             Finding("engine", "engine-not-reloaded", f"the engine has read {file['path']}", seen, do)
         )
     unseen = [
-        ("the engine has seen the toolkit", reason)
+        ("the engine has seen the toolkit", reason, "systemctl restart docker")
         for reason in plan["because"]
         if reason == daemon_json.TOOLKIT_UNSEEN
     ]
+    # A plain restart would take the server away: the other store does not have it.
     unseen += [
-        (f"the engine runs with {key} of {file['path']}", daemon_json.STORE_UNSEEN)
+        (
+            f"the engine runs with {key} of {file['path']}",
+            daemon_json.STORE_UNSEEN,
+            daemon_json.instead([daemon_json.STORE_UNSEEN]),
+        )
         for key in daemon_json.store_differs(content, info["docker"] or {})
     ]
-    found += [
-        Finding("engine", "engine-not-restarted", expected, seen, "systemctl restart docker")
-        for expected, seen in unseen
-    ]
+    found += [Finding("engine", "engine-not-restarted", *what) for what in unseen]
     return found
 
 
 def models(looks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Subject ``models``, from what ``hf_snapshot_info`` saw."""
+    """Subject ``models``, from the results of ``hf_snapshot_info``."""
     found = []
     for look in looks:
         where = f"{look['repository']}@{look['commit'][:12]}"
@@ -172,9 +174,9 @@ def _file(kind: str, expected: str, seen: str, do: str = SITE) -> Finding:
 
 
 def patches(result: Mapping[str, Any], wanted: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Subject ``patches``, from what ``patch_pin`` said in check mode.
+    """Subject ``patches``, from the result of ``patch_pin`` in check mode.
 
-    :param result: its result; one without ``diff`` is a refusal, one without ``patches`` of a module that came to nothing
+    :param result: that result. Without ``diff`` it is a refusal; without ``patches`` the module came to no answer
     :param wanted: the locked patches
     """
     if not wanted:

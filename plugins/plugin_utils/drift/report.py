@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The drift report of a fleet: what every host's roles found, and what only shows when hosts stand side by side. Pure.
+"""The drift report of a fleet: what the roles found on every host, and what shows only when hosts are compared. Pure.
 
 The shape of a report is in docs/drift.md; drift.json is a report, and drift.html is made from one.
 """
@@ -19,7 +19,7 @@ from ...module_utils._drift.finding import DRIFT, SUBJECTS, WARNING, Finding
 VERSION = 1
 OK, UNKNOWN, HELD, CLEAN = "ok", "unknown", "held", "clean"
 PASSING = (CLEAN, WARNING)
-"""Verdicts of a host that is as it should be. One that could not be judged is not among them."""
+"""Verdicts of a host that is as it should be. A host that could not be judged has none of them."""
 COMPARED = ("driver", "toolkit", "engine", "kernel")
 WORDS = {
     "driver": "NVIDIA driver",
@@ -38,9 +38,9 @@ def report(
 ) -> dict[str, Any]:
     """The report.
 
-    :param looks: by host: ``parts`` (by role, as module_utils/_drift/finding.py gives them) and ``failure`` (why it was not or not
-        wholly looked at, else empty)
-    :param lock: the lock that hosts were held against
+    :param looks: by host: ``parts`` (by role, as module_utils/_drift/finding.py gives them) and ``failure`` (why the look is missing or
+        not whole, else empty)
+    :param lock: the lock that hosts were compared with
     :param made: when, in ISO 8601
     :param verify: how models were compared, ``stat`` or ``full``
     """
@@ -97,7 +97,7 @@ def _host(look: Mapping[str, Any], odd: Iterable[Finding]) -> dict[str, Any]:
     held = known.get("held")
     reason = look["failure"]
     if held:
-        # What a run has half done is no drift, and what it has not reached yet says nothing of what it leaves.
+        # A run's half-done work is no drift, and parts that it has not reached yet tell nothing of its result.
         reason = (
             f"{held['holder']} is at work here since {held['since']} ({held.get('playbook') or 'a playbook'})"
         )
@@ -138,7 +138,7 @@ def _verdict(subjects: Mapping[str, str], held: bool, failed: bool) -> str:
 
 
 def changed_since(known: Mapping[str, Any]) -> list[Finding]:
-    """Versions that are not those with which the current spec passed the gate."""
+    """Versions that differ from those with which the current spec passed the gate."""
     versions, passed = known.get("versions") or {}, known.get("passed_on") or {}
     return [
         Finding(

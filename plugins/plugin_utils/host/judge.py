@@ -1,10 +1,10 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Judge a host from what the probes saw: what stands in the way, and what is left to install. Pure.
+"""Judges a host from what the probes saw: what stands in the way, and what is left to install. Pure.
 
-A value that could not be read is null there with a reason in `info["unknown"]`; a check that needs it says so rather
-than letting the host pass.
+A value that could not be read is null, with a reason in `info["unknown"]`. A check that needs the value says so, and does not let the
+host pass.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MINIMUM_API = "1.41"  # device requests, healthchecks and image digests as the s
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a host has to offer, as spark_info documents it. What is wanted of daemon.json is judged on the host."""
+    """What a host must offer, as spark_info documents it. The wanted daemon.json is judged on the host."""
 
     architectures: Sequence[str]
     gb10: bool
@@ -42,7 +42,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that the role cannot mend."""
+    """One thing that the role cannot repair."""
 
     check: str
     expected: str
@@ -56,8 +56,8 @@ def judge(info: Mapping[str, Any], wanted: Mapping[str, Any], daemon: Mapping[st
     :param info: what `probes.gather` saw
     :param wanted: the module's option of that name, with its defaults
     :param daemon: what daemon.json needs, as `daemon_json.needed` says it
-    :raises RequirementError: a requirement that cannot be held against a list of distributions
-    :raises VersionError: a minimum that is no version
+    :raises RequirementError: a requirement that cannot be compared with a list of distributions
+    :raises VersionError: a minimum that is not a version
     """
     options = Wanted(**{field.name: wanted[field.name] for field in fields(Wanted)})
     if options.minimum_driver:
@@ -74,7 +74,7 @@ def judge(info: Mapping[str, Any], wanted: Mapping[str, Any], daemon: Mapping[st
 
 
 def problems(info: Mapping[str, Any], wanted: Wanted) -> list[dict[str, str]]:
-    """Everything that stands in the way on this host, at once. Empty: the host can be used or set up."""
+    """Everything that stands in the way on this host. Empty: the host can be used or set up."""
     found: list[Problem] = []
     for check in (
         _privileges,
@@ -96,7 +96,7 @@ def problems(info: Mapping[str, Any], wanted: Wanted) -> list[dict[str, str]]:
 
 
 def report(problems: Iterable[Mapping[str, str]]) -> str:
-    """The problems as one text for people: a paragraph each."""
+    """The problems as one text for people, one paragraph each."""
     return "\n".join(
         f"{p['check']}: expected {p['expected']}\n  seen {p['seen']}\n  do   {p['do']}" for p in problems
     )
@@ -119,14 +119,14 @@ def todo(info: Mapping[str, Any], wanted: Wanted) -> dict[str, Any]:
 
 
 def _open_cache(cache: Mapping[str, Any] | None) -> list[str]:
-    """The directory that others than root may enter, or that is not there yet; nothing where that could not be seen."""
+    """The directory, if others than root may enter it or if it is missing; nothing if the probe could not see it."""
     if cache is None or (cache["mode"] and not int(cache["mode"], 8) & 0o077):
         return []
     return [cache["path"]]
 
 
 def changes(todo: Mapping[str, Any]) -> list[str]:
-    """`todo` in words, one line a change. Empty: nothing to do."""
+    """`todo` in words, one line per change. Empty: nothing to do."""
     lines = []
     if todo["packages"]:
         lines.append(f"install {', '.join(todo['packages'])}")
@@ -209,7 +209,7 @@ def _driver(info: Mapping[str, Any], wanted: Wanted) -> list[Problem]:
 
 
 def _gpu(info: Mapping[str, Any], wanted: Wanted) -> list[Problem]:
-    """Whether a new container could use the GPU. The server that runs shows nothing of it: it keeps what it has."""
+    """Whether a new container could use the GPU. A running server does not show that: it keeps the access that it has."""
     if not wanted.toolkit:
         return []
     gpu = info["gpu"]
@@ -247,9 +247,9 @@ def _memory(info: Mapping[str, Any], wanted: Wanted) -> list[Problem]:
 
 
 def _disks(info: Mapping[str, Any], wanted: Wanted) -> list[Problem]:
-    """What the store and Docker still need, summed over those that share a file system.
+    """The room that the store and Docker still need, summed over those that share a file system.
 
-    What they hold already counts: a host that has its models is not refused for the room they take.
+    What they hold already is subtracted: a host that has its models is not refused for the room that they take.
     """
     disks = info["disks"]
     if not disks:

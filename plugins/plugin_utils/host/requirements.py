@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Python requirements and versions: whether what is there is what is wanted. Pure."""
+"""Python requirements and versions: whether what is installed is what is wanted. Pure."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ with contextlib.suppress(
 
 
 class RequirementError(ValueError):
-    """A Python requirement that is none, or one that a list of distributions and versions cannot meet."""
+    """A text that is no Python requirement, or one that a list of distributions and versions cannot answer."""
 
 
 class VersionError(ValueError):
-    """A text where a version is needed."""
+    """A text that is no version, where one is needed."""
 
 
 def missing_requirements(requirements: Iterable[str], installed: Mapping[str, str]) -> list[str]:
@@ -43,7 +43,7 @@ def satisfied(requirement: str, installed: Mapping[str, str]) -> bool:
 def parse_requirement(text: str) -> Requirement:
     """A name with the versions that will do.
 
-    :raises RequirementError: none, or one with an address, extras or conditions, which what is installed does not show
+    :raises RequirementError: not a requirement, or one with an address, extras or conditions, which a list of versions cannot show
     """
     try:
         requirement = Requirement(text)
@@ -57,7 +57,7 @@ def parse_requirement(text: str) -> Requirement:
 
 
 def version_of(text: str, what: str) -> Version:
-    """:raises VersionError: it is none"""
+    """:raises VersionError: the text is no version"""
     try:
         return Version(text)
     except InvalidVersion:
@@ -65,7 +65,7 @@ def version_of(text: str, what: str) -> Version:
 
 
 def older(version: str, minimum: str) -> bool:
-    """Whether a version is before another one. What is no version is not known to be late enough."""
+    """Whether a version is before another one. A text that is no version counts as older."""
     try:
         return Version(version) < Version(minimum)
     except InvalidVersion:

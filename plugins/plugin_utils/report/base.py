@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the reports have in common. One is of all hosts of the play, is made once, on the controller, and connects to nothing."""
+"""What the reports share. A report covers all hosts of the play, is made once, on the controller, and connects to nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..compute import ComputeOnce
 UNREACHABLE = "the host did not answer"
 UNREADABLE = "what the host handed on cannot be shown"
 LARGEST = 8 * 1024 * 1024
-"""Bytes that one host may have in a report."""
+"""Bytes of a report that one host may fill."""
 _OTHER_SHAPE = (
     ArithmeticError,
     AttributeError,
@@ -32,9 +32,9 @@ _OTHER_SHAPE = (
     TypeError,
     ValueError,
 )
-"""What code for facts of one shape raises at those of another."""
+"""Errors that code for facts of one shape raises at facts of another."""
 ARTIFACT = "sparkfleet_"
-"""Of names that no role takes as an input: an extra variable of a later job must not change what that job is asked for."""
+"""Prefix of names that no role takes as an input. An extra variable of a later job must not change what that job does."""
 
 
 _T = TypeVar("_T")
@@ -53,7 +53,7 @@ class Report(ComputeOnce):
 
 
 def hosts(variables: Mapping[str, Any]) -> Iterator[tuple[str, Any, Mapping[str, Any] | None]]:
-    """Each host of the play, also one that was lost, with its variables and why it failed, if it did: {task, msg, …}."""
+    """Each host of the play, lost ones too, with its variables, and with its failure if it has one: {task, msg, …}."""
     reached = set(variables["ansible_play_hosts"])
     for host in variables["ansible_play_hosts_all"]:
         known = variables["hostvars"][host]
@@ -65,10 +65,10 @@ def readable(
     show: Callable[[dict[str, _T]], Any],
     instead: Callable[[Mapping[str, str]], _T],
 ) -> dict[str, _T]:
-    """What each host has for a report; a host whose part cannot be shown keeps the report from nobody else.
+    """What each host has for a report. A host whose part cannot be shown does not spoil the report for the others.
 
     :param items: by host
-    :param show: makes the whole report of such items and returns it, as what JSON can hold. Each host is tried alone
+    :param show: makes the whole report of such items and returns it in a form that JSON can hold. It is tried with each host alone
     :param instead: gives the item of a host that failed, as {task, msg}
     """
     found = {}
@@ -86,12 +86,12 @@ def readable(
 
 
 def format_failure(failure: Mapping[str, Any] | None) -> str:
-    """A failure in one text; empty for none."""
+    """A failure as one text; empty for none."""
     return ": ".join(str(failure[part]) for part in ("task", "msg") if failure.get(part)) if failure else ""
 
 
 def handed_on(**listed: list[str]) -> dict[str, Any]:
-    """Part of what a task returns: lists of hosts that a controller keeps as artifacts of the job, and gives to the next node of a
+    """A part of a task's result: lists of hosts that a controller keeps as artifacts of the job, and gives to the next node of a
     workflow as extra variables. C(ansible.builtin.set_stats) returns the same.
     """
     data = {f"{ARTIFACT}{name}": names for name, names in listed.items()}
@@ -105,7 +105,7 @@ def now() -> str:
 def write(directory: str, contents: Mapping[str, str], do: str) -> list[str]:
     """Write the files of a report, {name: content}, and give their paths.
 
-    :param do: what helps when that cannot be done
+    :param do: what helps if they cannot be written
     """
     folder = Path(directory).expanduser().absolute()
     try:

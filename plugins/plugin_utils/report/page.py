@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Pages from templates: one file each that loads nothing. A sign and a word stand beside every colour.
 
-What is not markup of a template is escaped (Jinja2's autoescape), whoever said it: most of it is text of hosts. A name that a
-template misspells is an error.
+Everything but a template's markup is escaped (Jinja2's autoescape), whoever wrote it: most of it is text of hosts. A misspelled name in
+a template is an error.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 TEMPLATES = Path(__file__).parents[1]
-"""Each template lies beside what fills it, and is named from here: `drift/page.html.j2`."""
+"""Each template lies beside the code that fills it. Its name is the path from here: `drift/page.html.j2`."""
 
 
 @cache
@@ -34,12 +34,12 @@ def environment() -> Environment:
 
 
 def render(template: str, **values: Any) -> str:
-    """What a template makes of these values."""
+    """The text of a template with these values."""
     return environment().get_template(template).render(values)
 
 
 def anchor(name: str) -> str:
-    """An id for a host's details. Spaces end an id; nothing else has to be kept out.
+    """An id for a host's details. A space would end it; nothing else must be kept out.
 
     >>> anchor("rack 1")
     'host-rack-1'

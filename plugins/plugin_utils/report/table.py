@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The fleet at a glance: one row a host, from what was locked and what the gate measured."""
+"""The fleet at a glance: one row per host, from what was locked and what the gate measured."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _percent(rate: float | None) -> str:
 
 
 def _speed(gate: Mapping[str, Any]) -> str:
-    """The rate that the gate measured. It says itself why one is not measurable, as a warning."""
+    """The rate that the gate measured. If there is none, the gate has a warning that says why."""
     speed = gate.get("decode_tokens_per_second")
     if speed is None:
         return "not measurable" if gate.get("rate") else "-"
@@ -53,7 +53,7 @@ def _md5(files: Sequence[Mapping[str, Any]]) -> str:
 
 
 def known(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """What :func:`row` shows of a host, from the facts of the run."""
+    """The part of a host's facts that :func:`row` shows."""
     names = {"lock": "recipe_lock", "gate": "spark_gate", "served": "spark_served"}
     found = {key: variables.get(name) or {} for key, name in names.items()}
     return found | {
@@ -71,13 +71,13 @@ def row(
     window: Mapping[str, float] | None = None,
     rollback: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
-    """One host as text, keyed by :data:`COLUMNS`. What was not measured is `-`.
+    """One host as text, keyed by :data:`COLUMNS`. `-` stands for what was not measured.
 
     :param gate: what the gate returned when it passed, else empty
     :param failure: the failed result with the name of its task, if the host failed; a refusal of the gate holds
         its diagnosis and what was measured until then
-    :param served: the record that passed the gate; without one, the lock tells what was to be served
-    :param window: for how long nothing served, as ``plugin_utils/serving/rollout.py`` counts it
+    :param served: the record that passed the gate; without one, the lock tells what should have been served
+    :param window: how long nothing served, as ``plugin_utils/serving/rollout.py`` counts it
     :param rollback: ``{passed, outcome}`` of a host that was brought back
     """
     models = (served or {}).get("models") or {}

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Where a server keeps what it compiles, so that the next start of the same image need not compile it again. Pure.
 
-What is compiled is code that the next server runs. So each image has its own, by its digest, and no user of the host reaches it: the
-container may leave there what it likes, such as a program that runs as its owner, root.
+The next server runs the compiled code. So each image has its own caches, by its digest, and no user of the host reaches them: a container
+can leave anything there, such as a program that runs as its owner, root.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ...module_utils._vllm.caches import targets
 
 
 class Cache(NamedTuple):
-    """One directory of the host and where the container has it."""
+    """One directory of the host, and its place in the container."""
 
     path: str
     target: str
@@ -34,9 +34,9 @@ def of_image(image: str, given: Mapping[str, str | bool], store: str) -> list[Ca
 
 
 def directories(caches: list[Cache], store: str) -> list[dict[str, str]]:
-    """What has to be there before the container starts, ``{path, mode}``, outer ones first.
+    """The directories to make before the container starts, ``{path, mode}``, outer ones first.
 
-    The image may run as any user, so each cache can be written to by everybody who is inside; on the host nobody gets there.
+    The image may run as any user, so everybody inside the container can write to each cache. On the host nobody reaches it.
     """
     inner = [{"path": cache.path, "mode": "0777"} for cache in caches]
     return [{"path": cache_root(store), "mode": "0700"}, *inner]

@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A container that would be replaced, as the lines a person reads: one for each thing that differs, and nothing else.
+"""A container that would be replaced, as lines for a person: one for each thing that differs, and nothing else.
 
 Both sides are in the form of the diff of community.docker.docker_container: option names to values, and only options that
 differ. Pure.
@@ -10,29 +10,31 @@ differ. Pure.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ...module_utils._common import json_text
+from ...module_utils._common import inspected, json_text
 from ...module_utils._common.secrets import is_secret, is_secret_option, mask
 from ...module_utils._vllm.argv import options
+from .record import INSTEAD
 
 PATCHES = "sparkfleet.vllm.patches"
-# Of options, whose names are not those of variables: max-num-batched-tokens and tokenizer are no secrets.
+# For options, not variables: max-num-batched-tokens and tokenizer are no secrets.
 
 
 class Thing(NamedTuple):
-    """One thing that a container has: what it is compared by, and the line that shows it."""
+    """One thing that a container has: the text to compare, and the line to show."""
 
     value: str
     line: str
 
 
 def lines(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """What is there and not wanted, and what is wanted and not there.
+    """Things that are there and not wanted, and things that are wanted and not there.
 
-    :returns: the lines of each side in the order of the options; a secret that is another is named, and not shown
+    :returns: the lines of each side, in the order of the options. A changed secret is named, and not shown
     """
+    before, after = _with_what_was_asked_for(before, after)
     left: list[str] = []
     right: list[str] = []
     for option in dict.fromkeys([*before, *after]):
@@ -48,7 +50,7 @@ def lines(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[list[str
             if new is not None:
                 right.append(new.line + (" (changed)" if old is not None and old.line == new.line else ""))
     was_mounted, to_be_mounted = _stamps(before), _stamps(after)
-    # Other mounts speak for themselves. The same mounts can be of other files.
+    # Other mounts show by themselves. The same mounts may hold other files.
     if was_mounted != to_be_mounted and "volume_binds" not in before:
         left += ["patch file as it was when the server started"] if was_mounted else []
         right.append("patch file mended in the store since")
@@ -56,7 +58,7 @@ def lines(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[list[str
 
 
 def whole(container: Mapping[str, Any]) -> dict[str, Any]:
-    """The side of a diff that a container makes where there is none: what it runs, and with what.
+    """The new side of a diff where no container exists: what it runs, and with what.
 
     :param container: in the option names of docker_container, as plugin_utils/serving/record.py makes it
     """
@@ -70,19 +72,47 @@ def whole(container: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _with_what_was_asked_for(
+    before: Mapping[str, Any], after: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Both sides with the options that their label names and docker_container did not compare, and without that label.
+
+    What is asked for no longer is such an option. A label that says the same in other words stays: nothing else tells of it.
+    """
+    was, wanted = _instead(before), _instead(after)
+    differs = [option for option in dict.fromkeys([*was, *wanted]) if was.get(option) != wanted.get(option)]
+    more = [option for option in differs if option not in before and option not in after]
+
+    def side(given: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+        labels = {name: text for name, text in (given.get("labels") or {}).items() if name != INSTEAD}
+        return {
+            **given,
+            **({"labels": labels} if differs else {}),
+            **{option: asked.get(option) for option in more},
+        }
+
+    return side(before, was), side(after, wanted)
+
+
+def _instead(side: Mapping[str, Any]) -> dict[str, Any]:
+    """The container's replacements for what its image or its engine brings, by its label."""
+    given = _parsed((side.get("labels") or {}).get(INSTEAD, ""))
+    return given if isinstance(given, dict) else {}
+
+
 def _said_by_another(option: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    """An image has a name and an id, and brings labels of its own: its name says it all."""
+    """Whether another option shows this change. An image has a name, an id and labels: its name is enough."""
     named = before.get("image_name") != after.get("image_name")
     return (option == "image" and named) or (option == "labels" and "image" in before)
 
 
 def _stamps(side: Mapping[str, Any]) -> str:
-    """Which files are mounted as patches, as the label of the container has it."""
+    """The files mounted as patches, as the label of the container holds them."""
     return str((side.get("labels") or {}).get(PATCHES, ""))
 
 
 def _things(option: str, value: Any) -> dict[str, Thing]:
-    """What an option of docker_container consists of, by name."""
+    """The things in an option of docker_container, by name."""
     if value is None:
         return {}
     if option == "command":
@@ -91,6 +121,10 @@ def _things(option: str, value: Any) -> dict[str, Thing]:
         return {name: _variable(name, text) for name, _sep, text in (entry.partition("=") for entry in value)}
     if option == "volume_binds":
         return {bind: _plain(f"mount {bind}") for bind in value}
+    if option == "devices":
+        return {text: _plain(f"device {text}") for text in _texts(value, inspected.device)}
+    if option == "ulimits":
+        return {text.partition(":")[0]: _plain(f"ulimit {text}") for text in _texts(value, inspected.ulimit)}
     if option == "labels":
         return {name: _plain(f"label {name}={text}") for name, text in value.items() if name != PATCHES}
     if option == "published_ports":
@@ -105,6 +139,13 @@ def _things(option: str, value: Any) -> dict[str, Thing]:
     return {option: _plain(f"{option} {text}")}
 
 
+def _texts(
+    values: Sequence[str | Mapping[str, Any]], text: Callable[[Mapping[str, Any]], str]
+) -> Iterator[str]:
+    """Values as docker_container takes them, from the label or from its own comparison."""
+    return (value if isinstance(value, str) else text(value) for value in values)
+
+
 def _plain(line: str) -> Thing:
     return Thing(line, line)
 
@@ -115,7 +156,7 @@ def _variable(name: str, text: str) -> Thing:
 
 
 def _argument(name: str, text: str) -> Thing:
-    # A word in front: in a diff, dashes after the sign of the line would look like its header.
+    # A word in front: in a diff, dashes right after the line's sign would look like the diff's header.
     line = f"argument {text}"
     return Thing(line, f"argument --{name} ***" if is_secret_option(name) else mask(line, []))
 
@@ -127,7 +168,7 @@ def _bindings(bound: Sequence[Mapping[str, Any]] | None) -> str:
 
 
 def _arguments(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Name and text of every serve argument. A value in JSON is taken apart, as vLLM itself lets one write it: --name.key value."""
+    """Name and text of every serve argument. Takes a JSON value apart, in the form that vLLM accepts too: --name.key value."""
     for name, values in options(argv).items():
         if not name:
             yield name, " ".join(["model", *values])

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What serves on a Spark, as data: the container that recipe, lock and role inputs add up to.
 
-The same mapping is started by C(vllm_serve), recorded in C(state.json) and shown in a diff. It never holds a
-secret: the API key is added to the environment by the task that starts the container, and nowhere else.
+The role C(vllm_serve) starts this mapping, C(state.json) records it and a diff shows it. It never holds a
+secret: only the task that starts the container adds the API key to the environment.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ from ...module_utils._recipe.recipe import (
     serve_problems,
 )
 from ...module_utils._recipe.rules import HIDDEN, argument_problems, deeper, depth, refused_image
-from ...module_utils._vllm.argv import render
+from ...module_utils._vllm.argv import render, shutdown_timeout
+from ...module_utils._vllm.caches import targets
 from . import caches
+from .inputs import Inputs
 
 SECURITY = ("least", "recipe")
 PORT = "vllm_serve_extra_arguments.port: nothing would be published there; set vllm_serve_port"
@@ -54,9 +56,9 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def mounted_models(
     models: Mapping[str, Mapping[str, Any]], locked: Mapping[str, Mapping[str, Any]], store: str
 ) -> dict[str, dict[str, str]]:
-    """Where each model lies on the host and where the container sees it.
+    """The place of each model on the host and in the container.
 
-    :param models: by role, each with its ``mount``; one without a ``path`` lies where its commit does in the store
+    :param models: by role, each with its ``mount``; one without a ``path`` lies at its commit's place in the store
     :param locked: those of the lock
     :returns: ``{role: {path: snapshot directory on the host, mount: directory in the container}}``
     :raises SpecError: a model without a path is not in the lock
@@ -84,12 +86,12 @@ def _volumes(
     return [*binds, *(f"{cache.path}:{cache.target}:rw" for cache in kept)]
 
 
-def _caches(inputs: Mapping[str, Any]) -> list[caches.Cache]:
+def _caches(inputs: Inputs) -> list[caches.Cache]:
     return caches.of_image(inputs["image"], inputs["caches"], inputs["store"])
 
 
-def _mounts(inputs: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Further mounts, with where they lie on the host: ``{path, mount}``."""
+def _mounts(inputs: Inputs) -> list[dict[str, str]]:
+    """Further mounts, with their places on the host: ``{path, mount}``."""
     return [
         {"path": posixpath.join(inputs["store"], mount["path"]), "mount": mount["mount"]}
         for mount in inputs["mounts"]
@@ -119,14 +121,14 @@ def _security(security: str, *, bind: str, port: int, shm_size: str) -> dict[str
 
 
 def _log(driver: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Where the container's log goes. Without a driver the engine's own settings decide, and nothing of it is recorded."""
+    """Where the container's log goes. Without a driver the engine's own settings decide, and nothing is recorded of it."""
     return {"log_driver": driver, "log_options": {k: str(v) for k, v in options.items()}} if driver else {}
 
 
 def _instead(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What a container has in place of what its image or its engine brings, and a label that says so.
+    """Options that replace what the image or the engine brings, and a label that names them.
 
-    What is asked for no longer is an option left out, and docker_container compares none of those: by the label it is another container.
+    An option that is no longer asked for is left out, and docker_container does not compare such options. The label shows the change.
 
     :param asked: options of docker_container; an empty one is not asked for
     """
@@ -134,21 +136,13 @@ def _instead(asked: Mapping[str, Any]) -> dict[str, Any]:
     return {**given, "labels": {INSTEAD: json.dumps(given, sort_keys=True)} if given else {}}
 
 
-def container_spec(
-    inputs: Mapping[str, Any],
-) -> dict[str, Any]:
+def container_spec(inputs: Inputs) -> dict[str, Any]:
     """The container of one Spark, in the option names of community.docker.docker_container.
 
-    :param inputs: ``name``, ``image`` (by digest), ``models`` (as :func:`mounted_models` gives them),
-        ``patches`` (mappings with host_path, target, mount), ``arguments`` and ``extra_arguments``
-        (:func:`merge`), ``environment``, ``port``, ``bind``, ``store``, ``shm_size``, ``security``, ``gpus``,
-        ``log_driver`` (empty for the engine's own settings), ``log_options``, ``entrypoint`` (empty for the image's), ``caches``
-        (:func:`caches.of_image`), ``devices`` (paths of the host), ``ulimits`` (by name),
-        ``mounts`` (path, in the store or absolute, and mount), ``host_environment`` (names of ``host_facts`` by variable;
-        ``environment`` wins), ``host_facts``
+    :param inputs: with the models as :func:`mounted_models` gives them
     :raises SpecError: no body, an image that is not pinned, an unknown security profile, an API key where it would
         be recorded
-    :raises ArgumentsError: an argument that cannot be rendered; :func:`serving_refusals` says more of it, before
+    :raises ArgumentsError: an argument that cannot be rendered; call :func:`serving_refusals` first for a better message
     """
     models = inputs["models"]
     if "body" not in models:
@@ -194,18 +188,15 @@ def container_spec(
     }
 
 
-def serving_record(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """What a Spark serves and by what it passes: enough to start the very same again, and to judge it again.
+def serving_record(inputs: Inputs) -> dict[str, Any]:
+    """What a Spark serves and how it passes the gate: enough to start the very same again, and to judge it again.
 
-    The container is made of it, ``state.json`` records it after the gate, and a rollback starts what is recorded.
+    The role makes the container of it, ``state.json`` records it after the gate, and a rollback starts what is recorded.
 
-    :param inputs: those of :func:`container_spec` and of :func:`serving_refusals`, and ``recipe`` (its name),
-        ``acceptance_floor``, ``minimum_drafts``, ``memory_fraction``, ``memory_minimum_bytes`` (or None). Where ``models`` have no
-        path, ``locked_models``, too: see :func:`mounted_models`
     :returns: ``{recipe, container, models, files, mounts: [{path on the host, mount}], directories: as
         :func:`caches.directories` gives them, gate: {served_model, base_url, speculation (or None), acceptance_floor, minimum_drafts},
         memory: {fraction, minimum_bytes (or None)}}``; no secret
-    :raises SpecError: as :func:`container_spec`, and with what :func:`serving_refusals` tells
+    :raises SpecError: as :func:`container_spec`, and with the texts of :func:`serving_refusals`
     """
     if refused := serving_refusals(inputs):
         raise SpecError("\n".join(refused))
@@ -240,7 +231,7 @@ SPECULATIVE = "--speculative-config"
 
 
 def variant(serving: Mapping[str, Any], speculation: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A record that differs from `serving` in its speculation and in nothing else: the draft and its mount stay.
+    """A record that differs from `serving` in its speculation alone: the draft and its mount stay.
 
     :param speculation: a whole speculative config, None for off
     """
@@ -257,23 +248,30 @@ def variant(serving: Mapping[str, Any], speculation: Mapping[str, Any] | None) -
 
 
 def _expected(gate: Mapping[str, Any], speculation: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What the gate asks of a variant: no drafts without speculation, and some with it."""
+    """What the gate expects of a variant: no drafts without speculation, and some with it."""
     if speculation is None:
         return {"speculation": None, "acceptance_floor": 0.0, "minimum_drafts": 0}
     return {"speculation": dict(speculation), "minimum_drafts": gate.get("minimum_drafts") or measured.DRAFTS}
 
 
-def serving_refusals(inputs: Mapping[str, Any]) -> list[str]:
-    """What is known against what a host would serve, as inventory and recipe have it together: arguments that cannot be rendered or
-    belong elsewhere, speculation that did not pay, an image that cannot serve it.
+def stop_timeout(serving: Mapping[str, Any], seconds: int) -> int:
+    """Seconds that the server of a record has to stop before it is killed.
 
-    The recipe's own were judged when its file was read. An inventory's, and what the two make together, are judged here alone.
+    It is no part of the record: a record of a former release has it as well, and another timeout makes no other server.
 
-    :param inputs: ``arguments``, ``extra_arguments``, ``image``, ``published`` and ``refused`` (of the recipe, or
-        empty), ``measured_depth`` (the deepest that was measured to pay here, 0 for none), ``allow_deeper``,
-        ``acceptance_floor``, ``minimum_drafts``, ``entrypoint``, ``caches``, ``devices``, ``allowed_devices``,
-        ``ulimits``, ``mounts``, ``allowed_paths``, ``store``, ``host_environment``, ``host_facts``
-    :raises SpecError: `published` or `refused` is not as a recipe has it
+    :param serving: a record, empty where nothing is on record
+    :param seconds: those of a server that begins to stop at once
+    """
+    return seconds + (shutdown_timeout(serving["container"]["command"]) if serving else 0)
+
+
+def serving_refusals(inputs: Inputs) -> list[str]:
+    """What speaks against the server that inventory and recipe ask for together: arguments that cannot be rendered or belong
+    elsewhere, speculation that did not pay, an image that cannot serve it.
+
+    The recipe's own values were judged when its file was read. The inventory's, and the combination, are judged only here.
+
+    :raises SpecError: `published` or `refused` does not have the form of a recipe's
     """
     if problems := rule_problems(inputs["published"], inputs["refused"], "vllm_serve"):
         raise SpecError("\n".join(map(str, problems)))
@@ -290,7 +288,7 @@ def serving_refusals(inputs: Mapping[str, Any]) -> list[str]:
         _named("vllm_serve_devices", inputs["devices"], devices_complaint),
         _not_allowed(inputs["devices"], inputs["allowed_devices"]),
         *map(str, wrong := serve_problems(inputs["mounts"], inputs["ulimits"], "vllm_serve")),
-        *([] if wrong else _not_mountable(inputs)),
+        *([] if wrong else [*_not_mountable(inputs), *_crowded(inputs)]),
         _disagreement(arguments, inputs["acceptance_floor"], inputs["minimum_drafts"]),
     ]
     if not inputs["allow_deeper"] and depth(arguments) > inputs["measured_depth"]:
@@ -300,7 +298,7 @@ def serving_refusals(inputs: Mapping[str, Any]) -> list[str]:
 
 
 def _named(name: str, value: Any, complaint: Callable[[Any], str | None]) -> str | None:
-    """What is wrong with an input that a recipe has a key for; an empty one asks for nothing."""
+    """The problem of an input that a recipe has a key for; an empty input asks for nothing."""
     wrong = complaint(value) if value else None
     return wrong and f"{name}: {wrong}"
 
@@ -316,7 +314,7 @@ def _unknown_fact(wanted: Mapping[str, str], facts: Mapping[str, str]) -> str | 
 
 
 def _not_allowed(devices: Sequence[str], allowed: Sequence[str]) -> str | None:
-    """A recipe may be a stranger's, and a disk is the whole host: which devices it may ask for, the inventory says."""
+    """Devices that the inventory does not allow. A recipe may be a stranger's, and access to a disk is access to the whole host."""
     folders = tuple(f"{path}/" for path in allowed)
     if strange := [device for device in devices if not f"{device}/".startswith(folders)]:
         return (
@@ -326,7 +324,7 @@ def _not_allowed(devices: Sequence[str], allowed: Sequence[str]) -> str | None:
     return None
 
 
-def _not_mountable(inputs: Mapping[str, Any]) -> list[str]:
+def _not_mountable(inputs: Inputs) -> list[str]:
     """Why what a recipe wants mounted may not be. What other images left in their caches is nobody else's to read, or to run."""
     store, cache = inputs["store"], cache_root(inputs["store"])
     told = []
@@ -345,11 +343,27 @@ def _not_mountable(inputs: Mapping[str, Any]) -> list[str]:
     return told
 
 
+def _crowded(inputs: Mapping[str, Any]) -> list[str]:
+    """Mounts in a place that is taken, or around one. The engine makes no mount point in what is read-only, and says so when it starts
+    the container: the old server is gone by then. Where a patch goes, a recipe alone need not know."""
+    taken = [model["mount"] for model in inputs["models"].values()]
+    taken += [patch["target"] for patch in inputs["patches"] if patch["mount"]]
+    taken += targets(inputs["caches"]).values()
+    told = []
+    for mount in (one["mount"] for one in inputs["mounts"]):
+        if beside := next((place for place in taken if _within(mount, place) or _within(place, mount)), None):
+            told.append(
+                f"expected a place of its own for each mount (serve.mounts), seen {mount} beside {beside}; move it"
+            )
+        taken.append(mount)
+    return told
+
+
 def _within(path: str, folder: str) -> bool:
     return path == folder or path.startswith(f"{folder.rstrip('/')}/")
 
 
-def weakened(inputs: Mapping[str, Any]) -> list[str]:
+def weakened(inputs: Inputs) -> list[str]:
     """What keeps the container from having the least rights, one text for each thing that somebody asked for."""
     told = [
         f"the container gets {device} of the host and uses that hardware directly"
@@ -363,7 +377,7 @@ def weakened(inputs: Mapping[str, Any]) -> list[str]:
 
 
 def _disagreement(arguments: Mapping[str, Any], floor: float, drafts: int) -> str | None:
-    """Why speculation and what is expected of it do not go together: a gate that expects nothing passes a server without drafts."""
+    """Why speculation and its expectations do not fit: a gate that expects nothing passes a server without drafts."""
     speculates = bool(arguments.get("speculative-config"))
     if speculates and drafts < 1:
         return (
@@ -389,7 +403,7 @@ def gate_files(patches: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
 
 
 def gate_evidence(gate: Mapping[str, Any], host: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a gate result is worth keeping beside the spec that passed it, and the versions of the host that it passed on."""
+    """The part of a gate result that is kept beside the spec that passed, with the versions of the host."""
     kept = (
         "drafts",
         "accepted_per_position",

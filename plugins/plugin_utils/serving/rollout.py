@@ -1,10 +1,10 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a run has to do on a host, in which order hosts have their turn, and how long each was away. Pure.
+"""What a run must do on a host, in which order hosts have their turn, and how long each was away. Pure.
 
-A change goes to few hosts first. Who has nothing to lose, because nothing serves there yet or nothing changes there,
-comes before that and all at once.
+A change goes to few hosts first. Hosts with nothing to lose, because nothing serves or nothing changes there, come before them
+and all at once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SETTLED, UNPROVEN, REPLACE, START = "settled", "unproven", "replace", "start"
 
 
 class BatchError(ValueError):
-    """A size of a batch that is none."""
+    """A text or number that is no size of a batch."""
 
 
 def change(
@@ -31,17 +31,17 @@ def change(
     unit: str,
     host: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What bringing a host to `serving` means there.
+    """What a host needs in order to serve `serving`.
 
-    :param info: what ``serve_info`` returned. A server that has something else open than lies at its mounts is replaced: by its own
-        next start, where nothing else differs. One in whose container somebody edited programs is replaced by a new container
+    :param info: what ``serve_info`` returned. A server that has other files open than its mounts hold now is replaced: by its own next
+        start, if nothing else differs. If somebody edited programs in its container, a new container replaces it
     :param serving: the record that the host shall serve
-    :param differs: whether the container that is there is another one, or does not run
+    :param differs: whether the container differs, or does not run
     :param unit: text of the unit that shall keep it running; empty for none
-    :param host: versions of the host, as they are recorded with what passed
+    :param host: versions of the host, in the form in which they are recorded
     :returns: ``{state: one of the four above, anew: whether the container must be made anew although it does not differ, back:
-        whether what is recorded as current is something else, kept: whether its unit keeps it running as it shall, on_record: whether
-        there is nothing to start, to write or to record}``
+        whether another record is current, so that a rollback is possible, kept: whether its unit keeps it running as it shall,
+        on_record: whether there is nothing to start, to write or to record}``
     """
     current = (info["state"] or {}).get("current")
     recorded = current["serving"] if current else None
@@ -68,9 +68,9 @@ def change(
 
 
 def size(value: int | str, total: int) -> int:
-    """How many of `total` hosts a batch size means: a number, or a share such as ``25%``; at least one.
+    """The number of hosts in a batch, of `total`: a number, or a share such as ``25%``; at least one.
 
-    :raises BatchError: it is neither
+    :raises BatchError: the value is neither
     """
     text = str(value).strip()
     share = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", text)
@@ -82,9 +82,9 @@ def size(value: int | str, total: int) -> int:
 
 
 def batches(hosts: Sequence[str], sizes: str | Sequence[int | str]) -> list[list[str]]:
-    """`hosts` in their order, cut by `sizes`; the last size goes on until all have their turn.
+    """`hosts` in their order, cut by `sizes`. The last size repeats until all hosts have their turn.
 
-    :raises BatchError: a size is none, or there is none
+    :raises BatchError: a size is invalid, or there is none
     """
     sizes = as_list(sizes)
     if not sizes:
@@ -103,8 +103,8 @@ def batches(hosts: Sequence[str], sizes: str | Sequence[int | str]) -> list[list
 def plan(hosts: Mapping[str, Mapping[str, Any]], sizes: str | Sequence[int | str]) -> list[dict[str, Any]]:
     """The batches of a run.
 
-    :param hosts: those of the play, in its order, each with ``spark_change`` (as :func:`change` gives it) and, where preparing
-        failed, ``spark_failure``. A host without a state or with a failure has no turn
+    :param hosts: those of the play, in its order, each with ``spark_change`` (as :func:`change` gives it), and with ``spark_failure``
+        if preparing it failed. A host without a state, or with a failure, has no turn
     :returns: per batch ``{said: text for a person, hosts, earlier: [hosts that must have passed before]}``
     :raises BatchError: as :func:`batches`
     """
@@ -125,7 +125,7 @@ def plan(hosts: Mapping[str, Mapping[str, Any]], sizes: str | Sequence[int | str
 
 
 def blocking(earlier: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The hosts of earlier batches that have not passed, whatever became of them.
+    """The hosts of earlier batches that have not passed, for whatever reason.
 
     :param earlier: each with ``spark_proven``, where it got that far
     """
@@ -135,7 +135,7 @@ def blocking(earlier: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def changed(hosts: Mapping[str, Mapping[str, Any]], before: str | Sequence[str] = ()) -> list[str]:
     """The hosts that a rollback would take back to what they served before this change.
 
-    A host that did not pass was brought back by the run itself and is none of them; a rollback would bring it further back.
+    Hosts that did not pass are left out. The run itself took them back, and a rollback would take them back further.
 
     :param hosts: those of the play, each with ``spark_change`` (as :func:`change` gives it) and ``spark_proven``, where it got
         that far
@@ -150,7 +150,7 @@ def changed(hosts: Mapping[str, Mapping[str, Any]], before: str | Sequence[str] 
 
 
 def away(facts: Mapping[str, Any]) -> dict[str, float] | None:
-    """:func:`window` of a host, from the facts of its run; None where nothing was changed or nothing has passed.
+    """:func:`window` of a host, from the facts of its run; None if nothing was changed or nothing has passed.
 
     :param facts: ``spark_change``, ``spark_started`` and ``spark_gate``, where the host has them
     """
@@ -161,7 +161,7 @@ def away(facts: Mapping[str, Any]) -> dict[str, float] | None:
 
 
 def window(gate: Mapping[str, Any], stopped: float | None) -> dict[str, float] | None:
-    """For how long a host did not serve, in seconds of its own clock; None when nothing was stopped.
+    """How long a host did not serve, in seconds of its own clock; None if nothing was stopped.
 
     :param gate: what the gate returned
     :param stopped: when the old server was asked to stop, Unix time

@@ -1,17 +1,17 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who brings what from where, so that a fleet fetches each snapshot once. Pure.
+"""Plans which host brings which snapshot from where, so that a fleet fetches each one once. Pure.
 
-A *plan* is plain data and holds all that a run of the role remembers. Each step of the role on all hosts is noted with
-:func:`note`, which gives the next plan:
+A *plan* is plain data and holds everything that a run of the role remembers. After each step of the role on all hosts, :func:`note`
+gives the next plan:
 
     fleet     {host: what is known of it, `standing` below}
     hosts     {host: {fetch, seed, receive, share, later, describe: [commit]; problem: why it is not whole, or ""}};
               `share` is what it seeds and what it receives
-    peers     {host: address} of those that meet in the next transfer
+    peers     {host: address} of the hosts that take part in the next transfer
     describe  {commit: the host that describes it}
-    suspects  hosts that sent others wrong bytes: to be hashed in full before they count for anything
+    suspects  hosts that sent others wrong bytes. They must be hashed in full before they count as a source
     can_fetch, can_transfer   whether another fetch, or either a fetch or a transfer, can bring something
     incomplete        whether any host is not whole
     round             how often the fleet was looked at
@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 LEAST_SEEDS = 4
-"""Hosts that seed, if as many are whole; more only for more receivers, since each costs a start and a stop."""
+"""Hosts that seed, if that many are whole. More only for more receivers, since each costs a start and a stop."""
 
 Results = Mapping[str, Mapping[str, Any]]
 """{host: what its last task of a kind returned}; a task that was not run is missing or holds `skipped`."""
@@ -78,7 +78,7 @@ def note(
 
 
 def _copy(value: Any) -> Any:
-    """Plain dicts and lists of what may be a controller's own kinds of them."""
+    """Plain dicts and lists, in place of a controller's own kinds of them."""
     if isinstance(value, Mapping):
         return {key: _copy(one) for key, one in value.items()}
     return [_copy(one) for one in value] if isinstance(value, list) else value
@@ -88,7 +88,7 @@ def _copy(value: Any) -> Any:
 
 
 def _ran(results: Results, host: str) -> Mapping[str, Any]:
-    """What the task returned on this host; empty when it was not run there."""
+    """The result of the task on this host; empty if it did not run there."""
     result = results.get(host) or {}
     return {} if result.get("skipped") else result
 
@@ -111,7 +111,7 @@ def _note_looks(
             continue
         seen = hashed or looked
         known["address"] = looked["address"]
-        if known["suspect"] and (hashed or not any(look["unchecked"] for look in looked["look"])):
+        if known["suspect"] and (hashed or not looked["unchecked"]):
             known["suspect"] = False
             known["remarks"].append("hashed again")
         known["snapshots"] = {
@@ -169,7 +169,7 @@ def _note_transfers(fleet: dict[str, dict[str, Any]], results: Mapping[str, Resu
             known["problem"] = str(started.get("msg", "?"))
             known["remarks"].append(f"could not take part: {short(known['problem'])}")
         waited, stopped = _ran(results["wait"], host), _ran(results["stop"], host)
-        # The last word of the peer itself; what it said while it was waited for, when the host did not answer later.
+        # The peer's last status. If the host no longer answered, the status from the wait.
         status = stopped.get("status") or waited.get("status")
         if status:
             _note_status(fleet, host, status)
@@ -203,7 +203,7 @@ def _note_status(fleet: dict[str, dict[str, Any]], host: str, status: Mapping[st
 
 
 def _take(known: dict[str, Any], reports: Sequence[Mapping[str, Any]]) -> None:
-    """What a host has brought and verified."""
+    """Note what a host has brought and verified."""
     for report in reports:
         if snapshot := known["snapshots"].get(report["commit"]):
             snapshot.update(whole=True, missing=0, kept=0)
@@ -216,7 +216,7 @@ def _take(known: dict[str, Any], reports: Sequence[Mapping[str, Any]]) -> None:
 def _plan(
     fleet: dict[str, dict[str, Any]], fan_out: bool, described: Mapping[str, str] | None, check: bool
 ) -> dict[str, Any]:
-    """:param described: only these snapshots have a description; None: they are still to be described"""
+    """:param described: the only snapshots with a description; None: they are still to be described"""
     active = [host for host in fleet if not fleet[host]["excluded"]]
     order = {host: number for number, host in enumerate(active)}
     hosts: dict[str, dict[str, Any]] = {
@@ -235,7 +235,7 @@ def _plan(
     meeting: set[str] = set()
 
     def has(host: str, commit: str) -> tuple[int, int, int]:
-        """To be the one that fetches: most of this snapshot, then of everything, then the inventory's order."""
+        """Rank of a host as the one to fetch: most of this snapshot, then of everything, then the inventory's order."""
         here = fleet[host]["snapshots"][commit]
         return _there(here), sum(_there(one) for one in fleet[host]["snapshots"].values()), -order[host]
 

@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The sync of a fleet for people: who gave how much, how often to say so, and a row a host at the end. Pure."""
+"""The sync of a fleet for people: who gave how much, how often to say so, and at the end one row per host. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def pace(hosts: int) -> float:
 
 
 def rows(plan: Mapping[str, Any], hosts: Sequence[str], check: bool) -> list[dict[str, Any]]:
-    """What became of each host, in numbers; in check mode what would.
+    """The result of each host, in numbers; in check mode the expected one.
 
     :param plan: the last plan of `sync/plan.py`
     :param hosts: all hosts of the play
@@ -30,7 +30,7 @@ def rows(plan: Mapping[str, Any], hosts: Sequence[str], check: bool) -> list[dic
 
 
 def excluded(problem: str) -> dict[str, Any]:
-    """What a plan knows of a host of which nothing can be told but a problem."""
+    """A plan's entry for a host of which nothing is known but a problem."""
     nothing = {"snapshots": {}, "hub_bytes": 0, "from": {}, "to": {}, "seconds": 0.0, "remarks": []}
     return {**nothing, "repaired": False, "excluded": problem}
 
@@ -60,7 +60,7 @@ def _row(plan: Mapping[str, Any], host: str, check: bool) -> dict[str, Any]:
 
 
 def _expected(plan: Mapping[str, Any], host: str, sizes: Mapping[str, int]) -> dict[str, int]:
-    """In check mode: {host: bytes} of those that would give, each snapshot in equal shares."""
+    """In check mode: {host: bytes} of the givers, with each snapshot in equal shares."""
     found: dict[str, int] = {}
     for role, commits in (("seed", plan["hosts"][host]["receive"]), ("fetch", plan["hosts"][host]["later"])):
         for commit in commits:
@@ -94,7 +94,7 @@ def _numbers(
 
 
 def texts(row: Mapping[str, Any]) -> dict[str, str]:
-    """A row as text, keyed by :data:`COLUMNS`. What did not happen is `-`."""
+    """A row as text, keyed by :data:`COLUMNS`. `-` stands for what did not happen."""
     received, sent = sum(row["from"].values()), sum(row["to"].values())
     return {
         "host": row["host"],

@@ -719,7 +719,7 @@ def _inventories(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @parser("inventory of a server", _INPUTS, _inventories(), record.SpecError, argv.ArgumentsError)
-def _inventory(inputs: dict[str, Any]) -> object:
+def _inventory(inputs: Any) -> object:
     made = record.serving_record(inputs)
     return argv.options(made["container"]["command"]), diff.lines({}, diff.whole(made["container"]))
 
@@ -987,7 +987,13 @@ class _Engine(docker_container.DockerContainer):
         )
 
 
-@parser("a container, inspected", *of_tree(drift.running()), docker_container.EngineError)
+_GIVEN = drift.running(
+    HostConfig__Devices=[{"PathOnHost": "/dev/x", "PathInContainer": "/dev/x", "CgroupPermissions": "rw"}],
+    HostConfig__Ulimits=[{"Name": "memlock", "Soft": -1, "Hard": -1}],
+)
+
+
+@parser("a container, inspected", *of_tree(_GIVEN), docker_container.EngineError)
 def _inspected(data: Any) -> object:
     seen = _Engine(data).inspect()
     assert seen is not None

@@ -15,6 +15,7 @@ def look(whole=(), missing=None, kept=0, unchecked=False, address="10.0.0.1", co
     missing = missing or {}
     return {
         "address": address,
+        "unchecked": unchecked,
         "look": [
             {
                 "repository": f"lab/{commit[0]}",
@@ -23,7 +24,6 @@ def look(whole=(), missing=None, kept=0, unchecked=False, address="10.0.0.1", co
                 "bytes": SIZE[commit],
                 "missing_bytes": 0 if commit in whole else missing.get(commit, SIZE[commit]),
                 "kept_bytes": kept,
-                "unchecked": unchecked,
             }
             for commit in commits
         ],

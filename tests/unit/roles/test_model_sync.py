@@ -62,8 +62,8 @@ module.exit_json(changed=True, snapshots=[
 HF_SNAPSHOT_INFO = """
 json.dump([asked["pair"], asked["speculation"]], open(os.path.join(folder, "judged.json"), "w"))
 look = [{"repository": each["repository"], "commit": each["commit"], "bytes": 100, "whole": each["commit"] in whole,
-         "missing_bytes": 0 if each["commit"] in whole else 100, "kept_bytes": 0, "unchecked": False} for each in asked["snapshots"]]
-module.exit_json(settled=all(each["whole"] for each in look), look=look, fits=True, address=os.path.basename(folder),
+         "missing_bytes": 0 if each["commit"] in whole else 100, "kept_bytes": 0} for each in asked["snapshots"]]
+module.exit_json(settled=all(each["whole"] for each in look), unchecked=False, look=look, fits=True, address=os.path.basename(folder),
                  check_mode=module.check_mode)
 """
 SNAPSHOT_TORRENT = """

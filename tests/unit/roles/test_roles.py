@@ -28,22 +28,23 @@ OPTIONS = {
 EXPRESSIONS = {"when", "that", "until", "failed_when", "changed_when", "loop"}
 NAME = re.compile(r"(?<![\w.])_{0,2}[a-z]\w*")
 COMPUTING = re.compile(
-    r"\b(map|select|reject|selectattr|rejectattr|zip|zip_longest|dict|combine|flatten|subelements|product|groupby|dict2items"
-    r"|items2dict|sum|union|difference|intersect|unique|sort|batch|slice|range)\("
+    r"\| (map|select|reject|selectattr|rejectattr|zip|zip_longest|combine|flatten|subelements|product|groupby|dict2items|items2dict"
+    r"|dictsort|sum|union|difference|symmetric_difference|intersect|unique|sort|batch|slice|json_query)\b|\b(dict|range)\("
 )
 # What a task may put together all the same.
 COMPOSED = [
     # A failure with the name of its task, and with why the host went back.
-    r"ansible_failed_result \| combine\(\{'task': ansible_failed_task\.name\}(, rollout_refusal, \{'msg': [^}]*\})?\)",
+    r"ansible_failed_result \| combine\(\{'task': ansible_failed_task\.name\}\)",
+    r"ansible_failed_result \| combine\(\{'task': ansible_failed_task\.name\}, rollout_refusal, "
+    r"\{'msg': ansible_failed_result\.msg \| default\('see above'\)\}\)",
     # What a role has found beside what others have.
-    r"\w+_drift( \| default\(\{\}\))? \| combine\(\{'\w+': __\w+_drift",
+    r"(\w+)_drift \| combine\(\{'\1': __\1_drift\.drift\}\)",
     # The lock of the file with what of its patches is on the controller.
     r"__recipe_locked\.lock \| combine\(\{'patches': __recipe_locked\.patches\}\)",
-    # Those of the models that the plan has for this host, and whether there are any.
+    # Those of the models that the plan has for this host.
     r"model_sync_models\.values\(\) \| selectattr\('commit', 'in', __model_sync_planned\.\w+\)",
-    r"__model_sync_look\.look \| selectattr\('unchecked'\) \| length > 0",
     # The inputs of a playbook beside those of the fleet.
-    r"fleet\.options \| combine\(.*",
+    r"fleet\.options \| combine\(\(lookup\([^()|]*\) \| from_yaml\)\.argument_specs\[inputs\]\.options\)",
 ]
 # Gives the objects of an automation controller to modules that are not ours.
 NOT_OURS = {ROOT / "playbooks/tasks/controller.yml"}
@@ -151,15 +152,31 @@ def test_an_input_of_a_playbook_enters_a_role_by_its_options(role: str) -> None:
         assert read(path) & inputs == set(), path
 
 
-@pytest.mark.parametrize("role", [*ROLES, "playbooks"])
-def test_a_task_computes_nothing(role: str) -> None:
-    paths = files(role, "tasks") if role != "playbooks" else sorted((ROOT / "playbooks").rglob("*.yml"))
-    for path in set(paths) - NOT_OURS:
+def in_tasks() -> Iterator[tuple[Path, str]]:
+    """(file, expression) of all tasks of roles and playbooks."""
+    of_roles = [path for role in ROLES for path in files(role, "tasks")]
+    for path in {*of_roles, *(ROOT / "playbooks").rglob("*.yml")} - NOT_OURS:
         for each in expressions(yaml.safe_load(path.read_text())):
-            text = " ".join(each.split())
-            for composed in COMPOSED:
-                text = re.sub(composed, "", text)
-            assert not COMPUTING.search(text), (path, each)
+            yield path, " ".join(each.split())
+
+
+def test_a_task_computes_nothing() -> None:
+    for path, text in in_tasks():
+        left = text
+        for composed in COMPOSED:
+            left = re.sub(composed, "", left)
+        assert not COMPUTING.search(left), (path, text)
+
+
+@pytest.mark.parametrize("composed", COMPOSED)
+def test_what_a_task_may_put_together_is_put_together_somewhere(composed: str) -> None:
+    assert any(re.search(composed, text) for _, text in in_tasks())
+
+
+def test_yaml_reads_no_text_by_a_pattern_and_holds_no_statements() -> None:
+    of_roles = [path for role in ROLES for path in files(role, "tasks", "defaults", "vars")]
+    for path in {*of_roles, *(ROOT / "playbooks").rglob("*.yml")}:
+        assert re.findall(r"\bregex_\w+|\{%", path.read_text()) == [], path
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -97,9 +97,9 @@ answer |= {"toolkit": {"version": "1.18"}, "docker": {"version": "28"}}
 """,
     "hf_snapshot": "fail('expected no model to be brought where all are in place')\n",
     "hf_snapshot_info": """
-answer |= {"settled": True, "fits": True, "address": "192.0.2.1", "look": [
+answer |= {"settled": True, "unchecked": False, "fits": True, "address": "192.0.2.1", "look": [
     {"commit": each["commit"], "repository": each["repository"], "bytes": 1, "whole": True, "missing_bytes": 0,
-     "kept_bytes": 1, "unchecked": False} for each in asked["snapshots"]]}
+     "kept_bytes": 1} for each in asked["snapshots"]]}
 """,
     "image_pull": """
 images = kept("images", [])

@@ -14,36 +14,38 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._host.unit import stopping_after
 from helpers.recipe import ROOT
 
 ROLE = ROOT / "roles/vllm_serve"
-UNIT = {"ansible.builtin.copy": {"content": "{{ unit }}", "dest": "{{ to }}", "mode": "0600"}}
+COPY = {"ansible.builtin.copy": {"content": "{{ text }}", "dest": "{{ to }}", "mode": "0600"}}
 
 
-def unit(folder: Path, command: list[str]) -> str:
-    """The unit at boot of a container with that command, by the defaults of the role."""
-    serving = {"container": {"name": "vllm", "command": command, "auto_remove": False}}
+def rendered(folder: Path, text: str, given: dict[str, Any]) -> str:
+    """What a template of the role becomes by its defaults."""
     play = {
         "hosts": "localhost",
         "connection": "local",
         "gather_facts": False,
         "vars_files": [str(ROLE / "defaults/main.yml"), str(ROLE / "vars/main.yml")],
-        "tasks": [UNIT],
+        "tasks": [COPY],
     }
     (folder / "play.yml").write_text(yaml.safe_dump([play]))
-    given = {
-        "vllm_serve_candidate": {"serving": serving, "stamps": []},
-        "unit": f"{{{{ lookup('ansible.builtin.template', '{ROLE}/templates/server.service.j2') }}}}",
-        "ansible_python_interpreter": sys.executable,
-        "to": str(folder / "vllm.service"),
-    }
+    known = {"text": text, "to": str(folder / "rendered"), "ansible_python_interpreter": sys.executable}
     program = Path(sys.executable).with_name("ansible-playbook")
     done = subprocess.run(
-        [program, "-i", "localhost,", "-e", json.dumps(given), "play.yml"],
+        [program, "-i", "localhost,", "-e", json.dumps(given | known), "play.yml"],
         cwd=folder, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    return (folder / "vllm.service").read_text()
+    return (folder / "rendered").read_text()
+
+
+def unit(folder: Path, command: list[str]) -> str:
+    """The unit at boot of a container with that command."""
+    serving = {"container": {"name": "vllm", "command": command, "auto_remove": False}}
+    template = f"{{{{ lookup('ansible.builtin.template', '{ROLE}/templates/server.service.j2') }}}}"
+    return rendered(folder, template, {"vllm_serve_candidate": {"serving": serving, "stamps": []}})
 
 
 def seconds(text: str) -> tuple[int, int]:
@@ -65,15 +67,34 @@ def test_the_engine_waits_longer_than_the_server_and_systemd_longer_than_the_eng
     assert seconds(unit(tmp_path, command)) == (engine, engine + 30)
 
 
+def test_drift_expects_that_time_of_the_server_on_record(tmp_path):
+    """This release asks for a time that the record of an earlier one does not have."""
+    wanted = unit(tmp_path, ["/models/body", "--shutdown-timeout", "120"])
+    recorded = unit(tmp_path, ["/models/body"])
+    assert recorded != wanted
+    assert stopping_after(wanted, 30) == recorded
+    assert stopping_after("", 30) == ""
+
+
 def test_every_container_is_made_and_stopped_with_that_time():
-    def options(name: str) -> list[dict[str, Any]]:
+    def given(name: str, module: str) -> list[str]:
         tasks = yaml.safe_load((ROLE / "tasks" / name).read_text())
         every = [inner for task in tasks for inner in (task, *task.get("block", []))]
-        return [
-            task["community.docker.docker_container"]
-            for task in every
-            if "community.docker.docker_container" in task
-        ]
+        return [task[module]["stop_timeout"] for task in every if module in task]
 
-    (made,), (stopped,) = options("container.yml"), options("stop.yml")
-    assert made["stop_timeout"] == stopped["stop_timeout"] == "{{ __vllm_serve_stop_timeout }}"
+    makes, reclaims = "community.docker.docker_container", "sparkfleet.vllm.memory_reclaim"
+    (made,), (stopped,), (replaced,) = (
+        given("container.yml", makes),
+        given("stop.yml", makes),
+        given("room.yml", reclaims),
+    )
+    assert made == stopped == replaced == "{{ __vllm_serve_stop_timeout }}"
+
+
+def test_a_server_that_is_on_no_record_is_stopped_with_the_time_of_any_other(tmp_path):
+    (task,) = [task for task in yaml.safe_load((ROLE / "tasks/stop.yml").read_text()) if "vars" in task]
+    given = {
+        "__vllm_serve_serving": task["vars"]["__vllm_serve_serving"],
+        "__vllm_serve_info": {"state": None},
+    }
+    assert rendered(tmp_path, "{{ __vllm_serve_stop_timeout }}", given) == "30"

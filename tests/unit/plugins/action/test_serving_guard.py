@@ -18,6 +18,8 @@ INPUTS: dict[str, Any] = {
     "image": "vllm/vllm-openai:v0.26.0@sha256:" + "a" * 64,
     "arguments": {"speculative-config": {"method": "mtp", "num_speculative_tokens": 1}},
     "extra_arguments": {},
+    "models": {"body": {"mount": "/models/b"}},
+    "patches": [],
     **NOTHING_MORE,
     "published": {},
     "measured_depth": 0,
@@ -80,6 +82,11 @@ def test_options_that_are_unknown_here_are_warned_of_by_their_whole_name(warned:
         "vllm_serve_extra_arguments.max-num-sequences",
         "vllm_serve_extra_arguments.speculative-config.num_speculative_token",
     ]
+
+
+def test_a_mount_over_another_is_refused_before_a_host_is_asked(warned: list[str]) -> None:
+    with pytest.raises(AnsibleActionFail, match="seen /models/b/x.jinja beside /models/b"):
+        guard(mounts=[{"path": "x.jinja", "mount": "/models/b/x.jinja"}])
 
 
 def test_what_keeps_a_container_from_the_least_rights_is_named(warned: list[str]) -> None:

@@ -66,6 +66,16 @@ def test_only_hashing_reads_files_and_what_it_finds_is_not_remembered(call, look
     assert lab.requests() == []
 
 
+def test_a_look_says_whether_there_is_something_to_hash_in_any_of_them(call, look, lab, tmp_path):
+    both = [lab.add("org/one", {"a": b"a"}), lab.add("org/two", {"a": b"b"})]
+    assert look(snapshots=both)["unchecked"] is False, "nothing is there"
+    call(snapshots=both)
+    assert look(snapshots=both)["unchecked"] is False
+    os.utime(tmp_path / "store/models/org--two" / COMMIT / "a")
+    assert look(snapshots=both)["unchecked"] is True
+    assert look(snapshots=both, hash=True)["unchecked"] is False
+
+
 def test_a_look_names_the_address_asked_for(look):
     assert look(interface="lo")["address"] == "127.0.0.1"
     assert look(address="127.0.0.3")["address"] == "127.0.0.3"

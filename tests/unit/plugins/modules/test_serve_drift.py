@@ -50,14 +50,21 @@ def test_a_mount_of_another_directory_is_told_elsewhere():
         "running",
         "1970-01-01T00:00:00Z",
         pid=7,
-        mounts={"/models/b": "/srv/b", "/models/d": "/elsewhere"},
+        mounts={"/models/b": "/srv/b", "/models/d": "/elsewhere", "/config/x": "/srv/x"},
     )
     models = {
         "body": {"path": "/srv/b", "mount": "/models/b"},
         "draft": {"path": "/srv/d", "mount": "/models/d"},
         "gone": {"path": "/srv/e", "mount": "/models/e"},
     }
-    assert mounted(state, models) == {"/models/b": "/srv/b"}
+    mounts = [{"path": "/srv/x", "mount": "/config/x"}, {"path": "/srv/y", "mount": "/config/y"}]
+    assert mounted(state, {"models": models}) == {"/models/b": "/srv/b"}, (
+        "a record of before had no other mounts"
+    )
+    assert mounted(state, {"models": models, "mounts": mounts}) == {
+        "/models/b": "/srv/b",
+        "/config/x": "/srv/x",
+    }
 
 
 def test_the_record_and_why_it_cannot_be_read(tmp_path):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+from pathlib import Path
 from types import SimpleNamespace
 
 import docker.errors
@@ -213,6 +216,10 @@ def test_what_cannot_be_asked_is_told_and_refuses_nothing(call, engine, words):
             'error gathering device information while adding custom device "/dev/infiniband": no such file',
             "serve.devices of the recipe",
         ),
+        (
+            'error gathering device information while adding custom device "/dev/x": not a device node',
+            "serve.devices of the recipe",
+        ),
         ("OCI runtime create failed: error setting rlimit type 8: operation not permitted", "serve.ulimits"),
         ("unknown or invalid runtime name: nvidia", "daemon.json"),
         ("runc create failed: error running hook #1: exit status 1", "journalctl"),
@@ -342,6 +349,21 @@ def test_a_mount_that_nobody_brings_is_missed_before_anything_stops(call, check)
     absent = {"path": "/srv/templates/x.jinja", "mount": "/config/x"}
     result = call(engine, check, mounts=[there, absent])
     assert result["failed"] and result["diagnosis"] == "mount_refused" and not result["accepted"]
-    assert "seen nothing at /srv/templates/x.jinja; put it there" in result["msg"]
+    assert "seen nothing at /srv/templates/x.jinja; put a file or a directory there" in result["msg"]
     assert "Nothing was touched" in result["msg"] and engine.created == []
     assert call(engine, check, mounts=[there])["accepted"]
+
+
+@pytest.mark.parametrize("kind", ["socket", "pipe", "device", "link to a socket"])
+def test_a_mount_is_a_file_or_a_directory_and_no_way_to_somebody(call, tmp_path, monkeypatch, kind):
+    """Such as the engine's socket, which is the whole host, in a directory that the inventory allows."""
+    monkeypatch.chdir(tmp_path)  # A socket's path is a short one.
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("socket")
+    os.mkfifo("pipe")
+    Path("device").symlink_to("/dev/null")
+    Path("link to a socket").symlink_to("socket")
+    engine, path = Engine(), str(tmp_path / kind)
+    result = call(engine, here=("/srv/m/c4bb", path), mounts=[{"path": path, "mount": "/config/x"}])
+    assert result["failed"] and result["diagnosis"] == "mount_refused" and engine.created == []
+    assert f"seen no file or directory but a socket, pipe or device at {path}" in result["msg"]

@@ -343,8 +343,12 @@ def test_a_description_that_lies_promotes_nothing(fleet):
     receiver.start(LOCK, torrents=torrents, idle=60)
     liar = Liar(bad, LIES, torrents, peers=[receiver])
     liar.call()
-    status = receiver.ended("failed")
-    assert "expected the bytes of the lock, seen others" in status["problem"]
+    problem = receiver.ended("failed")["problem"]
+    # The second, if the file arrives once more before a look at the disk has blamed the description.
+    assert (
+        "expected the bytes of the lock, seen others" in problem
+        or "gives other bytes than were locked" in problem
+    ), problem
     assert not receiver.snapshot(LOCK).path.exists()
     assert set(scan(receiver.snapshot(LOCK).files)) <= {"empty"}
 

@@ -246,10 +246,21 @@ def test_a_record_that_cannot_be_read():
 
 
 def test_stale_mounts_and_neighbours():
-    part = judged(stale=["/models/b"], neighbours=["other"])
-    assert [(f["kind"], f["severity"]) for f in part["findings"]] == [
-        ("gpu-shared", "warning"),
-        ("mount-stale", "drift"),
+    part = judged(stale=["/models/b", "/config/x.jinja"], neighbours=["other"])
+    assert [(f["subject"], f["kind"], f["severity"]) for f in part["findings"]] == [
+        ("host", "gpu-shared", "warning"),
+        ("models", "mount-stale", "drift"),
+        ("container", "mount-stale", "drift"),
+    ]
+
+
+def test_a_file_that_is_mounted_where_the_image_has_none_is_no_edit():
+    added = [
+        {"Path": path, "Kind": 1} for path in ("/opt/config", "/opt/config/x.jinja", "/opt/config/y.jinja")
+    ]
+    state = replace(STATE, mounts={"/opt/config/x.jinja": "/srv/s/x.jinja"})
+    assert [f["seen"] for f in judged(state=state, changes=added)["findings"]] == [
+        "/opt/config/y.jinja added since"
     ]
 
 

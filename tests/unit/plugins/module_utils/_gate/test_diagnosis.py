@@ -129,6 +129,8 @@ def test_ended(now: State | None, reason: str | None, expected: str, said: str) 
             "an image whose CUDA",
         ),
         ("[Errno 98] bind: address already in use", "what else listens"),
+        ("EngineCore_DP0 was ended by signal 9 (SIGKILL)", "dmesg"),
+        ("Engine core proc EngineCore_DP0 died unexpectedly, shutting down client.", "dmesg"),
         (
             "RuntimeError: The NVIDIA driver on your system is too old (found version 1)",
             "update the host's driver",

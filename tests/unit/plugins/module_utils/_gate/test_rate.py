@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+import yaml
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate.rate import (
     PIECES,
     TOLERANCE,
@@ -21,6 +22,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._vllm.client impor
     read_stream,
 )
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._vllm.metrics import Delta
+from ansible_collections.sparkfleet.vllm.plugins.modules import spec_decode_assert, spec_decode_bench
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -165,3 +167,11 @@ def test_a_server_that_contradicts_is_found(gaps: list[float], factor: float, fa
     seconds = (one.last - one.first) * (1 / factor if faster else factor)
     rate = measure([one], gained(seconds, 1, TOKENS))
     assert (rate.tokens_per_second is None) == (factor > 1 + TOLERANCE)
+
+
+def test_both_modules_that_return_a_rate_document_it_alike_and_whole() -> None:
+    """Ansible knows no fragments for what a module returns, so each has a copy."""
+    proven = yaml.safe_load(spec_decode_assert.RETURN)["rate"]
+    loads = yaml.safe_load(spec_decode_bench.RETURN)["measurement"]["contains"]["loads"]
+    assert proven["contains"] == loads["contains"]["rate"]["contains"]
+    assert list(proven["contains"]) == list(proven["sample"]) == list(measure(FOUR, gained(20.0)).result())

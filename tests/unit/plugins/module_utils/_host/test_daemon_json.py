@@ -314,6 +314,10 @@ PACKAGED = ["/usr/bin/dockerd", "-H", "fd://", "--containerd=/run/containerd/con
             ["dockerd", "--http-proxy=http://me:pw@p", "--max-concurrent-downloads", "3"],
             ["http-proxy", "max-concurrent-downloads"],
         ),
+        (
+            ["dockerd", "--feature", "cdi=true", "--host-gateway-ip=192.0.2.1"],
+            ["features", "host-gateway-ips"],
+        ),
         (["dockerd", "--"], []),
         ([], []),
     ],
@@ -328,3 +332,16 @@ def test_a_key_that_is_a_flag_too_is_refused():
     assert "hosts, registry-mirrors as a flag too" in (
         daemon_flags.conflict(flags, {"hosts": [], "debug": True, "registry-mirrors": []}) or ""
     )
+
+
+@pytest.mark.parametrize(
+    ("flag", "key"),
+    [
+        ("--feature=containerd-snapshotter", "features"),
+        ("--host-gateway-ip=192.0.2.1", "host-gateway-ips"),
+        ("--host-gateway-ip=192.0.2.1", "host-gateway-ip"),
+    ],
+)
+def test_only_runtimes_may_be_both_a_flag_and_a_key(flag, key):
+    flags = daemon_flags.keys([*PACKAGED, flag])
+    assert f"{key} as a flag too" in (daemon_flags.conflict(flags, {key: None}) or "")

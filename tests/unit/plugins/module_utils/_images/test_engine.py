@@ -119,6 +119,9 @@ def test_layers_that_were_there_are_no_part_of_it():
         ),
         ("denied: requested access to the resource is denied", "docker login)", False),
         ("error from registry: access denied to team/vllm", "docker login)", False),
+        ("error from registry: denied\ndenied", "docker login)", False),
+        ('Head "https://ghcr.example/v2/team/vllm/manifests/x": denied: denied', "docker login)", False),
+        ("open /var/lib/docker/tmp/x: permission denied", "journalctl -u docker", True),
         ("error from registry: Incorrect Repository Format", "correct image.reference", False),
         (
             "unexpected commit digest sha256:1, expected sha256:2: failed precondition",

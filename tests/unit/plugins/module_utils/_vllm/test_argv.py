@@ -7,6 +7,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._vllm.argv import 
     ArgumentsError,
     options,
     render,
+    shutdown_timeout,
 )
 
 
@@ -110,3 +111,20 @@ def test_what_was_rendered_is_read_back():
         "d": ("x", "y"),
         "e": ('{"k":1}',),
     }
+
+
+@pytest.mark.parametrize(
+    ("argv", "seconds"),
+    [
+        (["/models/body", "--port", "8000"], 0),
+        (["/models/body", "--shutdown-timeout", "120", "--port", "8000"], 120),
+        (["--shutdown-timeout=120", "--shutdown-timeout", "60"], 60),
+        (["--shutdown_timeout", "120"], 120),
+        (["--hf-overrides", '{"note":"--shutdown-timeout 120"}'], 0),
+        (["--shutdown-timeout", "soon"], 0),
+        (["--shutdown-timeout", "-1"], 0),
+        (["--shutdown-timeout"], 0),
+    ],
+)
+def test_how_long_a_server_lets_running_answers_end(argv, seconds):
+    assert shutdown_timeout(argv) == seconds

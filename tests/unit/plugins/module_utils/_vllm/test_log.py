@@ -131,6 +131,24 @@ ASSEMBLER = [
     ERROR + "Repro command: ptxas -v --gpu-name=sm_999a k.ptx -o k.o",
     ENGINE_FAILED.format("{'EngineCore': 1}"),
 ]
+NVCC = (
+    ERROR
+    + "/usr/local/cuda/bin/nvcc -Xcompiler=-Wno-error -gencode=arch=compute_999a,code=sm_999a -c k.cu -o k.o"
+)
+BUILD = [
+    ERROR + "RuntimeError: Ninja build failed. Ninja output:",
+    NVCC.replace("] /usr", "] [1/2] /usr"),
+    ERROR + "FAILED: [code=1] k.o ",
+    NVCC,
+    ERROR + "nvcc fatal   : Unsupported gpu architecture 'compute_999a'",
+    ERROR + "ninja: build stopped: subcommand failed.",
+    ENGINE_FAILED.format("{'EngineCore': 1}"),
+]
+TERMINATED = [
+    "(EngineCore_DP0 pid=79) terminate called after throwing an instance of 'c10::AcceleratorError'",
+    "(EngineCore_DP0 pid=79)   what():  CUDA error: an illegal memory access was encountered",
+    "Aborted (core dumped)",
+]
 SEGFAULT = [
     CORE + "Starting to load model /models/b...",
     "free(): invalid pointer",
@@ -155,13 +173,35 @@ SEGFAULT = [
             "0x7fcfeb261120>.",
         ),
         (["vllm: error: unrecognized arguments: --frobnicate 3"], "unrecognized arguments: --frobnicate 3"),
+        (["my-vllm.sh: error: unrecognized arguments: -f"], "unrecognized arguments: -f"),
+        (["api_server.py: error: unrecognized arguments: -f"], "unrecognized arguments: -f"),
+        (["python3 -m vllm.entrypoints.x: error: unrecognized arguments: -f"], "unrecognized arguments: -f"),
         (["exec /usr/bin/vllm: exec format error"], "exec /usr/bin/vllm: exec format error"),
         (
             ASSEMBLER,
             "triton.runtime.errors.PTXASError: PTXAS error: Internal Triton PTX codegen error "
             "(ptxas fatal   : Value 'sm_999a' is not defined for option 'gpu-name')",
         ),
+        (
+            BUILD,
+            "RuntimeError: Ninja build failed. Ninja output: "
+            "(nvcc fatal   : Unsupported gpu architecture 'compute_999a')",
+        ),
+        (
+            [*BUILD[:4], ERROR + "k.cu(23): error: no such name", *BUILD[5:]],
+            "RuntimeError: Ninja build failed. Ninja output: (k.cu(23): error: no such name)",
+        ),
+        (
+            [*BUILD[:4], *BUILD[5:]],
+            "RuntimeError: Ninja build failed. Ninja output: (FAILED: [code=1] k.o)",
+        ),
         (SEGFAULT, "EngineCore_DP0 was ended by signal 11 (SIGSEGV): free(): invalid pointer"),
+        (
+            [*TERMINATED, ENGINE_FAILED.format("{'EngineCore_DP0': -6}")],
+            "EngineCore_DP0 was ended by signal 6 (SIGABRT): CUDA error: an illegal memory access was encountered",
+        ),
+        (TERMINATED, "CUDA error: an illegal memory access was encountered"),
+        (TERMINATED[:1], "terminate called after throwing an instance of 'c10::AcceleratorError'"),
         ([ENGINE_FAILED.format("{'EngineCore_DP0': -9}")], "EngineCore_DP0 was ended by signal 9 (SIGKILL)"),
         ([ENGINE_FAILED.format("{'a': 1, 'b': -99}")], "b was ended by signal 99 (unknown)"),
         ([ENGINE_FAILED.format("{'EngineCore_DP0': 1}")], None),
@@ -267,11 +307,16 @@ HOSTILE = [
     "ERROR: ",
     "fatal",
     "Killed",
+    "what(): ",
     "INFO 11-23 21:16:05 [a:1",
     "\x1b[1;",
     "a.A.Error",
     "AError:",
     "x: error",
+    "vllm",
+    "vllm: error",
+    "a.py",
+    "python -m ",
     "x ",
     "exec x",
     " ",

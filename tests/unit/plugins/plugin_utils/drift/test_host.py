@@ -170,3 +170,5 @@ def test_an_image_store_that_the_engine_has_not_taken_up_is_told(has, kinds):
     part = judged(daemon_config__content=content, docker__containerd_snapshotter=has)
     assert [finding["kind"] for finding in part["findings"]] == kinds
     assert all("features.containerd-snapshotter" in finding["expected"] for finding in part["findings"])
+    # A mere restart would leave no server.
+    assert all("playbooks/stop.yml --limit" in finding["do"] for finding in part["findings"])

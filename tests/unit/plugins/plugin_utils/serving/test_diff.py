@@ -164,7 +164,45 @@ def test_what_a_recipe_asks_for_besides_is_shown_with_it():
         "entrypoint": ["vllm", "serve"],
         "ulimits": ["memlock:-1:-1"],
     }
-    assert lines({}, whole(container))[1][2:] == ['entrypoint ["vllm", "serve"]', 'ulimits ["memlock:-1:-1"]']
+    assert lines({}, whole(container))[1][2:] == ['entrypoint ["vllm", "serve"]', "ulimit memlock:-1:-1"]
+
+
+RDMA = {"PathOnHost": "/dev/infiniband", "PathInContainer": "/dev/infiniband", "CgroupPermissions": "rw"}
+NOFILE = {"Name": "nofile", "Soft": 4096, "Hard": 4096}
+
+
+def memlock(limit):
+    return {"Name": "memlock", "Soft": limit, "Hard": limit}
+
+
+def asked(**given):
+    """The labels of a container that was asked for so."""
+    return {"labels": {"sparkfleet.vllm.instead": json.dumps(given)} if given else {}}
+
+
+def test_devices_and_limits_by_name_and_their_label_says_nothing_more():
+    before = {
+        "devices": [RDMA],
+        "ulimits": [memlock(65536), NOFILE],
+        **asked(ulimits=["memlock:65536:65536"]),
+    }
+    after = {"devices": [], "ulimits": [NOFILE, memlock(-1)], **asked(ulimits=["memlock:-1:-1"])}
+    assert lines(before, after) == (
+        ["device /dev/infiniband:/dev/infiniband:rw", "ulimit memlock:65536:65536"],
+        ["ulimit memlock:-1:-1"],
+    )
+
+
+def test_what_is_asked_for_no_longer_is_told_by_its_label_alone():
+    """docker_container compares no option that is left out."""
+    before = asked(entrypoint=["env", "vllm", "serve"], ulimits=["memlock:-1:-1"])
+    assert lines(before, asked()) == (['entrypoint ["env", "vllm", "serve"]', "ulimit memlock:-1:-1"], [])
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]"])
+def test_a_label_that_somebody_wrote_is_shown_as_it_is(text):
+    label = {"sparkfleet.vllm.instead": text}
+    assert lines({"labels": label}, asked()) == ([f"label sparkfleet.vllm.instead={text}"], [])
 
 
 def test_nothing_differs():

@@ -15,6 +15,7 @@ from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.serving.record imp
     mounted_models,
     serving_record,
     serving_refusals,
+    stop_timeout,
     variant,
 )
 from helpers.serving import NOTHING_MORE
@@ -49,7 +50,8 @@ INPUTS: dict[str, Any] = {
 
 
 def spec(**over):
-    return container_spec(copy.deepcopy(INPUTS) | over)
+    inputs: Any = copy.deepcopy(INPUTS) | over
+    return container_spec(inputs)
 
 
 def test_least_privilege_is_the_default_shape():
@@ -210,6 +212,31 @@ def test_a_recipe_gets_nothing_of_the_host_that_the_inventory_does_not_allow(pat
         record(mounts=[{"path": path, "mount": "/config/x"}], allowed_paths=allowed)
 
 
+@pytest.mark.parametrize(
+    ("mounts", "words"),
+    [
+        (["/models/b"], "seen /models/b beside /models/b"),
+        (["/models/b/x.jinja"], "seen /models/b/x.jinja beside /models/b"),
+        (["/models"], "seen /models beside /models/b"),
+        (["/site"], "seen /site beside /site/a.py"),
+        (["/root/.triton/x"], "seen /root/.triton/x beside /root/.triton"),
+        (["/config", "/config/x"], "seen /config/x beside /config"),
+    ],
+)
+def test_a_mount_of_an_inventory_has_a_place_to_itself(mounts, words):
+    """A recipe is refused for it when its file is read. Of an inventory, and of where a patch goes, that file knows nothing."""
+    with pytest.raises(
+        SpecError, match=rf"a place of its own for each mount \(serve.mounts\), {words}; move it"
+    ):
+        record(mounts=[{"path": "x", "mount": mount} for mount in mounts])
+
+
+def test_a_mount_may_be_where_a_patch_would_go_that_the_image_carries():
+    carried = next(patch["target"] for patch in INPUTS["patches"] if not patch["mount"])
+    mounts = [{"path": "x", "mount": carried}, {"path": "x", "mount": "/models/bb"}]
+    assert len(record(mounts=mounts)["mounts"]) == 2
+
+
 def test_a_variable_may_be_a_fact_of_the_host_and_the_environment_wins():
     wanted = {"VLLM_HOST_IP": "address", "SPARK": "name"}
     made = record(host_environment=wanted)["container"]["env"]
@@ -340,7 +367,8 @@ NO_DRAFTS = {"acceptance_floor": 0.0, "minimum_drafts": 0}
 
 def record(**over):
     patches = [dict(patch, md5="1", sha256="2") for patch in INPUTS["patches"]]
-    return serving_record(copy.deepcopy(INPUTS) | RECORD | {"patches": patches} | over)
+    inputs: Any = copy.deepcopy(INPUTS) | RECORD | {"patches": patches} | over
+    return serving_record(inputs)
 
 
 def test_the_record_holds_what_is_started_and_by_what_it_passes():
@@ -436,6 +464,8 @@ def test_arguments_that_an_inventory_makes_of_a_recipes_are_refused_before_a_hos
             "caches": {},
             "devices": [],
             "allowed_devices": [],
+            "models": {},
+            "patches": [],
             "ulimits": {},
             "mounts": [],
             "host_environment": {},
@@ -449,7 +479,7 @@ def test_arguments_that_an_inventory_makes_of_a_recipes_are_refused_before_a_hos
         },
         **{"acceptance_floor": 0.4, "minimum_drafts": 200},
     }
-    asked = {"arguments": INPUTS["arguments"], "extra_arguments": {}, **known, **inputs}
+    asked: Any = {"arguments": INPUTS["arguments"], "extra_arguments": {}, **known, **inputs}
     (refusal,) = serving_refusals(asked)
     assert re.search(words, refusal)
     with pytest.raises(SpecError, match=words):
@@ -534,3 +564,12 @@ def test_a_variant_of_a_server_without_speculation_has_it_at_the_end():
     ]  # fmt: skip
     assert made["gate"]["minimum_drafts"] == 200, "some drafts are expected where a server drafts"
     assert variant(made, None) == off
+
+
+def test_a_server_has_as_long_to_stop_as_it_lets_answers_end_and_the_seconds_of_any_other():
+    patient = record(extra_arguments={"shutdown-timeout": 120})
+    assert (stop_timeout(record(), 30), stop_timeout(patient, 30)) == (30, 150)
+
+
+def test_what_is_not_on_record_has_the_seconds_of_any_other_server():
+    assert stop_timeout({}, 30) == 30

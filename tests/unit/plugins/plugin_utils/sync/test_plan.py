@@ -154,6 +154,13 @@ def test_a_suspect_with_nothing_left_to_hash_is_one_no_more():
     assert not run.plan["suspects"] and run.does("receive") == {"one": [BODY, DRAFT]}
 
 
+def test_a_suspect_with_something_left_to_hash_stays_one():
+    run = Run(one=look(WHOLE), two=look()).described()
+    run.transfer(two=status(commits=WHOLE, corrupt_from=["one"]))
+    run.look(one=look(WHOLE, unchecked=True), two=look(WHOLE), hashed={"one": SKIPPED})
+    assert run.plan["suspects"] == ["one"]
+
+
 def test_a_holder_that_cannot_describe_is_replaced():
     run = Run(one=look(WHOLE), two=look(WHOLE), three=look())
     run.describe(one={"failed": True, "msg": "sha256 is not the lock's"})
