@@ -22,13 +22,13 @@ class CommandAbsentError(ProbeError):
     """The command is not on this host."""
 
 
-def run_command(argv: Sequence[str], timeout: float) -> str:
-    """Standard output of a command. ProbeError when it is not there, fails or takes too long."""
+def run_command(argv: Sequence[str], timeout: float, given: str = "") -> str:
+    """Standard output of a command that reads `given`. ProbeError when it is not there, fails or takes too long."""
     environment = {"PATH": PATH, "LC_ALL": "C.UTF-8"}
     try:
         # AnsibleModule.run_command has no time limit.
         done = subprocess.run(  # pylint: disable=ansible-bad-function
-            argv, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+            argv, env=environment, input=given, capture_output=True, text=True, timeout=timeout, check=False
         )
     except FileNotFoundError:
         raise CommandAbsentError(f"{argv[0]} is not there") from None

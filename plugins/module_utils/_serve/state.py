@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from .._common import json_text
 
@@ -71,6 +72,15 @@ def _wrong(entry: Any) -> str | None:
 
 def _has(entry: Any, *names: str) -> bool:
     return isinstance(entry, dict) and all(isinstance(entry.get(name), str) for name in names)
+
+
+def port_of(serving: Mapping[str, Any]) -> int | None:
+    """The TCP port of a record's server; None where it names none."""
+    gate = serving.get("gate")
+    try:
+        return urlsplit(gate["base_url"]).port if isinstance(gate, Mapping) else None
+    except (KeyError, ValueError, TypeError, AttributeError):
+        return None
 
 
 def unreadable(path: str, error: Exception) -> str:

@@ -9,7 +9,6 @@ import base64
 import ipaddress
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from ...module_utils._common import shape
 from ...module_utils._serve import state
@@ -67,16 +66,12 @@ def server(host: str, record: Mapping[str, Any], met_at: str) -> dict[str, Any]:
             f"{published[0]}, which only this Spark itself reaches",
             "set vllm_serve_bind to the address at which the gateways meet it, and run site.yml",
         )
-    try:
-        port = urlsplit(record["gate"]["base_url"]).port
-    except ValueError:
-        port = None
     return {
         "name": host,
         "model": record["gate"]["served_model"],
         "recipe": record.get("recipe") or "",
         "address": met_at,
-        "port": port,
+        "port": state.port_of(record),
     }
 
 

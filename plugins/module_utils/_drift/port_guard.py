@@ -1,0 +1,68 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whether a server's port answers those alone who may ask it, now and after a boot. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .._host.port_guard import FAMILIES, JUMP, UNIT, Guard
+from .finding import Finding, part
+
+SITE = "playbooks/site.yml"
+
+
+def judge(ports: Sequence[int], sources: Sequence[str], seen: Guard, wanted: Guard) -> dict[str, Any]:
+    """The part of a drift report that is about the guarded ports.
+
+    :param ports: what is to be kept; none where nothing is
+    :param sources: for whom
+    """
+    return part(
+        ("host",), _left(seen) if not ports else [*_rules(ports, sources, seen, wanted), *_boot(seen, wanted)]
+    )
+
+
+def _left(seen: Guard) -> list[Finding]:
+    if not (any(seen.rules.values()) or seen.files):
+        return []
+    found = [f"rules of {FAMILIES[version]}" for version, lines in seen.rules.items() if lines]
+    found += sorted(map(str, seen.files))
+    expected = "no port kept for gateways, since the inventory has none"
+    return [Finding("host", "port-guard-left", expected, ", ".join(found), f"{SITE} removes it")]
+
+
+def _rules(ports: Sequence[int], sources: Sequence[str], seen: Guard, wanted: Guard) -> list[Finding]:
+    named = f"port {', '.join(map(str, ports))} for {', '.join(sources)} alone"
+    do = f"{SITE} mends the rules, and cuts no connection of theirs"
+    found = []
+    for version, lines in wanted.rules.items():
+        there = seen.rules[version]
+        keeping = {JUMP, *(line for line in lines if line.endswith(" -j DROP"))}
+        if not keeping <= set(there):
+            text = f"no rule of {FAMILIES[version]} that keeps others out"
+            found.append(Finding("host", "port-open", named, text, do))
+        elif there != lines:
+            more = [line for line in there if line not in lines]
+            less = [f"without {line}" for line in lines if line not in there]
+            text = "; ".join([*more, *less]) or "the rules in another order"
+            found.append(Finding("host", "port-guard-changed", f"{named}, by {FAMILIES[version]}", text, do))
+    return found
+
+
+def _boot(seen: Guard, wanted: Guard) -> list[Finding]:
+    wrong = [
+        f"{path} {'holds something else' if path in seen.files else 'is missing'}"
+        for path, text in wanted.files.items()
+        if seen.files.get(path) != text
+    ]
+    if (seen.enabled, seen.active) != (wanted.enabled, wanted.active):
+        wrong.append(f"{UNIT} is {seen.enabled or 'not there'}{', ' + seen.active if seen.active else ''}")
+    expected = f"{UNIT} brings the rules back at boot"
+    return (
+        [Finding("host", "port-guard-boot", expected, "; ".join(wrong), f"{SITE} writes and enables it")]
+        if wrong
+        else []
+    )

@@ -1,0 +1,248 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which packet filter rules keep a server's ports for some sources, and how those of the kernel differ. Pure.
+
+The rules are in a chain that PREROUTING of the table raw calls first. That table comes before Docker's DNAT and before connection
+tracking, so the rules see the port that a client asked for, with published ports and with the host's network alike. Each DROP names one
+guarded port: no rule, and no part of a file of rules, can close another one, such as that of ssh.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+FAMILIES = {4: "iptables", 6: "ip6tables"}
+"""Its programs, by version of IP."""
+CHAIN = "SPARKFLEET"
+JUMP = f"-A PREROUTING -j {CHAIN}"
+DIRECTORY = Path("/etc/sparkfleet/port-guard")
+UNIT = "sparkfleet-port-guard.service"
+WAIT = 10
+"""Seconds to wait for others that change rules (the xtables lock)."""
+SSH = 22
+_TO_CHAIN = (["-j", CHAIN], ["-g", CHAIN])
+
+_UNIT = """\
+# Written by sparkfleet.vllm.port_guard, of which it needs nothing at boot.
+[Unit]
+Description=Keep vLLM's port for the gateways
+DefaultDependencies=no
+After=local-fs.target
+Wants=network-pre.target
+Before=network-pre.target docker.service shutdown.target
+Conflicts=shutdown.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+{commands}
+[Install]
+WantedBy=multi-user.target
+"""
+# At boot the chain has its rules before anything jumps to it. A start by hand, later, adds no second jump.
+_COMMANDS = """\
+ExecStart={program}-restore --noflush --wait={wait} {path}
+ExecStart=sh -c '{program} -w {wait} -t raw -C {jump} 2>/dev/null || {program} -w {wait} -t raw -I {jump}'
+"""
+
+
+class PortGuardError(ValueError):
+    """A port or a source that no rule is made of; says what was expected, what was seen, and what to do."""
+
+    def __init__(self, what: str, expected: str, seen: object, do: str) -> None:
+        super().__init__(f"{what}: expected {expected}, seen: {seen!r:.80}; do: {do}")
+
+
+def sources(given: Iterable[str]) -> dict[int, list[Network]]:
+    """The networks of each version of IP, sorted, each once. An address is a network of one.
+
+    :raises PortGuardError: one is none, or could not be a client's
+    """
+    found: dict[int, set[Network]] = {version: set() for version in FAMILIES}
+    for each in given:
+        network = _network(each)
+        found[network.version].add(network)
+    return {version: sorted(networks, key=_order) for version, networks in found.items()}
+
+
+def _order(network: Network) -> tuple[int, int]:
+    return int(network.network_address), network.prefixlen
+
+
+def _network(given: str) -> Network:
+    what, wanted = "sources", "an IP address, or a network such as 192.0.2.0/24"
+    try:
+        network = ipaddress.ip_network(given)
+    except ValueError as error:
+        if "host bits" in str(error):
+            right = ipaddress.ip_network(given, strict=False)
+            raise PortGuardError(
+                what, wanted, given, f"write {right} for the network, or the address alone"
+            ) from None
+        raise PortGuardError(
+            what, wanted, given, "write its address: a rule is made before any name is known"
+        ) from None
+    first = network.network_address
+    if network.prefixlen == 0:
+        raise PortGuardError(what, "less than every address", given, "name those that may connect")
+    if "%" in given or (isinstance(first, ipaddress.IPv6Address) and first.ipv4_mapped):
+        raise PortGuardError(what, "an address as packets have it", given, "write it without zone or mapping")
+    if first.is_loopback or first.is_multicast or first.is_unspecified:
+        raise PortGuardError(
+            what,
+            "an address from which another host connects",
+            given,
+            "write that one; what a host asks itself passes anyway",
+        )
+    return network
+
+
+def ports(given: Iterable[int]) -> list[int]:
+    """:raises PortGuardError: one is no port of a server, or there is none"""
+    found = sorted(set(given))
+    for port in found:
+        if not 0 < port < 65536 or port == SSH:
+            raise PortGuardError(
+                "ports", "a TCP port that is not that of ssh", port, "correct it (vllm_serve_port)"
+            )
+    if not found:
+        raise PortGuardError("ports", "at least one", found, "name that of the server")
+    return found
+
+
+def rules(guarded: Sequence[int], allowed: Sequence[Network]) -> tuple[str, ...]:
+    """The rules of one version of IP, as :func:`read` shows those of the kernel.
+
+    Only what is for this host is dropped. What it routes for others, such as a container's request to a foreign server, passes.
+    """
+    return (
+        f":{CHAIN}",
+        JUMP,
+        f"-A {CHAIN} -i lo -j RETURN",
+        *(f"-A {CHAIN} -s {network} -j RETURN" for network in allowed),
+        *(
+            f"-A {CHAIN} -p tcp -m tcp --dport {port} -m addrtype --dst-type LOCAL -j DROP"
+            for port in guarded
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class Table:
+    """What the kernel's table raw has of ours, for one version of IP."""
+
+    shown: tuple[str, ...] = ()
+    """The chain, all that is before the last jump to it, and its rules. Empty without any of them."""
+    jumps: tuple[str, ...] = ()
+    """Rules of other chains that lead to it."""
+
+    @property
+    def exists(self) -> bool:
+        return f":{CHAIN}" in self.shown
+
+
+def read(saved: str) -> Table:
+    """:param saved: what ``iptables-save -t raw`` prints"""
+    lines = [_plain(line) for line in saved.splitlines()]
+    others = [line for line in lines if line.startswith("-A ") and not _in_chain(line)]
+    leading = [number for number, line in enumerate(others, 1) if line.split()[-2:] in _TO_CHAIN]
+    before = others[: leading[-1]] if leading else []
+    chain = [f":{CHAIN}"] if any(line.startswith(f":{CHAIN} ") for line in lines) else []
+    return Table((*chain, *before, *filter(_in_chain, lines)), tuple(others[at - 1] for at in leading))
+
+
+def _in_chain(line: str) -> bool:
+    return line.startswith(f"-A {CHAIN} ")
+
+
+def _plain(line: str) -> str:
+    """The line with its source as Python writes it: of some IPv6 addresses there are several spellings."""
+    before, option, after = line.partition(" -s ")
+    source, space, rest = after.partition(" ")
+    try:
+        return f"{before}{option}{ipaddress.ip_network(source)}{space}{rest}"
+    except ValueError:
+        return line
+
+
+def transaction(wanted: Sequence[str], seen: Table) -> str:
+    """What ``iptables-restore --noflush`` does all at once to get from one to the other.
+
+    :param wanted: as :func:`rules` gives it; empty for no rules
+    """
+    lines = ["*raw"]
+    if wanted:
+        lines += [f":{CHAIN} - [0:0]", *filter(_in_chain, wanted)]
+    if seen.jumps != (JUMP,) or seen.shown[:2] != tuple(wanted[:2]):
+        lines += [f"-D{jump[2:]}" for jump in seen.jumps]
+        lines += ["-I PREROUTING 1" + JUMP.partition("PREROUTING")[2]] if wanted else []
+    if not wanted and seen.exists:
+        lines += [f"-F {CHAIN}", f"-X {CHAIN}"]
+    return "\n".join([*lines, "COMMIT", ""])
+
+
+def path(version: int) -> Path:
+    """Where the rules are kept for the next boot."""
+    return DIRECTORY / f"rules.v{version}"
+
+
+def files(wanted: Mapping[int, Sequence[str]], units: Path) -> dict[Path, str]:
+    """The files that bring the rules back at boot."""
+    kept = {
+        path(version): "\n".join(["*raw", f":{CHAIN} - [0:0]", *filter(_in_chain, lines), "COMMIT", ""])
+        for version, lines in wanted.items()
+    }
+    commands = "".join(
+        _COMMANDS.format(
+            program=FAMILIES[version],
+            path=shlex.quote(str(path(version))),
+            wait=WAIT,
+            jump=JUMP.removeprefix("-A "),
+        )
+        for version in wanted
+    )
+    return kept | {units / UNIT: _UNIT.format(commands=commands)}
+
+
+@dataclass(frozen=True)
+class Guard:
+    """All that keeps ports, as it is or as it should be."""
+
+    rules: Mapping[int, tuple[str, ...]]
+    """Of the kernel, by version of IP; empty for none"""
+    files: Mapping[Path, str] = field(default_factory=dict)
+    enabled: str = ""  # the unit, as systemctl is-enabled says; empty without a unit
+    active: str = ""
+
+
+def differences(before: Guard, after: Guard) -> list[dict[str, str]]:
+    """Each as a diff of Ansible's."""
+    found = [
+        _difference(f"{FAMILIES[version]}, table raw", _text(before.rules[version]), _text(lines))
+        for version, lines in after.rules.items()
+    ]
+    found += [
+        _difference(str(each), before.files.get(each, ""), after.files.get(each, ""))
+        for each in sorted({*before.files, *after.files})
+    ]
+    found.append(_difference(UNIT, _text(_state(before)), _text(_state(after))))
+    return [each for each in found if each["before"] != each["after"]]
+
+
+def _text(lines: Iterable[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _state(guard: Guard) -> list[str]:
+    return [word for word in (guard.enabled, guard.active) if word]
+
+
+def _difference(header: str, before: str, after: str) -> dict[str, str]:
+    return {"before_header": header, "after_header": header, "before": before, "after": after}

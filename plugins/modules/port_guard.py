@@ -1,0 +1,222 @@
+#!/usr/bin/python
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: port_guard
+version_added: "0.1.0"
+author:
+  - The sparkfleet.vllm authors (@sparkfleet)
+short_description: Keep TCP ports of a host for some sources
+description:
+  - Drops what comes to the ports from any other source than O(sources). The host itself passes. No other port or protocol is touched, and
+    nothing that the host routes for others.
+  - The rules are in the chain C(SPARKFLEET) of the table C(raw), by C(iptables) and C(ip6tables). That table comes before Docker's DNAT,
+    so they hold for published ports and for the host's network alike.
+  - They change in one transaction, so there is no moment without them, and no connection of a source that stays is cut.
+  - C(sparkfleet-port-guard.service) brings them back at boot, before the network and Docker. It needs nothing of this collection.
+options:
+  state:
+    description: V(absent) removes rules, files and unit.
+    type: str
+    choices: [present, absent]
+    default: present
+  ports:
+    description: TCP ports to keep. With O(state=present) at least one.
+    type: list
+    elements: int
+    default: []
+  sources:
+    description: IP addresses, and networks in CIDR, that may connect. None of a version of IP drops all that comes by that version.
+    type: list
+    elements: str
+    default: []
+  state_dir:
+    description:
+      - Directory of C(state.json). The ports of the servers on record are kept as well, so neither a change of the port nor a rollback
+        opens one.
+    type: path
+extends_documentation_fragment:
+  - sparkfleet.vllm.internal
+attributes:
+  check_mode:
+    description: Has iptables check the rules, and reports the changes. Without iptables it reports them only.
+    support: full
+  diff_mode:
+    description: Shows the rules of the kernel before and after, and the files.
+    support: full
+  idempotent:
+    description: Does nothing if the kernel has these rules and the unit would bring them back.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Keep vLLM's port for two gateways and the monitoring network
+  sparkfleet.vllm.port_guard:
+    ports: [8000]
+    sources: [192.168.1.10, 192.168.1.11, 192.168.7.0/24]
+  become: true
+"""
+
+RETURN = r"""
+ports:
+  description: The ports that are kept.
+  returned: success
+  type: list
+  elements: int
+  sample: [8000]
+drift:
+  description: What differed, as M(sparkfleet.vllm.drift_report) takes it. M(sparkfleet.vllm.serve_drift) has an example.
+  returned: success
+  type: dict
+"""
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from ..module_utils._common import files
+from ..module_utils._common.basic import AnsibleModule
+from ..module_utils._drift import port_guard as drift
+from ..module_utils._host import iptables, port_guard, unit
+from ..module_utils._host.iptables import IptablesError
+from ..module_utils._host.port_guard import Guard, Table
+from ..module_utils._host.request import ProbeError, run_command
+from ..module_utils._run.lock_file import hold
+from ..module_utils._serve import state as serve_state
+
+SYSTEMD = 60
+"""Seconds for systemctl."""
+
+
+def recorded(state_dir: str | None) -> list[int]:
+    """Ports of the servers on record. A record that cannot be read has none: whoever needs it says so."""
+    if state_dir is None:
+        return []
+    try:
+        known = serve_state.parse((Path(state_dir) / "state.json").read_text())
+    except (OSError, ValueError):
+        return []
+    entries = [known[name] for name in serve_state.KEPT if known and known.get(name)]
+    return [port for entry in entries if (port := serve_state.port_of(entry["serving"]))]
+
+
+def wanted(params: dict[str, Any]) -> tuple[list[int], Guard]:
+    """The kept ports, and all that keeps them.
+
+    :raises PortGuardError: there is no such rule
+    """
+    if params["state"] == "absent":
+        return [], Guard(dict.fromkeys(iptables.versions(), ()))
+    kept = port_guard.ports([*params["ports"], *recorded(params["state_dir"])])
+    allowed = port_guard.sources(params["sources"])
+    lines = {version: port_guard.rules(kept, allowed[version]) for version in iptables.versions()}
+    return kept, Guard(lines, port_guard.files(lines, unit.UNITS), enabled="enabled", active="active")
+
+
+def look(tables: dict[int, Table]) -> Guard:
+    service = unit.look(port_guard.UNIT)
+    paths = [*map(port_guard.path, port_guard.FAMILIES), unit.UNITS / port_guard.UNIT]
+    return Guard(
+        {version: table.shown for version, table in tables.items()},
+        {path: path.read_text(errors="replace") for path in paths if path.is_file()},
+        # Of a unit that is not there, systemd says that it is inactive.
+        *(("", "") if service.text is None else (service.enabled, service.active)),
+    )
+
+
+def look_tables(module: AnsibleModule) -> dict[int, Table]:
+    """The rules of the kernel, by version of IP.
+
+    :raises IptablesError: they cannot be read
+    """
+    try:
+        return {version: iptables.look(version) for version in iptables.versions()}
+    except iptables.IptablesAbsentError:
+        # In check mode it may still come, with Docker. And where it never was, there is nothing to remove.
+        if module.check_mode or module.params["state"] == "absent":
+            return {version: Table() for version in iptables.versions()}
+        raise
+
+
+def check(module: AnsibleModule, before: dict[int, Table], after: Guard) -> None:
+    """:raises IptablesError: iptables does not take the rules. Nothing was changed"""
+    for version, lines in after.rules.items():
+        try:
+            iptables.restore(version, port_guard.transaction(lines, before[version]), test=True)
+        except iptables.IptablesAbsentError:
+            if lines and not module.check_mode:
+                raise
+
+
+def apply(before: dict[int, Table], seen: Guard, after: Guard) -> None:
+    """:raises IptablesError, ProbeError, OSError: something refuses"""
+    keeps = bool(after.files)
+    for path, text in after.files.items():
+        if seen.files.get(path) != text:
+            files.write(path, text.encode())
+    for version, lines in after.rules.items():
+        if before[version].shown != lines:
+            iptables.restore(version, port_guard.transaction(lines, before[version]))
+    service = port_guard.UNIT
+    if not keeps and unit.UNITS / service in seen.files:
+        run_command(["systemctl", "disable", "--now", service], SYSTEMD)
+    for path in set(seen.files) - set(after.files):
+        path.unlink(missing_ok=True)
+    if seen.files.get(unit.UNITS / service) != after.files.get(unit.UNITS / service):
+        run_command(["systemctl", "daemon-reload"], SYSTEMD)
+    if keeps and (seen.enabled, seen.active) != (after.enabled, after.active):
+        run_command(["systemctl", "enable", "--now", service], SYSTEMD)
+    if not keeps:
+        for folder in (port_guard.DIRECTORY, port_guard.DIRECTORY.parent):
+            with contextlib.suppress(OSError):  # it is not there, or holds what is not ours
+                folder.rmdir()
+
+
+def run(module: AnsibleModule) -> dict[str, Any]:
+    kept, after = wanted(module.params)
+    tables = look_tables(module)
+    seen = look(tables)
+    changed = seen != after
+    if changed:
+        check(module, tables, after)
+    if changed and not module.check_mode:
+        apply(tables, seen, after)
+    return {
+        "changed": changed,
+        "ports": kept,
+        "diff": port_guard.differences(seen, after),
+        "drift": drift.judge(kept, module.params["sources"], seen, after),
+    }
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "ports": {"type": "list", "elements": "int", "default": []},
+            "sources": {"type": "list", "elements": "str", "default": []},
+            "state_dir": {"type": "path"},
+        },
+        supports_check_mode=True,
+    )
+    hold(module)
+    try:
+        result = run(module)
+    except (port_guard.PortGuardError, IptablesError) as error:
+        module.fail_json(msg=str(error))
+    except ProbeError as error:
+        module.fail_json(
+            msg=f"expected systemd to follow {port_guard.UNIT}, seen: {error}; do: systemctl status {port_guard.UNIT}, and run again. "
+            "The kernel has the rules as they should be"
+        )
+    except OSError as error:
+        module.fail_json(msg=files.unwritable(error.filename or str(port_guard.DIRECTORY), error))
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
