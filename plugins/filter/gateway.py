@@ -11,7 +11,7 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 
 from ..module_utils._common.terminal import printable
-from ..plugin_utils.gateway import fleet, plan
+from ..plugin_utils.gateway import addresses, fleet, plan
 from ..plugin_utils.gateway.refusal import GatewayError
 
 RECORD = "__gateway_record"
@@ -38,11 +38,18 @@ def gateway_servers(hosts: Iterable[str], hostvars: Mapping[str, Any]) -> list[d
     for host in hosts:
         variables = hostvars[host]
         if content := variables.get(RECORD):
-            met_at = variables.get("spark_address") or variables.get("ansible_host") or host
-            looks[host] = (content, met_at)
+            looks[host] = (content, addresses.met_at(host, variables))
     return fleet.servers(looks)
+
+
+def gateway_addresses(hosts: Iterable[str], hostvars: Mapping[str, Any]) -> list[str]:
+    return addresses.of_gateways(hosts, hostvars)
 
 
 class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"gateway_plan": _front(gateway_plan), "gateway_servers": _front(gateway_servers)}
+        return {
+            "gateway_plan": _front(gateway_plan),
+            "gateway_servers": _front(gateway_servers),
+            "gateway_addresses": _front(gateway_addresses),
+        }

@@ -294,6 +294,11 @@ ports:
   type: list
   elements: dict
   sample: [{port: 8000, address: 0.0.0.0, pid: 4711, process: docker-proxy, container: sparkfleet-vllm}]
+guarded:
+  description: Whether M(sparkfleet.vllm.port_guard) has set up rules here.
+  returned: always
+  type: bool
+  sample: false
 environment:
   description: The modules' environment, its C(path), version of its C(python) (null if there is none) and C(distributions).
   returned: always

@@ -4,8 +4,8 @@
 """A Spark that is a directory, and the action plugins that stand in for the modules which touch a real one.
 
 What a run asks of a host becomes steps: ``look``, ``compare``, ``judge``, ``look for room``, ``make room``, ``stopped``, ``start``,
-``gate``, ``record``, ``stop``. Each is written down. A test may hold a host at a step, or lose it there. The server of a host passes
-the gate unless its environment says ``STUB_ACCEPTANCE=0``, as the lab's stub of vLLM has it.
+``gate``, ``record``, ``stop``, and behind a gateway ``guard``. Each is written down. A test may hold a host at a step, or lose it there.
+The server of a host passes the gate unless its environment says ``STUB_ACCEPTANCE=0``, as the lab's stub of vLLM has it.
 
 Loaded by ansible-playbook; helpers/rollout.py puts it there.
 """
@@ -216,6 +216,14 @@ class ServeValidate(StandIn):
     def on(self, host: Host, options: dict[str, Any], dry: bool) -> dict[str, Any]:
         host.step("judge")
         return {"changed": False}
+
+
+class PortGuard(StandIn):
+    """The real module would set rules on this machine. Where it is asked for, the port of another server is kept, too."""
+
+    def on(self, host: Host, options: dict[str, Any], dry: bool) -> dict[str, Any]:
+        host.step("guard")
+        return {"changed": False, "ports": [1, *map(int, options["ports"])]}
 
 
 class MemoryReclaim(StandIn):

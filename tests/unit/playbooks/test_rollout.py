@@ -99,6 +99,17 @@ def test_a_canary_then_a_share_then_all_others_and_a_second_run_is_sent_away(
     assert max(ends["spark-3"], ends["spark-4"]) < min(passes["spark-3"], passes["spark-4"])
 
 
+def test_behind_a_gateway_the_port_is_kept_before_a_server_is_on_it_and_once_more_when_it_is_on_record(
+    fleet: Callable[[int], Fleet],
+) -> None:
+    sparks = fleet(1)
+    sparks.hosts["spark-1"].tell()
+    change = sparks.run("site", vllm_serve_extra_arguments=MORE, port_guard_gateways=["gate-1"])
+    assert not change.failed, change.output
+    steps = sparks.hosts["spark-1"].steps()
+    assert [step for step in steps if step in ["guard", *CHANGE]] == ["guard", *CHANGE, "guard"]
+
+
 def test_one_that_does_not_pass_goes_back_and_one_that_is_lost_stays_away_and_no_further_host_is_touched(
     fleet: Callable[[int], Fleet],
 ) -> None:

@@ -681,6 +681,12 @@ def test_an_empty_machine_gives_reasons_and_no_traceback(tmp_path):
     assert {"gb10", "driver", "memory", "port"} <= {problem["check"] for problem in judged["problems"]}
 
 
+def test_a_host_that_has_guarded_a_port_says_so(root):
+    assert probes.gather(request(root))["guarded"] is False
+    (root / "etc/sparkfleet/port-guard").mkdir(parents=True)
+    assert probes.gather(request(root))["guarded"] is True
+
+
 def test_what_will_be_dockers_data_root_is_measured(root):
     assert probes.gather(request(root))["disks"]["docker"]["path"] == "/var/lib/docker"
     put(root, {"/etc/docker/daemon.json": '{"data-root": "/data"}'})

@@ -1,0 +1,33 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where gateways and Sparks meet each other, by the inventory. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .refusal import GatewayError, address
+
+SET = "set spark_address of that host to the IP address from which it reaches the Sparks"
+
+
+def met_at(host: str, variables: Mapping[str, Any]) -> Any:
+    """What the inventory has as the address of a host: the first of `spark_address`, `ansible_host` and its name."""
+    return variables.get("spark_address") or variables.get("ansible_host") or host
+
+
+def of_gateways(hosts: Iterable[str], hostvars: Mapping[str, Any]) -> list[str]:
+    """The addresses from which gateways come to the Sparks.
+
+    :raises GatewayError: one is no address, or one that only the gateway itself has
+    """
+    found = []
+    for host in hosts:
+        at = address(met_at(host, hostvars[host]), host, SET)
+        if ipaddress.ip_address(at).is_loopback:
+            raise GatewayError(host, "an address from which it reaches the Sparks", at, SET)
+        found.append(at)
+    return found
