@@ -16,6 +16,7 @@ from ansible.utils.display import Display
 from ..module_utils._common.terminal import printable
 from ..module_utils._host.unchanged import digest
 from ..plugin_utils.background import label
+from ..plugin_utils.gateway.addresses import met_at
 from ..plugin_utils.under_lock import UnderLock
 
 COLLECTION = Path(__file__).resolve().parents[2]
@@ -43,6 +44,12 @@ def asked(variables: Mapping[str, Any], roles: list[str]) -> dict[str, Any]:
         for name, value in variables.items()
         if (name.startswith(prefixes) or name == "recipe") and name not in MANNER
     }
+
+
+def gateways(variables: Mapping[str, Any]) -> list[str]:
+    """Where the inventory has its gateways: a Spark lets in those alone."""
+    hosts = (variables.get("groups") or {}).get("gateways") or []
+    return [str(met_at(host, variables["hostvars"][host])) for host in hosts]
 
 
 class ActionModule(UnderLock):
@@ -75,7 +82,8 @@ class ActionModule(UnderLock):
         """A digest of the inputs. Empty while a variable cannot be read: the run then looks at everything, and fails where it is needed."""
         roles = [entry.name for entry in (COLLECTION / "roles").iterdir()]
         try:
-            return digest([code(), plain(self._templar.template(asked(variables, roles)))])
+            own = plain(self._templar.template(asked(variables, roles)))
+            return digest([code(), own, gateways(variables)])
         except AnsibleError:
             return ""
 

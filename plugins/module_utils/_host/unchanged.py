@@ -21,7 +21,7 @@ from typing import Any
 
 from .._common.paths import ledger_path
 from .._common.shape import Maybe, wrong
-from . import engine, unit
+from . import engine, iptables, port_guard, unit
 from .engine_socket import EngineError
 
 SYSTEM = ("/proc/sys/kernel/random/boot_id", "/proc/sys/kernel/osrelease", "/proc/driver/nvidia/version")
@@ -168,11 +168,24 @@ def of_host(
             files(f"{unit.UNITS}/{where}{name}.service" for where in ("", "multi-user.target.wants/")),
             unit.look(f"{name}.service").watches,
         ],
+        "port guard": _port_guard(),
         "records": files([f"{state_dir}/state.json", ledger_path(state_dir)]),
         "files": files(watch["files"]),
         "answers": [answer(url) for url in watch["urls"]],
     }
     return {part: digest(seen) for part, seen in parts.items()}
+
+
+def _port_guard() -> list[Any]:
+    """Where a host guards its port: the files of that, and the rules that the kernel has. Elsewhere no program runs for it."""
+    links = (f"{unit.UNITS}/{where}{port_guard.UNIT}" for where in ("", "multi-user.target.wants/"))
+    kept = files([str(port_guard.DIRECTORY), f"{port_guard.DIRECTORY}/*", *links])
+    if not port_guard.DIRECTORY.is_dir():
+        return [kept]
+    try:
+        return [kept, *(iptables.look(version).shown for version in iptables.versions())]
+    except iptables.IptablesError as error:
+        return [kept, str(error)]
 
 
 def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:

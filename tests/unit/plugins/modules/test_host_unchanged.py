@@ -225,10 +225,11 @@ def test_the_code_is_told_by_its_bytes_and_not_by_what_python_makes_of_it(tmp_pa
     assert action.code(ROOT)
 
 
-def play(folder: Path, tasks: str, **variables) -> str:
+def play(folder: Path, tasks: str, gateways=None, **variables) -> str:
     """What a run of these tasks prints."""
-    (folder / "play.yml").write_text(f"- hosts: all\n  gather_facts: false\n  tasks:\n{tasks}")
+    (folder / "play.yml").write_text(f"- hosts: one\n  gather_facts: false\n  tasks:\n{tasks}")
     hosts = {"all": {"hosts": {"one": {"ansible_connection": "local", **variables}}}}
+    hosts |= {"gateways": {"hosts": gateways}} if gateways else {}
     (folder / "hosts.yml").write_text(yaml.safe_dump(hosts))
     done = subprocess.run(
         [
@@ -246,14 +247,14 @@ def play(folder: Path, tasks: str, **variables) -> str:
     return done.stdout
 
 
-def inputs(folder: Path, **variables) -> str:
+def inputs(folder: Path, gateways=None, **variables) -> str:
     """What the action makes of the variables of a host, in a real run."""
     tasks = """
     - sparkfleet.vllm.host_unchanged: {state_dir: /nowhere}
       register: seen
     - debug: {msg: "INPUTS<{{ seen.inputs }}>"}
 """
-    return play(folder, tasks, **variables).partition("INPUTS<")[2].partition(">")[0]
+    return play(folder, tasks, gateways, **variables).partition("INPUTS<")[2].partition(">")[0]
 
 
 @pytest.mark.parametrize(
@@ -286,6 +287,17 @@ def test_inputs_are_the_values_that_variables_have(tmp_path):
         inputs(tmp_path, spark_recipe="a", other="x", spark_look_again=True, unchanged_trust=False) == first
     ), "a manner of looking"
     assert inputs(tmp_path, spark_recipe="{{ nowhere }}") == ""
+
+
+def test_another_gateway_or_another_address_of_one_is_another_input(tmp_path):
+    """What a host lets in depends on it, though no variable of the host says so."""
+    gateways = {"gate-1": {"ansible_host": "{{ at }}", "at": "192.0.2.1"}}
+    first = inputs(tmp_path, gateways)
+    assert inputs(tmp_path, {"gate-1": {"ansible_host": "192.0.2.1"}}) == first
+    assert inputs(tmp_path, {"gate-1": {"ansible_host": "192.0.2.2"}}) != first
+    assert inputs(tmp_path, {**gateways, "192.0.2.3": {}}) != first
+    assert len({first, inputs(tmp_path), ""}) == 3
+    assert inputs(tmp_path, {"gate-1": {"ansible_host": "{{ nowhere }}"}}) == ""
 
 
 def test_a_look_that_fails_is_said_and_the_run_goes_on(tmp_path):

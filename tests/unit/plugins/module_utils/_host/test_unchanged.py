@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import shutil
 from http.server import HTTPServer
 
 import pytest
@@ -56,6 +57,9 @@ class Host:
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             (root / path).write_text(path)
         (root / "units").mkdir()
+        (root / "port-guard").mkdir()
+        (root / "port-guard/rules.v4").write_text("rules")
+        (root / "raw").write_text("-A PREROUTING -j SPARKFLEET\n")
         (root / "units/sparkfleet-vllm.service").write_text("unit")
         (root / "boot_id").write_text("first")
         (root / "systemctl").write_text("ActiveState=active\nMainPID=7\n")
@@ -83,6 +87,8 @@ def host(tmp_path, monkeypatch):
     monkeypatch.setattr(
         unchanged.unit, "run_command", lambda argv, timeout: (tmp_path / "systemctl").read_text()
     )
+    monkeypatch.setattr(unchanged.port_guard, "DIRECTORY", tmp_path / "port-guard")
+    monkeypatch.setattr(unchanged.iptables, "run_command", lambda *_: (tmp_path / "raw").read_text())
     monkeypatch.setattr(unchanged, "PACKAGES", (str(tmp_path / "status"),))
     monkeypatch.setattr(unchanged, "SYSTEM", (str(tmp_path / "boot_id"),))
     return Host(tmp_path)
@@ -159,6 +165,13 @@ BREAKS = {
             (host.root / "units/multi-user.target.wants/sparkfleet-vllm.service").symlink_to("../x"),
         ),
     ),
+    "rules flushed": ("port guard", lambda host: (host.root / "raw").write_text("")),
+    "rules edited on disk": ("port guard", lambda host: touch(host.root / "port-guard/rules.v4")),
+    "rules no longer at boot": (
+        "port guard",
+        lambda host: (host.root / "units/sparkfleet-port-guard.service").write_text("new"),
+    ),
+    "rules removed": ("port guard", lambda host: shutil.rmtree(host.root / "port-guard")),
     "record": ("records", lambda host: (host.root / "state/state.json").write_text("other")),
     "ledger appears": ("records", lambda host: (host.root / "state/images.json").write_text("[]")),
     "daemon.json": ("files", lambda host: touch(host.root / "daemon.json")),
@@ -193,6 +206,31 @@ def test_what_is_no_difference_is_none(host):
     (host.root / "body/config.json").read_text()
     (host.root / "cache/compiled").mkdir()
     assert unchanged.differences(before, host.see()) == []
+
+
+def test_counters_and_rules_of_others_are_no_difference(host):
+    before = host.see()
+    (host.root / "raw").write_text(
+        ":OUTPUT ACCEPT [9:9]\n-A PREROUTING -j SPARKFLEET\n-A OUTPUT -j CT --notrack\n"
+    )
+    assert unchanged.differences(before, host.see()) == []
+
+
+def test_a_host_that_guards_no_port_runs_no_program_for_it(host, monkeypatch):
+    shutil.rmtree(host.root / "port-guard")
+    ran = []
+    monkeypatch.setattr(unchanged.iptables, "run_command", lambda *asked: ran.append(asked))
+    before = host.see()
+    assert (ran, unchanged.differences(before, host.see())) == ([], [])
+
+
+def test_rules_that_cannot_be_read_are_what_they_say(host, monkeypatch):
+    def fail(*_):
+        raise unchanged.iptables.CommandAbsentError("gone")
+
+    before = host.see()
+    monkeypatch.setattr(unchanged.iptables, "run_command", fail)
+    assert unchanged.differences(before, host.see()) == ["port guard"]
 
 
 def test_a_server_that_no_longer_answers_is_another_answer(host):
