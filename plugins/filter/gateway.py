@@ -42,14 +42,6 @@ def gateway_servers(hosts: Iterable[str], hostvars: Mapping[str, Any]) -> list[d
     return fleet.servers(looks)
 
 
-def gateway_addresses(hosts: Iterable[str], hostvars: Mapping[str, Any]) -> list[str]:
-    return addresses.of_gateways(hosts, hostvars)
-
-
 class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {
-            "gateway_plan": _front(gateway_plan),
-            "gateway_servers": _front(gateway_servers),
-            "gateway_addresses": _front(gateway_addresses),
-        }
+        return {"gateway_plan": _front(gateway_plan), "gateway_servers": _front(gateway_servers)}

@@ -34,6 +34,11 @@ options:
     type: list
     elements: str
     default: []
+  gateways:
+    description: Names of gateways in the inventory. The controller side adds their addresses to O(sources).
+    type: list
+    elements: str
+    default: []
   state_dir:
     description:
       - Directory of C(state.json). The ports of the servers on record are kept as well, so neither a change of the port nor a rollback
@@ -199,6 +204,7 @@ def main() -> None:
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "ports": {"type": "list", "elements": "int", "default": []},
             "sources": {"type": "list", "elements": "str", "default": []},
+            "gateways": {"type": "list", "elements": "str", "default": []},
             "state_dir": {"type": "path"},
         },
         supports_check_mode=True,

@@ -22,10 +22,12 @@ def met_at(host: str, variables: Mapping[str, Any]) -> Any:
 def of_gateways(hosts: Iterable[str], hostvars: Mapping[str, Any]) -> list[str]:
     """The addresses from which gateways come to the Sparks.
 
-    :raises GatewayError: one is no address, or one that only the gateway itself has
+    :raises GatewayError: a host has no address, or one that only itself reaches
     """
     found = []
     for host in hosts:
+        if host not in hostvars:
+            raise GatewayError(host, "a host of the inventory", "none", "add it, or name another one")
         at = address(met_at(host, hostvars[host]), host, SET)
         if ipaddress.ip_address(at).is_loopback:
             raise GatewayError(host, "an address from which it reaches the Sparks", at, SET)
