@@ -38,8 +38,7 @@ def gateway_servers(hosts: Iterable[str], hostvars: Mapping[str, Any]) -> list[d
     for host in hosts:
         variables = hostvars[host]
         if content := variables.get(RECORD):
-            met_at = variables.get("spark_address") or variables.get("ansible_host") or host
-            looks[host] = (content, met_at)
+            looks[host] = (content, fleet.met_at(host, variables))
     return fleet.servers(looks)
 
 

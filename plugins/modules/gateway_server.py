@@ -48,15 +48,8 @@ options:
     type: str
     choices: [fail, ignore]
     default: fail
-  socket:
-    description: Socket of HAProxy's master.
-    type: path
-    default: /run/sparkfleet-gateway/master.sock
-  state_file:
-    description: Where HAProxy reads the states of its servers when it starts. Empty to keep none.
-    type: path
-    default: /var/lib/sparkfleet-gateway/servers
 extends_documentation_fragment:
+  - sparkfleet.vllm.gateway
   - sparkfleet.vllm.internal
 attributes:
   check_mode:
@@ -120,15 +113,15 @@ waited:
 import contextlib
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._common.spelling import nearest
 from ..module_utils._gateway import drain
-from ..module_utils._gateway.answers import READY, HaproxyError, Server
-from ..module_utils._gateway.haproxy import Haproxy
-from ..module_utils._gateway.states import COMMANDS, States, StatesError
+from ..module_utils._gateway.answers import READY, Server
+from ..module_utils._gateway.module import ARGUMENT_SPEC, ask
+from ..module_utils._gateway.states import COMMANDS, States
 from ..module_utils._run.lock_file import hold
 
 PAUSE = 0.2
@@ -204,40 +197,22 @@ def run(module: AnsibleModule, states: States) -> dict[str, Any]:
     }
 
 
-def never_set_up(module: AnsibleModule) -> bool:
-    """There is no gateway here yet, so no Spark is behind it. One that only does not run has a directory of states."""
-    socket, states = Path(module.params["socket"]), Path(module.params["state_file"])
-    return not socket.exists() and not states.parent.exists()
-
-
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "name": {"type": "str", "required": True},
-            "state": {"type": "str", "choices": list(COMMANDS)},
+            "state": {"type": "str", "choices": sorted(COMMANDS)},
             "pools": {"type": "list", "elements": "str", "default": []},
             "timeout": {"type": "int", "default": 300},
             "allow_outage": {"type": "bool", "default": False},
             "absent": {"type": "str", "choices": ["fail", "ignore"], "default": "fail"},
-            "socket": {"type": "path", "default": "/run/sparkfleet-gateway/master.sock"},
-            "state_file": {"type": "path", "default": "/var/lib/sparkfleet-gateway/servers"},
+            **ARGUMENT_SPEC,
         },
         supports_check_mode=True,
     )
     hold(module)
-    if never_set_up(module):
-        if module.params["absent"] == "fail":
-            module.fail_json(msg="expected a gateway on this host, seen none; do: set it up with gateway.yml")
-        module.exit_json(changed=False, servers=[], idle=True, waited=0.0)
-    try:
-        result = run(module, States(Haproxy(module.params["socket"]), module.params["state_file"]))
-    except StatesError as error:
-        module.fail_json(msg=str(error))
-    except HaproxyError as error:
-        module.fail_json(
-            msg=f"expected an answer of HAProxy on this gateway, seen: {error}; do: look at journalctl -u sparkfleet-gateway, and run again"
-        )
-    module.exit_json(**result)
+    nothing = {"servers": [], "idle": True, "waited": 0.0}
+    ask(module, partial(run, module), nothing if module.params["absent"] == "ignore" else None)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from ...module_utils._common import shape
 from ...module_utils._serve import state
+from .pools import pool_name
 from .refusal import GatewayError
 
 RECORD = {
@@ -49,6 +50,17 @@ def recorded(host: str, content: str) -> Mapping[str, Any] | None:
     return record
 
 
+def met_at(host: str, variables: Mapping[str, Any]) -> str:
+    """Where gateways meet a host of the inventory."""
+    return str(variables.get("spark_address") or variables.get("ansible_host") or host)
+
+
+def place(host: str, record: Mapping[str, Any], met_at: str) -> dict[str, Any]:
+    """The place of a server behind a gateway: name, pool, address and port."""
+    model, port = record["gate"]["served_model"], _port(record)
+    return {"name": host, "pool": pool_name(model), "address": met_at, "port": port}
+
+
 def server(host: str, record: Mapping[str, Any], met_at: str) -> dict[str, Any]:
     """As C(gateway_servers) names one.
 
@@ -67,17 +79,20 @@ def server(host: str, record: Mapping[str, Any], met_at: str) -> dict[str, Any]:
             f"{published[0]}, which only this Spark itself reaches",
             "set vllm_serve_bind to the address at which the gateways meet it, and run site.yml",
         )
-    try:
-        port = urlsplit(record["gate"]["base_url"]).port
-    except ValueError:
-        port = None
     return {
         "name": host,
         "model": record["gate"]["served_model"],
         "recipe": record.get("recipe") or "",
         "address": met_at,
-        "port": port,
+        "port": _port(record),
     }
+
+
+def _port(record: Mapping[str, Any]) -> int | None:
+    try:
+        return urlsplit(record["gate"]["base_url"]).port
+    except ValueError:
+        return None
 
 
 def _loopback(at: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import files, store
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._gateway import haproxy, states
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._gateway import haproxy, module, states
 from ansible_collections.sparkfleet.vllm.plugins.modules import gateway_server
 from helpers.haproxy_stub import Master, StubServer, serving
 
@@ -28,7 +28,7 @@ def fleet(**states: str) -> dict[str, StubServer]:
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(gateway_server, "PAUSE", 0.01)
-    monkeypatch.setattr(gateway_server, "Haproxy", lambda path: haproxy.Haproxy(path, seconds=1))
+    monkeypatch.setattr(module, "Haproxy", lambda path: haproxy.Haproxy(path, seconds=1))
 
     def ask(master: Master, **given: Any) -> dict[str, Any]:
         options = {
