@@ -21,5 +21,5 @@ class ActionModule(ComputeOnce):
         return {
             "batches": batches,
             "said": [batch["said"] for batch in batches],
-            "replaced": [batch["replaced"] for batch in batches if batch["replaced"]],
+            "traffic": [batch["traffic"] for batch in batches],
         }

@@ -13,13 +13,24 @@ author:
 short_description: Refuse a change that would leave a model without a server
 description:
   - Runs on a gateway before a run takes its first server away.
-  - Fails if a batch has all usable servers of a pool. Each batch is taken away at once, and is back before the next one.
+  - Fails if a batch has all usable servers of a pool. Each batch is taken away at once, and let in before the next one.
 options:
   batches:
-    description: Names of the Sparks, batch by batch.
+    description: The Sparks, batch by batch.
     type: list
-    elements: raw
+    elements: dict
     required: true
+    suboptions:
+      taken:
+        description: Names of those that are taken away.
+        type: list
+        elements: str
+        default: []
+      admitted:
+        description: Names of those that are let in when the batch has passed. Some of them may have been outside before.
+        type: list
+        elements: str
+        default: []
   allow_outage:
     description: Only look, and refuse nothing.
     type: bool
@@ -42,7 +53,9 @@ attributes:
 EXAMPLES = r"""
 - name: Check that every model stays served
   sparkfleet.vllm.gateway_outage:
-    batches: [[spark-1], [spark-2, spark-3]]
+    batches:
+      - {taken: [spark-1], admitted: [spark-1]}
+      - {taken: [spark-2, spark-3], admitted: [spark-2, spark-3]}
   become: true
 """
 
@@ -65,7 +78,7 @@ from ..module_utils._run.lock_file import hold
 
 
 def run(module: AnsibleModule, states: States) -> dict[str, Any]:
-    batches = [[str(name) for name in batch] for batch in module.params["batches"]]
+    batches = [(batch["taken"], batch["admitted"]) for batch in module.params["batches"]]
     found = drain.outages_by_batch(states.haproxy.servers(), batches)
     if found and not module.params["allow_outage"]:
         seen = "; ".join(f"{pool} has only {', '.join(names)}" for pool, names in found.items())
@@ -81,15 +94,21 @@ def run(module: AnsibleModule, states: States) -> dict[str, Any]:
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "batches": {"type": "list", "elements": "raw", "required": True},
+            "batches": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": {
+                    "taken": {"type": "list", "elements": "str", "default": []},
+                    "admitted": {"type": "list", "elements": "str", "default": []},
+                },
+            },
             "allow_outage": {"type": "bool", "default": False},
             **ARGUMENT_SPEC,
         },
         supports_check_mode=True,
     )
     hold(module)
-    if not all(isinstance(batch, list) for batch in module.params["batches"]):
-        module.fail_json(msg="batches: expected lists of names, one a batch")
     ask(module, partial(run, module), {"outages": {}})
 
 

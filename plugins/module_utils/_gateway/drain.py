@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from .answers import DRAINED, MAINTENANCE, Server
+from .answers import DRAINED, MAINTENANCE, READY, Server
 
 
 def named(servers: Sequence[Server], name: str, pools: Sequence[str]) -> list[Server]:
@@ -31,14 +32,25 @@ def outages(servers: Sequence[Server], chosen: Sequence[Server]) -> list[str]:
     return sorted(lost - left)
 
 
-def outages_by_batch(servers: Sequence[Server], batches: Sequence[Sequence[str]]) -> dict[str, list[str]]:
-    """``{pool: [Sparks]}`` of the first batch that would leave a pool without a usable server. Each batch is back before the next."""
+def outages_by_batch(
+    servers: Sequence[Server], batches: Sequence[tuple[Collection[str], Collection[str]]]
+) -> dict[str, list[str]]:
+    """``{pool: [Sparks]}`` of the first batch that would leave a pool without a usable server.
+
+    :param batches: of each, the Sparks that are taken away at once, and those that are let in when it has passed
+    """
     found: dict[str, list[str]] = {}
-    for batch in batches:
-        chosen = [server for server in servers if server.name in batch]
-        for pool in outages(servers, chosen):
+    now = list(servers)
+    for taken, admitted in batches:
+        chosen = [server for server in now if server.name in taken]
+        for pool in outages(now, chosen):
             found.setdefault(pool, [server.name for server in chosen if server.pool == pool])
+        now = [_admitted(server) if server.name in admitted else server for server in now]
     return found
+
+
+def _admitted(server: Server) -> Server:
+    return server if server.state == MAINTENANCE else replace(server, state=READY, up=True)
 
 
 def place(servers: Sequence[Server], wanted: Mapping[str, Any]) -> Server | None:

@@ -197,12 +197,15 @@ class Fleet:
             host.state.parent.mkdir(parents=True, exist_ok=True)
         self.describe()
 
+    def address(self, name: str) -> str:
+        return f"192.0.2.{1 + self.names.index(name)}"
+
     def put_behind(self, *names: str) -> None:
         """All Sparks get requests from these gateways now."""
         self.gates = {name: Gate(self.folder / name) for name in names}
         for gate in self.gates.values():
             known = [
-                place(name, json.loads(host.state.read_text())["current"]["serving"], name)
+                place(name, json.loads(host.state.read_text())["current"]["serving"], self.address(name))
                 for name, host in self.hosts.items()
             ]
             gate.put(
@@ -213,7 +216,11 @@ class Fleet:
     def describe(self, hosts: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         """Writes the inventory, with variables of single hosts."""
         own = {
-            name: {"lab_host": str(self.folder / name), "spark_state_dir": str(self.folder / name / "state")}
+            name: {
+                "lab_host": str(self.folder / name),
+                "spark_state_dir": str(self.folder / name / "state"),
+                "ansible_host": self.address(name),
+            }
             | dict((hosts or {}).get(name, {}))
             for name in self.names
         }

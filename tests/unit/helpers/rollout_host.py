@@ -317,7 +317,10 @@ class GatewayServer(AtGate):
 
 class GatewayOutage(AtGate):
     def on(self, host: Host, options: dict[str, Any], dry: bool) -> dict[str, Any]:
-        found = drain.outages_by_batch(self.gate.servers, options["batches"])
+        found = drain.outages_by_batch(
+            self.gate.servers,
+            [(batch.get("taken", []), batch.get("admitted", [])) for batch in options["batches"]],
+        )
         failed = bool(found) and not options["allow_outage"]
         return {"changed": False, "failed": failed, "outages": found, "msg": f"an outage of {found}"}
 

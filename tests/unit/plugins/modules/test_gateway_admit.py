@@ -28,6 +28,11 @@ def drained() -> StubServer:
     return StubServer("drain", "UP")
 
 
+def turns(*batches: list[str]) -> list[dict[str, list[str]]]:
+    """Each is let in again before the next one is taken away."""
+    return [{"taken": batch, "admitted": batch} for batch in batches]
+
+
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(module, "Haproxy", lambda path: haproxy.Haproxy(path, seconds=1))
@@ -88,7 +93,7 @@ def test_a_check_lets_nobody_in(call: Any, tmp_path: Path) -> None:
 def test_where_no_gateway_is_set_up_nobody_is_let_in_or_missed(call: Any, tmp_path: Path) -> None:
     none = Master({}, socket=str(tmp_path / "none"))
     assert call(gateway_admit, none, servers=[PLACE])["outside"] == {"spark-2": "this gateway is not set up"}
-    assert call(gateway_outage, none, batches=[["spark-1"]])["outages"] == {}
+    assert call(gateway_outage, none, batches=turns(["spark-1"]))["outages"] == {}
 
 
 @pytest.mark.parametrize(
@@ -103,8 +108,8 @@ def test_where_no_gateway_is_set_up_nobody_is_let_in_or_missed(call: Any, tmp_pa
 )
 def test_no_batch_may_have_all_that_serve(call: Any, batches: list[list[str]], outage: list[str]) -> None:
     with serving(Master({"7": fleet()})) as master:
-        result = call(gateway_outage, master, batches=batches)
-        allowed = call(gateway_outage, master, batches=batches, allow_outage=True)
+        result = call(gateway_outage, master, batches=turns(*batches))
+        allowed = call(gateway_outage, master, batches=turns(*batches), allow_outage=True)
     assert result.get("failed", False) is bool(outage)
     assert result["outages"] == allowed["outages"] == ({"chat": outage} if outage else {})
     if outage:
@@ -117,12 +122,16 @@ def test_who_gets_nothing_already_serves_no_pool(call: Any) -> None:
         spark_2=drained(), spark_3=StubServer("ready", "DOWN"), spark_4=StubServer("maint", "MAINT")
     )
     with serving(Master({"7": servers})) as master:
-        assert call(gateway_outage, master, batches=[["spark-2", "spark-3"]])["outages"] == {}
-        assert call(gateway_outage, master, batches=[["spark-2"], ["spark-1"]])["outages"] == {
+        assert call(gateway_outage, master, batches=turns(["spark-2", "spark-3"]))["outages"] == {}
+        assert call(gateway_outage, master, batches=turns(["spark-1"]))["outages"] == {"chat": ["spark-1"]}
+
+
+def test_what_an_earlier_batch_brings_back_counts_and_maintenance_does_not(call: Any) -> None:
+    """A killed run has left one drained, which the first batch finds serving and lets in."""
+    with serving(Master({"7": fleet(spark_2=drained(), spark_3=drained(), spark_4=drained())})) as master:
+        first = {"admitted": ["spark-2"]}
+        assert call(gateway_outage, master, batches=[first, *turns(["spark-1"])])["outages"] == {}
+        master.workers["7"]["chat/spark-2"] = StubServer("maint", "MAINT")
+        assert call(gateway_outage, master, batches=[first, *turns(["spark-1"])])["outages"] == {
             "chat": ["spark-1"]
         }
-
-
-def test_batches_are_lists(call: Any) -> None:
-    with serving(Master({"7": fleet()})) as master:
-        assert "expected lists of names" in call(gateway_outage, master, batches=["spark-1"])["msg"]
