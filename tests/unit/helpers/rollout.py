@@ -53,6 +53,7 @@ SERVE: dict[str, Any] = {
     "vllm_serve_python": sys.executable,
     "image_registry_config": "/etc/registry.yml",
     "image_registry_host": "",
+    "vllm_serve_bind": "127.0.0.1",
     "vllm_serve_recipe": "r",
     "vllm_serve_image": "r/vllm@sha256:" + "1" * 64,
     "vllm_serve_models": {"body": {"path": "/store/body", "mount": "/models/body"}},
