@@ -16,7 +16,7 @@ from ansible.utils.display import Display
 from ..module_utils._common.terminal import printable
 from ..module_utils._host.unchanged import digest
 from ..plugin_utils.background import label
-from ..plugin_utils.gateway.addresses import met_at
+from ..plugin_utils.gateway.fleet import met_at
 from ..plugin_utils.under_lock import UnderLock
 
 COLLECTION = Path(__file__).resolve().parents[2]
@@ -49,7 +49,7 @@ def asked(variables: Mapping[str, Any], roles: list[str]) -> dict[str, Any]:
 def gateways(variables: Mapping[str, Any]) -> list[str]:
     """Where the inventory has its gateways: a Spark lets in those alone."""
     hosts = (variables.get("groups") or {}).get("gateways") or []
-    return [str(met_at(host, variables["hostvars"][host])) for host in hosts]
+    return [met_at(host, variables["hostvars"][host]) for host in hosts]
 
 
 class ActionModule(UnderLock):

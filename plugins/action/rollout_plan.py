@@ -18,4 +18,8 @@ class ActionModule(ComputeOnce):
     def compute(self, options: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
         known = of_hosts(variables, variables["ansible_play_hosts"], ["spark_change", "spark_failure"])
         batches = rollout.plan(known, options["sizes"])
-        return {"batches": batches, "said": [batch["said"] for batch in batches]}
+        return {
+            "batches": batches,
+            "said": [batch["said"] for batch in batches],
+            "traffic": [batch["traffic"] for batch in batches],
+        }

@@ -11,7 +11,7 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 
 from ..module_utils._common.terminal import printable
-from ..plugin_utils.gateway import addresses, fleet, plan
+from ..plugin_utils.gateway import fleet, plan
 from ..plugin_utils.gateway.refusal import GatewayError
 
 RECORD = "__gateway_record"
@@ -32,16 +32,26 @@ def gateway_plan(inputs: Mapping[str, Any]) -> dict[str, Any]:
     return plan.plan(inputs).as_data()
 
 
-def gateway_servers(hosts: Iterable[str], hostvars: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The Sparks among `hosts` that have passed their gate, of those that gave their state.json."""
+def gateway_servers(
+    hosts: Iterable[str], hostvars: Mapping[str, Any], former: str = ""
+) -> list[dict[str, Any]]:
+    """The Sparks among `hosts` that have passed their gate; one that did not answer as the gateway had it before."""
     looks = {}
     for host in hosts:
         variables = hostvars[host]
-        if content := variables.get(RECORD):
-            looks[host] = (content, addresses.met_at(host, variables))
-    return fleet.servers(looks)
+        looks[host] = (variables.get(RECORD), fleet.met_at(host, variables))
+    return fleet.servers(looks, former)
+
+
+def gateway_unread(hosts: Iterable[str], hostvars: Mapping[str, Any]) -> list[str]:
+    """Those whose record nobody has looked for in this run."""
+    return [host for host in hosts if RECORD not in hostvars[host]]
 
 
 class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"gateway_plan": _front(gateway_plan), "gateway_servers": _front(gateway_servers)}
+        return {
+            "gateway_plan": _front(gateway_plan),
+            "gateway_servers": _front(gateway_servers),
+            "gateway_unread": gateway_unread,
+        }

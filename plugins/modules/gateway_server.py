@@ -13,7 +13,7 @@ author:
 short_description: Take a Spark out of a gateway's traffic without loss, and let it in again
 description:
   - Runs on a gateway, and speaks with its HAProxy over the socket of the master.
-  - V(drained) sends the Spark nothing new and waits until its streams have ended, also those of a worker that a reload has replaced.
+  - V(drained) and V(maintenance) send the Spark nothing new, and wait until its streams have ended, also those of a worker that a reload has replaced.
   - Refuses to drain the last usable server of a pool, before it changes anything.
   - Writes the states of all servers to a file, so that a drained server stays drained when HAProxy is reloaded or started again.
 options:
@@ -23,10 +23,12 @@ options:
     required: true
   state:
     description:
-      - What the gateway may send it, V(ready) for requests and V(drained) for nothing new.
+      - What the gateway may send it, V(ready) for requests and V(drained) for nothing new. A run drains a Spark that it changes, and lets
+        it in again when it has passed.
+      - V(maintenance) is for people. The Spark gets nothing new, as when drained, and no run lets it in.
       - Without it the module only looks.
     type: str
-    choices: [drained, ready]
+    choices: [drained, maintenance, ready]
   pools:
     description: Pools to change. Empty for all that have this Spark.
     type: list
@@ -42,19 +44,12 @@ options:
     type: bool
     default: false
   absent:
-    description: What to do if the gateway does not know this Spark. V(ignore) for one that may not be behind it yet.
+    description: What to do if the gateway does not know this Spark, or is not set up yet. V(ignore) for a Spark that may not be behind it.
     type: str
     choices: [fail, ignore]
     default: fail
-  socket:
-    description: Socket of HAProxy's master.
-    type: path
-    default: /run/sparkfleet-gateway/master.sock
-  state_file:
-    description: Where HAProxy reads the states of its servers when it starts. Empty to keep none.
-    type: path
-    default: /var/lib/sparkfleet-gateway/servers
 extends_documentation_fragment:
+  - sparkfleet.vllm.gateway
   - sparkfleet.vllm.internal
 attributes:
   check_mode:
@@ -69,10 +64,10 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Take the Spark out of the traffic
+- name: Take the Spark out of the traffic until somebody lets it in
   sparkfleet.vllm.gateway_server:
     name: spark-3
-    state: drained
+    state: maintenance
     timeout: 600
   become: true
 
@@ -115,20 +110,20 @@ waited:
   sample: 12.4
 """
 
+import contextlib
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-from ..module_utils._common import files
 from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._common.spelling import nearest
 from ..module_utils._gateway import drain
-from ..module_utils._gateway.answers import DRAINED, HaproxyError, Server
-from ..module_utils._gateway.haproxy import Haproxy
+from ..module_utils._gateway.answers import READY, Server
+from ..module_utils._gateway.module import ARGUMENT_SPEC, ask
+from ..module_utils._gateway.states import COMMANDS, States
 from ..module_utils._run.lock_file import hold
 
-COMMANDS = {"drained": "drain", "ready": "ready"}
 PAUSE = 0.2
 """Seconds between two looks."""
 
@@ -148,7 +143,7 @@ def chosen(module: AnsibleModule, servers: Sequence[Server]) -> list[Server]:
 
 
 def refuse_an_outage(module: AnsibleModule, servers: Sequence[Server], mine: Sequence[Server]) -> None:
-    if module.params["state"] != DRAINED or module.params["allow_outage"]:
+    if module.params["state"] == READY or module.params["allow_outage"]:
         return
     if lost := drain.outages(servers, mine):
         module.fail_json(
@@ -158,61 +153,41 @@ def refuse_an_outage(module: AnsibleModule, servers: Sequence[Server], mine: Seq
         )
 
 
-def keep(module: AnsibleModule, haproxy: Haproxy) -> None:
-    if not module.params["state_file"]:
-        return
-    path = Path(module.params["state_file"])
-    try:
-        files.write(path, haproxy.states().encode(), 0o644)
-    except OSError as error:
-        module.fail_json(
-            msg=f"{files.unwritable(path, error)}. The server has its state, and would lose it when HAProxy is reloaded"
-        )
+def settle(module: AnsibleModule, states: States) -> tuple[list[Server], list[Server]]:
+    """Give the state to those places that lack it. Returns all places of the Spark, as they were before, and those changed."""
+    state, change = module.params["state"], bool(module.params["state"]) and not module.check_mode
+    with states.alone() if change else contextlib.nullcontext():
+        servers = states.haproxy.servers()
+        mine = chosen(module, servers)
+        lacking = drain.lacking(mine, state) if state else []
+        if lacking:
+            refuse_an_outage(module, servers, lacking)
+        if lacking and change:
+            states.give(lacking, state)
+    return mine, lacking
 
 
-def settle(module: AnsibleModule, haproxy: Haproxy, mine: Sequence[Server]) -> None:
-    """Give the state to those places that lack it, and keep it."""
-    state = module.params["state"]
-    if wrong := [server for server in mine if server.state != state]:
-        for server in wrong:
-            haproxy.set_state(server, COMMANDS[state])
-        keep(module, haproxy)
-
-
-def wait(module: AnsibleModule, haproxy: Haproxy, mine: Sequence[Server]) -> tuple[list[Server], float]:
-    """The places of the Spark with the state, and with no request if it is drained; or as they are when the time is over."""
+def wait(module: AnsibleModule, states: States) -> tuple[list[Server], float]:
+    """The places of the Spark when they have the state, and no request unless it is ready; or as they are when the time is over."""
     began = time.monotonic()
     while True:
-        # Again, if a reload has brought a worker that read the states before they were kept.
-        settle(module, haproxy, mine)
-        mine = drain.named(haproxy.servers(), module.params["name"], module.params["pools"])
+        # Gives the state again, if a reload has brought a worker that read the states before they were kept.
+        mine, lacking = settle(module, states)
         waited = time.monotonic() - began
-        settled = all(server.state == module.params["state"] for server in mine)
-        left = drain.sessions(mine) if module.params["state"] == DRAINED else 0
-        if (settled and not left) or waited >= module.params["timeout"]:
-            return list(mine), waited
+        left = 0 if module.params["state"] == READY else drain.sessions(mine)
+        if not (lacking or left) or waited >= module.params["timeout"]:
+            return mine, waited
         time.sleep(PAUSE)
 
 
-def shown(servers: Sequence[Server]) -> dict[str, str]:
-    return {server.key: server.state for server in servers}
-
-
-def run(module: AnsibleModule, haproxy: Haproxy) -> dict[str, Any]:
+def run(module: AnsibleModule, states: States) -> dict[str, Any]:
     state = module.params["state"]
-    servers = haproxy.servers()
-    mine = chosen(module, servers)
-    before = shown(mine)
-    wrong = [server for server in mine if state and server.state != state]
-    after = before | {server.key: str(state) for server in wrong}
-    waited = 0.0
-    if wrong:
-        refuse_an_outage(module, servers, wrong)
-    if state and not module.check_mode:
-        mine, waited = wait(module, haproxy, mine)
+    first, changed = settle(module, states)
+    mine, waited = (first, 0.0) if not state or module.check_mode else wait(module, states)
+    before = {server.key: server.state for server in first}
     return {
-        "changed": bool(wrong),
-        "diff": {"before": before, "after": after},
+        "changed": bool(changed),
+        "diff": {"before": before, "after": before | {server.key: state for server in changed}},
         "servers": [
             {"pool": each.pool, "state": each.state, "up": each.up, "sessions": each.sessions}
             for each in mine
@@ -226,24 +201,18 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "name": {"type": "str", "required": True},
-            "state": {"type": "str", "choices": list(COMMANDS)},
+            "state": {"type": "str", "choices": sorted(COMMANDS)},
             "pools": {"type": "list", "elements": "str", "default": []},
             "timeout": {"type": "int", "default": 300},
             "allow_outage": {"type": "bool", "default": False},
             "absent": {"type": "str", "choices": ["fail", "ignore"], "default": "fail"},
-            "socket": {"type": "path", "default": "/run/sparkfleet-gateway/master.sock"},
-            "state_file": {"type": "path", "default": "/var/lib/sparkfleet-gateway/servers"},
+            **ARGUMENT_SPEC,
         },
         supports_check_mode=True,
     )
     hold(module)
-    try:
-        result = run(module, Haproxy(module.params["socket"]))
-    except HaproxyError as error:
-        module.fail_json(
-            msg=f"expected an answer of HAProxy on this gateway, seen: {error}; do: look at journalctl -u sparkfleet-gateway, and run again"
-        )
-    module.exit_json(**result)
+    nothing = {"servers": [], "idle": True, "waited": 0.0}
+    ask(module, partial(run, module), nothing if module.params["absent"] == "ignore" else None)
 
 
 if __name__ == "__main__":

@@ -319,6 +319,7 @@ def main() -> None:
     for name in ("image", "command"):
         if not container.get(name):
             module.fail_json(msg=f"container.{name}: expected one, as docker_container takes it, got none")
+    # In the environment of a container, and no option of this module.
     module.no_log_values.update(secrets(container))
     if faults := [fault for one in module.params["mounts"] if (fault := unmountable(Path(one["path"])))]:
         seen = ", ".join(faults)

@@ -6,18 +6,19 @@ from collections.abc import Callable, Iterator
 
 import fleet
 import pytest
+import running
 
 
 @pytest.fixture
-def run() -> Iterator[Callable[..., fleet.Run]]:
+def run() -> Iterator[Callable[..., running.Run]]:
     """Starts playbooks; none outlives its test."""
     yield from fleet.runs()
 
 
 @pytest.fixture
-def serving(run: Callable[..., fleet.Run]) -> dict[str, fleet.Seen]:
+def serving(run: Callable[..., running.Run]) -> dict[str, fleet.Seen]:
     """The hosts as they are: each serves what is recorded there, whatever became of them before."""
-    fleet.power_on(*fleet.HOSTS)
+    running.power_on(*fleet.HOSTS)
     seen = fleet.look()
     if not all(host.state and host.runs_recorded for host in seen.values()):
         done = run("site").end()

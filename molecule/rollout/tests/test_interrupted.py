@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from fleet import HOSTS, Run, Seen, another, look, power_off, power_on
+from fleet import HOSTS, Run, Seen, another, look
+from running import power_off, power_on
 
 NEVER = {"STUB_ACCEPTANCE": "0"}
 

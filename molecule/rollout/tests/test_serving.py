@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from fleet import HOSTS, another, look, on, power_off, power_on, restart, until
+from fleet import HOSTS, another, look, on, until
+from running import power_off, power_on, restart
 
 BODY = "/srv/sparkfleet/models/sparkfleet-lab--stub-body/[0-9a-f]*"
 STARTS = 4

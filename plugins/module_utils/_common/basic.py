@@ -9,15 +9,29 @@ from typing import Any, NoReturn
 
 from ansible.module_utils import basic
 
+from .secrets import masked
 from .terminal import printable
 
 
 class AnsibleModule(basic.AnsibleModule):
-    """Escapes messages for the terminal: Ansible prints them as they are."""
+    """Escapes messages for the terminal: Ansible prints them as they are.
+
+    Masks secrets in results. Since ansible-core 2.22 Ansible does so only where it prints, and a result also comes into reports.
+    """
+
+    def exit_json(self, **kwargs: Any) -> NoReturn:
+        super().exit_json(**self._masked(kwargs))
+        raise SystemExit(0)  # never: exit_json has left
 
     def fail_json(self, msg: str, **kwargs: Any) -> NoReturn:
-        super().fail_json(printable(str(msg)), **kwargs)
+        super().fail_json(masked(printable(str(msg)), self.no_log_values), **self._masked(kwargs))
         raise SystemExit(1)  # never: fail_json has left
 
     def warn(self, warning: str, **kwargs: Any) -> None:
-        super().warn(printable(str(warning)), **kwargs)
+        super().warn(masked(printable(str(warning)), self.no_log_values), **kwargs)
+
+    def _masked(self, result: dict[str, Any]) -> dict[str, Any]:
+        # Ansible would add the arguments after this, as they are.
+        called = {"invocation": {"module_args": self.params}} if hasattr(self, "params") else {}
+        found: dict[str, Any] = masked(called | result, self.no_log_values)
+        return found

@@ -6,13 +6,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 _SECRET_NAME = re.compile(
     r"KEY|TOKEN|SECRET|PASSW|PASSPHRASE|CREDENTIAL|(?:^|_)AUTH(?:$|_|ORIZATION)|(?:^|_)DSN$", re.IGNORECASE
 )
 _SECRET_OPTION = re.compile(r"(?:^|[._-])(?:api[._-]?key|token|secret|password|passphrase)$", re.IGNORECASE)
 _HUB_TOKEN = re.compile(r"hf_[A-Za-z0-9]{16,}")
+MASK = "********"
 _USER = re.compile(r"://[^\s/@]{1,500}@")
 
 
@@ -31,3 +33,21 @@ def mask(text: str, secrets: Sequence[str]) -> str:
     for secret in secrets:
         text = text.replace(secret, "***")
     return _USER.sub("://***@", _HUB_TOKEN.sub("hf_***", text))
+
+
+def masked(value: Any, secrets: Iterable[str]) -> Any:
+    """A result of a module with none of the secrets in its texts, however deep. Keys stay as they are."""
+    found = sorted(filter(None, secrets), key=len, reverse=True)
+    return _masked(value, found) if found else value
+
+
+def _masked(value: Any, secrets: Sequence[str]) -> Any:
+    if isinstance(value, str):
+        for secret in secrets:
+            value = value.replace(secret, MASK)
+        return value
+    if isinstance(value, Mapping):
+        return {key: _masked(entry, secrets) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_masked(entry, secrets) for entry in value]
+    return value

@@ -215,7 +215,7 @@ def _ports(wanted: Mapping[str, Any], seen: Mapping[str, Any]) -> Iterator[Findi
     expected = sorted(wanted.get("published_ports") or [])
     bound = seen["HostConfig"].get("PortBindings") or {}
     found = sorted(
-        f"{binding.get('HostIp') or '0.0.0.0'}:{binding.get('HostPort')}:{port.partition('/')[0]}"  # noqa: S104
+        f"{_bracketed(binding.get('HostIp') or '0.0.0.0')}:{binding.get('HostPort')}:{port.partition('/')[0]}"  # noqa: S104
         for port, bindings in bound.items()
         for binding in bindings or []
     )
@@ -223,6 +223,10 @@ def _ports(wanted: Mapping[str, Any], seen: Mapping[str, Any]) -> Iterator[Findi
         found.append("all that the image exposes")
     if expected != found:
         yield _finding("port", ", ".join(expected) or "no published port", ", ".join(found) or "none")
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
 
 
 # -- how it runs

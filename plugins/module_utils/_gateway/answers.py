@@ -14,6 +14,8 @@ READY, DRAINED, MAINTENANCE = "ready", "drained", "maintenance"
 FORCED_DRAIN, ANY_DRAIN, ANY_MAINTENANCE = 0x08, 0x18, 0x27
 """Bits of srv_admin_state."""
 STATE_VERSION = "1"
+FIELDS = 19
+"""Of a server in that version, up to its port."""
 NUMBER = re.compile(r"[0-9]{1,9}")
 
 
@@ -41,6 +43,8 @@ class Server:
     state: str  # what it may get: ready, drained or maintenance
     up: bool = False  # by its checks
     sessions: int = 0  # requests that it has now
+    address: str = ""  # IP
+    port: int = 0
 
     @property
     def key(self) -> str:
@@ -90,11 +94,14 @@ def parse_states(text: str) -> list[Server]:
     for row in _rows("\n".join(lines[1:])):
         if row[0].startswith("#"):
             continue
-        if len(row) < 7:
-            raise HaproxyError(f"show servers state: expected 7 fields or more, seen {' '.join(row)!r:.80}")
+        if len(row) < FIELDS:
+            raise HaproxyError(
+                f"show servers state: expected {FIELDS} fields or more, seen {' '.join(row)!r:.80}"
+            )
         bits = _number(row[6], "show servers state")
         state = MAINTENANCE if bits & ANY_MAINTENANCE else DRAINED if bits & ANY_DRAIN else READY
-        found.append(Server(row[1], row[3], state))
+        port = _number(row[18], "show servers state")
+        found.append(Server(row[1], row[3], state, address=row[4], port=port))
     return found
 
 

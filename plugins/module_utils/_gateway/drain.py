@@ -5,14 +5,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ipaddress
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
-from .answers import Server
+from .answers import DRAINED, MAINTENANCE, READY, Server
 
 
 def named(servers: Sequence[Server], name: str, pools: Sequence[str]) -> list[Server]:
     """The places of a Spark: in these pools, or in all where none is named."""
     return [server for server in servers if server.name == name and (not pools or server.pool in pools)]
+
+
+def lacking(servers: Sequence[Server], state: str) -> list[Server]:
+    """Those that have another state. Who is in maintenance gets nothing, as a drained one, and stays there until somebody ends that."""
+    enough = {state, MAINTENANCE} if state == DRAINED else {state}
+    return [server for server in servers if server.state not in enough]
 
 
 def outages(servers: Sequence[Server], chosen: Sequence[Server]) -> list[str]:
@@ -21,6 +30,46 @@ def outages(servers: Sequence[Server], chosen: Sequence[Server]) -> list[str]:
     lost = {server.pool for server in chosen if server.usable}
     left = {server.pool for server in servers if server.usable and server.key not in taken}
     return sorted(lost - left)
+
+
+def outages_by_batch(
+    servers: Sequence[Server], batches: Sequence[tuple[Collection[str], Collection[str]]]
+) -> dict[str, list[str]]:
+    """``{pool: [Sparks]}`` of the first batch that would leave a pool without a usable server.
+
+    :param batches: of each, the Sparks that are taken away at once, and those that are let in when it has passed
+    """
+    found: dict[str, list[str]] = {}
+    now = list(servers)
+    for taken, admitted in batches:
+        chosen = [server for server in now if server.name in taken]
+        for pool in outages(now, chosen):
+            found.setdefault(pool, [server.name for server in chosen if server.pool == pool])
+        now = [_admitted(server) if server.name in admitted else server for server in now]
+    return found
+
+
+def _admitted(server: Server) -> Server:
+    return server if server.state == MAINTENANCE else replace(server, state=READY, up=True)
+
+
+def place(servers: Sequence[Server], wanted: Mapping[str, Any]) -> Server | None:
+    """The place that a Spark has in its pool. None if there is none, or one that leads elsewhere: that is not the server that passed.
+
+    :param wanted: name, pool, address and port
+    """
+    for server in servers:
+        if (server.pool, server.name) == (wanted["pool"], wanted["name"]):
+            same = _address(server.address) == _address(wanted["address"]) and server.port == wanted["port"]
+            return server if same else None
+    return None
+
+
+def _address(text: str) -> object:
+    try:
+        return ipaddress.ip_address(text.strip("[]"))
+    except ValueError:
+        return text
 
 
 def sessions(servers: Sequence[Server]) -> int:

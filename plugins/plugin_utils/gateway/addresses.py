@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where gateways and Sparks meet each other, by the inventory. Pure."""
+"""From which addresses gateways come to the Sparks, by the inventory. Pure."""
 
 from __future__ import annotations
 
@@ -9,18 +9,14 @@ import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from .fleet import met_at
 from .refusal import GatewayError, address
 
 SET = "set spark_address of that host to the IP address from which it reaches the Sparks"
 
 
-def met_at(host: str, variables: Mapping[str, Any]) -> Any:
-    """What the inventory has as the address of a host: the first of `spark_address`, `ansible_host` and its name."""
-    return variables.get("spark_address") or variables.get("ansible_host") or host
-
-
 def of_gateways(hosts: Iterable[str], hostvars: Mapping[str, Any]) -> list[str]:
-    """The addresses from which gateways come to the Sparks.
+    """One of each, in their order.
 
     :raises GatewayError: a host has no address, or one that only itself reaches
     """

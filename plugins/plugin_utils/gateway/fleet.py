@@ -10,8 +10,9 @@ import ipaddress
 from collections.abc import Mapping
 from typing import Any
 
-from ...module_utils._common import shape
+from ...module_utils._common import json_text, shape
 from ...module_utils._serve import state
+from .pools import pool_name
 from .refusal import GatewayError
 
 RECORD = {
@@ -48,6 +49,17 @@ def recorded(host: str, content: str) -> Mapping[str, Any] | None:
     return record
 
 
+def met_at(host: str, variables: Mapping[str, Any]) -> str:
+    """Where gateways meet a host of the inventory."""
+    return str(variables.get("spark_address") or variables.get("ansible_host") or host)
+
+
+def place(host: str, record: Mapping[str, Any], met_at: str) -> dict[str, Any]:
+    """The place of a server behind a gateway: name, pool, address and port."""
+    model, port = record["gate"]["served_model"], state.port_of(record)
+    return {"name": host, "pool": pool_name(model), "address": met_at, "port": port}
+
+
 def server(host: str, record: Mapping[str, Any], met_at: str) -> dict[str, Any]:
     """As C(gateway_servers) names one.
 
@@ -82,14 +94,35 @@ def _loopback(at: str) -> bool:
         return at == "localhost"
 
 
-def servers(looks: Mapping[str, tuple[str, str]]) -> list[dict[str, Any]]:
+def servers(looks: Mapping[str, tuple[str | None, str]], former: str = "") -> list[dict[str, Any]]:
     """Those Sparks that passed.
 
-    :param looks: by host, its state.json in base64 and where gateways meet it
+    :param looks: by host, its state.json in base64 and where gateways meet it. None of a Spark that did not answer: the controller does not
+        reach it, and clients may. It stays as it was
+    :param former: servers.json of the gateway, in base64; empty for none
+    :raises GatewayError: a record or the file is damaged, or a port is closed to gateways
     """
     found = []
     for host, (content, met_at) in looks.items():
-        record = recorded(host, content)
-        if record is not None:
+        if content is None:
+            found += [each for each in _former(former) if each.get("name") == host]
+        elif content and (record := recorded(host, content)):
             found.append(server(host, record, met_at))
     return found
+
+
+def _former(content: str) -> list[dict[str, Any]]:
+    if not content:
+        return []
+    try:
+        read = json_text.read(base64.b64decode(content, validate=True).decode(), "servers.json")
+    except ValueError as error:
+        read = error
+    if not isinstance(read, list) or not all(isinstance(each, dict) for each in read):
+        raise GatewayError(
+            "servers.json of this gateway",
+            "the servers that it has, since a Spark does not answer",
+            f"{read!r:.80}",
+            "see that every Spark answers, or leave out those that do not (gateway_sparks)",
+        )
+    return read

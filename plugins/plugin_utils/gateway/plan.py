@@ -70,6 +70,7 @@ class Plan:
     binds: tuple[str, ...]  # address:port, an address of version 6 in brackets
     tls: bool
     server_key: bool  # whether the Sparks have a key that the gateway sends
+    servers: tuple[dict[str, Any], ...]  # as the pools were made of them
     pools: tuple[Pool, ...]
     keys: tuple[Key, ...]
     limits: dict[str, int]
@@ -131,6 +132,7 @@ def plan(inputs: Mapping[str, Any]) -> Plan:
         binds=_binds(inputs["addresses"], inputs["port"], tls or plain),
         tls=tls,
         server_key=bool(inputs["server_key"]),
+        servers=tuple(inputs["servers"]),
         pools=pools(inputs["servers"]),
         keys=keys(inputs["keys"], inputs["concurrent"], inputs["requests_per_minute"]),
         limits=_numbers(inputs["limits"], "gateway_limits", LIMITS),

@@ -9,6 +9,7 @@ secret: only the task that starts the container adds the API key to the environm
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import posixpath
 import re
@@ -98,6 +99,18 @@ def _mounts(inputs: Inputs) -> list[dict[str, str]]:
     ]
 
 
+def _published(bind: str, port: int) -> list[str]:
+    """Also on loopback, where the gate and the watch of the Spark itself ask."""
+    try:
+        address = ipaddress.ip_address(bind)
+    except ValueError:
+        raise SpecError(
+            f"vllm_serve_bind: expected an IP address of the Spark, seen {bind!r:.60}; set it, or spark_address"
+        ) from None
+    addresses = ["127.0.0.1"] if not (address.is_loopback or address.is_unspecified) else []
+    return [f"{at}:{port}:{port}" for at in [*addresses, f"[{bind}]" if address.version == 6 else bind]]
+
+
 def _security(security: str, *, bind: str, port: int, shm_size: str) -> dict[str, Any]:
     if security == "recipe":
         return {
@@ -110,7 +123,7 @@ def _security(security: str, *, bind: str, port: int, shm_size: str) -> dict[str
         return {
             "privileged": False,
             "network_mode": "bridge",
-            "published_ports": [f"{bind}:{port}:{port}"],
+            "published_ports": _published(bind, port),
             "ipc_mode": "private",
             "shm_size": shm_size,
             "cap_drop": ["ALL"],

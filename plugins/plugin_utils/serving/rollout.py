@@ -105,7 +105,8 @@ def plan(hosts: Mapping[str, Mapping[str, Any]], sizes: str | Sequence[int | str
 
     :param hosts: those of the play, in its order, each with ``spark_change`` (as :func:`change` gives it), and with ``spark_failure``
         if preparing it failed. A host without a state, or with a failure, has no turn
-    :returns: per batch ``{said: text for a person, hosts, earlier: [hosts that must have passed before]}``
+    :returns: per batch ``{said: text for a person, hosts, earlier: [hosts that must have passed before], traffic: {taken: [those of its
+        hosts whose server is stopped], admitted: its hosts}}``
     :raises BatchError: as :func:`batches`
     """
     states = {
@@ -120,7 +121,11 @@ def plan(hosts: Mapping[str, Mapping[str, Any]], sizes: str | Sequence[int | str
     made: list[dict[str, Any]] = []
     for name, batch in named:
         earlier = [host for done in made for host in done["hosts"]]
-        made.append({"said": f"{name}: {', '.join(batch)}", "hosts": batch, "earlier": earlier})
+        taken = [host for host in batch if states[host] == REPLACE]
+        said = f"{name}: {', '.join(batch)}"
+        made.append(
+            {"said": said, "hosts": batch, "earlier": earlier, "traffic": {"taken": taken, "admitted": batch}}
+        )
     return made
 
 

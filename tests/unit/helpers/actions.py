@@ -12,10 +12,19 @@ Hosts = dict[str, dict[str, Any]]
 
 
 def run(
-    action: ModuleType, hosts: Hosts, lost: str = "", check: bool = False, **arguments: Any
+    action: ModuleType,
+    hosts: Hosts,
+    lost: str = "",
+    check: bool = False,
+    delegated: str | None = None,
+    **arguments: Any,
 ) -> dict[str, Any]:
-    """:param lost: host that no longer answers"""
-    task = SimpleNamespace(args=arguments, check_mode=check, async_val=0)
+    """:param lost: host that no longer answers
+    :param delegated: host that the task is delegated to
+    """
+    task = SimpleNamespace(
+        args=arguments, check_mode=check, async_val=0, delegate_to=delegated, environment=None
+    )
     connection = SimpleNamespace(_shell=SimpleNamespace(tmpdir=None))
     front = action.ActionModule(task, connection, None, None, None, None)
     reached = [host for host in hosts if host != lost]

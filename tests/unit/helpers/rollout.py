@@ -23,16 +23,24 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._gateway.answers import Server
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.gateway.fleet import place
 from helpers.recipe import ROOT
-from helpers.rollout_host import RUNNING, Host
+from helpers.rollout_host import RUNNING, Gate, Host
 
-BRING = ("recipe", "prerequisites", "model_sync", "image_sync", "image_registry", "patch_pin")
+BRING = ("recipe", "prerequisites", "model_sync", "image_sync", "image_registry", "patch_pin", "gateway")
 """Roles that find everything in place."""
+REAL = ("drain.yml", "admit.yml", "outage.yml")
+"""Task files of such a role that work all the same."""
 MODULES = {
     "community.docker.docker_container": "DockerContainer",
+    "sparkfleet.vllm.gateway_admit": "GatewayAdmit",
+    "sparkfleet.vllm.gateway_outage": "GatewayOutage",
+    "sparkfleet.vllm.gateway_server": "GatewayServer",
     "sparkfleet.vllm.host_unchanged": "HostUnchanged",
     "sparkfleet.vllm.memory_reclaim": "MemoryReclaim",
     "sparkfleet.vllm.port_guard": "PortGuard",
+    "sparkfleet.vllm.serve_idle": "ServeIdle",
     "sparkfleet.vllm.serve_info": "ServeInfo",
     "sparkfleet.vllm.serve_state": "ServeState",
     "sparkfleet.vllm.serve_validate": "ServeValidate",
@@ -47,6 +55,7 @@ SERVE: dict[str, Any] = {
     "spark_guarded": False,
     "image_registry_config": "/etc/registry.yml",
     "image_registry_host": "",
+    "vllm_serve_bind": "127.0.0.1",
     "vllm_serve_recipe": "r",
     "vllm_serve_image": "r/vllm@sha256:" + "1" * 64,
     "vllm_serve_models": {"body": {"path": "/store/body", "mount": "/models/body"}},
@@ -73,7 +82,10 @@ def collection(folder: Path) -> Path:
                 (role / path.name).symlink_to(path)
         (role / "tasks").mkdir()
         for path in (ROOT / "roles" / name / "tasks").iterdir():
-            (role / "tasks" / path.name).write_text("---\n[]\n")
+            if path.name in REAL:
+                (role / "tasks" / path.name).symlink_to(path)
+            else:
+                (role / "tasks" / path.name).write_text("---\n[]\n")
     for module, stand_in in MODULES.items():
         path = folder / "ansible_collections" / module.rpartition(".")[0].replace(".", "/") / "plugins/action"
         path.mkdir(parents=True, exist_ok=True)
@@ -180,6 +192,7 @@ class Fleet:
         self.folder, self.collections, self.names = folder, collections, list(names)
         self.inventory = folder / "hosts.yml"
         self.runs: list[Run] = []
+        self.gates: dict[str, Gate] = {}
         self.hosts = {name: Host(folder / name) for name in names}
         for host in self.hosts.values():
             if template:
@@ -187,16 +200,46 @@ class Fleet:
             host.state.parent.mkdir(parents=True, exist_ok=True)
         self.describe()
 
+    def address(self, name: str) -> str:
+        return f"192.0.2.{1 + self.names.index(name)}"
+
+    def put_behind(self, *names: str) -> None:
+        """All Sparks get requests from these gateways now."""
+        self.gates = {name: Gate(self.folder / name) for name in names}
+        for gate in self.gates.values():
+            known = [
+                place(name, json.loads(host.state.read_text())["current"]["serving"], self.address(name))
+                for name, host in self.hosts.items()
+            ]
+            gate.put(
+                [Server(at["pool"], at["name"], "ready", True, 0, at["address"], at["port"]) for at in known]
+            )
+        self.describe()
+
     def describe(self, hosts: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         """Writes the inventory, with variables of single hosts."""
         own = {
-            name: {"lab_host": str(self.folder / name), "spark_state_dir": str(self.folder / name / "state")}
+            name: {
+                "lab_host": str(self.folder / name),
+                "spark_state_dir": str(self.folder / name / "state"),
+                "ansible_host": self.address(name),
+            }
             | dict((hosts or {}).get(name, {}))
             for name in self.names
         }
         # One for all, and not a host's own: a host that is made of a template has the record of that.
         shared = SERVE | {"spark_store": str(self.collections / "store")}
-        self.inventory.write_text(yaml.safe_dump({"sparks": {"hosts": own, "vars": shared}}))
+        groups: dict[str, Any] = {"sparks": {"hosts": own, "vars": shared}}
+        if self.gates:
+            gates = {
+                name: {
+                    "lab_host": str(self.folder / name),
+                    "spark_state_dir": str(self.folder / name / "state"),
+                }
+                for name in self.gates
+            }
+            groups["gateways"] = {"hosts": gates, "vars": SERVE}
+        self.inventory.write_text(yaml.safe_dump(groups))
 
     def start(self, playbook: str, *options: str, **extra: Any) -> Run:
         self.runs.append(Run(self, playbook, options, extra))

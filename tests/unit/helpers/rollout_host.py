@@ -4,8 +4,9 @@
 """A Spark that is a directory, and the action plugins that stand in for the modules which touch a real one.
 
 What a run asks of a host becomes steps: ``look``, ``compare``, ``judge``, ``look for room``, ``make room``, ``stopped``, ``start``,
-``gate``, ``record``, ``stop``, and behind a gateway ``guard``. Each is written down. A test may hold a host at a step, or lose it there.
-The server of a host passes the gate unless its environment says ``STUB_ACCEPTANCE=0``, as the lab's stub of vLLM has it.
+``gate``, ``record``, ``stop``. Each is written down. A test may hold a host at a step, or lose it there. The server of a host passes
+the gate unless its environment says ``STUB_ACCEPTANCE=0``, as the lab's stub of vLLM has it. Behind a gateway come ``guard``, and
+``drain``, ``idle``, ``wait`` and ``admit``, each with the name of the gateway; the real modules have their own tests.
 
 Loaded by ansible-playbook; helpers/rollout.py puts it there.
 """
@@ -16,13 +17,19 @@ import json
 import os
 import time
 import uuid
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import store
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._gateway import drain
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._gateway.answers import DRAINED, READY, Server
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._serve import state as serve_state
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.gateway import fleet
 
 RUNNING, EXITED = "running", "exited"
 
@@ -123,6 +130,36 @@ class Host:
         """Power is back: the server that is there starts again, as its unit has it."""
         if (container := self.container) is not None:
             self.start(container["spec"])
+
+
+class Gate:
+    """A gateway that is a directory. ``servers.json`` says what each Spark may get, by pool/name."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "servers.json"
+
+    @property
+    def servers(self) -> list[Server]:
+        known = json.loads(self.path.read_text()) if self.path.exists() else {}
+        return [Server(*key.split("/"), up=True, **each) for key, each in known.items()]
+
+    def put(self, servers: Sequence[Server]) -> None:
+        known = {
+            each.key: {"state": each.state, "address": each.address, "port": each.port} for each in servers
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.with_suffix(".new").write_text(json.dumps(known))
+        self.path.with_suffix(".new").rename(self.path)
+
+    def give(self, changed: Sequence[Server], state: str) -> None:
+        """One at a time, as the real module does."""
+        with store.locked(self.path.parent, 60, print):
+            keys = {each.key for each in changed}
+            self.put([replace(each, state=state) if each.key in keys else each for each in self.servers])
+
+    def states(self) -> dict[str, str]:
+        """By Spark."""
+        return {each.name: each.state for each in self.servers}
 
 
 class StandIn(ActionBase):
@@ -257,6 +294,59 @@ class SpecDecodeAssert(StandIn):
     @staticmethod
     def _refusal(diagnosis: str, told: str) -> dict[str, Any]:
         return {"failed": True, "verdict": "fail", "diagnosis": diagnosis, "msg": told}
+
+
+class ServeIdle(StandIn):
+    def on(self, host: Host, options: dict[str, Any], dry: bool) -> dict[str, Any]:
+        host.step("idle")
+        return {"changed": False, "requests": 0}
+
+
+class AtGate(StandIn):
+    """A task of a Spark that is delegated to a gateway."""
+
+    @property
+    def gate(self) -> Gate:
+        return Gate(Path(self.variables["hostvars"][self._task.delegate_to]["lab_host"]))
+
+    def step(self, host: Host, what: str) -> None:
+        host.step(f"{what} at {self._task.delegate_to}")
+
+
+class GatewayServer(AtGate):
+    def on(self, host: Host, options: dict[str, Any], dry: bool) -> dict[str, Any]:
+        self.step(host, "drain" if int(options["timeout"]) == 0 else "wait")
+        mine = drain.named(self.gate.servers, options["name"], [])
+        lacking = drain.lacking(mine, options["state"])
+        if not dry:
+            self.gate.give(lacking, options["state"])
+        return {"changed": bool(lacking), "servers": [], "idle": True}
+
+
+class GatewayOutage(AtGate):
+    def on(self, host: Host, options: dict[str, Any], dry: bool) -> dict[str, Any]:
+        found = drain.outages_by_batch(
+            self.gate.servers,
+            [(batch.get("taken", []), batch.get("admitted", [])) for batch in options["batches"]],
+        )
+        failed = bool(found) and not options["allow_outage"]
+        return {"changed": False, "failed": failed, "outages": found, "msg": f"an outage of {found}"}
+
+
+class GatewayAdmit(AtGate):
+    def on(self, host: Host, options: dict[str, Any], dry: bool) -> dict[str, Any]:
+        self.step(host, "admit")
+        hosts = self.variables["hostvars"]
+        names = options.get("sparks") or self.variables["ansible_play_hosts"]
+        passed = [
+            name for name in names if "spark_served" in hosts[name] and "spark_failure" not in hosts[name]
+        ]
+        wanted = [
+            fleet.place(name, hosts[name]["spark_served"], fleet.met_at(name, hosts[name])) for name in passed
+        ]
+        places = [drain.place(self.gate.servers, each) for each in wanted]
+        self.gate.give(drained := [each for each in places if each and each.state == DRAINED], READY)
+        return {"changed": bool(drained), "admitted": [each.key for each in drained]}
 
 
 class ServeState(StandIn):

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.sparkfleet.vllm.plugins.modules import hf_snapshot, hf_snapshot_info
+from helpers import printed
 
 FILES = {"config.json": b"{}", "model.safetensors": bytes(range(256)) * 4000}
 SECRET = "hf_verysecret"
@@ -42,9 +43,8 @@ def callers(lab: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> tuple
             with patch_module_args(given), pytest.raises(SystemExit):
                 module.main()
             os.umask(mask)
-            output = capsys.readouterr().out
-            assert SECRET not in output
-            result: dict[str, Any] = json.loads(output)
+            result = printed.result(capsys.readouterr().out)
+            assert SECRET not in json.dumps(result)
             return result
 
         return call

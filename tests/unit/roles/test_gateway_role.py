@@ -86,3 +86,29 @@ def test_the_unit_keeps_the_states_before_it_reloads_and_before_it_stops() -> No
     assert stops.count("'") == 2
     assert "UNIX-CONNECT:/run/sparkfleet-gateway/master.sock" in stops
     assert stops.endswith("mv /var/lib/sparkfleet-gateway/servers.new /var/lib/sparkfleet-gateway/servers'")
+
+
+@pytest.mark.parametrize(
+    ("given", "bind"),
+    [
+        ({}, "127.0.0.1"),
+        ({"groups": {"gateways": ["gate-1"]}, "ansible_host": "192.0.2.7", "spark_address": ""}, "192.0.2.7"),
+        (
+            {
+                "groups": {"gateways": ["gate-1"]},
+                "ansible_host": "192.0.2.7",
+                "spark_address": "198.51.100.7",
+            },
+            "198.51.100.7",
+        ),
+    ],
+)
+def test_a_spark_behind_gateways_is_met_at_its_address_and_another_one_by_nobody(
+    given: dict[str, Any], bind: str
+) -> None:
+    defaults = trusted(yaml.safe_load((ROOT / "roles/vllm_serve/defaults/main.yml").read_text()))
+    known_here = defaults | {"groups": {}, "inventory_hostname": "spark-1"} | given
+    found = Templar(loader=DataLoader(), variables=known_here).template(
+        trust_as_template("{{ vllm_serve_bind }}")
+    )
+    assert found == bind

@@ -21,6 +21,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import (
 )
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import engine as docker
 from ansible_collections.sparkfleet.vllm.plugins.modules import daemon_config, python_environment
+from helpers import printed
 from helpers.server import Handler, UnixServer, served
 
 SERVING = [{"name": "sparkfleet-vllm"}]
@@ -117,7 +118,7 @@ def dockerd(path, monkeypatch):
 def run(capsys, module, **arguments):
     with patch_module_args(arguments), pytest.raises(SystemExit):
         module.main()
-    return json.loads(capsys.readouterr().out)
+    return printed.result(capsys.readouterr().out)
 
 
 def merge(capsys, path, **arguments):

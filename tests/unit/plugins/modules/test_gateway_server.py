@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import files
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._gateway import haproxy
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import files, store
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._gateway import haproxy, module, states
 from ansible_collections.sparkfleet.vllm.plugins.modules import gateway_server
 from helpers.haproxy_stub import Master, StubServer, serving
 
@@ -28,7 +28,7 @@ def fleet(**states: str) -> dict[str, StubServer]:
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(gateway_server, "PAUSE", 0.01)
-    monkeypatch.setattr(gateway_server, "Haproxy", lambda path: haproxy.Haproxy(path, seconds=1))
+    monkeypatch.setattr(module, "Haproxy", lambda path: haproxy.Haproxy(path, seconds=1))
 
     def ask(master: Master, **given: Any) -> dict[str, Any]:
         options = {
@@ -74,6 +74,16 @@ def test_a_drain_is_made_and_kept(call: Any, tmp_path: Path) -> None:
         back = call(master, state="ready")
         assert (back["changed"], back["servers"][0]["state"]) == (True, "ready")
         assert "chat 7 spark-2 192.0.2.1 2 0 " in (tmp_path / "servers").read_text()
+
+
+def test_what_is_in_maintenance_stays_there_until_somebody_ends_it(call: Any) -> None:
+    with serving(Master({"7": fleet()})) as master:
+        master.workers["7"]["chat/spark-2"].sessions = 2
+        away = call(master, state="maintenance", timeout=0)
+        assert (away["changed"], away["idle"]) == (True, False)
+        drained = call(master, state="drained", timeout=0)
+        assert (drained["changed"], drained["servers"][0]["state"]) == (False, "maintenance")
+        assert call(master, state="ready")["servers"][0]["state"] == "ready"
 
 
 def test_a_check_changes_nothing(call: Any, tmp_path: Path) -> None:
@@ -183,6 +193,27 @@ def test_a_spark_that_is_not_there(call: Any) -> None:
     assert changes(master) == []
 
 
+def test_a_gateway_that_is_not_set_up_has_no_spark_and_one_that_was_must_answer(
+    call: Any, tmp_path: Path
+) -> None:
+    none, kept = Master({}, socket=str(tmp_path / "none")), tmp_path / "kept"
+    options = {"state": "drained", "absent": "ignore", "state_file": str(kept / "servers")}
+    assert call(none, **options)["servers"] == []
+    assert "expected a gateway on this host" in call(none, **options | {"absent": "fail"})["msg"]
+    assert not kept.exists()
+    kept.mkdir()
+    assert "expected an answer of HAProxy" in call(none, **options)["msg"]
+
+
+def test_one_at_a_time_judges_the_servers(call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two Sparks that are drained at once would each see the other one as usable."""
+    monkeypatch.setattr(states, "PATIENCE", 0.1)
+    with serving(Master({"7": fleet()})) as master, store.locked(tmp_path, 1, print):
+        result = call(master, state="drained")
+    assert "expected to be the only run within 0 s" in result["msg"]
+    assert master.asked == []
+
+
 def test_no_haproxy(call: Any, tmp_path: Path) -> None:
     result = call(Master({}, socket=str(tmp_path / "none")), state="drained")
     assert "No such file or directory; do: look at journalctl -u sparkfleet-gateway" in result["msg"]
@@ -194,8 +225,12 @@ def test_no_haproxy(call: Any, tmp_path: Path) -> None:
         ("show proc", b"", "no answer"),
         ("show proc", b"7 master\n", "expected a worker"),
         ("@!7 show servers state", b"2\n", "expected version 1"),
-        ("@!7 show servers state", b"1\n3 chat 7\n", "expected 7 fields"),
-        ("@!7 show servers state", b"1\n3 chat 7 spark-2 192.0.2.1 2 x\n", "expected a number"),
+        ("@!7 show servers state", b"1\n3 chat 7\n", "expected 19 fields"),
+        (
+            "@!7 show servers state",
+            b"1\n3 chat 7 spark-2 192.0.2.1 2 x 1 1 60 15 0 4 7 0 0 1 - 8000\n",
+            "expected a number",
+        ),
         ("@!7 show stat -1 4 -1", b"Permission denied\n", "expected pxname"),
         ("@!7 show stat -1 4 -1", b"# pxname,svname,scur,status\nchat,spark-2\n", "expected a row"),
         ("@!7 set server chat/spark-2 state drain", b"Permission denied\n", "Permission denied"),

@@ -16,6 +16,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._images import reg
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._models.hub import Hub
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe import recipe
 from ansible_collections.sparkfleet.vllm.plugins.modules import recipe_lock
+from helpers import printed
 from helpers.hub import lab_hub
 from helpers.recipe import BODY, DRAFT, IMAGE, PATCH, PATCH_PATH, SHIPPED, TAG, depot
 
@@ -46,7 +47,7 @@ class Lab:
         of_process._global_warnings.clear()
         with patch_module_args(arguments), pytest.raises(SystemExit):
             recipe_lock.main()
-        result = json.loads(self.capsys.readouterr().out)
+        result = printed.result(self.capsys.readouterr().out)
         assert arguments.get("hub_token", "hf_none") not in json.dumps(result)
         return result
 

@@ -15,6 +15,7 @@ from ansible.module_utils.testing import patch_module_args
 from ansible_collections.sparkfleet.vllm.plugins.action.spec_decode_assert import ActionModule
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate import docker_container
 from ansible_collections.sparkfleet.vllm.plugins.modules import spec_decode_assert as module
+from helpers import printed
 from helpers.gate import MTP, FakeContainer
 from helpers.stub_server import serving
 
@@ -24,7 +25,7 @@ REQUIRED = {"container": "vllm", "served_model": "huihui-gemma4"}
 def run(capsys: pytest.CaptureFixture[str], args: dict[str, Any], check: bool = False) -> dict[str, Any]:
     with patch_module_args(args | {"_ansible_check_mode": check}), pytest.raises(SystemExit):
         module.main()
-    return json.loads(capsys.readouterr().out)
+    return printed.result(capsys.readouterr().out)
 
 
 @pytest.fixture

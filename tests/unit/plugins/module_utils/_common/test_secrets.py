@@ -10,6 +10,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._common.secrets im
     is_secret,
     is_secret_option,
     mask,
+    masked,
 )
 
 
@@ -54,3 +55,17 @@ def test_an_option_is_one_by_its_end(name: str, secret: bool) -> None:
 )
 def test_what_looks_like_a_secret_is_masked(text: str, shown: str) -> None:
     assert mask(text, ["key-12345678"]) == shown
+
+
+def test_a_result_holds_no_secret_however_deep_and_the_longest_one_is_found_first() -> None:
+    result = {
+        "msg": "hidden-too and hidden",
+        "rows": [{"key": ("hidden", 1)}, None],
+        "hidden": True,
+    }
+    assert masked(result, {"hidden", "hidden-too", ""}) == {
+        "msg": "******** and ********",
+        "rows": [{"key": ["********", 1]}, None],
+        "hidden": True,
+    }
+    assert masked(result, []) is result

@@ -45,7 +45,39 @@ def test_the_address_of_the_fleet_comes_before_that_of_ansible() -> None:
 
 
 def test_what_has_not_passed_or_gave_no_state_is_none() -> None:
-    assert servers(a=spark(None), b={"__gateway_record": ""}, c={}) == []
+    assert servers(a=spark(None), b={"__gateway_record": ""}) == []
+
+
+FORMER = [{"name": "a", "model": "chat", "recipe": "first", "address": "192.0.2.9", "port": 8002}]
+
+
+def former(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def test_one_that_does_not_answer_stays_as_the_gateway_had_it() -> None:
+    """The network between controller and Spark is down, and that between gateway and Spark may not be."""
+    lost = {"a": {"__gateway_record": None}, "b": {"__gateway_record": None}}
+    assert SERVERS(list(lost), lost, former(json.dumps(FORMER))) == FORMER
+    assert SERVERS(list(lost), lost, "") == []
+    passed = {"a": spark(record())}
+    assert SERVERS(["a"], passed, former(json.dumps(FORMER)))[0]["port"] == 8001
+    left = {"a": spark(None)}
+    assert SERVERS(["a"], left, former(json.dumps(FORMER))) == []
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", "[", "[" * 100_000])
+def test_a_damaged_file_of_former_servers_is_refused_only_when_it_is_needed(text: str) -> None:
+    lost, passed = {"a": {"__gateway_record": None}}, {"a": spark(record())}
+    given = former(text) or "!"
+    assert len(SERVERS(["a"], passed, given)) == 1
+    with pytest.raises(AnsibleFilterError, match="servers.json of this gateway: expected"):
+        SERVERS(["a"], lost, given)
+
+
+def test_a_record_is_read_once_a_run() -> None:
+    hosts: dict[str, Any] = {"a": spark(record()), "b": {}, "c": {"__gateway_record": None}}
+    assert FilterModule().filters()["gateway_unread"](list(hosts), hosts) == ["b"]
 
 
 def test_an_open_port_of_the_host_network_is_taken() -> None:

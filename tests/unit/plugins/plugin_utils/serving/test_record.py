@@ -64,6 +64,25 @@ def test_least_privilege_is_the_default_shape():
     assert not {"restart_policy", "restart_retries"} & made.keys()
 
 
+@pytest.mark.parametrize(
+    ("bind", "published"),
+    [
+        ("127.0.0.2", ["127.0.0.2:8000:8000"]),
+        ("0.0.0.0", ["0.0.0.0:8000:8000"]),
+        ("192.0.2.7", ["127.0.0.1:8000:8000", "192.0.2.7:8000:8000"]),
+        ("2001:db8::7", ["127.0.0.1:8000:8000", "[2001:db8::7]:8000:8000"]),
+    ],
+)
+def test_a_port_of_the_network_is_one_of_the_spark_itself_as_well(bind, published):
+    """Where the gate asks."""
+    assert spec(bind=bind)["published_ports"] == published
+
+
+def test_a_port_is_published_at_an_address():
+    with pytest.raises(SpecError, match=r"vllm_serve_bind: expected an IP address .* seen 'spark-1'"):
+        spec(bind="spark-1")
+
+
 def test_the_recipes_own_flags_are_exact():
     made = spec(security="recipe")
     assert (made["privileged"], made["network_mode"], made["ipc_mode"], made["auto_remove"]) == (

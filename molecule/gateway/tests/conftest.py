@@ -1,0 +1,42 @@
+"""What the tests of this scenario begin with: a fleet that serves behind its gateways."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import running
+from testing import on, until
+
+SCENARIO = Path(__file__).parents[1]
+SPARKS = ["pool-1", "pool-2", "pool-3", "pool-4"]
+GATES = {"gate-1": "172.31.250.115", "gate-2": "172.31.250.116"}
+KEY = "sk-lab-Vb4Xw0nq2Lr8TzK6yHc1Mf7PdJe3Ga9s"
+POOL = "stub"
+
+
+@pytest.fixture
+def run() -> Iterator[Callable[..., running.Run]]:
+    yield from running.runs(SCENARIO / "inventory")
+
+
+def states(gate: str) -> dict[str, str]:
+    """Of each server of the pool, as HAProxy tells: UP, DOWN, DRAIN, MAINT and what comes after."""
+    text = on(gate, "echo '@1 show stat -1 4 -1' | socat - UNIX-CONNECT:/run/sparkfleet-gateway/master.sock")
+    rows = [line.split(",") for line in text.splitlines() if line.startswith(f"{POOL},")]
+    return {row[1]: row[17] for row in rows}
+
+
+def all_up() -> bool:
+    return all(states(gate) == dict.fromkeys(SPARKS, "UP") for gate in GATES)
+
+
+@pytest.fixture
+def serving(run: Callable[..., running.Run]) -> None:
+    """Whatever became of it before."""
+    running.power_on(*SPARKS, *GATES)
+    if not all_up():
+        done = run("site").end()
+        assert not done.failed, done.output
+        until(all_up)

@@ -1,0 +1,121 @@
+"""Requests through the gateways while the fleet behind them is changed, loses its power and comes back."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from conftest import GATES, KEY, POOL, SPARKS, all_up, states
+from running import power_off
+from streams import Address, Load
+from testing import on, until
+
+pytestmark = pytest.mark.usefixtures("serving")
+GUEST = "sk-lab-Qe5Zt9uY1oPa7Sd3Fg8Hj2Kl6Xc4Vb0n"
+CHAT = {"model": POOL, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}
+
+
+@pytest.fixture
+def address() -> Address:
+    return at("gate-1")
+
+
+def at(gate: str) -> Address:
+    authority = on(gate, "cat /etc/haproxy/sparkfleet-lab/ca.pem")
+    return Address(f"https://{GATES[gate]}", KEY, POOL, authority)
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_it_answers_who_has_a_key_and_nothing_else(gate):
+    address = at(gate)
+    status, _, text = address.ask("POST", "/v1/chat/completions", CHAT)
+    assert status == 200 and json.loads(text)["usage"]["completion_tokens"] == 4
+    status, _, text = address.ask("GET", "/v1/models")
+    assert [model["id"] for model in json.loads(text)["data"]] == [POOL]
+    assert address.ask("POST", "/v1/chat/completions", CHAT, key="")[0] == 401
+    assert address.ask("POST", "/v1/chat/completions", CHAT, key=KEY[::-1])[0] == 401
+    for path in ("/metrics", "/health", "/tokenize", "/docs", "/v1/load_lora_adapter"):
+        assert address.ask("GET", path)[0] == 404, path
+    log = on(gate, "journalctl -t haproxy -o cat --no-pager | tail -n 40")
+    assert "key=load POST /v1/chat/completions" in log
+    assert KEY not in log and "hello" not in log
+
+
+def test_a_rollout_in_which_one_goes_back_cuts_no_stream(address, run, tmp_path):
+    """The last of four gets a draft that never agrees. Each stream ends whole, with the tokens that it asked for."""
+    never = {"STUB_READY_AFTER": "0.3", "STUB_STEP": "0.04", "STUB_ACCEPTANCE": "0"}
+    more = tmp_path / "fourth.yml"
+    more.write_text(json.dumps({"sparks": {"hosts": {"pool-4": {"vllm_serve_extra_environment": never}}}}))
+    with Load(address, clients=8, tokens=60) as load:
+        change = run("site", inventories=[more], vllm_serve_extra_arguments={"max-num-seqs": 9}).end()
+        time.sleep(3)
+    assert change.failed
+    for name in SPARKS[:3]:
+        assert change.row(name).endswith(" pass")
+    assert "rolled back, and that passes" in change.row("pool-4")
+    assert load.faults == []
+    print(
+        f"{len(load.done)} streams through {change.ended - change.began:.0f} s of a rollout of four, 0 cut, 0 failed"
+    )
+    assert len(load.done) > 50
+    until(all_up)
+
+
+def test_keys_come_and_go_under_load(address, run):
+    """A reload for each: no stream ends, the new key is let in, and the former one is not."""
+    keys = [{"name": "load", "key": KEY, "concurrent": 100, "requests_per_minute": 100000}]
+    assert address.ask("POST", "/v1/chat/completions", CHAT, key=GUEST)[0] == 200
+    with Load(address, clients=8, tokens=60) as load:
+        done = run("gateway", gateway_keys=keys).end()
+        assert not done.failed, done.output
+        assert address.ask("POST", "/v1/chat/completions", CHAT, key=GUEST)[0] == 401
+        again = run("gateway").end()
+        assert not again.failed, again.output
+        assert address.ask("POST", "/v1/chat/completions", CHAT, key=GUEST)[0] == 200
+    assert load.faults == []
+
+
+def test_a_spark_without_power_loses_its_own_streams_and_no_more(address):
+    with Load(address, clients=8, tokens=60) as load:
+        time.sleep(5)
+        gone = time.time()
+        power_off("pool-2")
+        until(lambda: states("gate-1")["pool-2"].startswith("DOWN"), within=60)
+        noticed = time.time() - gone
+        time.sleep(10)
+    lost = [stream for stream in load.done if stream.fault]
+    # A request that was sent to it meanwhile waits for the connection, and then goes elsewhere.
+    assert all(stream.began < gone + 1 for stream in lost), [stream.fault for stream in lost]
+    assert 0 < len(lost) <= 8, "no client was on it, or more lost a stream than had one"
+    later = load.asked_after(gone + 1)
+    assert later and not any(stream.fault for stream in later)
+    print(
+        f"{len(lost)} streams lost, noticed after {noticed:.1f} s; {len(later)} streams began later, none failed"
+    )
+
+
+def test_a_model_without_a_server_is_said_at_once(address, run):
+    stop = run("stop").end()
+    assert stop.failed and "expected a usable server in every pool while others are changed" in stop.output
+    assert all_up()
+    stopped = run("stop", spark_allow_outage=True).end()
+    assert not stopped.failed, stopped.output
+    began = time.monotonic()
+    status, headers, text = address.ask("POST", "/v1/chat/completions", CHAT)
+    assert (status, headers["retry-after"]) == (503, "5") and json.loads(text)["error"]
+    assert time.monotonic() - began < 2
+    assert address.ask("GET", "/v1/models")[0] == 200
+
+
+def test_a_second_run_changes_nothing_and_a_check_shows_what_would(run):
+    again = run("site").end()
+    assert not again.failed, again.output
+    recap = [line for line in again.output.splitlines() if " ok=" in line]
+    assert len(recap) == len(SPARKS) + len(GATES)
+    assert all(" changed=0 " in line for line in recap), recap
+    looked = run("gateway", "--check", "--diff", gateway_limits={"balance": 200}).end()
+    assert not looked.failed, looked.output
+    assert "+    hash-balance-factor 200" in looked.output
+    assert KEY not in looked.output
+    assert run("gateway").end().output.count("changed=0") == len(SPARKS) + len(GATES)
