@@ -35,6 +35,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import (
     daemon_json,
     engine,
     engine_socket,
+    port_guard,
     ports,
     probes,
     processes,
@@ -1136,6 +1137,25 @@ _PYTHON = {"python": "3.12.3", "distributions": {"docker": "7.1.0"}}
 def _environment(text: str) -> object:
     held(f"{_ROOT}/opt/sparkfleet/venv/bin/python", "")
     return probes.environment(Request(root=scratch() / _ROOT, run=lambda _argv, _timeout: text))
+
+
+_RULES = """\
+*raw
+:PREROUTING ACCEPT [3:180]
+:SPARKFLEET - [0:0]
+-A PREROUTING -j SPARKFLEET
+-A SPARKFLEET -i lo -j RETURN
+-A SPARKFLEET -s 2001:db8::10/128 -j RETURN
+-A SPARKFLEET -p tcp -m tcp --dport 8000 -m addrtype --dst-type LOCAL -j DROP
+COMMIT
+"""
+
+
+@parser("ip6tables-save", _RULES, documents(_RULES))
+def _rules(text: str) -> object:
+    table = port_guard.read(text)
+    wanted = port_guard.rules([8000], port_guard.sources(["2001:db8::10"])[6])
+    return port_guard.transaction(wanted, table), port_guard.transaction((), table)
 
 
 _HAPROXY = "#<PID> <type> <reloads>\n1162 master 5 [failed: 0]\n# workers\n1271 worker 1\n# old workers\n1233 worker 3\n"
