@@ -36,25 +36,25 @@ class Address:
     authority: str = ""
     """Certificate that its own is signed with, PEM; empty for plain HTTP."""
 
-    def connect(self) -> http.client.HTTPConnection:
+    def connect(self, timeout: float = SILENCE) -> http.client.HTTPConnection:
         at = urlsplit(self.url)
         assert at.hostname
         if at.scheme == "http":
-            return http.client.HTTPConnection(at.hostname, at.port, timeout=SILENCE)
+            return http.client.HTTPConnection(at.hostname, at.port, timeout=timeout)
         context = ssl.create_default_context(cadata=self.authority)
-        return http.client.HTTPSConnection(at.hostname, at.port, timeout=SILENCE, context=context)
+        return http.client.HTTPSConnection(at.hostname, at.port, timeout=timeout, context=context)
 
     def ask(
-        self, method: str, path: str, body: Any = None, key: str | None = None, **headers: str
+        self, method: str, path: str, body: Any = None, key: str | None = None, timeout: float = SILENCE
     ) -> tuple[int, Mapping[str, str], str]:
         """(status, headers in lower case, text) of one request.
 
         :param key: in place of its own; empty for none
         """
         sent = {"Authorization": f"Bearer {self.key if key is None else key}"} if key != "" else {}
-        connection = self.connect()
+        connection = self.connect(timeout)
         try:
-            connection.request(method, path, json.dumps(body) if body is not None else None, sent | headers)
+            connection.request(method, path, json.dumps(body) if body is not None else None, sent)
             answer = connection.getresponse()
             return (
                 answer.status,

@@ -48,9 +48,15 @@ def gateway_unread(hosts: Iterable[str], hostvars: Mapping[str, Any]) -> list[st
     return [host for host in hosts if RECORD not in hostvars[host]]
 
 
+def gateway_addresses(hosts: Iterable[str], hostvars: Mapping[str, Any]) -> dict[str, str]:
+    """``{name: address}``, in the order given."""
+    return {host: fleet.met_at(host, hostvars[host]) for host in hosts}
+
+
 class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
+            "gateway_addresses": gateway_addresses,
             "gateway_plan": _front(gateway_plan),
             "gateway_servers": _front(gateway_servers),
             "gateway_unread": gateway_unread,

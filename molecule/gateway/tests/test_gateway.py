@@ -95,6 +95,27 @@ def test_a_spark_without_power_loses_its_own_streams_and_no_more(address):
     )
 
 
+def test_a_gateway_without_power_is_replaced_at_the_shared_address():
+    """Each has its own authority here: a client that is let in knows which one answered."""
+    authorities = "".join(at(gate).authority for gate in GATES)
+    shared = Address("https://172.31.250.118", KEY, POOL, authorities)
+    has = next(gate for gate in GATES if "172.31.250.118/" in on(gate, "ip -4 -o addr show"))
+    assert shared.ask("POST", "/v1/chat/completions", CHAT)[0] == 200
+    gone = time.time()
+    power_off(has)
+    until(lambda: answers(shared), within=30, every=0.05)
+    print(f"{has} without power: the address answers again after {time.time() - gone:.1f} s")
+    (other,) = set(GATES) - {has}
+    assert "172.31.250.118/" in on(other, "ip -4 -o addr show")
+
+
+def answers(address: Address) -> bool:
+    try:
+        return address.ask("GET", "/v1/models", timeout=1)[0] == 200
+    except OSError:
+        return False
+
+
 def test_a_model_without_a_server_is_said_at_once(address, run):
     stop = run("stop").end()
     assert stop.failed and "expected a usable server in every pool while others are changed" in stop.output

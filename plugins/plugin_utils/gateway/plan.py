@@ -14,6 +14,7 @@ from . import answers
 from .keys import Key, keys
 from .pools import Pool, pools
 from .refusal import GatewayError, address, known, whole
+from .virtual import Virtual, virtual
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ class Plan:
     servers: tuple[dict[str, Any], ...]  # as the pools were made of them
     pools: tuple[Pool, ...]
     keys: tuple[Key, ...]
+    virtual: Virtual | None
     limits: dict[str, int]
     timeouts: dict[str, int]
 
@@ -135,6 +137,7 @@ def plan(inputs: Mapping[str, Any]) -> Plan:
         servers=tuple(inputs["servers"]),
         pools=pools(inputs["servers"]),
         keys=keys(inputs["keys"], inputs["concurrent"], inputs["requests_per_minute"]),
+        virtual=virtual(inputs["virtual_address"], inputs["host"], inputs["gateways"]),
         limits=_numbers(inputs["limits"], "gateway_limits", LIMITS),
         timeouts=_numbers(inputs["timeouts"], "gateway_timeouts", TIMEOUTS),
     )

@@ -90,7 +90,10 @@ def test_the_page_says_what_the_specs_say():
     assert PAGE.read_text() == page(), "make docs"
 
 
-INVENTORY = "sparks: {hosts: {a: {ansible_connection: local}, b: {ansible_connection: local}}}\n"
+INVENTORY = """
+sparks: {hosts: {a: {ansible_connection: local}, b: {ansible_connection: local}}}
+gateways: {hosts: {c: {ansible_connection: local}}}
+"""
 
 
 def run(tmp_path: Path, playbook: Path, **variables: object) -> str:
