@@ -92,6 +92,7 @@ from ansible_collections.sparkfleet.vllm.plugins.modules import (
 )
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils import background
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.gateway import fleet as gateway_fleet
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.gateway import pools as gateway_pools
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.gateway.refusal import GatewayError
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.host import requirements
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.serving import diff, record
@@ -1200,3 +1201,13 @@ _PASSED = {
 def _passed(text: str) -> object:
     content = base64.b64encode(text.encode(errors="surrogatepass")).decode()
     return gateway_fleet.servers({"spark-1": (content, "192.0.2.1")})
+
+
+_FORMER = [{"name": "spark-1", "model": "chat", "recipe": "r", "address": "192.0.2.1", "port": 8000}]
+
+
+@parser("servers.json of a gateway", *of_json(_FORMER), GatewayError)
+def _former_servers(text: str) -> object:
+    content = base64.b64encode(text.encode(errors="surrogatepass")).decode()
+    known = gateway_fleet.servers({"spark-1": (None, "192.0.2.1")}, content)
+    return len(gateway_pools.pools(known)) if known else 0
