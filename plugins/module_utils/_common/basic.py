@@ -24,11 +24,15 @@ class AnsibleModule(basic.AnsibleModule):
         raise SystemExit(0)  # never: exit_json has left
 
     def fail_json(self, msg: str, **kwargs: Any) -> NoReturn:
-        super().fail_json(masked(printable(str(msg)), self.no_log_values), **self._masked(kwargs))
+        super().fail_json(self._shown(msg), **self._masked(kwargs))
         raise SystemExit(1)  # never: fail_json has left
 
     def warn(self, warning: str, **kwargs: Any) -> None:
-        super().warn(masked(printable(str(warning)), self.no_log_values), **kwargs)
+        super().warn(self._shown(warning), **kwargs)
+
+    def _shown(self, text: str) -> str:
+        # Masked first: an escaped secret would not be found.
+        return printable(masked(str(text), self.no_log_values))
 
     def _masked(self, result: dict[str, Any]) -> dict[str, Any]:
         # Ansible would add the arguments after this, as they are.

@@ -14,8 +14,9 @@ _SECRET_NAME = re.compile(
 )
 _SECRET_OPTION = re.compile(r"(?:^|[._-])(?:api[._-]?key|token|secret|password|passphrase)$", re.IGNORECASE)
 _HUB_TOKEN = re.compile(r"hf_[A-Za-z0-9]{16,}")
-MASK = "********"
 _USER = re.compile(r"://[^\s/@]{1,500}@")
+MASK = "********"
+"""In place of a secret in a result, as Ansible has it."""
 
 
 def is_secret(name: str) -> bool:
