@@ -15,9 +15,6 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-SILENCE = 30.0
-"""Seconds after which a stream without a byte has failed."""
-
 
 @dataclass(frozen=True)
 class Stream:
@@ -35,17 +32,20 @@ class Address:
     model: str
     authority: str = ""
     """Certificate that its own is signed with, PEM; empty for plain HTTP."""
+    silence: float = 30.0
+    """Seconds after which a stream without a byte has failed."""
 
-    def connect(self, timeout: float = SILENCE) -> http.client.HTTPConnection:
+    def connect(self, timeout: float | None = None) -> http.client.HTTPConnection:
         at = urlsplit(self.url)
         assert at.hostname
+        timeout = timeout or self.silence
         if at.scheme == "http":
             return http.client.HTTPConnection(at.hostname, at.port, timeout=timeout)
         context = ssl.create_default_context(cadata=self.authority)
         return http.client.HTTPSConnection(at.hostname, at.port, timeout=timeout, context=context)
 
     def ask(
-        self, method: str, path: str, body: Any = None, key: str | None = None, timeout: float = SILENCE
+        self, method: str, path: str, body: Any = None, key: str | None = None, timeout: float | None = None
     ) -> tuple[int, Mapping[str, str], str]:
         """(status, headers in lower case, text) of one request.
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import time
+from collections.abc import Iterator
 
 import pytest
-from conftest import GATES, KEY, POOL, SPARKS, all_up, states
+from conftest import GATES, KEY, POOL, SCENARIO, SPARKS, all_up, states
 from running import power_off
 from streams import Address, Load
-from testing import on, until
+from testing import look, on, until
 
 pytestmark = pytest.mark.usefixtures("serving")
 GUEST = "sk-lab-Qe5Zt9uY1oPa7Sd3Fg8Hj2Kl6Xc4Vb0n"
@@ -40,6 +43,12 @@ def test_it_answers_who_has_a_key_and_nothing_else(gate):
     log = on(gate, "journalctl -t haproxy -o cat --no-pager | tail -n 40")
     assert "key=load POST /v1/chat/completions" in log
     assert KEY not in log and "hello" not in log
+
+
+def test_the_port_of_a_spark_answers_the_gateways_alone():
+    """All ports of a Spark, as two hosts of its network find them."""
+    seen = {host: look(host, SCENARIO / "tests/scan.py", "172.31.250.111") for host in ("stranger", *GATES)}
+    assert seen == {"stranger": [22], "gate-1": [22, 8000], "gate-2": [22, 8000]}
 
 
 def test_a_rollout_in_which_one_goes_back_cuts_no_stream(address, run, tmp_path):
@@ -93,6 +102,31 @@ def test_a_spark_without_power_loses_its_own_streams_and_no_more(address):
     print(
         f"{len(lost)} streams lost, noticed after {noticed:.1f} s; {len(later)} streams began later, none failed"
     )
+
+
+@contextlib.contextmanager
+def hung(spark: str) -> Iterator[None]:
+    """Its server does nothing, and its port stays open."""
+    on(spark, "docker pause $(docker ps -q)")
+    try:
+        yield
+    finally:
+        on(spark, "docker unpause $(docker ps -q)")
+
+
+def test_a_server_that_hangs_gets_nothing_new_and_ends_what_it_has_when_it_goes_on(address):
+    with Load(dataclasses.replace(address, silence=120), clients=8, tokens=60) as load:
+        time.sleep(5)
+        began = time.time()
+        with hung("pool-3"):
+            until(lambda: states("gate-1")["pool-3"].startswith("DOWN"), within=60)
+            noticed = time.time()
+            time.sleep(5)
+        until(all_up)
+    meanwhile = [stream for stream in load.asked_after(noticed) if stream.ended < noticed + 5]
+    print(f"noticed after {noticed - began:.1f} s; {len(meanwhile)} streams began and ended meanwhile")
+    assert meanwhile
+    assert load.faults == []
 
 
 def test_a_gateway_without_power_is_replaced_at_the_shared_address():
