@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from ..module_utils._drift.finding import OF_GATEWAY, OF_SPARK
 from ..plugin_utils.drift import page, report
 from ..plugin_utils.report import table as tables
 from ..plugin_utils.report.base import (
@@ -22,10 +23,16 @@ from ..plugin_utils.report.base import (
     write,
 )
 
+GATEWAY = "__gateway_drift"
+"""In which variable the role C(gateway) keeps its look."""
+Item = tuple[Any, Mapping[str, Any] | None, Sequence[str]]
+"""Of a host: what the roles published, its failure, and its subjects."""
+
 
 class ActionModule(Report):
     ARGUMENT_SPEC: ClassVar[dict[str, Any]] = {
         "directory": {"type": "str", "required": True},
+        "gateways": {"type": "list", "elements": "str", "default": []},
         "verify": {"type": "str", "choices": ["stat", "full"], "default": "stat"},
     }
 
@@ -33,14 +40,22 @@ class ActionModule(Report):
         lock, recipe = (variables.get(name) or {} for name in ("recipe_lock", "recipe"))
         at = now()
 
-        def whole(items: Mapping[str, tuple[Any, Mapping[str, Any] | None]]) -> dict[str, Any]:
+        def whole(items: Mapping[str, Item]) -> dict[str, Any]:
             looks = {host: _look(*item) for host, item in items.items()}
             return report.report(
                 looks, lock, made=at, verify=options["verify"], recipe=recipe.get("name", "")
             )
 
-        items = {host: (known.get("spark_drift"), failure) for host, known, failure in hosts(variables)}
-        made = whole(readable(items, lambda some: _shown(whole(some)), lambda failure: ({}, failure)))
+        items: dict[str, Item] = {
+            host: (known.get("spark_drift"), failure, OF_SPARK) for host, known, failure in hosts(variables)
+        }
+        for host in options["gateways"]:
+            # One that the run is limited not to touch has no look, and is in no report.
+            if GATEWAY in (known := variables["hostvars"][host]):
+                items[host] = _with_gateway(items.get(host), known)
+        made = whole(
+            readable(items, lambda some: _shown(whole(some)), lambda failure: ({}, failure, OF_SPARK))
+        )
         contents = {
             "drift.json": json.dumps(made, indent=2, ensure_ascii=False) + "\n",
             "drift.html": page.render(made),
@@ -57,12 +72,18 @@ def _shown(made: dict[str, Any]) -> list[Any]:
     return [made, page.render(made), _lines(made, []), list(map(report.refusal, made["hosts"].values()))]
 
 
-def _look(drift: Any, failure: Mapping[str, Any] | None) -> dict[str, Any]:
+def _with_gateway(spark: Item | None, known: Mapping[str, Any]) -> Item:
+    """The look at a gateway, or at a Spark that is one, too."""
+    parts, failure, subjects = spark or ({}, known.get("spark_failure"), ())
+    return {**(parts or {}), **known[GATEWAY]}, failure, (*subjects, *OF_GATEWAY)
+
+
+def _look(drift: Any, failure: Mapping[str, Any] | None, subjects: Sequence[str]) -> dict[str, Any]:
     parts = dict(drift or {})
     if unreachable := parts.pop("unreachable", ""):
-        return {"parts": {}, "failure": f"{UNREACHABLE}: {unreachable}"}
+        return {"parts": {}, "failure": f"{UNREACHABLE}: {unreachable}", "subjects": subjects}
     lost = failure is not None and failure["task"] == UNREACHABLE
-    return {"parts": {} if lost else parts, "failure": format_failure(failure)}
+    return {"parts": {} if lost else parts, "failure": format_failure(failure), "subjects": subjects}
 
 
 def _lines(made: dict[str, Any], files: list[str]) -> list[str]:

@@ -18,6 +18,11 @@ description:
     controller keeps it as an artifact of the job.
   - Runs once for all hosts of the play, on the controller, and connects to nothing. The report includes hosts that did not answer.
 options:
+  gateways:
+    description: Further hosts of the report, those on which the role C(gateway) has looked.
+    type: list
+    elements: str
+    default: []
   verify:
     description: How the models were compared, for the report.
     type: str

@@ -127,7 +127,7 @@ from ..module_utils._gate import container as gate_container
 from ..module_utils._gate import docker_container
 from ..module_utils._gate.diagnosis import CheckedFile, WantedFile
 from ..module_utils._host import unit
-from ..module_utils._run import run_lock
+from ..module_utils._run import lock_file
 from ..module_utils._serve import former, short_lived
 from ..module_utils._serve import state as serve_state
 from ..module_utils._vllm import client, log, metrics
@@ -235,19 +235,6 @@ def recorded(state_dir: str) -> tuple[dict[str, Any] | None, str]:
         return None, str(error)
 
 
-def look_run(folder: Path, now: float) -> dict[str, Any] | None:
-    """The run that holds the host; None without one, or if its lease ended without a sign of life."""
-    path = folder / run_lock.FILE
-    try:
-        record = run_lock.parse(path.read_text())
-        age = now - path.stat().st_mtime
-    except (OSError, ValueError):
-        return None
-    if age > record["lease"]:
-        return None
-    return {name: record.get(name) for name in ("holder", "playbook", "since")}
-
-
 def look(
     params: dict[str, Any], engine: Engine, record: tuple[dict[str, Any] | None, str]
 ) -> drift_look.Seen:
@@ -264,7 +251,7 @@ def look(
         "unit": unit.look(f"{name}.service"),
         "now": time.time(),
     }
-    seen["held"] = look_run(Path(params["state_dir"]), seen["now"])
+    seen["held"] = lock_file.look_alive(Path(params["state_dir"]), seen["now"])
     seen["recorded"], seen["record_problem"] = record
     if data is not None:
         seen["image"] = engine.image(data["Image"])

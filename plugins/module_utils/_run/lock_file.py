@@ -142,6 +142,19 @@ class LockFile:
         return None
 
 
+def look_alive(folder: Path, now: float) -> dict[str, Any] | None:
+    """The run that holds the host: holder, playbook and since. None without one, or if its lease ended without a sign of life."""
+    path = folder / run_lock.FILE
+    try:
+        record = run_lock.parse(path.read_text())
+        age = now - path.stat().st_mtime
+    except (OSError, ValueError):
+        return None
+    if age > record["lease"]:
+        return None
+    return {name: record.get(name) for name in ("holder", "playbook", "since")}
+
+
 def _open(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
 

@@ -34,6 +34,7 @@ SUBJECTS = {
     "accepted drafts since its start",
     "boot": "the unit that starts the server at boot: there, enabled, unchanged",
     "record": "whether what runs has passed the gate on this host",
+    "gateway": "every file of a gateway, its units, whether it runs, and which Sparks get requests",
 }
 HOW = {
     "stat": "by size and times against what was hashed before (drift_verify=full hashes every file)",
@@ -55,10 +56,10 @@ def render(report: Mapping[str, Any]) -> str:
         unknown=UNKNOWN,
         counted_kinds=(DRIFT, WARNING),
         clean_hosts=[name for name, host in hosts.items() if host["verdict"] == CLEAN],
-        version_heads=["Spark", *VERSIONS, "serves since (UTC)", "drafts since", "accepted at 0"],
+        version_heads=["host", *VERSIONS, "serves since (UTC)", "drafts since", "accepted at 0"],
         versions=[(name, list(_versions(host))) for name, host in hosts.items()],
         compared=_compared(report),
-        subjects=SUBJECTS,
+        subjects={subject: SUBJECTS[subject] for subject in report["subjects"]},
     )
 
 

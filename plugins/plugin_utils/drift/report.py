@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ...module_utils._drift.finding import DRIFT, SUBJECTS, WARNING, Finding
+from ...module_utils._drift.finding import DRIFT, OF_SPARK, SUBJECTS, WARNING, Finding
 
 VERSION = 1
 OK, UNKNOWN, HELD, CLEAN = "ok", "unknown", "held", "clean"
@@ -38,8 +38,8 @@ def report(
 ) -> dict[str, Any]:
     """The report.
 
-    :param looks: by host: ``parts`` (by role, as module_utils/_drift/finding.py gives them) and ``failure`` (why the look is missing or
-        not whole, else empty)
+    :param looks: by host: ``parts`` (by role, as module_utils/_drift/finding.py gives them), ``failure`` (why the look is missing or
+        not whole, else empty) and ``subjects`` (what there is to look at; those of a Spark unless given)
     :param lock: the lock that hosts were compared with
     :param made: when, in ISO 8601
     :param verify: how models were compared, ``stat`` or ``full``
@@ -61,7 +61,9 @@ def report(
             "patches": {patch["name"]: patch["md5"] for patch in lock.get("patches") or []},
         },
         "verify": verify,
-        "subjects": list(SUBJECTS),
+        "subjects": [
+            subject for subject in SUBJECTS if any(subject in host["subjects"] for host in hosts.values())
+        ],
         "fleet": {
             "hosts": len(hosts),
             "verdicts": {verdict: count[verdict] for verdict in (CLEAN, WARNING, DRIFT, UNKNOWN, HELD)},
@@ -93,7 +95,8 @@ def _host(look: Mapping[str, Any], odd: Iterable[Finding]) -> dict[str, Any]:
         for subject, reason in part["unknown"].items():
             unknown.setdefault(subject, reason)
     reason = "not looked at" if look["failure"] else "not looked at: the engine has to answer first"
-    unknown |= {subject: reason for subject in SUBJECTS if subject not in looked_at}
+    mine = look.get("subjects", OF_SPARK)
+    unknown |= {subject: reason for subject in mine if subject not in looked_at}
     held = known.get("held")
     reason = look["failure"]
     if held:
@@ -101,8 +104,8 @@ def _host(look: Mapping[str, Any], odd: Iterable[Finding]) -> dict[str, Any]:
         reason = (
             f"{held['holder']} is at work here since {held['since']} ({held.get('playbook') or 'a playbook'})"
         )
-        findings, unknown = [], dict.fromkeys(SUBJECTS, "a run is at work")
-    subjects = {subject: _state(subject, findings, unknown, looked_at) for subject in SUBJECTS}
+        findings, unknown = [], dict.fromkeys(mine, "a run is at work")
+    subjects = {subject: _state(subject, findings, unknown, looked_at) for subject in mine}
     return {
         "verdict": _verdict(subjects, bool(held), bool(look["failure"])),
         "reason": reason,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -34,9 +35,11 @@ def known(**given: Any) -> dict[str, Any]:
 
 
 def value(name: str, **given: Any) -> Any:
-    return Templar(loader=DataLoader(), variables=known(**given)).template(
-        trust_as_template("{{ " + name + " }}")
-    )
+    return value_of("{{ " + name + " }}", **given)
+
+
+def value_of(text: str, **given: Any) -> Any:
+    return Templar(loader=DataLoader(), variables=known(**given)).template(trust_as_template(text))
 
 
 CERTIFIED = {"gateway_certificate": "CERT", "gateway_certificate_key": "PRIVATE"}
@@ -86,6 +89,22 @@ def test_the_unit_keeps_the_states_before_it_reloads_and_before_it_stops() -> No
     assert stops.count("'") == 2
     assert "UNIX-CONNECT:/run/sparkfleet-gateway/master.sock" in stops
     assert stops.endswith("mv /var/lib/sparkfleet-gateway/servers.new /var/lib/sparkfleet-gateway/servers'")
+
+
+def test_drift_compares_all_files_that_the_role_writes_elsewhere() -> None:
+    """Each with what its own template makes."""
+    tasks = [
+        task.get("ansible.builtin.template")
+        for name in ("main", "address")
+        for task in yaml.safe_load((ROLE / f"tasks/{name}.yml").read_text())
+    ]
+    written = {value_of(each["dest"]): each["src"] for each in tasks if each}
+    composed = yaml.safe_load((ROLE / "vars/main.yml").read_text())
+    paths = re.search(r"dict\(\[(.*)\] \|", composed["__gateway_sharing"])
+    assert paths
+    sharing = dict(zip(paths[1].split(", "), composed["__gateway_sharing_texts"], strict=True))
+    compared = composed["__gateway_always"] | {value(name): text for name, text in sharing.items()}
+    assert {path: text.split("'")[3] for path, text in compared.items()} == written
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,10 @@
-"""What the module sees with its own eyes: a server, a lock, what is mounted."""
+"""What the module sees with its own eyes: a server, what is mounted."""
 
 from __future__ import annotations
 
-import json
-import os
-
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate.container import State
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._vllm import client
-from ansible_collections.sparkfleet.vllm.plugins.modules.serve_drift import ask, look_run, mounted, recorded
+from ansible_collections.sparkfleet.vllm.plugins.modules.serve_drift import ask, mounted, recorded
 from helpers.stub_server import serving
 
 
@@ -28,20 +25,6 @@ def test_a_server_that_wants_a_key_still_shows_its_figures():
 
 def test_no_server():
     assert not ask(client.Server("http://127.0.0.1:9")).healthy
-
-
-RUN = {"version": 1, "run": "1", "holder": "me@c", "controller": "", "since": "now", "pid": 1, "lease": 120}
-
-
-def test_a_run_at_work_and_one_that_is_no_more(tmp_path):
-    path = tmp_path / "run.json"
-    assert look_run(tmp_path, 1000.0) is None
-    path.write_text(json.dumps(RUN))
-    os.utime(path, (900.0, 900.0))
-    assert look_run(tmp_path, 1000.0) == {"holder": "me@c", "playbook": None, "since": "now"}
-    assert look_run(tmp_path, 1021.0) is None
-    path.write_text("{")
-    assert look_run(tmp_path, path.stat().st_mtime) is None
 
 
 def test_a_mount_of_another_directory_is_told_elsewhere():

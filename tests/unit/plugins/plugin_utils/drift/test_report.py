@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._drift import container
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._drift.finding import SUBJECTS, Finding, part
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._drift.finding import (
+    OF_GATEWAY,
+    OF_SPARK,
+    SUBJECTS,
+    Finding,
+    part,
+)
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.drift import page as drift_page
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.drift.host import KINDS, LACKING
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.drift.report import (
@@ -139,6 +145,30 @@ def test_long_cells_go_on_below():
     row = dict.fromkeys(COLUMNS, "x") | {"seen": "word " * 20}
     first, second, *_rest = wrapped([row])
     assert first["host"] == "x" and second["host"] == "" and second["seen"].startswith("word")
+
+
+def test_a_gateway_has_its_own_subject_and_a_spark_that_is_one_has_all():
+    stopped = Finding("gateway", "gateway-stopped", "it runs", "it is failed", "start it")
+    alone = {"parts": {"gateway": part(OF_GATEWAY, [stopped])}, "failure": "", "subjects": OF_GATEWAY}
+    both = look() | {"subjects": SUBJECTS}
+    both["parts"] |= {"gateway": part(OF_GATEWAY)}
+    lost = {"parts": {}, "failure": "the host did not answer", "subjects": OF_GATEWAY}
+    whole = made(spark=look(), both=both, alone=alone, lost=lost)
+    hosts = whole["hosts"]
+    assert whole["subjects"] == list(SUBJECTS)
+    assert {name: host["verdict"] for name, host in hosts.items()} == {
+        "spark": "clean",
+        "both": "clean",
+        "alone": "drift",
+        "lost": "unknown",
+    }
+    assert set(hosts["spark"]["subjects"]) == set(OF_SPARK)
+    assert hosts["alone"]["subjects"] == {"gateway": "drift"}
+    assert hosts["both"]["subjects"]["gateway"] == "ok"
+    assert refusal(hosts["alone"]) == "gateway: gateway-stopped"
+    shown = page(whole).text
+    assert "start it" in shown and "every file of a gateway" in shown
+    assert "every file of a gateway" not in page(made(spark=look())).text
 
 
 # -- the page
