@@ -1,0 +1,44 @@
+"""Streams of real vLLM while the servers behind them are changed, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import running
+from streams import Address, Load
+from testing import on
+
+INVENTORY = Path(__file__).parents[1] / "inventory"
+KEY = "sk-lab-Hc3Tn8vWz5Rq1Yk7Bd9Mx4Lp6Gs2Jf0e"
+SPARKS = ["real-1", "real-2"]
+
+
+@pytest.fixture
+def run() -> Iterator[Callable[..., running.Run]]:
+    yield from running.runs(INVENTORY)
+
+
+def test_a_rollout_cuts_no_stream(run):
+    """Each stream ends whole, with the tokens that it asked for. A variable of the environment makes every container anew."""
+    authority = on("real-gate", "cat /etc/haproxy/sparkfleet-lab/ca.pem")
+    address = Address("https://172.31.250.133", KEY, "huihui-gemma4", authority, silence=120)
+    before = [container(spark) for spark in SPARKS]
+    with Load(address, clients=3, tokens=100) as load:
+        made_anew = {"VLLM_CPU_KVCACHE_SPACE": "1", "LAB_ROUND": "2"}
+        change = run("site", vllm_serve_extra_environment=made_anew).end()
+    assert not change.failed, change.output
+    assert all(change.row(spark).endswith(" pass") for spark in SPARKS)
+    assert not set(before) & {container(spark) for spark in SPARKS}
+    print(
+        f"{len(load.done)} streams in {change.ended - change.began:.0f} s, {len(load.faults)} failed or cut"
+    )
+    assert load.faults == []
+    assert len(load.done) > 20
+    log = on("real-gate", "journalctl -t haproxy -o cat --no-pager")
+    assert all(f" huihui-gemma4/{spark} " in log for spark in SPARKS)
+
+
+def container(spark: str) -> str:
+    return on(spark, "docker ps --quiet --no-trunc --filter name=sparkfleet-vllm").strip()
