@@ -18,3 +18,28 @@ options:
     type: path
     default: /var/lib/sparkfleet-gateway/servers
 """
+
+    # Of modules that know the set of files.
+    FILES = r"""
+options:
+  directory:
+    description: Directory of the set. It holds nothing else.
+    type: path
+    default: /etc/haproxy/sparkfleet
+  files:
+    description: Content by name, of those that the group of HAProxy may read. One is C(haproxy.cfg).
+    type: dict
+    required: true
+  secrets:
+    description: Content by name of those that only root may read. Never shown.
+    type: dict
+    default: {}
+  group:
+    description: Group of HAProxy.
+    type: str
+    default: haproxy
+  program:
+    description: HAProxy's program.
+    type: path
+    default: /usr/sbin/haproxy
+"""

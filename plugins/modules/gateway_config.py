@@ -18,26 +18,6 @@ description:
     former set back.
   - Files that are in the directory and not in the set go.
 options:
-  directory:
-    description: Directory of the set. It holds nothing else.
-    type: path
-    default: /etc/haproxy/sparkfleet
-  files:
-    description: Content by name. One is C(haproxy.cfg). The group of HAProxy may read them.
-    type: dict
-    required: true
-  secrets:
-    description: Content by name of those that only root may read. Never shown.
-    type: dict
-    default: {}
-  group:
-    description: Group of HAProxy.
-    type: str
-    default: haproxy
-  program:
-    description: HAProxy's program.
-    type: path
-    default: /usr/sbin/haproxy
   service:
     description: Its systemd unit.
     type: str
@@ -55,6 +35,7 @@ options:
     type: int
     default: 30
 extends_documentation_fragment:
+  - sparkfleet.vllm.gateway.files
   - sparkfleet.vllm.internal
 attributes:
   check_mode:
@@ -105,6 +86,7 @@ from ..module_utils._gateway import file_set
 from ..module_utils._gateway.answers import HaproxyError
 from ..module_utils._gateway.file_set import File
 from ..module_utils._gateway.haproxy import Haproxy
+from ..module_utils._gateway.module import FILES_SPEC
 from ..module_utils._run.lock_file import hold
 
 MAIN = "haproxy.cfg"
@@ -238,11 +220,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "directory": {"type": "path", "default": "/etc/haproxy/sparkfleet"},
-            "files": {"type": "dict", "required": True},
-            "secrets": {"type": "dict", "default": {}, "no_log": True},
-            "group": {"type": "str", "default": "haproxy"},
-            "program": {"type": "path", "default": "/usr/sbin/haproxy"},
+            **FILES_SPEC,
             "service": {"type": "str", "default": "sparkfleet-gateway.service"},
             "reload": {"type": "bool", "default": True},
             "socket": {"type": "path", "default": "/run/sparkfleet-gateway/master.sock"},

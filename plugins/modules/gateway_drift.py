@@ -14,26 +14,6 @@ short_description: Compare a gateway with what the inventory makes of it
 description:
   - Compares the files of a gateway, its units, and what its servers may get. Changes nothing, and shows nothing of a file.
 options:
-  directory:
-    description: Directory of the set of files. It holds nothing else.
-    type: path
-    default: /etc/haproxy/sparkfleet
-  files:
-    description: Content by name, of those that the group of HAProxy may read.
-    type: dict
-    required: true
-  secrets:
-    description: Content by name, of those that only root may read.
-    type: dict
-    default: {}
-  group:
-    description: Group of HAProxy.
-    type: str
-    default: haproxy
-  program:
-    description: HAProxy's program.
-    type: path
-    default: /usr/sbin/haproxy
   texts:
     description: Content by path, of the files that lie elsewhere.
     type: dict
@@ -53,6 +33,7 @@ options:
     type: path
     default: /var/lib/sparkfleet
 extends_documentation_fragment:
+  - sparkfleet.vllm.gateway.files
   - sparkfleet.vllm.gateway
   - sparkfleet.vllm.internal
   - sparkfleet.vllm.attributes.looks
@@ -85,7 +66,7 @@ from ..module_utils._drift import gateway as drift
 from ..module_utils._gateway import file_set
 from ..module_utils._gateway.answers import HaproxyError
 from ..module_utils._gateway.haproxy import Haproxy
-from ..module_utils._gateway.module import ARGUMENT_SPEC
+from ..module_utils._gateway.module import ARGUMENT_SPEC, FILES_SPEC
 from ..module_utils._host import unit
 from ..module_utils._run import lock_file
 
@@ -130,11 +111,7 @@ def read(path: Path) -> str | None:
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "directory": {"type": "path", "default": "/etc/haproxy/sparkfleet"},
-            "files": {"type": "dict", "required": True},
-            "secrets": {"type": "dict", "default": {}, "no_log": True},
-            "group": {"type": "str", "default": "haproxy"},
-            "program": {"type": "path", "default": "/usr/sbin/haproxy"},
+            **FILES_SPEC,
             "texts": {"type": "dict", "default": {}},
             "services": {"type": "list", "elements": "str", "default": ["sparkfleet-gateway.service"]},
             "absent": {"type": "list", "elements": "path", "default": []},

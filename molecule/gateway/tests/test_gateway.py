@@ -174,3 +174,34 @@ def test_a_second_run_changes_nothing_and_a_check_shows_what_would(run):
     assert "+    hash-balance-factor 200" in looked.output
     assert KEY not in looked.output
     assert run("gateway").end().output.count("changed=0") == len(SPARKS) + len(GATES)
+
+
+def test_drift_finds_what_was_done_to_a_gateway_by_hand_and_its_playbook_mends_it(run, tmp_path):
+    def found() -> dict[str, set[str]]:
+        done = run("drift", drift_output=str(tmp_path)).end()
+        hosts = json.loads((tmp_path / "drift.json").read_text())["hosts"]
+        assert done.failed == any(host["verdict"] == "drift" for host in hosts.values()), done.output
+        return {name: {finding["kind"] for finding in host["findings"]} for name, host in hosts.items()}
+
+    assert {name: kinds for name, kinds in found().items() if name in GATES} == {
+        "gate-1": set(),
+        "gate-2": set(),
+    }
+    config = "/etc/haproxy/sparkfleet/haproxy.cfg"
+    on("gate-1", f"sed -i s/hash-balance-factor/#/ {config}; systemctl disable sparkfleet-gateway 2>&1")
+    on(
+        "gate-2",
+        "echo '@1 set server stub/pool-4 state maint' | socat - UNIX-CONNECT:/run/sparkfleet-gateway/master.sock",
+    )
+    by_hand = found()
+    assert by_hand["gate-1"] == {"gateway-file", "gateway-boot"} and by_hand["gate-2"] == {"server-out"}
+    mended = run("gateway").end()
+    assert not mended.failed, mended.output
+    on(
+        "gate-2",
+        "echo '@1 set server stub/pool-4 state ready' | socat - UNIX-CONNECT:/run/sparkfleet-gateway/master.sock",
+    )
+    assert {name: kinds for name, kinds in found().items() if name in GATES} == {
+        "gate-1": set(),
+        "gate-2": set(),
+    }

@@ -18,6 +18,13 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "socket": {"type": "path", "default": "/run/sparkfleet-gateway/master.sock"},
     "state_file": {"type": "path", "default": "/var/lib/sparkfleet-gateway/servers"},
 }
+FILES_SPEC: dict[str, Any] = {
+    "directory": {"type": "path", "default": "/etc/haproxy/sparkfleet"},
+    "files": {"type": "dict", "required": True},
+    "secrets": {"type": "dict", "default": {}, "no_log": True},
+    "group": {"type": "str", "default": "haproxy"},
+    "program": {"type": "path", "default": "/usr/sbin/haproxy"},
+}
 
 
 def never_set_up(module: AnsibleModule) -> bool:
