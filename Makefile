@@ -52,7 +52,7 @@ lab-hosts:
 
 venv: .venv-ready
 
-.PHONY: .venv-ready .newest .next .tools .engine .packages .base .spark .depot .wheels .snapshot .publish .stub .ee .hosts .site
+.PHONY: .venv-ready .newest .next .tools .engine .packages .haproxy .base .spark .depot .wheels .snapshot .publish .stub .ee .hosts .site
 .venv-ready:
 	@$(phase) venv "Python environment from requirements/dev.txt" -- $(lab)/venv.sh $(PYTHON)
 
@@ -70,6 +70,9 @@ venv: .venv-ready
 
 .packages: .engine
 	@$(phase) packages "the distribution's packages, fetched once" -- $(lab)/packages.sh
+
+.haproxy: .packages
+	@$(phase) haproxy "HAProxy for the unit tests" -- $(lab)/haproxy.sh
 
 .base: .packages
 	@$(phase) base "base image of this distribution" -- $(lab)/images.sh base
@@ -175,10 +178,13 @@ $(patsubst %,.part-%,$(alone) $(scenarios) $(long)): .part-%:
 
 lab_depot := .spark .publish .wheels .snapshot .stub
 # Beside the depot, or in place of it.
+needs_unit := .haproxy
 needs_installed := .newest
 needs_matrix := .newest
 needs_ee := .base
-$(foreach part,installed matrix ee,$(eval .part-$(part): $(needs_$(part))))
+$(foreach part,unit installed matrix ee,$(eval .part-$(part): $(needs_$(part))))
+# No unit test is skipped because this machine lacks something.
+.part-unit: export WHOLE := 1
 $(patsubst %,.part-%,$(alone) $(long)): $(lab_depot)
 $(scenarios:%=.part-%): $(lab_depot) .part-$(alone)
 

@@ -1,6 +1,6 @@
 """A real HAProxy with what the role gateway writes, on ports of loopback. It needs no root, and no Spark: see vllm_stub.py.
 
-The distribution's program is taken where there is one. The lab has it on its gateways; on a controller, `apt-get install haproxy`.
+It is that of the machine where there is one, else the copy of the lab (molecule/lab/haproxy.sh).
 """
 
 from __future__ import annotations
@@ -29,11 +29,10 @@ from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.gateway import pla
 from helpers.gateway import KEY, inputs, server
 from helpers.recipe import ROOT
 from helpers.vllm_stub import Stub
+from helpers.whole import needs
 
-PROGRAM = shutil.which("haproxy", path=os.environ.get("PATH", "") + ":/usr/sbin")
-needs_haproxy = pytest.mark.skipif(
-    PROGRAM is None, reason="no haproxy here: the distribution's package has it, and the lab's gateways do"
-)
+PROGRAM = shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin:{ROOT}/.cache/lab/haproxy")
+needs_haproxy = needs("" if PROGRAM else "no haproxy here: install the distribution's, or make .haproxy")
 TEMPLATES = ROOT / "roles/gateway/templates"
 CHAT = "/v1/chat/completions"
 PATIENCE = 10.0
@@ -53,9 +52,8 @@ def rendered(folder: Path, **given: Any) -> dict[str, str]:
     }
     templar = Templar(loader=DataLoader(), variables=variables)
     files = {
-        path.name.removesuffix(".j2"): str(templar.template(trust_as_template(path.read_text())))
-        for path in TEMPLATES.glob("*.j2")
-        if path.name != "sparkfleet-gateway.service.j2"
+        name: str(templar.template(trust_as_template((TEMPLATES / f"{name}.j2").read_text())))
+        for name in ("haproxy.cfg", "keys.map", "pools.map")
     }
     return files | {"models.json": json.dumps(made["models"])}
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+from helpers.whole import needs
 
 LIFE = 600
 """Seconds after which a host ends that a killed test has left behind."""
@@ -70,7 +71,7 @@ def _usable() -> str:
 
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 WHY_NOT = _usable()
-needs_namespaces = pytest.mark.skipif(WHY_NOT != "", reason=WHY_NOT)
+needs_namespaces = needs(WHY_NOT)
 
 
 @dataclass
