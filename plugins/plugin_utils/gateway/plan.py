@@ -130,12 +130,14 @@ def plan(inputs: Mapping[str, Any]) -> Plan:
     :raises GatewayError: no gateway is made of them
     """
     tls, plain = bool(inputs["tls"]), bool(inputs["plain"])
+    made = pools(inputs["servers"])
     return Plan(
         binds=_binds(inputs["addresses"], inputs["port"], tls or plain),
         tls=tls,
         server_key=bool(inputs["server_key"]),
-        servers=tuple(inputs["servers"]),
-        pools=pools(inputs["servers"]),
+        # As plain data: as_data copies them, and what a play hands on refuses that.
+        servers=tuple(dict(server) for server in inputs["servers"]),
+        pools=made,
         keys=keys(inputs["keys"], inputs["concurrent"], inputs["requests_per_minute"]),
         virtual=virtual(inputs["virtual_address"], inputs["host"], inputs["gateways"]),
         limits=_numbers(inputs["limits"], "gateway_limits", LIMITS),

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -77,6 +83,51 @@ def test_the_key_of_the_sparks_is_a_secret_file() -> None:
 )
 def test_the_certificate_lies_before_its_key(given: dict[str, Any], pem: str) -> None:
     assert value("__gateway_secrets", **given) == {"tls.pem": pem, "server.key": ""}
+
+
+PLAY = """
+- hosts: gate-1
+  gather_facts: false
+  vars_files: [{role}/defaults/main.yml, {role}/vars/main.yml]
+  tasks:
+    - ansible.builtin.set_fact:
+        plan: "{{{{ __gateway_inputs | sparkfleet.vllm.gateway_plan }}}}"
+      vars: {given}
+    - ansible.builtin.copy: {{content: "{{{{ plan | to_json }}}}", dest: {folder}/plan.json}}
+"""
+
+
+def test_ansible_computes_the_plan_of_servers_that_it_has_before(tmp_path: Path) -> None:
+    """Of values as a filter gets them in a play, from the list that the gateway has."""
+    former = base64.b64encode(json.dumps([server("spark-1")]).encode()).decode()
+    given = CERTIFIED | {
+        "gateway_keys": KEYS,
+        "gateway_sparks": ["spark-1"],
+        "gateway_server_key": "",
+        "__gateway_former": {"content": former},
+    }
+    (tmp_path / "play.yml").write_text(PLAY.format(role=ROLE, given=json.dumps(given), folder=tmp_path))
+    hosts = {"gate-1": {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}}
+    lost = {"spark-1": {"__gateway_record": None, "ansible_host": "192.0.2.1"}}
+    inventory = {"gateways": {"hosts": hosts}, "sparks": {"hosts": lost}}
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump(inventory))
+    done = subprocess.run(
+        [
+            Path(sys.executable).with_name("ansible-playbook"),
+            "-i",
+            tmp_path / "hosts.yml",
+            tmp_path / "play.yml",
+        ],
+        env=os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    made = json.loads((tmp_path / "plan.json").read_text())
+    assert made["servers"] == [server("spark-1")]
+    assert [each["name"] for each in made["pools"][0]["servers"]] == ["spark-1"]
 
 
 def test_the_unit_keeps_the_states_before_it_reloads_and_before_it_stops() -> None:
