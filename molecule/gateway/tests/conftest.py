@@ -21,11 +21,22 @@ def run() -> Iterator[Callable[..., running.Run]]:
     yield from running.runs(SCENARIO / "inventory")
 
 
-def states(gate: str) -> dict[str, str]:
-    """Of each server of the pool, as HAProxy tells: UP, DOWN, DRAIN, MAINT and what comes after."""
+def rows(gate: str) -> dict[str, list[str]]:
+    """What HAProxy tells of each server of the pool."""
     text = on(gate, "echo '@1 show stat -1 4 -1' | socat - UNIX-CONNECT:/run/sparkfleet-gateway/master.sock")
-    rows = [line.split(",") for line in text.splitlines() if line.startswith(f"{POOL},")]
-    return {row[1]: row[17] for row in rows}
+    found = [line.split(",") for line in text.splitlines() if line.startswith(f"{POOL},")]
+    return {row[1]: row for row in found}
+
+
+def states(gate: str) -> dict[str, str]:
+    """Of each server: UP, DOWN, DRAIN, MAINT and what comes after."""
+    return {name: row[17] for name, row in rows(gate).items()}
+
+
+def busiest(gate: str) -> str:
+    """The server that has most requests now."""
+    requests = {name: int(row[4]) for name, row in rows(gate).items()}
+    return max(requests, key=requests.__getitem__)
 
 
 def all_up() -> bool:

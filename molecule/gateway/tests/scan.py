@@ -1,4 +1,4 @@
-"""Prints the open ports of an address, as this host finds them. It runs on a lab host, with the distribution's Python."""
+"""Prints the open ports of an address up to a number, as this host finds them. It runs on a lab host, with the distribution's Python."""
 
 import asyncio
 import json
@@ -17,11 +17,11 @@ async def is_open(address: str, port: int, turns: asyncio.Semaphore) -> bool:
         return True
 
 
-async def scan(address: str) -> list[int]:
+async def scan(address: str, last: int) -> list[int]:
     turns = asyncio.Semaphore(AT_ONCE)
-    ports = range(1, 65536)
+    ports = range(1, last + 1)
     found = await asyncio.gather(*(is_open(address, port, turns) for port in ports))
     return [port for port, there in zip(ports, found, strict=True) if there]
 
 
-print(json.dumps(asyncio.run(scan(sys.argv[1]))))
+print(json.dumps(asyncio.run(scan(sys.argv[1], int(sys.argv[2])))))
