@@ -3,44 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 import running
-from testing import on, until
-
-SCENARIO = Path(__file__).parents[1]
-SPARKS = ["pool-1", "pool-2", "pool-3", "pool-4"]
-GATES = {"gate-1": "172.31.250.115", "gate-2": "172.31.250.116"}
-KEY = "sk-lab-Vb4Xw0nq2Lr8TzK6yHc1Mf7PdJe3Ga9s"
-POOL = "stub"
+from gates import GATES, SCENARIO, SPARKS, all_up
+from testing import until
 
 
 @pytest.fixture
 def run() -> Iterator[Callable[..., running.Run]]:
     yield from running.runs(SCENARIO / "inventory")
-
-
-def rows(gate: str) -> dict[str, list[str]]:
-    """What HAProxy tells of each server of the pool."""
-    text = on(gate, "echo '@1 show stat -1 4 -1' | socat - UNIX-CONNECT:/run/sparkfleet-gateway/master.sock")
-    found = [line.split(",") for line in text.splitlines() if line.startswith(f"{POOL},")]
-    return {row[1]: row for row in found}
-
-
-def states(gate: str) -> dict[str, str]:
-    """Of each server: UP, DOWN, DRAIN, MAINT and what comes after."""
-    return {name: row[17] for name, row in rows(gate).items()}
-
-
-def busiest(gate: str) -> str:
-    """The server that has most requests now."""
-    requests = {name: int(row[4]) for name, row in rows(gate).items()}
-    return max(requests, key=requests.__getitem__)
-
-
-def all_up() -> bool:
-    return all(states(gate) == dict.fromkeys(SPARKS, "UP") for gate in GATES)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from conftest import GATES, KEY, POOL, SCENARIO, SPARKS, all_up, busiest, states
+from gates import GATES, KEY, POOL, SCENARIO, SPARKS, all_up, busiest, states
 from running import power_off
 from streams import Address, Load
 from testing import look, on, until

@@ -26,7 +26,7 @@ SYLLABLES = [
     "ba",
     "ce",
     "di",
-    "fo",
+    "fe",
     "gu",
     "ha",
     "ke",

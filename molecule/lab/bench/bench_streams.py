@@ -183,9 +183,11 @@ def main() -> None:
     if what == "serve":
         asyncio.run(serve(int(given[0])))
     elif what == "requests":
-        print(json.dumps(requests(*given[:4], count=int(given[4]))))
+        direct, gateway, key, model, count = given
+        print(json.dumps(requests(direct, gateway, key, model, int(count))))
     else:
-        print(json.dumps(asyncio.run(streams(*given[:3], count=int(given[3]), seconds=float(given[4])))))
+        gateway, key, model, count, seconds = given
+        print(json.dumps(asyncio.run(streams(gateway, key, model, int(count), float(seconds)))))
 
 
 if __name__ == "__main__":

@@ -141,7 +141,8 @@ class Gate:
     @property
     def servers(self) -> list[Server]:
         known = json.loads(self.path.read_text()) if self.path.exists() else {}
-        return [Server(*key.split("/"), up=True, **each) for key, each in known.items()]
+        places = [(*key.split("/"), each) for key, each in known.items()]
+        return [Server(pool, name, up=True, **each) for pool, name, each in places]
 
     def put(self, servers: Sequence[Server]) -> None:
         known = {
