@@ -72,7 +72,7 @@ venv: .venv-ready
 	@$(phase) packages "the distribution's packages, fetched once" -- $(lab)/packages.sh
 
 .haproxy: .packages
-	@$(phase) haproxy "HAProxy for the unit tests" -- $(lab)/haproxy.sh
+	@$(phase) haproxy "HAProxy and iptables for the unit tests" -- $(lab)/haproxy.sh
 
 .base: .packages
 	@$(phase) base "base image of this distribution" -- $(lab)/images.sh base

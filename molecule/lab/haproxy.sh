@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Unpacks the distribution's HAProxy for the unit tests. Nothing is installed, and no service starts.
+# What the unit tests of gateways need: the distribution's HAProxy, unpacked, so that no service starts; and programs for network namespaces.
 # shellcheck source=molecule/lab/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+apt_install iproute2 iptables
 
 pool="${lab_cache}/depot/www/apt/distribution"
 target="${lab_cache}/haproxy"
