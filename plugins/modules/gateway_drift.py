@@ -92,7 +92,7 @@ def look(params: dict[str, Any], after: drift.Wanted) -> drift.Seen:
     return drift.Seen(
         program=True,
         files=file_set.look(Path(after.directory)),
-        texts={path: text for path in after.texts if (text := read(Path(path))) is not None},
+        texts={path: text for path in after.texts if (text := content(Path(path))) is not None},
         services={name: unit.look(name) for name in after.services},
         left=[path for path in after.absent if Path(path).is_symlink() or Path(path).exists()],
         servers=servers,
@@ -101,7 +101,7 @@ def look(params: dict[str, Any], after: drift.Wanted) -> drift.Seen:
     )
 
 
-def read(path: Path) -> str | None:
+def content(path: Path) -> str | None:
     """Of a regular file; None for nothing of that kind, and nothing of one that is too large to be ours."""
     if path.is_symlink() or not path.is_file():
         return None

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from string import ascii_lowercase, digits
 from typing import Any
 
 from .refusal import GatewayError, known, name, whole
@@ -21,11 +22,10 @@ DISTINCT = 8
 GENERATE = "make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
 HASH = re.compile(r"[0-9a-f]{64}")
 KEY = re.compile(r"[!-~]+")
-_ALPHABETS = (
-    (r"[0-9]+", 10),
-    (r"[0-9a-f]+|[0-9A-F]+", 16),
-    (r"[a-z]+|[A-Z]+", 26),
-    (r"[0-9a-z]+|[0-9A-Z]+", 36),
+_ALPHABETS = tuple(
+    frozenset(letters)
+    for lower in (digits, f"{digits}abcdef", ascii_lowercase, digits + ascii_lowercase)
+    for letters in (lower, lower.upper())
 )
 _OPTIONS = ("name", "user", "key", "sha256", "concurrent", "requests_per_minute")
 MOST = 1_000_000
@@ -43,7 +43,7 @@ class Key:
 def bits(key: str) -> float:
     """The strength of a key if it was drawn at random from the smallest usual alphabet that has all its characters."""
     drawn = key.removeprefix("sk-")
-    size = next((size for pattern, size in _ALPHABETS if re.fullmatch(pattern, drawn)), 64)
+    size = next((len(letters) for letters in _ALPHABETS if letters.issuperset(drawn)), 64)
     return len(drawn) * math.log2(size)
 
 

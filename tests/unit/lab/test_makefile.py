@@ -34,7 +34,7 @@ def test_an_environment_that_a_scenario_uses_is_made_for_it(scenario, place, tar
 
 
 def test_every_part_with_needs_depends_on_them():
-    assert {"installed", "matrix", "ee"} == set(NEEDS)
+    assert {"unit", "installed", "matrix", "ee"} == set(NEEDS)
     (listed,) = re.findall(
         r"^\$\(foreach part,(.*?),\$\(eval \.part-\$\(part\): \$\(needs_\$\(part\)\)\)\)$",
         MAKEFILE,

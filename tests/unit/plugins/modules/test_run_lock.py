@@ -514,7 +514,7 @@ def test_without_a_lock_there_is_nothing_to_lose(monkeypatch):
 
 
 READS = {
-    "bundle_info", "hf_snapshot_info", "model_pair", "registry_info", "serve_drift", "serve_info", "spark_info", "run_lock",
+    "bundle_info", "hf_snapshot_info", "model_pair", "registry_info", "gateway_drift", "serve_drift", "serve_info", "spark_info", "run_lock",
     # on the controller alone
     "recipe_lock",
 }  # fmt: skip
@@ -528,9 +528,8 @@ def test_every_module_that_changes_a_host_does_so_under_the_lock_of_its_run():
             assert path.stem not in routed and "hold(module)" not in text, path.stem
             continue
         assert "    hold(module)\n" in text, path.stem
-        own = ROOT / "plugins/action" / path.name
-        if own.exists():
-            front = importlib.import_module(f"{action.__package__}.{path.stem}")
-            assert path.stem not in routed and issubclass(front.ActionModule, under_lock.UnderLock)
-        else:
-            assert routed[path.stem] == {"action_plugin": "sparkfleet.vllm.under_lock"}
+        own = (ROOT / "plugins/action" / path.name).exists()
+        assert own != (path.stem in routed), path.stem
+        front = path.stem if own else routed[path.stem]["action_plugin"].removeprefix("sparkfleet.vllm.")
+        plugin = importlib.import_module(f"{action.__package__}.{front}")
+        assert issubclass(plugin.ActionModule, under_lock.UnderLock), path.stem
