@@ -173,6 +173,21 @@ def test_what_a_task_may_put_together_is_put_together_somewhere(composed: str) -
     assert any(re.search(composed, text) for _, text in in_tasks())
 
 
+def test_no_key_of_a_task_stands_twice() -> None:
+    """Nor one in place of a merged one: Ansible warns of it in every run."""
+    for path in [*ROOT.glob("roles/*/tasks/*.yml"), *ROOT.glob("playbooks/**/*.yml")]:
+        pending = [yaml.compose(path.read_text())]
+        while pending:
+            node = pending.pop()
+            if isinstance(node, yaml.MappingNode):
+                merged = [value for key, value in node.value if key.value == "<<"]
+                names = [key.value for each in [node, *merged] for key, _ in each.value if key.value != "<<"]
+                assert len(names) == len(set(names)), (path, names)
+                pending += [value for _, value in node.value]
+            elif isinstance(node, yaml.SequenceNode):
+                pending += node.value
+
+
 def test_yaml_reads_no_text_by_a_pattern_and_holds_no_statements() -> None:
     of_roles = [path for role in ROLES for path in files(role, "tasks", "defaults", "vars")]
     for path in {*of_roles, *(ROOT / "playbooks").rglob("*.yml")}:
