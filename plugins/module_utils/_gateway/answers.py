@@ -110,7 +110,7 @@ def parse_statistics(text: str) -> dict[str, Row]:
 
     :raises HaproxyError: another format
     """
-    head, _, rest = text.strip().partition("\n")
+    head, _newline, rest = text.strip().partition("\n")
     names = head.removeprefix("#").strip().split(",")
     wanted = ("pxname", "svname", "scur", "status")
     if any(name not in names for name in wanted):

@@ -15,8 +15,9 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Union
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]  # noqa: UP007  evaluated, so ansible-test wants this form
 
 FAMILIES = {4: "iptables", 6: "ip6tables"}
 """Its programs, by version of IP."""

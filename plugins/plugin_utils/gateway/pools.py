@@ -112,6 +112,6 @@ def pools(given: Iterable[Any]) -> tuple[Pool, ...]:
             "run site.yml, and then this again",
         )
     return tuple(
-        Pool(pool_name(model), model, tuple(server for _, server in sorted(servers.items())))
+        Pool(pool_name(model), model, tuple(server for _name, server in sorted(servers.items())))
         for model, servers in sorted(members.items())
     )
