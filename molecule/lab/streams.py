@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+JSON = {"Content-Type": "application/json"}
+
 
 @dataclass(frozen=True)
 class Stream:
@@ -51,7 +53,7 @@ class Address:
 
         :param key: in place of its own; empty for none
         """
-        sent = {"Authorization": f"Bearer {self.key if key is None else key}"} if key != "" else {}
+        sent = JSON | ({"Authorization": f"Bearer {self.key if key is None else key}"} if key != "" else {})
         connection = self.connect(timeout)
         try:
             connection.request(method, path, json.dumps(body) if body is not None else None, sent)
@@ -81,7 +83,7 @@ class Address:
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-        headers = {"Authorization": f"Bearer {self.key}", "x-session-id": session}
+        headers = JSON | {"Authorization": f"Bearer {self.key}", "x-session-id": session}
         connection = self.connect()
         try:
             connection.request("POST", "/v1/chat/completions", json.dumps(asked), headers)
@@ -105,6 +107,8 @@ class Load:
     address: Address
     clients: int
     tokens: int
+    pause: float = 0.0
+    """Seconds that a client takes between two conversations. A model on the processor leaves nothing to others meanwhile."""
     limit: float = 900.0
     """Seconds after which the clients begin no more."""
     done: list[Stream] = field(default_factory=list)
@@ -130,8 +134,7 @@ class Load:
         while not self._over.is_set() and time.monotonic() < self._deadline:
             turn += 1
             self.done.append(self.address.stream(self.tokens, f"client {number}, conversation {turn}"))
-            if self.done[-1].fault:
-                time.sleep(0.2)
+            time.sleep(self.pause or (0.2 if self.done[-1].fault else 0))
 
     @property
     def faults(self) -> list[str]:

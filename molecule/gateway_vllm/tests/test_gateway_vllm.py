@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,8 +26,8 @@ def test_a_rollout_cuts_no_stream(run):
     authority = on("real-gate", "cat /etc/haproxy/sparkfleet-lab/ca.pem")
     address = Address("https://172.31.250.133", KEY, "huihui-gemma4", authority, silence=120)
     before = [container(spark) for spark in SPARKS]
-    with Load(address, clients=3, tokens=100) as load:
-        made_anew = {"VLLM_CPU_KVCACHE_SPACE": "1", "LAB_ROUND": "2"}
+    with Load(address, clients=2, tokens=600, pause=2) as load:
+        made_anew = {"VLLM_CPU_KVCACHE_SPACE": "1", "LAB_ROUND": str(time.time())}
         change = run("site", vllm_serve_extra_environment=made_anew).end()
     assert not change.failed, change.output
     assert all(change.row(spark).endswith(" pass") for spark in SPARKS)

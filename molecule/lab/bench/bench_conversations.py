@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from streams import Address
+from streams import JSON, Address
 
 TURNS = 5
 WORDS = 60
@@ -99,7 +99,7 @@ def _turn(address: Address, said: Sequence[dict[str, str]]) -> tuple[float, str]
         # Its handshake is no part of the time.
         connection.connect()
         began = time.perf_counter()
-        headers = {"Authorization": f"Bearer {address.key}"}
+        headers = JSON | {"Authorization": f"Bearer {address.key}"}
         connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
         answer = connection.getresponse()
         if answer.status != 200:
