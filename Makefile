@@ -3,7 +3,7 @@
 # make lab-down   removes the lab and nothing else
 # make bench-sync times a snapshot to 1, 2, 4 and 8 hosts, and another look (LINK=40mbit SIZE=80)
 # make bench-noop times site.yml with nothing to do: as it is, with a whole look, and beside a plain playbook (HOSTS="1 2 4 8" RUNS=3)
-# make bench-gateway  what the gateway keeps of prefix caches, with real vLLM, and what it costs (CLIENTS="2 8" EACH=3 ROUNDS=2 STREAMS=500)
+# make bench-gateway  what the gateway keeps of prefix caches, with real vLLM, and what it costs (CLIENTS="2 8" EACH=3 ROUNDS=2 FACTORS="" STREAMS=500)
 # make test       lint, unit tests, all molecule scenarios but the long ones; ends with a table of times (molecule/lab/budgets.yml)
 # make test-long  the long scenarios, likewise
 # make lint       checks that run no playbook: Python, YAML, spelling, licences, Ansible (-j2: two at a time)

@@ -5,8 +5,8 @@
 """make bench-gateway: how much of a conversation the Spark that answers it has in its prefix cache, by the gateway's affinity, round
 robin and least connections, with real vLLM on two lab Sparks; and what a gateway costs, with a stub.
 
-Settings are in the environment: CLIENTS ("2 8"), EACH (3: conversations of each client), ROUNDS (2), STREAMS (500), KEEP (1: leave the
-hosts). The script makes the hosts way-1, way-2 and way-gate, and removes them afterwards.
+Settings are in the environment: CLIENTS ("2 8"), EACH (3: conversations of each client), ROUNDS (2), FACTORS ("": other values
+of gateway_limits.balance to try, such as "175 200"), STREAMS (500), KEEP (1: leave the hosts). The script makes the hosts way-1, way-2 and way-gate, and removes them afterwards.
 """
 
 from __future__ import annotations
@@ -37,8 +37,7 @@ GOAL_HITS, GOAL_LOAD, GOAL_ADDED, GOAL_STREAMS = 0.9, 1.5, 1.0, 500
 TOKENS_A_SECOND = 25
 """Of one stream, to say how many of them a core would hold."""
 ALONE, OURS = "one Spark alone", "affinity"
-WAYS = (ALONE, OURS, "round robin", "least connections")
-BALANCE = {"round robin": "roundrobin", "least connections": "leastconn"}
+OTHERS = {"round robin": "roundrobin", "least connections": "leastconn"}
 
 
 @dataclass(frozen=True)
@@ -92,8 +91,10 @@ def go(way: str) -> None:
     """Have the gateway choose its servers in that way."""
     ready = "maintenance" if way == ALONE else "ready"
     edit = f"cp {CONFIG}.ours {CONFIG}"
-    if way in BALANCE:
-        edit += f"; sed -i -e 's/balance hash .*/balance {BALANCE[way]}/' -e '/hash-type /d; /hash-balance-factor /d' {CONFIG}"
+    if way in OTHERS:
+        edit += f"; sed -i -e 's/balance hash .*/balance {OTHERS[way]}/' -e '/hash-type /d; /hash-balance-factor /d' {CONFIG}"
+    elif way.startswith(f"{OURS} "):
+        edit += f"; sed -i 's/hash-balance-factor .*/hash-balance-factor {way.split()[1]}/' {CONFIG}"
     on(
         GATE,
         f"[ -e {CONFIG}.ours ] || cp {CONFIG} {CONFIG}.ours; {edit}; systemctl reload sparkfleet-gateway",
@@ -141,7 +142,8 @@ def measure(way: str, address: Address, clients: int, each: int, seed: str) -> S
     return Seen(asked, tuple(counters(spark) - past for spark, past in zip(SPARKS, before, strict=True)))
 
 
-def conversations(counts: Sequence[int], each: int, rounds: int) -> None:
+def conversations(counts: Sequence[int], each: int, rounds: int, factors: Sequence[str]) -> None:
+    ways = [ALONE, OURS, *(f"{OURS} {factor} %" for factor in factors), *OTHERS]
     address = Address(
         f"https://{GATE_ADDRESS}", key(), MODEL, on(GATE, "cat /etc/haproxy/sparkfleet-lab/ca.pem")
     )
@@ -152,7 +154,7 @@ def conversations(counts: Sequence[int], each: int, rounds: int) -> None:
         f"{'clients':<8} {'way':<18} hit rate  of one alone  most loaded  first token p50 ms  p99"
     )
     for clients in counts:
-        found: dict[str, list[Seen]] = {way: [] for way in WAYS}
+        found: dict[str, list[Seen]] = {way: [] for way in ways}
         for number in range(rounds):
             for way, seen in found.items():
                 seen.append(measure(way, address, clients, each, f"{way} {clients} {number}"))
@@ -166,7 +168,7 @@ def conversations(counts: Sequence[int], each: int, rounds: int) -> None:
                 f"{statistics.median(first):<19.0f} {first[int(0.99 * len(first))]:.0f}",
                 flush=True,
             )
-            if way == OURS:
+            if way.startswith(OURS):
                 say_whether(f"hit rate at least {GOAL_HITS:g} of one Spark alone", hits / alone >= GOAL_HITS)
                 say_whether(f"no Spark above {GOAL_LOAD:g} of the mean load", load <= GOAL_LOAD)
     go(OURS)
@@ -225,7 +227,8 @@ def main() -> int:
                 f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC, {os.cpu_count()} cores for controller, gateway and Sparks"
             )
             counts = [int(count) for count in given("CLIENTS", "2 8").split()]
-            conversations(counts, int(given("EACH", "3")), int(given("ROUNDS", "2")))
+            each, rounds = int(given("EACH", "3")), int(given("ROUNDS", "2"))
+            conversations(counts, each, rounds, given("FACTORS", "").split())
             cost(int(given("STREAMS", "500")))
         finally:
             if not given("KEEP"):
