@@ -206,6 +206,7 @@ bench-sync:
 
 bench-gateway:
 	+@$(parallel) .spark .publish .wheels .snapshot
+	@PYTHONPATH=$(lab) python $(lab)/bench/bench_bound.py
 	@PYTHONPATH=$(lab) python $(lab)/bench/bench_gateway.py
 
 bench-noop:

@@ -50,7 +50,7 @@ HEADERS = 64 * KIB
 LIMITS = {
     "body": (8 * MIB, 64 * KIB, 64 * MIB),
     "connections": (2000, 10, 100_000),
-    "balance": (150, 101, 1000),
+    "balance": (250, 101, 1000),
 }
 """{limit: (default, least, most)}; body in bytes, balance in percent of the mean load."""
 TIMEOUTS = {
