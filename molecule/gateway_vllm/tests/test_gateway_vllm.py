@@ -22,13 +22,12 @@ def run() -> Iterator[Callable[..., running.Run]]:
 
 
 def test_a_rollout_cuts_no_stream(run):
-    """Each stream ends whole, with the tokens that it asked for. A variable of the environment makes every container anew."""
+    """Each stream ends whole, with the tokens that it asked for."""
     authority = on("real-gate", "cat /etc/haproxy/sparkfleet-lab/ca.pem")
     address = Address("https://172.31.250.133", KEY, "huihui-gemma4", authority, silence=120)
     before = [container(spark) for spark in SPARKS]
     with Load(address, clients=2, tokens=600, pause=2) as load:
-        made_anew = {"VLLM_CPU_KVCACHE_SPACE": "1", "LAB_ROUND": str(time.time())}
-        change = run("site", vllm_serve_extra_environment=made_anew).end()
+        change = run("site", lab_round=str(time.time())).end()
     assert not change.failed, change.output
     assert all(change.row(spark).endswith(" pass") for spark in SPARKS)
     assert not set(before) & {container(spark) for spark in SPARKS}
