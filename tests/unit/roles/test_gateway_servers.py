@@ -150,11 +150,13 @@ def at_once(count: int, ask: Any) -> list[Any]:
     return found
 
 
-def test_no_server_gets_more_than_its_share_times_the_factor(api: Gateway) -> None:
+@pytest.mark.parametrize("balance", [150, 250])
+def test_no_server_gets_more_than_its_share_times_the_factor(sparks: list[Stub], balance: int) -> None:
     session = {"x-session-id": "one"}
-    shares = Counter(at_once(24, lambda number: api.chat(seconds=1, headers=session).json["server"]))
+    with gateway(servers=behind(sparks), keys=KEYS, limits={"balance": balance}) as api:
+        shares = Counter(at_once(24, lambda number: api.chat(seconds=1, headers=session).json["server"]))
     assert sum(shares.values()) == 24
-    assert max(shares.values()) <= 24 / 3 * 1.5 + 1, shares
+    assert max(shares.values()) <= 24 / len(sparks) * balance / 100 + 1, shares
 
 
 def test_a_server_that_has_gone_costs_no_request(sparks: list[Stub]) -> None:

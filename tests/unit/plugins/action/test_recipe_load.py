@@ -70,6 +70,10 @@ class Site:
         )  # fmt: skip
         return done.returncode, done.stdout + done.stderr
 
+    def passes(self, *arguments: str) -> None:
+        status, told = self.run("load.yml", *arguments)
+        assert status == 0, told
+
 
 @pytest.fixture
 def site(tmp_path):
@@ -255,7 +259,7 @@ def test_locked_without_a_lock_is_refused(site, upstream):
 
 
 def test_a_moved_tag_stops_the_run_and_lock_takes_it_with_a_diff(site, upstream):
-    assert site.run()[0] == 0
+    site.passes()
     old = upstream.digest()
     upstream.manifests[f"{IMAGE}:{TAG}"] = b'{"moved": true}'
     status, told = site.run()
@@ -268,12 +272,12 @@ def test_a_moved_tag_stops_the_run_and_lock_takes_it_with_a_diff(site, upstream)
         "models.body"
         not in told.partition(": Show the lock]")[0].partition("--- ")[2].partition("changed:")[0]
     )
-    assert site.run()[0] == 0
+    site.passes()
 
 
 def test_a_recipe_edited_after_its_lock_says_what_to_do(site, upstream):
     site.recipe("mine")
-    assert site.run("load.yml", "-e", "spark_recipe=mine")[0] == 0
+    site.passes("-e", "spark_recipe=mine")
     site.recipe("mine", ("revision: main", "revision: v2"))
     status, told = site.run("load.yml", "-e", "spark_recipe=mine")
     assert status == 2
@@ -283,7 +287,7 @@ def test_a_recipe_edited_after_its_lock_says_what_to_do(site, upstream):
 
 
 def test_an_edited_lock_is_refused_with_its_line(site, upstream):
-    assert site.run()[0] == 0
+    site.passes()
     site.lock_path.write_text(site.lock_path.read_text().replace("md5: ", "md5: x"))
     told = " ".join(site.run()[1].split())
     assert "the lock of recipe" in told and "patches[0].md5: expected 32 hex digits" in told
