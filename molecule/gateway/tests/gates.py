@@ -14,8 +14,9 @@ POOL = "stub"
 
 
 def rows(gate: str) -> dict[str, list[str]]:
-    """What HAProxy tells of each server of the pool."""
-    text = on(gate, "echo '@1 show stat -1 4 -1' | socat - UNIX-CONNECT:/run/sparkfleet-gateway/master.sock")
+    """What HAProxy tells of each server of the pool; nothing while it is not there."""
+    ask = "echo '@1 show stat -1 4 -1' | socat - UNIX-CONNECT:/run/sparkfleet-gateway/master.sock"
+    text = on(gate, ask, check=False)
     found = [line.split(",") for line in text.splitlines() if line.startswith(f"{POOL},")]
     return {row[1]: row for row in found}
 

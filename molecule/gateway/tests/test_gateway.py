@@ -52,6 +52,50 @@ def test_the_port_of_a_spark_answers_the_gateways_alone():
     assert seen == {"stranger": [22], "gate-1": [22, 8000]}
 
 
+def test_a_second_run_changes_nothing_and_a_check_shows_what_would(run):
+    again = run("site").end()
+    assert not again.failed, again.output
+    recap = [line for line in again.output.splitlines() if " ok=" in line]
+    assert len(recap) == len(SPARKS) + len(GATES)
+    assert all(" changed=0 " in line for line in recap), recap
+    looked = run("gateway", "--check", "--diff", gateway_limits={"balance": 200}).end()
+    assert not looked.failed, looked.output
+    assert "+    hash-balance-factor 200" in looked.output
+    assert KEY not in looked.output
+    assert run("gateway").end().output.count("changed=0") == len(SPARKS) + len(GATES)
+
+
+def test_drift_finds_what_was_done_to_a_gateway_by_hand_and_its_playbook_mends_it(run, tmp_path):
+    def found() -> dict[str, set[str]]:
+        done = run("drift", drift_output=str(tmp_path)).end()
+        hosts = json.loads((tmp_path / "drift.json").read_text())["hosts"]
+        assert done.failed == any(host["verdict"] == "drift" for host in hosts.values()), done.output
+        return {name: {finding["kind"] for finding in host["findings"]} for name, host in hosts.items()}
+
+    assert {name: kinds for name, kinds in found().items() if name in GATES} == {
+        "gate-1": set(),
+        "gate-2": set(),
+    }
+    config = "/etc/haproxy/sparkfleet/haproxy.cfg"
+    on("gate-1", f"sed -i s/hash-balance-factor/#/ {config}; systemctl disable sparkfleet-gateway 2>&1")
+    on(
+        "gate-2",
+        "echo '@1 set server stub/pool-4 state maint' | socat - UNIX-CONNECT:/run/sparkfleet-gateway/master.sock",
+    )
+    by_hand = found()
+    assert by_hand["gate-1"] == {"gateway-file", "gateway-boot"} and by_hand["gate-2"] == {"server-out"}
+    mended = run("gateway").end()
+    assert not mended.failed, mended.output
+    on(
+        "gate-2",
+        "echo '@1 set server stub/pool-4 state ready' | socat - UNIX-CONNECT:/run/sparkfleet-gateway/master.sock",
+    )
+    assert {name: kinds for name, kinds in found().items() if name in GATES} == {
+        "gate-1": set(),
+        "gate-2": set(),
+    }
+
+
 def test_a_rollout_in_which_one_goes_back_cuts_no_stream(address, run, tmp_path):
     """The last of four gets a draft that never agrees. Each stream ends whole, with the tokens that it asked for."""
     never = {"STUB_READY_AFTER": "0.3", "STUB_STEP": "0.04", "STUB_ACCEPTANCE": "0"}
@@ -162,47 +206,3 @@ def test_a_model_without_a_server_is_said_at_once(address, run):
     assert (status, headers["retry-after"]) == (503, "5") and json.loads(text)["error"]
     assert time.monotonic() - began < 2
     assert address.ask("GET", "/v1/models")[0] == 200
-
-
-def test_a_second_run_changes_nothing_and_a_check_shows_what_would(run):
-    again = run("site").end()
-    assert not again.failed, again.output
-    recap = [line for line in again.output.splitlines() if " ok=" in line]
-    assert len(recap) == len(SPARKS) + len(GATES)
-    assert all(" changed=0 " in line for line in recap), recap
-    looked = run("gateway", "--check", "--diff", gateway_limits={"balance": 200}).end()
-    assert not looked.failed, looked.output
-    assert "+    hash-balance-factor 200" in looked.output
-    assert KEY not in looked.output
-    assert run("gateway").end().output.count("changed=0") == len(SPARKS) + len(GATES)
-
-
-def test_drift_finds_what_was_done_to_a_gateway_by_hand_and_its_playbook_mends_it(run, tmp_path):
-    def found() -> dict[str, set[str]]:
-        done = run("drift", drift_output=str(tmp_path)).end()
-        hosts = json.loads((tmp_path / "drift.json").read_text())["hosts"]
-        assert done.failed == any(host["verdict"] == "drift" for host in hosts.values()), done.output
-        return {name: {finding["kind"] for finding in host["findings"]} for name, host in hosts.items()}
-
-    assert {name: kinds for name, kinds in found().items() if name in GATES} == {
-        "gate-1": set(),
-        "gate-2": set(),
-    }
-    config = "/etc/haproxy/sparkfleet/haproxy.cfg"
-    on("gate-1", f"sed -i s/hash-balance-factor/#/ {config}; systemctl disable sparkfleet-gateway 2>&1")
-    on(
-        "gate-2",
-        "echo '@1 set server stub/pool-4 state maint' | socat - UNIX-CONNECT:/run/sparkfleet-gateway/master.sock",
-    )
-    by_hand = found()
-    assert by_hand["gate-1"] == {"gateway-file", "gateway-boot"} and by_hand["gate-2"] == {"server-out"}
-    mended = run("gateway").end()
-    assert not mended.failed, mended.output
-    on(
-        "gate-2",
-        "echo '@1 set server stub/pool-4 state ready' | socat - UNIX-CONNECT:/run/sparkfleet-gateway/master.sock",
-    )
-    assert {name: kinds for name, kinds in found().items() if name in GATES} == {
-        "gate-1": set(),
-        "gate-2": set(),
-    }
