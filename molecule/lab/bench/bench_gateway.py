@@ -5,8 +5,9 @@
 """make bench-gateway: how much of a conversation the Spark that answers it has in its prefix cache, by the gateway's affinity, round
 robin and least connections, with real vLLM on two lab Sparks; and what a gateway costs, with a stub.
 
-Settings are in the environment: CLIENTS ("2 8"), EACH (3: conversations of each client), ROUNDS (2), FACTORS ("": other values
-of gateway_limits.balance to try, such as "175 200"), STREAMS (500), KEEP (1: leave the hosts). The script makes the hosts way-1, way-2 and way-gate, and removes them afterwards.
+Settings are in the environment: CLIENTS ("2 8"), EACH (3: conversations of each client), ROUNDS (2), FACTORS ("": other values of
+gateway_limits.balance to try, such as "175 200"), STREAMS (500), KEEP (1: leave the hosts). The script makes the hosts way-1, way-2 and
+way-gate, and removes them afterwards.
 """
 
 from __future__ import annotations
