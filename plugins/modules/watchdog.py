@@ -108,8 +108,16 @@ changes:
   sample: [program, settings, sparkfleet-watchdog.timer]
 """
 
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from ..module_utils._common import files
 from ..module_utils._common.basic import AnsibleModule
+from ..module_utils._host.request import ProbeError
 from ..module_utils._run.lock_file import hold
+from ..module_utils._watchdog import install, sources, units
+from ..module_utils._watchdog.settings import Places, Settings, SettingsError, checked
 
 ARGUMENT_SPEC = {
     "mode": {"type": "str", "choices": ["off", "observe", "act"], "default": "observe"},
@@ -130,10 +138,45 @@ ARGUMENT_SPEC = {
 }
 
 
+def run(module: AnsibleModule) -> dict[str, Any]:
+    """:raises SettingsError, SourceError, ProbeError, OSError: it cannot be set up or removed"""
+    params = module.params
+    places = Places(Path(params["state_dir"]))
+    content = sources.files()
+    digest = sources.digest(content)
+    before, after = install.look(places, digest), install.State()
+    if params["mode"] != "off":
+        settings = checked(Settings(**{field.name: params[field.name] for field in fields(Settings)}))
+        agent = (
+            units.Agent(params["agent_address"], params["agent_port"]) if params["agent_address"] else None
+        )
+        python = Path(params["python"])
+        texts = units.texts(python, install.PROGRAMS / digest, places.state_dir, settings.interval, agent)
+        after = install.wanted(settings, params["api_key"], texts, digest)
+    changes = install.changes(before, after)
+    if changes and not module.check_mode:
+        if params["mode"] == "off":
+            install.remove(places, before)
+        else:
+            install.apply(places, before, after, content, Path(params["python"]))
+    return {"changed": bool(changes), "changes": changes, "diff": install.differences(before, after)}
+
+
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     hold(module)
-    module.exit_json(changed=False, changes=[])
+    try:
+        result = run(module)
+    except (SettingsError, sources.SourceError) as error:
+        module.fail_json(msg=str(error))
+    except ProbeError as error:
+        module.fail_json(
+            msg=f"expected systemd to follow {units.TIMER}, and {module.params['python']} to compile the program, seen: {error}; "
+            f"do: systemctl status {units.TIMER}, and run again"
+        )
+    except OSError as error:
+        module.fail_json(msg=files.unwritable(error.filename or str(install.PROGRAMS), error))
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

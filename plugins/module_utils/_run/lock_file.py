@@ -27,12 +27,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
-
-from ansible.module_utils.basic import AnsibleModule
+from typing import TYPE_CHECKING, Any
 
 from .._common import files, json_text
 from . import run_lock
+
+if TYPE_CHECKING:  # the watchdog has the lock, too, and no Ansible
+    from ansible.module_utils.basic import AnsibleModule
 
 ENVIRONMENT = "SPARKFLEET_RUN"
 """The lock that a module works under: a JSON object of run (its id) and directory. Unset: under none."""
@@ -140,6 +141,26 @@ class LockFile:
             if not _flock(work, fcntl.LOCK_SH, PATIENCE):
                 raise BlockingIOError(f"{self.directory / run_lock.WORK} is held by somebody else")
         return None
+
+
+    @contextlib.contextmanager
+    def between_runs(self) -> Iterator[bool]:
+        """Work of no run. Gives whether no run holds the host. If so, a run that begins meanwhile waits for the end of the block, as for
+        the work of a former run, so the block has to end within :data:`ENDS_WITHIN`.
+
+        :raises OSError: the lock cannot be read
+        """
+        work = None
+        try:
+            with self.guarded():
+                free = not run_lock.alive(self.look())
+                if free:
+                    work = _open(self.directory / run_lock.WORK)
+                    free = _flock(work, fcntl.LOCK_EX, 0)
+            yield free
+        finally:
+            if work is not None:
+                os.close(work)
 
 
 def look_alive(folder: Path, now: float) -> dict[str, Any] | None:
