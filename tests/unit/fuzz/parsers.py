@@ -27,6 +27,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._bundle import lay
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import inspected, upstream
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._drift import container as drift_container
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._drift import look
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._drift import watchdog as drift_watchdog
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate import container as gate_container
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate import docker_container
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._gateway import answers as haproxy_answers
@@ -1201,6 +1202,22 @@ _PASSED = {
 def _passed(text: str) -> object:
     content = base64.b64encode(text.encode(errors="surrogatepass")).decode()
     return gateway_fleet.servers({"spark-1": (content, "192.0.2.1", 8621)})
+
+
+_VERDICT = {
+    "version": 1,
+    "looked_at": 1.0,
+    "verdict": "bad",
+    "reason": "wedged",
+    "findings": [
+        {"kind": "wedged", "severity": "act", "since": 1.0, "expected": "a", "seen": "b", "do": "c"}
+    ],
+}
+
+
+@parser("verdict.json of a watchdog, for drift", *of_json(_VERDICT), ValueError)
+def _verdict(text: str) -> object:
+    return drift_watchdog.parse(text.encode(errors="surrogatepass"))
 
 
 _FORMER = [{"name": "spark-1", "model": "chat", "recipe": "r", "address": "192.0.2.1", "port": 8000}]
