@@ -142,6 +142,20 @@ def test_gateways_are_told_before_the_restart(watched: Watched, monkeypatch: pyt
     assert seen == ["down#wedged\n"]
 
 
+def test_a_restart_counts_whatever_ends_the_program_meanwhile(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_given: Any) -> None:
+        raise SystemExit(143)
+
+    monkeypatch.setattr(program.act, "act", killed)
+    watched.wedge()
+    watched.look()
+    with pytest.raises(SystemExit):
+        watched.look()
+    assert len(json.loads(watched.places.memory.read_text())["restarts"]) == 1
+
+
 def test_the_third_time_it_stays_down_loudly(watched: Watched, capsys: pytest.CaptureFixture[str]) -> None:
     for at in ("b", "c", "d"):
         watched.wedge()
@@ -250,7 +264,7 @@ def test_a_wrong_key_is_told_and_not_shown(watched: Watched) -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    [b"\xff\xfe", b"not metrics {", b"vllm:num_requests_running NaN\n", b"", b"a" * (5 << 20)],
+    [b"\xff\xfe", b"not metrics {", b"vllm:num_requests_running NaN\n", b"", b"# a\n" * (5 << 18)],
     ids=["bytes", "words", "nan", "nothing", "huge"],
 )
 def test_whatever_metrics_answer_the_look_ends_with_a_verdict(watched: Watched, answer: bytes) -> None:
