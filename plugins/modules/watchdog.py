@@ -119,7 +119,7 @@ from ..module_utils._run.lock_file import hold
 from ..module_utils._watchdog import install, sources, units
 from ..module_utils._watchdog.settings import Places, Settings, SettingsError, checked
 
-ARGUMENT_SPEC = {
+ARGUMENT_SPEC: dict[str, Any] = {
     "mode": {"type": "str", "choices": ["off", "observe", "act"], "default": "observe"},
     "agent_address": {"type": "str", "default": ""},
     "agent_port": {"type": "int", "default": 8621},

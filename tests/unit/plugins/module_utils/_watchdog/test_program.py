@@ -349,7 +349,7 @@ def test_an_engine_that_does_not_answer_is_said(watched: Watched) -> None:
     watched.spark.socket.unlink()
     found = watched.look()
     assert (found["verdict"], found["agent"]) == ("unknown", "up")
-    assert "systemctl status docker" in found["reason"]
+    assert "systemctl status docker" in found["reason"] and found["mode"] == "act"
 
 
 def test_the_journal_has_a_line_when_something_changes_and_none_else(
