@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from .._common import files, json_text
-from .._common.terminal import printable
+from .._common.terminal import one_line
 from . import act, evidence, judge, look, memory, verdict
 from .act import ActError
 from .judge import Judgement
@@ -167,4 +167,5 @@ def _content(path: Path) -> bytes | None:
 
 
 def say(priority: int, text: str) -> None:
-    print(f"<{priority}>{printable(text)}", flush=True)
+    """A line of the journal. What others said in it cannot begin another one."""
+    print(f"<{priority}>{one_line(text)}", flush=True)

@@ -24,7 +24,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._watchdog import (
     settings,
     sources,
 )
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._watchdog.look import Host
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._watchdog.look import Host, LookError
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._watchdog.program import Desk
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._watchdog.seen import Now
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._watchdog.settings import Places, Settings
@@ -363,6 +363,17 @@ def test_the_journal_has_a_line_when_something_changes_and_none_else(
     watched.look()
     watched.look()
     assert capsys.readouterr().out.startswith("<4>bad: memory: 0.0 GiB")
+
+
+def test_nobody_else_begins_a_line_of_the_journal(
+    watched: Watched, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_given: Any, **_options: Any) -> None:
+        raise LookError("the engine says x\n<3>all is lost")
+
+    monkeypatch.setattr(look, "look", refuse)
+    watched.look()
+    assert capsys.readouterr().out == "<4>unknown: the engine says x <3>all is lost\n"
 
 
 def test_the_program_runs_alone_from_its_sources(watched: Watched, tmp_path: Path) -> None:
