@@ -217,7 +217,7 @@ def _answering(
     made = _made(memory, counters)
     memory, worked = _worked(memory, look, counters)
     stalled = look.now.steady - memory.moved_at
-    if counters.running and stalled >= settings.stall:
+    if stalled >= settings.stall:
         found.append(_wedged(look, counters, stalled, settings))
     memory, failing = _canary(memory, look, made, settings)
     memory, falling, speculation = _acceptance(memory, look, counters)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from .._common import files, json_text
-from .._common.terminal import printable
+from .._common.terminal import one_line
 from . import act, evidence, judge, look, memory, verdict
 from .act import ActError
 from .judge import Judgement
@@ -69,8 +69,10 @@ def run(desk: Desk) -> None:
     """:raises OSError: the verdict cannot be written"""
     places = desk.places
     known = memory.undump(_content(places.memory), _content(places.verdict))
+    mode = OBSERVE
     try:
         settings = load(places)
+        mode = settings.mode
         key = api_key(places)
         ask_gpu = time.monotonic() >= known.ask_gpu_from or look.now(desk.host).boot != known.boot
         seen = look.look(desk.host, key, ask_gpu)
@@ -78,7 +80,7 @@ def run(desk: Desk) -> None:
             seen = replace(seen, canary=look.canary(seen.record, key, settings.canary_timeout))
     except (SettingsError, LookError) as error:
         now = look.now(desk.host)
-        _write(desk, verdict.failed(str(error), now, known, OBSERVE, evidence.kept(places.evidence)), "up")
+        _write(desk, verdict.failed(str(error), now, known, mode, evidence.kept(places.evidence)), "up")
         return
     follow(desk, settings, known, seen, key)
 
@@ -165,4 +167,5 @@ def _content(path: Path) -> bytes | None:
 
 
 def say(priority: int, text: str) -> None:
-    print(f"<{priority}>{printable(text)}", flush=True)
+    """A line of the journal. What others said in it cannot begin another one."""
+    print(f"<{priority}>{one_line(text)}", flush=True)

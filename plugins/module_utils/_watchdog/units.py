@@ -88,7 +88,7 @@ MaxConnectionsPerSource=8
 [Install]
 WantedBy=sockets.target
 """
-# A gateway asks every few seconds, so it makes no namespaces and says nothing.
+# A gateway asks every few seconds, so all share a user, and the journal hears nothing of it. systemd warns of the user nobody each time.
 _ANSWER = """\
 # Written by sparkfleet.vllm.watchdog.
 [Unit]
@@ -100,15 +100,19 @@ ExecStart=-/usr/bin/find /run/{runtime}/{agent} -mmin -{stale} -exec /bin/cat {{
 StandardInput=socket
 StandardOutput=socket
 StandardError=null
-User=nobody
-Group=nogroup
+DynamicUser=yes
+User=sparkfleet-watchdog
 RuntimeMaxSec=5
 LogLevelMax=warning
 Nice=10
 MemoryMax=32M
 TasksMax=4
+ProtectHome=yes
+PrivateDevices=yes
 NoNewPrivileges=yes
 CapabilityBoundingSet=
+RestrictAddressFamilies=none
+SystemCallArchitectures=native
 """
 
 

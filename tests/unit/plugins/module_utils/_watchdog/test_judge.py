@@ -320,7 +320,10 @@ def test_tokens_of_others_say_that_it_works_whatever_canaries_said() -> None:
     for _each in range(3):
         assert spark.look().findings == ()
         spark.work(running=0)
-    assert spark.done == []
+    # The next failure is the first of a row again.
+    for _each in range(3):
+        spark.look()
+    assert (spark.asked, spark.done, spark.memory.canary_failed) == (4, [], 2)
 
 
 def test_a_refused_canary_is_told_and_never_restarts() -> None:
@@ -434,6 +437,18 @@ def test_acceptance_of_a_new_process_is_not_beside_that_of_the_old_one() -> None
         "drafts": 2000,
         "first": 1400,
     }
+
+
+def test_a_server_process_that_began_anew_in_its_container_has_a_window_of_its_own() -> None:
+    spark = Spark()
+    spark.look()
+    before = spark.counters
+    spark.start_anew("b")
+    spark.container = Container("c" * 64, "running", "2026-11-30T10:00:00Z")
+    assert before and spark.counters and before.process_start != spark.counters.process_start
+    spark.look()
+    spark.work(drafts=300, rate=0.1)
+    assert kinds(spark.look()) == ["acceptance"]
 
 
 def test_what_a_run_measures_is_no_acceptance_of_users() -> None:

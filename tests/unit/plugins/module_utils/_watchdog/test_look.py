@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 
@@ -42,6 +43,21 @@ def test_an_nvidia_smi_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch:
     began = time.monotonic()
     assert look.gpu() == Gpu(silent=True)
     assert time.monotonic() - began < 5
+
+
+def test_one_that_no_signal_ends_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+
+    def hang(argv: list[str], timeout: float) -> str:
+        over.wait(20)
+        return ""
+
+    monkeypatch.setattr(look, "run_command", hang)
+    monkeypatch.setattr(look, "SMI_TIMEOUT", -0.9)
+    began = time.monotonic()
+    assert look.gpu() == Gpu(silent=True)
+    assert time.monotonic() - began < 5
+    over.set()
 
 
 def test_one_without_the_newer_fields_and_none_at_all(

@@ -24,7 +24,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._watchdog import (
     settings,
     sources,
 )
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._watchdog.look import Host
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._watchdog.look import Host, LookError
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._watchdog.program import Desk
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._watchdog.seen import Now
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._watchdog.settings import Places, Settings
@@ -142,6 +142,20 @@ def test_gateways_are_told_before_the_restart(watched: Watched, monkeypatch: pyt
     assert seen == ["down #wedged\n"]
 
 
+def test_a_restart_counts_whatever_ends_the_program_meanwhile(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_given: Any) -> None:
+        raise SystemExit(143)
+
+    monkeypatch.setattr(program.act, "act", killed)
+    watched.wedge()
+    watched.look()
+    with pytest.raises(SystemExit):
+        watched.look()
+    assert len(json.loads(watched.places.memory.read_text())["restarts"]) == 1
+
+
 def test_the_third_time_it_stays_down_loudly(watched: Watched, capsys: pytest.CaptureFixture[str]) -> None:
     for at in ("b", "c", "d"):
         watched.wedge()
@@ -250,7 +264,7 @@ def test_a_wrong_key_is_told_and_not_shown(watched: Watched) -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    [b"\xff\xfe", b"not metrics {", b"vllm:num_requests_running NaN\n", b"", b"a" * (5 << 20)],
+    [b"\xff\xfe", b"not metrics {", b"vllm:num_requests_running NaN\n", b"", b"# a\n" * (5 << 18)],
     ids=["bytes", "words", "nan", "nothing", "huge"],
 )
 def test_whatever_metrics_answer_the_look_ends_with_a_verdict(watched: Watched, answer: bytes) -> None:
@@ -335,7 +349,7 @@ def test_an_engine_that_does_not_answer_is_said(watched: Watched) -> None:
     watched.spark.socket.unlink()
     found = watched.look()
     assert (found["verdict"], found["agent"]) == ("unknown", "up")
-    assert "systemctl status docker" in found["reason"]
+    assert "systemctl status docker" in found["reason"] and found["mode"] == "act"
 
 
 def test_the_journal_has_a_line_when_something_changes_and_none_else(
@@ -349,6 +363,17 @@ def test_the_journal_has_a_line_when_something_changes_and_none_else(
     watched.look()
     watched.look()
     assert capsys.readouterr().out.startswith("<4>bad: memory: 0.0 GiB")
+
+
+def test_nobody_else_begins_a_line_of_the_journal(
+    watched: Watched, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_given: Any, **_options: Any) -> None:
+        raise LookError("the engine says x\n<3>all is lost")
+
+    monkeypatch.setattr(look, "look", refuse)
+    watched.look()
+    assert capsys.readouterr().out == "<4>unknown: the engine says x <3>all is lost\n"
 
 
 def test_the_program_runs_alone_from_its_sources(watched: Watched, tmp_path: Path) -> None:
