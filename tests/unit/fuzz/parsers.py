@@ -1284,7 +1284,7 @@ _VERDICT = {
 }
 
 
-@parser("verdict.json of a watchdog, for drift", *of_json(_VERDICT), ValueError)
+@parser("verdict.json of a watchdog, for drift", *of_json(_VERDICT), ValueError, state.json_text.JsonError)
 def _verdict(text: str) -> object:
     return drift_watchdog.parse(text.encode(errors="surrogatepass"))
 
