@@ -8,7 +8,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import pytest
 import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._watchdog.settings import Settings
 from ansible_collections.sparkfleet.vllm.plugins.modules.watchdog import ARGUMENT_SPEC
 from conftest import ROOT
@@ -36,3 +39,20 @@ def test_role_module_and_program_have_the_same_limits() -> None:
 
 def test_absent_turns_it_off_whatever_the_mode() -> None:
     assert options("absent")["mode"] == "off"
+
+
+def test_a_comparison_gets_what_the_module_gets_but_for_the_key() -> None:
+    (task,) = yaml.safe_load((ROLE / "tasks/wanted.yml").read_text())
+    wanted = task["ansible.builtin.set_fact"]["spark_watched"]
+    assert wanted == {name: text for name, text in options("main").items() if name != "api_key"}
+
+
+@pytest.mark.parametrize(
+    ("given", "mode"),
+    [({}, "observe"), ({"spark_watchdog": ""}, "observe"), ({"spark_watchdog": "act"}, "act")]
+    + [({"spark_watchdog": off}, "off") for off in ("off", False)],
+)
+def test_a_bare_off_of_yaml_turns_it_off(given: dict[str, Any], mode: str) -> None:
+    defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
+    templar = Templar(loader=DataLoader(), variables=given)
+    assert templar.template(trust_as_template(defaults["watchdog_mode"])) == mode
