@@ -47,11 +47,11 @@ class Server:
     name: str
     state: str  # what it may get: ready, drained or maintenance
     up: bool = False  # by its checks, and by its watchdog
-    agent: str | None = None
-    """Why it is down, where its watchdog says so: what that said last, empty if it says nothing any more."""
     sessions: int = 0  # requests that it has now
     address: str = ""  # IP
     port: int = 0
+    agent: str | None = None
+    """Why it is down, where its watchdog says so: what that said last, empty if it says nothing any more."""
 
     @property
     def key(self) -> str:
