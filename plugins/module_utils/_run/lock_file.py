@@ -27,12 +27,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
-
-from ansible.module_utils.basic import AnsibleModule
+from typing import TYPE_CHECKING, Any
 
 from .._common import files, json_text
 from . import run_lock
+
+if TYPE_CHECKING:  # the watchdog has the lock, too, and no Ansible
+    from ansible.module_utils.basic import AnsibleModule
 
 ENVIRONMENT = "SPARKFLEET_RUN"
 """The lock that a module works under: a JSON object of run (its id) and directory. Unset: under none."""
