@@ -34,6 +34,8 @@ HOSTS: dict[str, dict[str, Any]] = {
     "guarded": {"spark_guarded": True},
     "more": {"port_guard_sources": ["192.0.2.64/26"], "kept": [8000, 9000]},
     "off": {"port_guard_gateways": [], "spark_guarded": False},
+    "unwatched": {"spark_guarded": False, "spark_watchdog": False},
+    "elsewhere": {"spark_guarded": False, "spark_watchdog": "act", "spark_watchdog_port": 9621},
 }
 PLAY = """
 - hosts: sparks
@@ -111,7 +113,7 @@ GATEWAYS = {
 }
 PRESENT: dict[str, Any] = {
     "state": "present",
-    "ports": [8000],
+    "ports": [8000, 8621],
     "sources": ["192.0.2.10", "192.0.2.11"],
     "monitoring_ports": [],
     "monitoring_sources": [],
@@ -130,6 +132,8 @@ def test_without_gateways_only_a_host_that_may_have_rules_is_looked_at(tmp_path:
         "guarded": [ABSENT],
         "more": [more],
         "off": [],
+        "unwatched": [],
+        "elsewhere": [],
     }, found.output
 
 
@@ -138,7 +142,8 @@ def test_the_gateways_of_the_inventory_may_connect_and_others_that_are_named(tmp
     found = run(tmp_path, GATEWAYS, "main", "narrow")
     more = PRESENT | {"sources": [*PRESENT["sources"], "192.0.2.64/26"]}
     assert found.asked == {
-        "unknown": [PRESENT], "unguarded": [PRESENT], "guarded": [PRESENT], "more": [more, more], "off": []
+        "unknown": [PRESENT], "unguarded": [PRESENT], "guarded": [PRESENT], "more": [more, more], "off": [],
+        "unwatched": [PRESENT | {"ports": [8000]}], "elsewhere": [PRESENT | {"ports": [8000, 9621]}],
     }, found.output  # fmt: skip
 
 
