@@ -115,7 +115,7 @@ def test_a_wedged_server_is_restarted_with_evidence_and_without_secrets(
     for _each in range(3):
         found = watched.look()
         told.append((found["verdict"], watched.agent))
-    assert told == [("well", "up\n"), ("starting", "down#wedged\n"), ("starting", "up\n")]
+    assert told == [("well", "up\n"), ("starting", "down #wedged\n"), ("starting", "up\n")]
     assert watched.spark.ordered() == ["restart --no-block sparkfleet-vllm.service"]
     assert (watched.spark.killed, len(found["restarts"])) == (1, 1)
     (name,) = found["evidence"]
@@ -139,7 +139,7 @@ def test_gateways_are_told_before_the_restart(watched: Watched, monkeypatch: pyt
     watched.wedge()
     watched.look()
     watched.look()
-    assert seen == ["down#wedged\n"]
+    assert seen == ["down #wedged\n"]
 
 
 def test_the_third_time_it_stays_down_loudly(watched: Watched, capsys: pytest.CaptureFixture[str]) -> None:
@@ -158,7 +158,7 @@ def test_the_third_time_it_stays_down_loudly(watched: Watched, capsys: pytest.Ca
     assert re.search(r"^<3>stopped for good after too many restarts; wedged", capsys.readouterr().out, re.M)
     (watched.spark.systemd / "active").write_text("inactive")
     for _each in range(3):
-        assert (watched.look()["verdict"], watched.agent) == ("down", "down#down\n")
+        assert (watched.look()["verdict"], watched.agent) == ("down", "down #down\n")
     assert (watched.spark.killed, len(watched.spark.ordered())) == (3, 3)
     watched.serve_again("e")
     assert (watched.look()["verdict"], watched.agent) == ("well", "up\n")
