@@ -43,7 +43,7 @@ unpack() {
 LD_LIBRARY_PATH=${libraries} exec ${target}/${program} "\$@"
 SCRIPT
         chmod +x "${name}"
-        version=$("${name}" -v 2>&1 || "${name}" --version 2>&1) ||
+        version=$("${name}" --version 2>/dev/null) || version=$("${name}" -v) ||
             fail "expected ${name} to run, seen: ${version}" "see which of its libraries is missing: ldd ${target}/${program}"
         say "${program##*/}: ${version%%$'\n'*}"
     done

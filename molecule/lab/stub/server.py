@@ -11,6 +11,8 @@ Environment, each optional:
   STUB_ACCEPTANCE   share of drafts accepted at each position where those before it were (0.69), exact over a few hundred
                     drafts; several with commas are those of position 0, 1 and so on, and the last one goes on. While there is
                     a file /tmp/never, nothing is accepted: a draft that stopped agreeing while it served
+                    While there is a file /tmp/wedged, no request gets a token and everything else answers, as with an engine that
+                    hangs. It ends with the process
   STUB_READY_AFTER  seconds from start to the first answer (1)
   STUB_STUCK        anything: prints its first lines, then never gets ready and says no more
   STUB_DIE          start: dies while starting; request: is healthy and dies at the first completion; a path: dies while
@@ -49,6 +51,7 @@ from typing import Any
 
 VERSION = "0.32.0"
 NEVER = Path("/tmp/never")
+WEDGED = Path("/tmp/wedged")
 METHODS = ("mtp", "draft_model", "eagle", "eagle3", "ngram", "medusa", "suffix")
 WORDS = ("the", "draft", "was", "accepted", "and", "the", "body", "went", "on")
 DEATH = (
@@ -203,6 +206,8 @@ class Stub:
         made = 0
         while made < tokens:
             time.sleep(self.settings.seconds)
+            while WEDGED.exists():
+                time.sleep(0.05)
             with self._lock:
                 size = 1
                 if made and self.settings.width and not self.settings.no_drafts:
@@ -466,6 +471,7 @@ def main() -> None:
     parser.add_argument("--gpu-memory-utilization", type=float, default=0.9)
     parser.add_argument("--enable-prefix-caching", action=argparse.BooleanOptionalAction, default=True)
     options, _ = parser.parse_known_args(arguments)
+    WEDGED.unlink(missing_ok=True)
     if options.speculative_config is not None:
         check(options.speculative_config)
     settings = Settings.read(

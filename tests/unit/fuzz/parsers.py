@@ -27,6 +27,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._bundle import lay
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import inspected, upstream
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._drift import container as drift_container
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._drift import look
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._drift import watchdog as drift_watchdog
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate import container as gate_container
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate import docker_container
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._gateway import answers as haproxy_answers
@@ -89,6 +90,13 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._vllm import (
     metrics,
     versions,
 )
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._watchdog import evidence as kept_evidence
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._watchdog import judge as watchdog_judge
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._watchdog import look as watchdog_look
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._watchdog import memory as watchdog_memory
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._watchdog import program as watchdog_program
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._watchdog import seen as watchdog_seen
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._watchdog import settings as watchdog_settings
 from ansible_collections.sparkfleet.vllm.plugins.modules import (
     host_unchanged,
     recipe_lock,
@@ -265,6 +273,62 @@ def _log(some: list[str]) -> object:
         log.phase(line), log.shows_progress(line), log.message(line)
     reason = log.death_reason(some)
     return log.speculation(some), log.tail(some, reason)
+
+
+# -- the watchdog
+
+_MEMORY = watchdog_memory.dump(
+    watchdog_memory.Memory(
+        boot="one",
+        life="c now",
+        answered=True,
+        progress=(1, None, 2, 3),
+        running=1,
+        window={"start": 1.0, "drafts": 5, "first": 3},
+        judged={"drafts": 5, "rate": 0.5},
+        ended=(1.0,),
+        restarts=({"unix": 1.0, "steady": 1.0, "boot": "one"},),
+        since={"wedged": 1.0},
+    )
+)
+_VERDICT = {"verdict": "down", "restarts": [1.0, 2.0], "findings": [{"kind": "wedged"}]}
+
+
+def _judged(known: watchdog_memory.Memory) -> object:
+    record = watchdog_seen.Record("r", "c", "http://127.0.0.1", "m", 0.4, 2, speculates=True)
+    counters = metrics.Counters(drafts=9, per_position={0: 1}, process_start=1.0, generated=1, running=1)
+    there = watchdog_seen.Container("c", "running", "now")
+    now = watchdog_seen.Now(1e9, 1000.0, "one")
+    look = watchdog_seen.Look(now, record=record, container=there, counters=counters)
+    settings = watchdog_settings.Settings(mode="act")
+    watchdog_judge.canary_due(known, look, settings)
+    found = watchdog_judge.judge(known, look, settings)
+    return watchdog_judge.action(found, look, settings), watchdog_memory.dump(found.memory)
+
+
+@parser("memory of the watchdog", *of_bytes(_MEMORY))
+def _watchdog_memory(content: bytes) -> object:
+    return _judged(watchdog_memory.undump(content, None))
+
+
+@parser("former verdict", *of_bytes(_VERDICT))
+def _former_verdict(content: bytes) -> object:
+    return watchdog_program._gist(content), _judged(watchdog_memory.undump(None, content))
+
+
+_CONFIG = watchdog_settings.config(watchdog_settings.Settings())
+
+
+@parser("settings of the watchdog", *of_json(_CONFIG), watchdog_settings.SettingsError)
+def _watchdog_settings(text: str) -> object:
+    places = watchdog_settings.Places(scratch() / "watched")
+    held("watched/watchdog/config.json", text)
+    return watchdog_settings.load(places), watchdog_settings.api_key(places)
+
+
+@parser("nvidia-smi", "96, 12.50, 208, 0x0000000000000028", texts("96 %, [N/A], 208, 0x28\n"))
+def _nvidia_smi(text: str) -> object:
+    return watchdog_look.gpu_of(text), kept_evidence.clean(text.encode(errors="replace"), ["96"])
 
 
 # -- images
@@ -819,6 +883,7 @@ def _run(text: str) -> object:
     run = {"id": "b", "controller": "c"}
     return [
         run_lock.decide(seen, run), run_lock.refusal(seen, run), run_lock.refusal(seen, {"id": "b", "controller": "d"}),
+        run_lock.alive(seen), run_lock.holder(seen),
         run_lock.lost(seen), run_lock.busy(seen), run_lock.taken_over(seen, run_lock.DEAD), run_lock.names(seen, "a"),
     ]  # fmt: skip
 
@@ -969,6 +1034,11 @@ def _info(content: bytes) -> object:
     engine_socket._message(content)
     info = engine_socket.read(content, "/info", engine.INFO)
     return engine._info(info, ""), engine.counts_packed_layers(info)
+
+
+@parser("log of an engine", b"\x01\0\0\0\0\0\0\x04text", st.binary(max_size=60))
+def _engine_log(content: bytes) -> object:
+    return engine_socket._unframed(content)
 
 
 @parser("containers of an engine", *of_bytes(_CONTAINERS), EngineError)
@@ -1207,6 +1277,22 @@ _PASSED = {
 def _passed(text: str) -> object:
     content = base64.b64encode(text.encode(errors="surrogatepass")).decode()
     return gateway_fleet.servers({"spark-1": (content, "192.0.2.1", 8621)})
+
+
+_VERDICT = {
+    "version": 1,
+    "looked_at": 1.0,
+    "verdict": "bad",
+    "reason": "wedged",
+    "findings": [
+        {"kind": "wedged", "severity": "act", "since": 1.0, "expected": "a", "seen": "b", "do": "c"}
+    ],
+}
+
+
+@parser("verdict.json of a watchdog, for drift", *of_json(_VERDICT), ValueError)
+def _verdict(text: str) -> object:
+    return drift_watchdog.parse(text.encode(errors="surrogatepass"))
 
 
 _FORMER = [{"name": "spark-1", "model": "chat", "recipe": "r", "address": "192.0.2.1", "port": 8000}]
