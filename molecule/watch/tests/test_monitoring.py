@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.parse
 from collections.abc import Iterator
 from typing import Any
@@ -117,7 +118,7 @@ def test_a_second_run_changes_nothing_and_a_check_shows_what_would(run):
 def test_rules_that_promtool_refuses_replace_nothing(run):
     file = "/etc/prometheus/sparkfleet/rules.yml"
     before = on(GATE, f"sha256sum {file}")
-    refused = run("monitoring", monitoring_pages="{{ '\"' }}").end()
+    refused = run("monitoring", monitoring_pages='"').end()
     assert refused.failed
     assert on(GATE, f"sha256sum {file}") == before
     assert on(GATE, "systemctl is-active prometheus").strip() == "active"
@@ -129,11 +130,19 @@ def test_an_engine_that_hangs_is_called(address, only_looking):
         on("watch-1", f"docker exec {NAME} touch /tmp/wedged")
         try:
             until(lambda: ("SparkEngineWedged", "watch-1") in called(), within=300)
-            until(lambda: ("SparkCanaryFails", "watch-1") in called(), within=120)
+            assert ("SparkEngineWedged", "watch-2") not in called()
         finally:
-            on("watch-1", f"docker restart -t1 {NAME}")
-    assert ("SparkEngineWedged", "watch-2") not in called()
-    until(lambda: ("SparkEngineWedged", "watch-1") not in called(), within=420, every=5)
+            on("watch-1", f"docker exec {NAME} rm /tmp/wedged")
+        until(lambda: ("SparkEngineWedged", "watch-1") not in called(), within=300)
+
+
+def test_a_short_question_without_an_answer_is_called(only_looking):
+    """Nobody else asks."""
+    on("watch-2", f"docker exec {NAME} touch /tmp/wedged")
+    try:
+        until(lambda: ("SparkCanaryFails", "watch-2") in called(), within=240)
+    finally:
+        on("watch-2", f"docker exec {NAME} rm /tmp/wedged")
 
 
 def test_a_server_that_is_stopped_is_called(only_looking):
@@ -178,7 +187,7 @@ def test_a_run_silences_what_it_explains(only_looking):
         until(lambda: value("sparkfleet:run:held").get("watch-2") == 1)
         on("watch-2", f"systemctl stop {NAME}")
         until(lambda: value('up{job="vllm"}').get("watch-2") == 0)
-        until(lambda: value("count_over_time(up{job='vllm'}[20s] offset 10s) > 0") != {}, within=40)
+        time.sleep(15)  # without the run it speaks after 2 s
         assert ("SparkServerSilent", "watch-2") not in called()
     finally:
         on("watch-2", f"rm /var/lib/sparkfleet/run.json; systemctl start {NAME}")
