@@ -52,7 +52,7 @@ lab-hosts:
 
 venv: .venv-ready
 
-.PHONY: .venv-ready .newest .next .tools .engine .packages .haproxy .base .spark .depot .wheels .snapshot .publish .stub .ee .hosts .site
+.PHONY: .venv-ready .newest .next .tools .engine .packages .unpacked .base .spark .depot .wheels .snapshot .publish .stub .ee .hosts .site
 .venv-ready:
 	@$(phase) venv "Python environment from requirements/dev.txt" -- $(lab)/venv.sh $(PYTHON)
 
@@ -71,8 +71,8 @@ venv: .venv-ready
 .packages: .engine
 	@$(phase) packages "the distribution's packages, fetched once" -- $(lab)/packages.sh
 
-.haproxy: .packages
-	@$(phase) haproxy "HAProxy and iptables for the unit tests" -- $(lab)/haproxy.sh
+.unpacked: .packages
+	@$(phase) unpacked "HAProxy, promtool and iptables for the unit tests" -- $(lab)/unpacked.sh
 
 .base: .packages
 	@$(phase) base "base image of this distribution" -- $(lab)/images.sh base
@@ -179,7 +179,7 @@ $(patsubst %,.part-%,$(alone) $(scenarios) $(long)): .part-%:
 
 lab_depot := .spark .publish .wheels .snapshot .stub
 # Beside the depot, or in place of it.
-needs_unit := .haproxy
+needs_unit := .unpacked
 needs_installed := .newest
 needs_matrix := .newest
 needs_ee := .base

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from ..module_utils._drift.finding import OF_GATEWAY, OF_SPARK
-from ..plugin_utils.drift import page, report
+from ..plugin_utils.drift import page, report, series
 from ..plugin_utils.report import table as tables
 from ..plugin_utils.report.base import (
     UNREACHABLE,
@@ -59,6 +59,7 @@ class ActionModule(Report):
         contents = {
             "drift.json": json.dumps(made, indent=2, ensure_ascii=False) + "\n",
             "drift.html": page.render(made),
+            "drift.prom": series.of_report(made),
         }
         files = write(options["directory"], contents, do="set drift_output")
         refusals = {name: report.refusal(host) for name, host in made["hosts"].items()}

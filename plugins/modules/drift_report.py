@@ -13,7 +13,7 @@ author:
   - The sparkfleet.vllm authors (@sparkfleet)
 description:
   - Combines the facts C(spark_drift) of all hosts, finds hosts whose versions differ from the rest of the fleet, shows
-    a table, and writes C(drift.json) and C(drift.html).
+    a table, and writes C(drift.json), C(drift.html), and C(drift.prom) for a Prometheus.
   - Sets C(sparkfleet_drifted), a list of the hosts that drifted or could not be judged, like M(ansible.builtin.set_stats). A
     controller keeps it as an artifact of the job.
   - Runs once for all hosts of the play, on the controller, and connects to nothing. The report includes hosts that did not answer.
@@ -51,7 +51,7 @@ files:
   type: list
   elements: str
   returned: success
-  sample: [/home/me/drift/drift.json, /home/me/drift/drift.html]
+  sample: [/home/me/drift/drift.json, /home/me/drift/drift.html, /home/me/drift/drift.prom]
 refused:
   description: Hosts with drift or that could not be judged, each with the reason.
   type: dict

@@ -126,6 +126,7 @@ from ansible.module_utils.basic import missing_required_lib
 
 from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._common.inspected import CONTAINER, IMAGE, unfit
+from ..module_utils._common.sources import SourceError
 from ..module_utils._drift import look as drift_look
 from ..module_utils._drift import watchdog as drift_watchdog
 from ..module_utils._drift.container import has_gpu
@@ -141,7 +142,6 @@ from ..module_utils._vllm.argv import shutdown_timeout
 from ..module_utils._watchdog import install
 from ..module_utils._watchdog import plan as watchdog_plan
 from ..module_utils._watchdog.settings import SettingsError
-from ..module_utils._watchdog.sources import SourceError
 
 if not docker_container.DOCKER_IMPORT_ERROR:
     import docker

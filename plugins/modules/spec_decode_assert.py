@@ -85,6 +85,15 @@ options:
     description: Seconds to make the drafts.
     type: int
     default: 900
+  verdict_path:
+    description:
+      - File that is to tell the verdict to whoever watches the host. It is written after each measurement, whether the server passed or
+        not, if its directory is there. It is no change of the host. Check mode leaves it as it is.
+    type: path
+  recipe:
+    description: Name of the recipe, for that file.
+    type: str
+    default: ""
   foreign_traffic:
     description:
       - What to do if more than 5 percent of the tokens generated during the measurement were for others. The counters belong to the
@@ -294,15 +303,21 @@ log_tail:
   sample: ["vllm serve: error: argument --speculative-config/-sc: Value {\"method\": cannot be converted"]
 """
 
+import json
 import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from ..module_utils._common import files
 from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._gate import gate
 from ..module_utils._gate import module as gate_module
 from ..module_utils._gate.diagnosis import Wanted, WantedFile
 from ..module_utils._run.detached import in_background
 from ..module_utils._run.lock_file import hold
+from ..module_utils._serve import verdict
 
 ARGUMENT_SPEC: dict[str, Any] = gate_module.ARGUMENT_SPEC | {
     "container": {"type": "str", "required": True},
@@ -322,6 +337,8 @@ ARGUMENT_SPEC: dict[str, Any] = gate_module.ARGUMENT_SPEC | {
     "minimum_drafts": {"type": "int"},
     "concurrency": {"type": "int", "default": 1},
     "measure_timeout": {"type": "int", "default": 900},
+    "verdict_path": {"type": "path"},
+    "recipe": {"type": "str", "default": ""},
 }
 
 EXPECTED = {"acceptance_floor": 0.4, "minimum_drafts": 200}
@@ -364,6 +381,24 @@ def wanted(params: dict[str, Any]) -> Wanted:
     )
 
 
+def keep(module: AnsibleModule, found: Mapping[str, Any]) -> None:
+    """Write what the gate said for whoever watches the host. The verdict stands even if this fails."""
+    given = module.params["verdict_path"]
+    if given is None or module.check_mode or not (path := Path(given)).parent.is_dir():
+        return
+    try:
+        former = verdict.parse(path.read_bytes()[: verdict.LIMIT + 1]) if path.exists() else None
+    except (OSError, ValueError):
+        former = None
+    after = verdict.verdict(
+        found, module.params["recipe"], module.params["acceptance_floor"], time.time(), former
+    )
+    try:
+        files.write(path, (json.dumps(after, indent=2, sort_keys=True) + "\n").encode())
+    except OSError as error:
+        module.warn(files.unwritable(path, error))
+
+
 def main() -> None:
     in_background()
     module = AnsibleModule(ARGUMENT_SPEC, supports_check_mode=True)
@@ -376,7 +411,9 @@ def main() -> None:
     problem = invalid(params)
     if problem:
         module.fail_json(problem)
-    gate_module.observe(module, wanted(params), gate.Gate, verdict="fail")
+    gate_module.observe(
+        module, wanted(params), gate.Gate, tell=lambda found: keep(module, found), verdict="fail"
+    )
 
 
 if __name__ == "__main__":

@@ -111,11 +111,11 @@ changes:
 from pathlib import Path
 from typing import Any
 
-from ..module_utils._common import files
+from ..module_utils._common import files, sources
 from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._host.request import ProbeError
 from ..module_utils._run.lock_file import hold
-from ..module_utils._watchdog import install, sources, units
+from ..module_utils._watchdog import install, units
 from ..module_utils._watchdog.plan import ARGUMENT_SPEC, planned
 from ..module_utils._watchdog.settings import SettingsError
 

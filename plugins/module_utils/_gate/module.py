@@ -87,12 +87,19 @@ def observe(
     module: AnsibleModule,
     wanted: diagnosis.Wanted,
     make: Callable[[observed.Observer], Run],
+    tell: Callable[[Mapping[str, Any]], None] = lambda found: None,
     **failed: Any,
 ) -> None:
     """Run an observer, and end the module with what it found.
 
+    :param tell: gets what the module returns about the server, before it ends
     :param failed: returned with a failure, besides its diagnosis
     """
+
+    def fail(message: str, **found: Any) -> None:
+        tell(found)
+        module.fail_json(message, changed=False, **found)
+
     params = module.params
     container: gate_container.Container = gate_container.NoContainer()
     try:
@@ -107,7 +114,8 @@ def observe(
                 module.warn(warning)
     except observed.Failed as failure:
         code = failure.finding.code
-        module.fail_json(str(failure), changed=False, diagnosis=code, **failed, **observer.result)
+        fail(str(failure), diagnosis=code, **failed, **observer.result)
     except docker_container.EngineError as error:
-        module.fail_json(str(error), changed=False, diagnosis="engine_unreachable", **failed)
+        fail(str(error), diagnosis="engine_unreachable", **failed)
+    tell(observer.result)
     module.exit_json(changed=False, **observer.result)

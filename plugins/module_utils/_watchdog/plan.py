@@ -12,9 +12,11 @@ from typing import Any
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
-from . import install, sources, units
+from .._common import sources
+from . import install, units
 from .settings import Places, Settings, SettingsError, checked
 
+ENTRY = "_watchdog.program"
 ARGUMENT_SPEC: dict[str, Any] = {
     "mode": {"type": "str", "choices": ["off", "observe", "act"], "default": "observe"},
     "agent_address": {"type": "str", "default": ""},
@@ -50,7 +52,7 @@ def planned(options: Mapping[str, Any]) -> Plan:
     :raises SettingsError, SourceError: no watchdog is made of them
     """
     places = Places(Path(options["state_dir"]))
-    content = sources.files()
+    content = sources.files(ENTRY)
     program = sources.digest(content)
     if options["mode"] == "off":
         return Plan(places, program, content, install.State())

@@ -70,12 +70,17 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._prune import stor
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe import document, lock
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe import recipe as recipes
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._run import detached, lock_file, run_lock
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._series import gpu as series_gpu
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._series import spark as series_spark
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._series import text as series_text
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._serve import (
     device_request,
     memory,
     patch,
     state,
 )
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._serve import state as serve_state
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._serve import verdict as gate_verdict
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._swarm import peer, torrent
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._vllm import (
     argv,
@@ -103,9 +108,10 @@ from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.gateway import fle
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.gateway import pools as gateway_pools
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.gateway.refusal import GatewayError
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.host import requirements
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.monitoring import plan as monitoring_plan
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.serving import diff, record
 from fuzz.strategies import JUNK, NO_JSON, TEXT, cut, documents, json_bytes, json_texts, lines, texts, trees
-from helpers import drift
+from helpers import drift, monitoring
 from helpers import lock as locks
 from helpers.recipe import SHIPPED
 from helpers.serving import NOTHING_MORE
@@ -1297,3 +1303,66 @@ def _former_servers(text: str) -> object:
     content = base64.b64encode(text.encode(errors="surrogatepass")).decode()
     known = gateway_fleet.servers({"spark-1": (None, "192.0.2.1", None)}, content)
     return len(gateway_pools.pools(known)) if known else 0
+
+
+_GATE = {
+    "version": 1,
+    "at": 1.5,
+    "verdict": "pass",
+    "diagnosis": "ok",
+    "recipe": "r",
+    "acceptance_floor": 0.4,
+    "acceptance_rate": 0.69,
+    "drafts": 300,
+    "tokens_per_second": None,
+    "passed_at": 1.5,
+}
+
+
+@parser("gate.json of a Spark", *of_json(_GATE), ValueError, state.json_text.JsonError)
+def _gate_verdict(text: str) -> object:
+    said = gate_verdict.parse(text)
+    return series_text.text(series_spark.of_gate(said), series_spark.HELPS)
+
+
+@parser("state.json of a Spark, for its series", *of_json(_PASSED), ValueError, state.json_text.JsonError)
+def _state_series(text: str) -> object:
+    return series_text.text(series_spark.of_state(serve_state.parse(text)), series_spark.HELPS)
+
+
+_LOOKED = {
+    "version": 1,
+    "looked_at": 1.5,
+    "mode": "act",
+    "verdict": "bad",
+    "findings": [{"kind": "wedged"}],
+    "speculation": {"acceptance_rate": 0.5},
+    "restarts": [1.0],
+    "agent": "down",
+}
+
+
+@parser(
+    "verdict.json of the watchdog, for its series", *of_json(_LOOKED), ValueError, state.json_text.JsonError
+)
+def _watchdog_series(text: str) -> object:
+    return series_text.text(series_spark.of_watchdog(series_spark.parse(text), 2.0), series_spark.HELPS)
+
+
+_GPU = "0, 96, 71, [N/A], 2418\n"
+
+
+@parser("nvidia-smi, for its series", _GPU, documents(_GPU))
+def _gpu_series(text: str) -> object:
+    found = [sample for fields in series_gpu.QUERIES for sample in series_gpu.parse(text, fields)]
+    return series_text.text(found, series_gpu.HELPS)
+
+
+_TARGETS = [{"targets": ["192.0.2.1:8000"], "labels": {"host": "spark-1", "spark": "spark-1"}}]
+
+
+@parser("targets of a Prometheus", *of_json(_TARGETS))
+def _targets(text: str) -> object:
+    former = base64.b64encode(text.encode(errors="surrogatepass")).decode()
+    given = monitoring.inputs(former=former)
+    return monitoring_plan.plan(given, {"spark-1": (None, "192.0.2.1")}).as_data()

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import json
+import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +16,7 @@ import yaml
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.sparkfleet.vllm.plugins.action.spec_decode_assert import ActionModule
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate import docker_container
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._serve import verdict
 from ansible_collections.sparkfleet.vllm.plugins.modules import spec_decode_assert as module
 from helpers import printed
 from helpers.gate import MTP, FakeContainer
@@ -156,3 +159,49 @@ def test_the_job_may_take_what_its_limits_say(
     )
     action.run(None, {})
     assert asked == [expected]
+
+
+def test_the_verdict_lies_on_the_host_for_whoever_watches_it(
+    container: FakeContainer, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "gate.json"
+    told = REQUIRED | {"speculation": MTP, "verdict_path": str(path), "recipe": "gemma"}
+    with serving(name="huihui-gemma4") as (_, url):
+        run(capsys, told | {"base_url": url}, check=True)
+        assert not path.exists()
+        run(capsys, told | {"base_url": url, "verdict_path": str(tmp_path / "none" / "gate.json")})
+        result = run(capsys, told | {"base_url": url})
+    passed = verdict.parse(path.read_text())
+    assert (passed["verdict"], passed["recipe"], passed["acceptance_floor"]) == ("pass", "gemma", 0.4)
+    assert (passed["acceptance_rate"], passed["drafts"]) == (result["acceptance_rate"], result["drafts"])
+    assert passed["passed_at"] == passed["at"] == pytest.approx(time.time(), abs=60)
+    with serving(name="huihui-gemma4", acceptance=0.0) as (_, url):
+        run(capsys, told | {"base_url": url})
+    failed = verdict.parse(path.read_text())
+    assert (failed["verdict"], failed["diagnosis"]) == ("fail", "drafts_never_accepted")
+    assert failed["passed_at"] == passed["at"] < failed["at"]
+    assert {each.name for each in tmp_path.iterdir()} == {"gate.json"}
+
+
+def test_a_damaged_verdict_is_replaced_and_an_unwritable_one_fails_nothing(
+    container: FakeContainer,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "gate.json"
+    path.write_text('{"version": 7')
+    told = REQUIRED | {"speculation": MTP, "verdict_path": str(path)}
+    warned: list[str] = []
+    monkeypatch.setattr(module.AnsibleModule, "warn", lambda self, text: warned.append(text))
+    with serving(name="huihui-gemma4") as (_, url):
+        run(capsys, told | {"base_url": url})
+        assert verdict.parse(path.read_text())["verdict"] == "pass"
+
+        def full(*_: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(module.files, "write", full)
+        result = run(capsys, told | {"base_url": url})
+    assert result["verdict"] == "pass"
+    assert any("No space left on device" in text for text in warned)
