@@ -31,6 +31,8 @@ _FINISHED = "vllm:request_success_total"
 _RUNNING = "vllm:num_requests_running"
 _WAITING = "vllm:num_requests_waiting"
 _KV_USAGE = "vllm:kv_cache_usage_perc"
+_TTFT_SUM = "vllm:time_to_first_token_seconds_sum"
+_TTFT_COUNT = "vllm:time_to_first_token_seconds_count"
 _STARTED = "process_start_time_seconds"
 _DECODE_SECONDS = (
     "vllm:request_decode_time_seconds_sum",
@@ -40,7 +42,18 @@ _DECODE_SECONDS = (
 """Sums of histograms that say how long requests decoded; the first that exists counts. A request adds to the first sum the time
 between its first and its last token. To the others, of which the last is the older name, it adds each gap in between."""
 _SUMMED = frozenset(
-    {_DRAFTS, _DRAFT_TOKENS, _ACCEPTED, _GENERATED, _FINISHED, _RUNNING, _WAITING, *_DECODE_SECONDS}
+    {
+        _DRAFTS,
+        _DRAFT_TOKENS,
+        _ACCEPTED,
+        _GENERATED,
+        _FINISHED,
+        _RUNNING,
+        _WAITING,
+        _TTFT_SUM,
+        _TTFT_COUNT,
+        *_DECODE_SECONDS,
+    }
 )
 
 DEEPEST = 1024
@@ -72,6 +85,13 @@ class Counters:
     """Share of the KV cache in use at the moment of the scrape, 0 to 1, of the engine that uses most."""
     decode_seconds: float | None = None
     """Time between the first and the last token, by the server's clock, summed over all requests."""
+    running: int | None = None
+    waiting: int | None = None
+    """Requests at the moment of the scrape."""
+    first_token_seconds: float | None = None
+    """Wait for the first token, by the server's clock, summed over all requests that have it."""
+    first_tokens: int | None = None
+    """Number of these requests."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +173,10 @@ def parse(text: str) -> Counters:
         process_start=totals.get(_STARTED),
         kv_cache_usage=max(usage, default=None),
         decode_seconds=next((totals[name] for name in _DECODE_SECONDS if name in totals), None),
+        running=count(_RUNNING),
+        waiting=count(_WAITING),
+        first_token_seconds=totals.get(_TTFT_SUM),
+        first_tokens=count(_TTFT_COUNT),
     )
 
 
