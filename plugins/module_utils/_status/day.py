@@ -60,7 +60,7 @@ def day(address: str, hosts: Iterable[str], now: float) -> dict[str, Any]:
     :param address: of Prometheus, such as 127.0.0.1:9090
     :raises DayError: it gives no such answers
     """
-    end = int(now) // STEP * STEP
+    end = int(now)
     start = end - HOURS * 3600
     names = set(hosts)
     found: dict[str, dict[str, list[float | None]]] = {}
