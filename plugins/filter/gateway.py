@@ -39,7 +39,7 @@ def gateway_servers(
     looks = {}
     for host in hosts:
         variables = hostvars[host]
-        looks[host] = (variables.get(RECORD), fleet.met_at(host, variables))
+        looks[host] = (variables.get(RECORD), fleet.met_at(host, variables), fleet.agent(variables))
     return fleet.servers(looks, former)
 
 

@@ -25,7 +25,7 @@ options:
     choices: [present, absent]
     default: present
   ports:
-    description: TCP ports to keep. With O(state=present) at least one.
+    description: TCP ports to keep. With O(state=present) at least one, here or in O(monitoring_ports).
     type: list
     elements: int
     default: []
@@ -36,6 +36,21 @@ options:
     default: []
   gateways:
     description: Names of gateways in the inventory. The controller side adds their addresses to O(sources).
+    type: list
+    elements: str
+    default: []
+  monitoring_ports:
+    description: TCP ports to keep for the monitoring alone.
+    type: list
+    elements: int
+    default: []
+  monitoring_sources:
+    description: IP addresses and networks of the monitoring. They may connect to O(ports) as well.
+    type: list
+    elements: str
+    default: []
+  monitoring:
+    description: Names of monitoring hosts in the inventory. The controller side adds their addresses to O(monitoring_sources).
     type: list
     elements: str
     default: []
@@ -116,9 +131,14 @@ def wanted(params: dict[str, Any]) -> tuple[list[int], Guard]:
     """
     if params["state"] == "absent":
         return [], Guard(dict.fromkeys(iptables.versions(), ()))
-    kept = port_guard.ports([*params["ports"], *recorded(params["state_dir"])])
-    allowed = port_guard.sources(params["sources"])
-    lines = {version: port_guard.rules(kept, allowed[version]) for version in iptables.versions()}
+    asked = [*params["ports"], *recorded(params["state_dir"])]
+    watched = port_guard.ports(params["monitoring_ports"]) if params["monitoring_ports"] else []
+    kept = port_guard.ports(asked) if asked or not watched else []
+    allowed, watchers = map(port_guard.sources, (params["sources"], params["monitoring_sources"]))
+    lines = {
+        version: port_guard.rules(kept, allowed[version], watched, watchers[version])
+        for version in iptables.versions()
+    }
     return kept, Guard(lines, port_guard.files(lines, unit.UNITS), enabled="enabled", active="active")
 
 
@@ -181,6 +201,13 @@ def apply(before: dict[int, Table], seen: Guard, after: Guard) -> None:
                 folder.rmdir()
 
 
+def named(params: dict[str, Any], kept: list[int]) -> list[drift.Kept]:
+    """The ports that are kept, each time with those who may connect."""
+    watchers = params["monitoring_sources"]
+    both = [(kept, [*params["sources"], *watchers]), (params["monitoring_ports"], watchers)]
+    return [each for each in both if each[0]] if params["state"] == "present" else []
+
+
 def run(module: AnsibleModule) -> dict[str, Any]:
     kept, after = wanted(module.params)
     tables = look_tables(module)
@@ -194,7 +221,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         "changed": changed,
         "ports": kept,
         "diff": port_guard.differences(seen, after),
-        "drift": drift.judge(kept, module.params["sources"], seen, after),
+        "drift": drift.judge(named(module.params, kept), seen, after),
     }
 
 
@@ -205,6 +232,9 @@ def main() -> None:
             "ports": {"type": "list", "elements": "int", "default": []},
             "sources": {"type": "list", "elements": "str", "default": []},
             "gateways": {"type": "list", "elements": "str", "default": []},
+            "monitoring_ports": {"type": "list", "elements": "int", "default": []},
+            "monitoring_sources": {"type": "list", "elements": "str", "default": []},
+            "monitoring": {"type": "list", "elements": "str", "default": []},
             "state_dir": {"type": "path"},
         },
         supports_check_mode=True,

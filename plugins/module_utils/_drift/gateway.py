@@ -124,6 +124,13 @@ def _servers(servers: Sequence[Server]) -> Iterator[Finding]:
         out, let_in = f"it is {server.state}", "playbooks/site.yml lets it in when it passes"
         if server.state == READY:
             out, let_in = "it fails its checks", f"look at {server.name}: it does not answer the gateway"
+            if server.agent is not None:
+                out = (
+                    f"its watchdog says {server.agent}"
+                    if server.agent
+                    else "its watchdog said down, and is silent since"
+                )
+                let_in = f"look at the findings of {server.name} about its watchdog"
         elif server.state == MAINTENANCE:
             out, let_in = "it is in maintenance", f"gateway_server name={server.name} state=ready ends that"
         yield Finding("gateway", "server-out", f"{server.key} gets requests", out, let_in, WARNING)

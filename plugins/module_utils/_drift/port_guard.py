@@ -12,17 +12,16 @@ from .._host.port_guard import FAMILIES, JUMP, UNIT, Guard
 from .finding import Finding, part
 
 SITE = "playbooks/site.yml"
+Kept = tuple[Sequence[int], Sequence[str]]
+"""Ports, and for whom they are kept."""
 
 
-def judge(ports: Sequence[int], sources: Sequence[str], seen: Guard, wanted: Guard) -> dict[str, Any]:
+def judge(kept: Sequence[Kept], seen: Guard, wanted: Guard) -> dict[str, Any]:
     """The part of a drift report that is about the guarded ports.
 
-    :param ports: what is to be kept; none where nothing is
-    :param sources: for whom
+    :param kept: empty where no port is to be kept
     """
-    return part(
-        ("host",), _left(seen) if not ports else [*_rules(ports, sources, seen, wanted), *_boot(seen, wanted)]
-    )
+    return part(("host",), _left(seen) if not kept else [*_rules(kept, seen, wanted), *_boot(seen, wanted)])
 
 
 def _left(seen: Guard) -> list[Finding]:
@@ -30,12 +29,14 @@ def _left(seen: Guard) -> list[Finding]:
         return []
     found = [f"rules of {FAMILIES[version]}" for version, lines in seen.rules.items() if lines]
     found += sorted(map(str, seen.files))
-    expected = "no port kept for gateways, since the inventory has none"
+    expected = "no port kept, since the inventory has neither gateways nor monitoring"
     return [Finding("host", "port-guard-left", expected, ", ".join(found), f"{SITE} removes it")]
 
 
-def _rules(ports: Sequence[int], sources: Sequence[str], seen: Guard, wanted: Guard) -> list[Finding]:
-    named = f"port {', '.join(map(str, ports))} for {', '.join(sources)} alone"
+def _rules(kept: Sequence[Kept], seen: Guard, wanted: Guard) -> list[Finding]:
+    named = "; ".join(
+        f"port {', '.join(map(str, ports))} for {', '.join(sources)} alone" for ports, sources in kept
+    )
     do = f"{SITE} mends the rules, and cuts no connection of theirs"
     found = []
     for version, lines in wanted.rules.items():

@@ -16,6 +16,9 @@ FORCED_DRAIN, ANY_DRAIN, ANY_MAINTENANCE = 0x08, 0x18, 0x27
 STATE_VERSION = "1"
 FIELDS = 19
 """Of a server in that version, up to its port."""
+AGENT_DOWN = "DOWN (agent)"
+"""Status of a server whose agent has said so. It stays while the agent is silent, and ends when that says up."""
+AGENT_SAYS = "via agent : "
 NUMBER = re.compile(r"[0-9]{1,9}")
 
 
@@ -34,6 +37,8 @@ class Row:
 
     status: str
     sessions: int
+    agent: str = ""
+    """What the agent of the Spark's watchdog said last, in the words of HAProxy."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,9 @@ class Server:
     pool: str
     name: str
     state: str  # what it may get: ready, drained or maintenance
-    up: bool = False  # by its checks
+    up: bool = False  # by its checks, and by its watchdog
+    agent: str | None = None
+    """Why it is down, where its watchdog says so: what that said last, empty if it says nothing any more."""
     sessions: int = 0  # requests that it has now
     address: str = ""  # IP
     port: int = 0
@@ -58,7 +65,8 @@ class Server:
         status = row.status if row else ""
         # "UP", "UP 1/3" on its way down, "DRAIN" for one that is drained and up, "no check" for one that nobody asks.
         up = status.startswith(("UP", "DRAIN", "no check"))
-        return replace(self, up=up, sessions=sessions)
+        agent = row.agent if row and status == AGENT_DOWN else None
+        return replace(self, up=up, sessions=sessions, agent=agent)
 
 
 def _rows(text: str) -> Iterator[list[str]]:
@@ -123,5 +131,10 @@ def parse_statistics(text: str) -> dict[str, Row]:
     for row in rows:
         if any(name not in row for name in wanted):
             raise HaproxyError(f"show stat: expected a row of {len(names)} fields, seen {len(row)}")
-        found[f"{row['pxname']}/{row['svname']}"] = Row(row["status"], _number(row["scur"], "show stat"))
+        said = (
+            row.get("last_agt", "").removeprefix(AGENT_SAYS) if AGENT_SAYS in row.get("last_agt", "") else ""
+        )
+        found[f"{row['pxname']}/{row['svname']}"] = Row(
+            row["status"], _number(row["scur"], "show stat"), said
+        )
     return found

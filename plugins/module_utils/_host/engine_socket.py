@@ -55,12 +55,43 @@ def stop(path: str, container: str, timeout: float) -> None:
             raise
 
 
-def _ask(method: str, path: str, url: str, timeout: float) -> bytes:
+def kill(path: str, container: str, timeout: float) -> None:
+    """Have the engine end a container at once. A stopped or missing container is no error."""
+    try:
+        _ask("POST", path, f"/containers/{urllib.parse.quote(container, safe='')}/kill?signal=KILL", timeout)
+    except EngineError as error:
+        if error.status not in (204, 404, 409):
+            raise
+
+
+def log(path: str, container: str, lines: int, limit: int, timeout: float) -> bytes:
+    """The last lines of a container's log, at most so many bytes of them from the beginning.
+
+    :raises EngineError: the engine gives none
+    """
+    name = urllib.parse.quote(container, safe="")
+    url = f"/containers/{name}/logs?stdout=1&stderr=1&timestamps=1&tail={lines}"
+    return _unframed(_ask("GET", path, url, timeout, limit))
+
+
+def _unframed(body: bytes) -> bytes:
+    """The text of a log. Without a terminal, each piece has a head of 8 bytes: the stream, three zeros, and the length."""
+    if body[1:4] != bytes(3) or body[:1] not in (b"\0", b"\1", b"\2"):
+        return body
+    pieces, at = [], 0
+    while at + 8 <= len(body):
+        length = int.from_bytes(body[at + 4 : at + 8], "big")
+        pieces.append(body[at + 8 : at + 8 + length])
+        at += 8 + length
+    return b"".join(pieces)
+
+
+def _ask(method: str, path: str, url: str, timeout: float, limit: int = json_text.LIMIT + 1) -> bytes:
     connection = _UnixConnection(path, timeout)
     try:
         connection.request(method, url)
         response = connection.getresponse()
-        body = response.read(json_text.LIMIT + 1)
+        body = response.read(limit)
     except (OSError, http.client.HTTPException) as error:
         raise EngineError(f"{path}: {error or type(error).__name__}") from None
     finally:

@@ -118,21 +118,35 @@ def ports(given: Iterable[int]) -> list[int]:
     return found
 
 
-def rules(guarded: Sequence[int], allowed: Sequence[Network]) -> tuple[str, ...]:
+def rules(
+    guarded: Sequence[int],
+    allowed: Sequence[Network],
+    watched: Sequence[int] = (),
+    watchers: Sequence[Network] = (),
+) -> tuple[str, ...]:
     """The rules of one version of IP, as :func:`read` shows those of the kernel.
 
     Only what is for this host is dropped. What it routes for others, such as a container's request to a foreign server, passes.
+
+    :param watched: ports for the watchers alone, who pass at all ports
     """
     return (
         f":{CHAIN}",
         JUMP,
         f"-A {CHAIN} -i lo -j RETURN",
-        *(f"-A {CHAIN} -s {network} -j RETURN" for network in allowed),
-        *(
-            f"-A {CHAIN} -p tcp -m tcp --dport {port} -m addrtype --dst-type LOCAL -j DROP"
-            for port in guarded
-        ),
+        *map(_passes, watchers),
+        *map(_dropped, watched),
+        *map(_passes, allowed),
+        *map(_dropped, guarded),
     )
+
+
+def _passes(network: Network) -> str:
+    return f"-A {CHAIN} -s {network} -j RETURN"
+
+
+def _dropped(port: int) -> str:
+    return f"-A {CHAIN} -p tcp -m tcp --dport {port} -m addrtype --dst-type LOCAL -j DROP"
 
 
 @dataclass(frozen=True)

@@ -143,6 +143,26 @@ class LockFile:
         return None
 
 
+    @contextlib.contextmanager
+    def between_runs(self) -> Iterator[bool]:
+        """Work of no run. Gives whether no run holds the host. If so, a run that begins meanwhile waits for the end of the block, as for
+        the work of a former run, so the block has to end within :data:`ENDS_WITHIN`.
+
+        :raises OSError: the lock cannot be read
+        """
+        work = None
+        try:
+            with self.guarded():
+                free = not run_lock.alive(self.look())
+                if free:
+                    work = _open(self.directory / run_lock.WORK)
+                    free = _flock(work, fcntl.LOCK_EX, 0)
+            yield free
+        finally:
+            if work is not None:
+                os.close(work)
+
+
 def look_alive(folder: Path, now: float) -> dict[str, Any] | None:
     """The run that holds the host: holder, playbook and since. None without one, or if its lease ended without a sign of life."""
     path = folder / run_lock.FILE

@@ -84,6 +84,18 @@ def decide(seen: Seen, run: Mapping[str, Any], dead: str = "") -> str:
     return HELD
 
 
+def alive(seen: Seen) -> bool:
+    """Whether a run holds the host, as far as the host itself can tell: until the lease ends without a sign of life."""
+    if seen.damage:
+        return seen.age <= LEASE
+    return seen.record is not None and seen.age <= seen.record["lease"]
+
+
+def holder(seen: Seen) -> str:
+    """Whose run it is, for a person."""
+    return _who(seen.record) if seen.record else f"a lock that cannot be read ({seen.damage})"
+
+
 def names(seen: Seen, run: str) -> bool:
     """Whether the lock belongs to the run with this id."""
     return seen.record is not None and seen.record["run"] == run

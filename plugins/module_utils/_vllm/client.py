@@ -189,8 +189,10 @@ class _Answer:
 class Server:
     """A vLLM server. Every method raises nothing but ServerError, and ends: answers are bounded in bytes and time."""
 
-    def __init__(self, base_url: str, api_key: str | None = None) -> None:
+    def __init__(self, base_url: str, api_key: str | None = None, patience: float = ANSWER_TIMEOUT) -> None:
+        """:param patience: seconds for the whole of an answer that is generated"""
         self._base = base_url.rstrip("/")
+        self._patience = patience
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
     def healthy(self) -> bool:
@@ -255,8 +257,8 @@ class Server:
         sent = time.monotonic()
         try:
             with (
-                bounded.Session(ANSWER_TIMEOUT) as session,
-                self._open(session, "POST", path, body, CHUNK_TIMEOUT) as response,
+                bounded.Session(self._patience) as session,
+                self._open(session, "POST", path, body, min(CHUNK_TIMEOUT, self._patience)) as response,
             ):
                 if response.status_code != 200:
                     _Answer(path, response.status_code, session.read(response, LIMIT)).json()
@@ -282,7 +284,8 @@ class Server:
 
     def _ask(self, method: str, path: str, body: Any = None) -> _Answer:
         """The whole answer. A request with a body makes the server generate, so it may take its time."""
-        piece, whole = (CHUNK_TIMEOUT, ANSWER_TIMEOUT) if body else (SHORT_TIMEOUT, SHORT_TIMEOUT)
+        whole = self._patience if body else SHORT_TIMEOUT
+        piece = min(CHUNK_TIMEOUT, whole)
         try:
             with (
                 bounded.Session(whole) as session,

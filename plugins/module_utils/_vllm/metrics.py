@@ -27,6 +27,8 @@ _DRAFT_TOKENS = "vllm:spec_decode_num_draft_tokens_total"
 _ACCEPTED = "vllm:spec_decode_num_accepted_tokens_total"
 _PER_POSITION = "vllm:spec_decode_num_accepted_tokens_per_pos_total"
 _GENERATED = "vllm:generation_tokens_total"
+_PROMPT = "vllm:prompt_tokens_total"
+_ITERATIONS = "vllm:iteration_tokens_total_count"
 _FINISHED = "vllm:request_success_total"
 _RUNNING = "vllm:num_requests_running"
 _WAITING = "vllm:num_requests_waiting"
@@ -47,6 +49,8 @@ _SUMMED = frozenset(
         _DRAFT_TOKENS,
         _ACCEPTED,
         _GENERATED,
+        _PROMPT,
+        _ITERATIONS,
         _FINISHED,
         _RUNNING,
         _WAITING,
@@ -85,6 +89,10 @@ class Counters:
     """Share of the KV cache in use at the moment of the scrape, 0 to 1, of the engine that uses most."""
     decode_seconds: float | None = None
     """Time between the first and the last token, by the server's clock, summed over all requests."""
+    prompt: int | None = None
+    """Tokens of prompts, counted when their request begins to answer."""
+    iterations: int | None = None
+    """Steps of the engine, each piece of a long prompt among them: its heartbeat."""
     running: int | None = None
     waiting: int | None = None
     """Requests at the moment of the scrape."""
@@ -173,6 +181,8 @@ def parse(text: str) -> Counters:
         process_start=totals.get(_STARTED),
         kv_cache_usage=max(usage, default=None),
         decode_seconds=next((totals[name] for name in _DECODE_SECONDS if name in totals), None),
+        prompt=count(_PROMPT),
+        iterations=count(_ITERATIONS),
         running=count(_RUNNING),
         waiting=count(_WAITING),
         first_token_seconds=totals.get(_TTFT_SUM),

@@ -21,6 +21,8 @@ RECORD = {
     "gate": {"served_model": str, "base_url": str},
 }
 """What of a record a gateway reads."""
+AGENT_PORT = 8621
+"""Of a Spark whose inventory names no other."""
 
 
 def recorded(host: str, content: str) -> Mapping[str, Any] | None:
@@ -54,16 +56,31 @@ def met_at(host: str, variables: Mapping[str, Any]) -> str:
     return str(variables.get("spark_address") or variables.get("ansible_host") or host)
 
 
+def agent(variables: Mapping[str, Any]) -> int | str | None:
+    """Port at which the watchdog of a Spark tells gateways whether it serves; None without a watchdog.
+
+    :param variables: of the Spark
+    """
+    mode = variables.get("spark_watchdog")
+    # YAML reads a bare off as false.
+    if mode is False or mode == "off":
+        return None
+    return variables.get("spark_watchdog_port") or AGENT_PORT
+
+
 def place(host: str, record: Mapping[str, Any], met_at: str) -> dict[str, Any]:
     """The place of a server behind a gateway: name, pool, address and port."""
     model, port = record["gate"]["served_model"], state.port_of(record)
     return {"name": host, "pool": pool_name(model), "address": met_at, "port": port}
 
 
-def server(host: str, record: Mapping[str, Any], met_at: str) -> dict[str, Any]:
+def server(
+    host: str, record: Mapping[str, Any], met_at: str, agent: int | str | None = None
+) -> dict[str, Any]:
     """As C(gateway_servers) names one.
 
     :param met_at: where gateways meet the Spark
+    :param agent: port of its watchdog's agent; None without one
     :raises GatewayError: its port is closed to them
     """
     published = record["container"].get("published_ports") or []
@@ -84,6 +101,7 @@ def server(host: str, record: Mapping[str, Any], met_at: str) -> dict[str, Any]:
         "recipe": record.get("recipe") or "",
         "address": met_at,
         "port": state.port_of(record),
+        **({} if agent is None else {"agent": agent}),
     }
 
 
@@ -94,20 +112,22 @@ def _loopback(at: str) -> bool:
         return at == "localhost"
 
 
-def servers(looks: Mapping[str, tuple[str | None, str]], former: str = "") -> list[dict[str, Any]]:
+def servers(
+    looks: Mapping[str, tuple[str | None, str, int | str | None]], former: str = ""
+) -> list[dict[str, Any]]:
     """Those Sparks that passed.
 
-    :param looks: by host, its state.json in base64 and where gateways meet it. None of a Spark that did not answer: the controller does not
-        reach it, and clients may. It stays as it was
+    :param looks: by host, its state.json in base64, where gateways meet it, and the port of its watchdog's agent. No state.json of a Spark
+        that did not answer: the controller does not reach it, and clients may. It stays as it was
     :param former: servers.json of the gateway, in base64; empty for none
     :raises GatewayError: a record or the file is damaged, or a port is closed to gateways
     """
     found = []
-    for host, (content, met_at) in looks.items():
+    for host, (content, met_at, agent) in looks.items():
         if content is None:
             found += [each for each in _former(former) if each.get("name") == host]
         elif content and (record := recorded(host, content)):
-            found.append(server(host, record, met_at))
+            found.append(server(host, record, met_at, agent))
     return found
 
 

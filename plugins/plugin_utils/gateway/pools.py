@@ -13,7 +13,7 @@ from typing import Any
 
 from .refusal import GatewayError, address, known, name, whole
 
-_OPTIONS = ("name", "model", "recipe", "address", "port")
+_OPTIONS = ("name", "model", "recipe", "address", "port", "agent")
 IDS = 2**31 - 1
 
 
@@ -24,6 +24,8 @@ class Server:
     port: int
     id: int
     """Its place on the ring of consistent hashing. By its name alone: every gateway has the same, and a new Spark moves none."""
+    agent: int | None = None
+    """Port at which its watchdog tells whether it serves; None without one."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,23 @@ def _server(given: Any, number: int) -> tuple[str, str, Server]:
         address=f"[{at}]" if ":" in at else at,
         port=whole(options.get("port"), f"{where}, port", 1, 65535),
         id=server_id(host),
+        agent=_agent(options.get("agent"), options.get("port"), where),
     )
     return _model(options.get("model"), f"{where}, model"), str(options.get("recipe", "")), server
+
+
+def _agent(given: Any, port: Any, where: str) -> int | None:
+    if given is None:
+        return None
+    found = whole(given, f"{where}, agent", 1, 65535)
+    if str(found) == str(port):
+        raise GatewayError(
+            where,
+            "another port for its watchdog than for its server",
+            f"{found} for both",
+            "set spark_watchdog_port",
+        )
+    return found
 
 
 def pools(given: Iterable[Any]) -> tuple[Pool, ...]:

@@ -1200,7 +1200,7 @@ _PASSED = {
 @parser("state.json of a Spark, for a gateway", *of_json(_PASSED), GatewayError)
 def _passed(text: str) -> object:
     content = base64.b64encode(text.encode(errors="surrogatepass")).decode()
-    return gateway_fleet.servers({"spark-1": (content, "192.0.2.1")})
+    return gateway_fleet.servers({"spark-1": (content, "192.0.2.1", 8621)})
 
 
 _FORMER = [{"name": "spark-1", "model": "chat", "recipe": "r", "address": "192.0.2.1", "port": 8000}]
@@ -1209,5 +1209,5 @@ _FORMER = [{"name": "spark-1", "model": "chat", "recipe": "r", "address": "192.0
 @parser("servers.json of a gateway", *of_json(_FORMER), GatewayError)
 def _former_servers(text: str) -> object:
     content = base64.b64encode(text.encode(errors="surrogatepass")).decode()
-    known = gateway_fleet.servers({"spark-1": (None, "192.0.2.1")}, content)
+    known = gateway_fleet.servers({"spark-1": (None, "192.0.2.1", None)}, content)
     return len(gateway_pools.pools(known)) if known else 0

@@ -20,9 +20,10 @@ MODULE = """#!/usr/bin/python
 import json, os, sys
 asked = json.load(open(sys.argv[1]))
 ports = [int(port) for port in asked["ports"]]
-kept = json.load(open(os.path.join(asked["state_dir"], "kept")))
-with open(os.path.join(asked["state_dir"], "asked"), "a") as file:
-    file.write(json.dumps({**{name: asked[name] for name in ("state", "sources")}, "ports": ports, "check": asked["_ansible_check_mode"]}) + "\\n")
+home = os.environ["HOME_OF_HOST"]
+kept = json.load(open(os.path.join(home, "kept"))) if "state_dir" in asked else []
+with open(os.path.join(home, "asked"), "a") as file:
+    file.write(json.dumps({**{name: asked[name] for name in ("state", "sources", "monitoring_ports", "monitoring_sources")}, "ports": ports, "check": asked["_ansible_check_mode"]}) + "\\n")
 known = sorted({*ports, *kept}) if asked["state"] == "present" else []
 print(json.dumps({"changed": True, "ports": known, "drift": {"subjects": ["host"]}}))
 """
@@ -33,12 +34,18 @@ HOSTS: dict[str, dict[str, Any]] = {
     "guarded": {"spark_guarded": True},
     "more": {"port_guard_sources": ["192.0.2.64/26"], "kept": [8000, 9000]},
     "off": {"port_guard_gateways": [], "spark_guarded": False},
+    "unwatched": {"spark_guarded": False, "spark_watchdog": False},
+    "elsewhere": {"spark_guarded": False, "spark_watchdog": "act", "spark_watchdog_port": 9621},
 }
 PLAY = """
 - hosts: sparks
   gather_facts: false
   tasks:
-    - ansible.builtin.include_role: {name: sparkfleet.vllm.port_guard, public: true, tasks_from: "{{ entry }}"}
+    - ansible.builtin.include_role:
+        name: sparkfleet.vllm.port_guard
+        public: true
+        tasks_from: "{{ entry }}"
+        apply: {environment: {HOME_OF_HOST: "{{ spark_state_dir }}"}}
       vars: {port_guard_ports: [8000]}
       loop: "{{ entries }}"
       loop_control: {loop_var: entry}
@@ -53,7 +60,9 @@ class Run:
     drift: dict[str, Any]
 
 
-def run(folder: Path, gateways: dict[str, Any], *entries: str) -> Run:
+def run(
+    folder: Path, gateways: dict[str, Any], *entries: str, monitoring: dict[str, Any] | None = None
+) -> Run:
     vllm = folder / "collections/ansible_collections/sparkfleet/vllm"
     (vllm / "plugins/modules").mkdir(parents=True)
     (vllm / "plugins/modules/port_guard.py").write_text(MODULE)
@@ -68,7 +77,11 @@ def run(folder: Path, gateways: dict[str, Any], *entries: str) -> Run:
         (folder / name / "kept").write_text(json.dumps(variables.get("kept", [])))
     local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
     shared = local | {"spark_state_dir": str(folder) + "/{{ inventory_hostname }}", "entries": list(entries)}
-    inventory = {"sparks": {"hosts": HOSTS, "vars": shared}, "gateways": {"hosts": gateways}}
+    inventory = {
+        "sparks": {"hosts": HOSTS, "vars": shared},
+        "gateways": {"hosts": gateways},
+        "monitoring": {"hosts": monitoring or {}},
+    }
     (folder / "hosts.yml").write_text(yaml.safe_dump(inventory))
     (folder / "play.yml").write_text(PLAY)
     done = subprocess.run(
@@ -100,11 +113,14 @@ GATEWAYS = {
 }
 PRESENT: dict[str, Any] = {
     "state": "present",
-    "ports": [8000],
+    "ports": [8000, 8621],
     "sources": ["192.0.2.10", "192.0.2.11"],
+    "monitoring_ports": [],
+    "monitoring_sources": [],
     "check": False,
 }
-ABSENT = {"state": "absent", "ports": [8000], "sources": [], "check": False}
+ABSENT = PRESENT | {"state": "absent", "sources": []}
+MONITORING = {"watch-1": {"ansible_host": "192.0.2.20"}}
 
 
 def test_without_gateways_only_a_host_that_may_have_rules_is_looked_at(tmp_path: Path) -> None:
@@ -116,6 +132,8 @@ def test_without_gateways_only_a_host_that_may_have_rules_is_looked_at(tmp_path:
         "guarded": [ABSENT],
         "more": [more],
         "off": [],
+        "unwatched": [],
+        "elsewhere": [],
     }, found.output
 
 
@@ -124,7 +142,8 @@ def test_the_gateways_of_the_inventory_may_connect_and_others_that_are_named(tmp
     found = run(tmp_path, GATEWAYS, "main", "narrow")
     more = PRESENT | {"sources": [*PRESENT["sources"], "192.0.2.64/26"]}
     assert found.asked == {
-        "unknown": [PRESENT], "unguarded": [PRESENT], "guarded": [PRESENT], "more": [more, more], "off": []
+        "unknown": [PRESENT], "unguarded": [PRESENT], "guarded": [PRESENT], "more": [more, more], "off": [],
+        "unwatched": [PRESENT | {"ports": [8000]}], "elsewhere": [PRESENT | {"ports": [8000, 9621]}],
     }, found.output  # fmt: skip
 
 
@@ -170,3 +189,15 @@ def places(name: str) -> list[str]:
 def test_where_a_run_has_the_role(one: str, other: str) -> None:
     order = places("change.yml")
     assert order.index(one) < order.index(other)
+
+
+def test_the_monitoring_has_a_port_of_its_own_and_passes_at_that_of_the_server(tmp_path: Path) -> None:
+    found = run(tmp_path, GATEWAYS, "main", monitoring=MONITORING)
+    watched = {"monitoring_ports": [9100], "monitoring_sources": ["192.0.2.20"]}
+    assert found.asked["unguarded"] == [PRESENT | watched], found.output
+
+
+def test_without_gateways_the_server_stays_open_and_the_exporter_is_kept(tmp_path: Path) -> None:
+    found = run(tmp_path, {}, "main", monitoring=MONITORING)
+    watched = {"monitoring_ports": [9100], "monitoring_sources": ["192.0.2.20"]}
+    assert found.asked["unguarded"] == [PRESENT | watched | {"ports": [], "sources": []}], found.output

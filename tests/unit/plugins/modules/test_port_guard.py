@@ -169,6 +169,21 @@ def test_ipv6_is_closed_unless_a_source_is_of_it(spark: Spark) -> None:
     assert spark.call(sources=[GATEWAY, "fd00:1::2"])["changed"] is False
 
 
+def test_the_monitoring_alone_reaches_its_port_and_that_of_the_server(spark: Spark) -> None:
+    """Here the stranger is the monitoring."""
+    spark.host.serve(9100)
+    watched = {"monitoring_ports": [9100], "monitoring_sources": ["10.0.2.2"]}
+    assert spark.call(**watched)["changed"] is True
+    assert spark.stranger.reaches("10.0.2.1", 9100) == "connected"
+    assert spark.stranger.reaches("10.0.2.1", PORT) == "connected"
+    assert spark.gateway.reaches("10.0.1.1", 9100) == "timed out"
+    assert spark.gateway.reaches("10.0.1.1", PORT) == "connected"
+    assert spark.call(**watched)["changed"] is False
+    spark.call(ports=[], sources=[], **watched)
+    assert spark.gateway.reaches("10.0.1.1", PORT) == "connected"
+    assert spark.gateway.reaches("10.0.1.1", 9100) == "timed out"
+
+
 def test_a_network_of_sources_may_connect(spark: Spark) -> None:
     spark.call(sources=[GATEWAY, "10.0.2.0/24"])
     assert spark.stranger.reaches("10.0.2.1", PORT) == "connected"

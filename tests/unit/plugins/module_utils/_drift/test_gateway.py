@@ -88,6 +88,16 @@ def test_what_else_differs(change: dict[str, Any], kind: str, seen: str) -> None
             "gateway_server name=spark-1 state=ready",
         ),
         (replace(SERVER, up=False), "it fails its checks", "look at spark-1"),
+        (
+            replace(SERVER, up=False, agent="down (wedged)"),
+            "its watchdog says down (wedged)",
+            "findings of spark-1 about its watchdog",
+        ),
+        (
+            replace(SERVER, up=False, agent=""),
+            "its watchdog said down, and is silent since",
+            "findings of spark-1 about its watchdog",
+        ),
     ],
 )
 def test_who_gets_no_requests_is_a_warning(server: Server, seen: str, do: str) -> None:

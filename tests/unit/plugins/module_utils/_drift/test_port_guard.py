@@ -18,7 +18,7 @@ WANTED = Guard({4: LINES}, {FILE: "rules"}, "enabled", "active")
 
 
 def found(seen: Guard, wanted: Guard = WANTED, ports: tuple[int, ...] = (8000,)) -> list[dict[str, Any]]:
-    part = drift.judge(ports, SOURCES, seen, wanted)
+    part = drift.judge([(ports, SOURCES)] if ports else [], seen, wanted)
     assert part["subjects"] == ["host"]
     findings: list[dict[str, Any]] = part["findings"]
     return findings

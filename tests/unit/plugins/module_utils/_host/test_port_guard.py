@@ -191,3 +191,15 @@ def test_a_difference_is_shown_with_where_it_is() -> None:
         },
     ]
     assert port_guard.differences(after, after) == []
+
+
+def test_the_monitoring_passes_everywhere_and_has_ports_of_its_own() -> None:
+    watchers = port_guard.sources(["192.0.2.20"])[4]
+    assert port_guard.rules([8000], ALLOWED, [9100], watchers) == (
+        ":SPARKFLEET",
+        JUMP,
+        RULES[0],
+        "-A SPARKFLEET -s 192.0.2.20/32 -j RETURN",
+        RULES[2].replace("8000", "9100"),
+        *RULES[1:],
+    )

@@ -36,8 +36,30 @@ def servers(**hosts: Any) -> Any:
 
 def test_a_spark_that_passed_is_a_server() -> None:
     assert servers(a=spark(record())) == [
-        {"name": "a", "model": "chat", "recipe": "first", "address": "192.0.2.7", "port": 8001}
+        {
+            "name": "a",
+            "model": "chat",
+            "recipe": "first",
+            "address": "192.0.2.7",
+            "port": 8001,
+            "agent": 8621,
+        }
     ]
+
+
+@pytest.mark.parametrize(
+    ("given", "port"),
+    [
+        ({"spark_watchdog": "act"}, 8621),
+        ({"spark_watchdog": "", "spark_watchdog_port": ""}, 8621),
+        ({"spark_watchdog": "observe", "spark_watchdog_port": 9000}, 9000),
+        ({"spark_watchdog": "off"}, None),
+        ({"spark_watchdog": False}, None),
+    ],
+)
+def test_the_watchdog_of_a_spark_is_asked_unless_it_has_none(given: dict[str, Any], port: int | None) -> None:
+    """YAML reads a bare off as false. A question of a controller that was left blank is an empty text."""
+    assert servers(a=spark(record(), **given))[0].get("agent") == port
 
 
 def test_the_address_of_the_fleet_comes_before_that_of_ansible() -> None:

@@ -66,6 +66,8 @@ def test_the_buffer_holds_the_largest_body_and_the_headers() -> None:
         ({"servers": [server("a", port=0)]}, "from 1 to 65535"),
         ({"servers": [server("a", port=True)]}, "from 1 to 65535"),
         ({"servers": [server("a", port="9" * 30)]}, "from 1 to 65535"),
+        ({"servers": [server("a", agent=0)]}, "a, agent: expected a whole number from 1 to 65535"),
+        ({"servers": [server("a", agent="8000")]}, "another port for its watchdog than for its server, seen: 8000 for both"),
         ({"servers": [server("a b")]}, "a name of at most 64"),
         ({"servers": [server("a", model="two words")]}, "without spaces"),
         ({"servers": [server("a", model="")]}, "without spaces"),

@@ -1,0 +1,78 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The sources of the program, as files of a folder of its own. They are those that this very process was given, wherever from: a
+collection on a disk, or the archive that Ansible sends to a host."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+
+ENTRY = "_watchdog.program"
+PACKAGE = "sparkfleet_watchdog"
+START = f"""\
+import sys
+
+from {PACKAGE}.{ENTRY} import main
+
+raise SystemExit(main(sys.argv))
+"""
+_HERE = __name__.rpartition(".")[0].rpartition(".")[0]
+"""The package that holds all packages that travel."""
+
+
+class SourceError(RuntimeError):
+    """A part of the program is not where Python says that it is."""
+
+
+def files() -> dict[str, bytes]:
+    """{path below the folder: content}. `python FOLDER` runs it."""
+    found: dict[str, str] = {}
+    pending = [ENTRY]
+    while pending:
+        name = pending.pop()
+        if name not in found:
+            found[name] = _source(name)
+            pending += _imported(name, found[name])
+    made = {f"{PACKAGE}/{name.replace('.', '/')}.py": text for name, text in found.items()}
+    made |= {f"{path.rpartition('/')[0]}/__init__.py": "" for path in made}
+    return {
+        path: text.encode()
+        for path, text in sorted({**made, f"{PACKAGE}/__init__.py": "", "__main__.py": START}.items())
+    }
+
+
+def digest(sources: dict[str, bytes]) -> str:
+    """Names one program: the same sources have the same one."""
+    whole = hashlib.sha256()
+    for path, content in sorted(sources.items()):
+        whole.update(f"{path} {len(content)}\n".encode() + content)
+    return whole.hexdigest()[:16]
+
+
+def _source(name: str) -> str:
+    """:raises SourceError: Python does not have its text"""
+    full = f"{_HERE}.{name}"
+    spec = importlib.util.find_spec(full)
+    loader = spec.loader if spec else None
+    text = loader.get_source(full) if loader is not None and hasattr(loader, "get_source") else None
+    if text is None:
+        raise SourceError(f"expected the source of {full}, seen none; install the collection again")
+    return str(text)
+
+
+def _imported(name: str, text: str) -> list[str]:
+    """The files that a file imports relatively, as package and module: `_common.files`."""
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            above = name.split(".")[: -node.level]
+            parts = [*above, *(node.module or "").split(".")] if node.module else above
+            found += (
+                [".".join(parts)]
+                if len(parts) > 1
+                else [".".join([*parts, each.name]) for each in node.names]
+            )
+    return found
