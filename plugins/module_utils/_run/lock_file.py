@@ -142,7 +142,6 @@ class LockFile:
                 raise BlockingIOError(f"{self.directory / run_lock.WORK} is held by somebody else")
         return None
 
-
     @contextlib.contextmanager
     def between_runs(self) -> Iterator[bool]:
         """Work of no run. Gives whether no run holds the host. If so, a run that begins meanwhile waits for the end of the block, as for

@@ -8,6 +8,7 @@ Standard library only: a monitoring host has no environment of the modules.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import math
 import socket
@@ -142,40 +143,37 @@ def ask(address: str, path: str, fields: Mapping[str, str], seconds: float = SEC
 
     :raises DayError: there is none, or it is an error
     """
-    connection = http.client.HTTPConnection(address, timeout=seconds)
-    over = threading.Event()
+    where, over = f"http://{address}", threading.Event()
     try:
-        connection.connect()
-        # A timeout limits only each wait for bytes. This ends an answer that comes byte by byte.
-        timer = threading.Timer(seconds, _end, [connection.sock, over])
-        timer.daemon = True
-        timer.start()
-        try:
-            connection.request("GET", f"{path}?{urllib.parse.urlencode(fields)}")
-            response = connection.getresponse()
-            body = response.read(LIMIT + 1)
-        finally:
-            timer.cancel()
+        with contextlib.closing(http.client.HTTPConnection(address, timeout=seconds)) as connection:
+            connection.connect()
+            # A timeout limits only each wait for bytes. This ends an answer that comes byte by byte.
+            timer = threading.Timer(seconds, _end, [connection.sock, over])
+            timer.daemon = True
+            timer.start()
+            try:
+                connection.request("GET", f"{path}?{urllib.parse.urlencode(fields)}")
+                response = connection.getresponse()
+                body = response.read(LIMIT + 1)
+            finally:
+                timer.cancel()
     except (OSError, http.client.HTTPException, ValueError) as error:
-        said = (
-            f"no end of the answer after {seconds:g} s"
-            if over.is_set()
-            else str(error) or type(error).__name__
-        )
-        raise DayError(f"http://{address}: expected an answer of Prometheus, seen: {said}") from error
-    finally:
-        connection.close()
+        said = _late(seconds) if over.is_set() else str(error) or type(error).__name__
+        raise DayError(f"{where}: expected an answer of Prometheus, seen: {said}") from error
+    # An answer that was cut off may look whole.
     if over.is_set() or len(body) > LIMIT:
-        seen = "one without an end" if over.is_set() else "more"
-        raise DayError(f"http://{address}: expected at most {LIMIT} bytes within {seconds:g} s, seen {seen}")
+        seen = _late(seconds) if over.is_set() else "more"
+        raise DayError(f"{where}: expected at most {LIMIT} bytes, seen {seen}")
     if response.status != 200:
-        raise DayError(f"http://{address}: {response.status} {body[:200].decode('utf-8', 'replace').strip()}")
+        raise DayError(f"{where}: {response.status} {body[:200].decode('utf-8', 'replace').strip()}")
     return body
+
+
+def _late(seconds: float) -> str:
+    return f"no end of the answer after {seconds:g} s"
 
 
 def _end(sock: socket.socket, over: threading.Event) -> None:
     over.set()
-    try:
+    with contextlib.suppress(OSError):  # the other side was faster
         sock.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        return  # the other side was faster

@@ -114,9 +114,7 @@ def judge(now: Mapping[str, Any]) -> tuple[str, list[str]]:
         return BAD, [*(told or [watched["reason"]]), *lines]
     if now["record"] is None:
         return (
-            (UNSEEN, lines)
-            if "record" in problems
-            else (EMPTY, ["nothing has passed the gate here", *lines])
+            (UNSEEN, lines) if "record" in problems else (EMPTY, ["nothing has passed the gate here", *lines])
         )
     if said in (STOPPED, STARTING):
         return str(said), [watched["reason"], *lines]
