@@ -24,7 +24,7 @@ import yaml
 from ansible_collections.sparkfleet.vllm.plugins.action import snapshot_peer
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._build import buildkit, destination
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._bundle import layout
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import inspected, upstream
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import inspected, json_text, upstream
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._drift import container as drift_container
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._drift import look
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate import container as gate_container
@@ -75,6 +75,8 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._serve import (
     patch,
     state,
 )
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._status import day
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._status import look as status_look
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._swarm import peer, torrent
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._vllm import (
     argv,
@@ -96,8 +98,9 @@ from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.gateway import poo
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.gateway.refusal import GatewayError
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.host import requirements
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.serving import diff, record
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.status import report as status_report
 from fuzz.strategies import JUNK, NO_JSON, TEXT, cut, documents, json_bytes, json_texts, lines, texts, trees
-from helpers import drift
+from helpers import drift, status
 from helpers import lock as locks
 from helpers.recipe import SHIPPED
 from helpers.serving import NOTHING_MORE
@@ -1211,3 +1214,61 @@ def _former_servers(text: str) -> object:
     content = base64.b64encode(text.encode(errors="surrogatepass")).decode()
     known = gateway_fleet.servers({"spark-1": (None, "192.0.2.1", None)}, content)
     return len(gateway_pools.pools(known)) if known else 0
+
+
+# -- the status of a fleet
+
+_MATRIX = {
+    "status": "success",
+    "data": {
+        "resultType": "matrix",
+        "result": [{"metric": {"spark": "a"}, "values": [[1_796_000_000, "1.5"], [1_796_000_600, "NaN"]]}],
+    },
+}
+_FIRING = {
+    "status": "success",
+    "data": {
+        "resultType": "vector",
+        "result": [{"metric": {"alertname": "A", "spark": "a"}, "value": [1, "1"]}],
+    },
+}
+
+
+@parser("series of Prometheus", *of_bytes(_MATRIX), day.DayError)
+def _series(body: bytes) -> object:
+    found = day.of_series(body, 1_796_000_000, {"a"})
+    return json.dumps(found, allow_nan=False)
+
+
+@parser("alerts of Prometheus", *of_bytes(_FIRING), day.DayError)
+def _firing(body: bytes) -> object:
+    return day.of_alerts(body)
+
+
+_WATCHED = {
+    **status.WATCHDOG,
+    "version": 1,
+    "agent": "up",
+    "findings": [status.finding("wedged")],
+    "restarts": [1.0],
+}
+
+
+@parser("verdict.json, shown", *of_json(_WATCHED), ValueError, json_text.JsonError)
+def _watched(text: str) -> object:
+    seen = status.now(watchdog=None)
+    seen["watchdog"] = status_look.watchdog(held("watched/watchdog/verdict.json", text).parents[1])
+    return status_report.judge(seen), list(status_report.changes(seen))
+
+
+@parser("gate.json, shown", *of_json(status.GATE), ValueError, json_text.JsonError)
+def _gated(text: str) -> object:
+    seen = status.now(gate=status_look.gate(held("gated/gate.json", text).parent))
+    return status_report.judge(seen), status_report.gate(seen["gate"])
+
+
+@parser("state.json, shown", *of_json(_STATE), ValueError, json_text.JsonError)
+def _recorded(text: str) -> object:
+    seen = status.now(record=None)
+    seen["record"] = status_look.record(held("recorded/state.json", text).parent)
+    return status_report.judge(seen), list(status_report.changes(seen))
