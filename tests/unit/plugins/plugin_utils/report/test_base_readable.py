@@ -148,7 +148,9 @@ def rows_of(result: dict[str, Any]) -> Any:
 def test_a_host_of_another_shape_keeps_the_report_from_nobody(
     reports: Reports, tmp_path: Path, action: ModuleType, facts: dict[str, Any], own: Callable[[Any], Any]
 ) -> None:
-    given: dict[str, Any] = {"directory": str(tmp_path)} if action in (drift_report, bench_report, status_report) else {}
+    given: dict[str, Any] = (
+        {"directory": str(tmp_path)} if action in (drift_report, bench_report, status_report) else {}
+    )
     good = reports.run(action, {"one": facts, "two": facts}, **given)
     # A sweep has many leaves, and each report of one draws intervals: every 23rd is broken, so each wrong value somewhere.
     every = 23 if action is bench_report else 1
