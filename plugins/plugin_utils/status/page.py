@@ -196,7 +196,9 @@ def _figures(
     floor: float | None = None,
 ) -> Iterator[dict[str, Any]]:
     """A chart for each series, or why there is none. Nothing without a day."""
-    for one in SERIES if day else ():
+    if day is None:
+        return
+    for one in SERIES:
         level = floor if one.key == "acceptance_rate" else None
         line = chart.Line(
             one.title,

@@ -27,6 +27,7 @@ class Prometheus(Handler):
 
     def do_GET(self) -> None:
         path, _mark, fields = self.path.partition("?")
+        results: list[Any]
         if path.endswith("/query"):
             kind, results = "vector", [{"metric": {"alertname": "SparkQueueLong", "spark": "one"}}]
         else:

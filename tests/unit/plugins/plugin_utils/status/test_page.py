@@ -106,7 +106,7 @@ def test_alerts_come_before_all_else() -> None:
 
 
 def test_the_fleet_of_a_time_is_made_of_the_sparks_that_have_a_value() -> None:
-    hosts = [
+    hosts: list[dict[str, Any]] = [
         {"day": {"tokens_per_second": [1.0, None, 3.0], "memory_available": [5.0, 6.0, None]}},
         {"day": {"tokens_per_second": [10.0, None], "memory_available": [4.0, 7.0, None]}},
         {"day": {}},
