@@ -9,7 +9,7 @@ Each part is looked at by itself. One that cannot be read is null and has its re
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,12 @@ from .._common import shape
 from .._common.shape import Maybe
 from .._host.request import ProbeError, run_command
 from .._run.lock_file import look_alive
-from .._series import gpu, spark
+from .._series import program, spark
 from .._serve import memory, state, verdict
 from .._vllm import client, metrics
 
 LARGEST = 4 * 1024 * 1024
 """Bytes of a file that are read."""
-PATIENCE = 5.0
-"""Seconds for each question to nvidia-smi."""
 LONGEST = 500
 """Characters of a text that somebody else wrote."""
 _VERDICT = {
@@ -46,7 +44,7 @@ def look(
     directory: Path,
     proc: Path,
     interval: float,
-    run: Callable[[Sequence[str], float], str] = run_command,
+    run: program.Run = run_command,
     pause: Callable[[float], None] = time.sleep,
 ) -> dict[str, Any]:
     """Everything about one Spark.
@@ -209,17 +207,16 @@ def gate(directory: Path) -> dict[str, Any] | None:
     return {name: value[:LONGEST] if isinstance(value, str) else value for name, value in said.items()}
 
 
-def of_gpu(run: Callable[[Sequence[str], float], str]) -> dict[str, Any]:
+def of_gpu(run: program.Run) -> dict[str, Any]:
     """The first GPU at work: percent, watts, degrees Celsius, MHz, and why it slows itself down. What it does not tell is None.
 
     :raises ProbeError: nvidia-smi does not answer
     """
-    found = {
-        (sample.name, sample.labels.get("reason", "")): sample.value
-        for fields in gpu.QUERIES
-        for sample in gpu.parse(run(gpu.command(fields), PATIENCE), fields)
-        if sample.labels["gpu"] == "0"
-    }
+    said: list[str] = []
+    samples = [sample for sample in program.of_gpu(run, said.append) if sample.labels["gpu"] == "0"]
+    if said and not samples:
+        raise ProbeError(said[0])
+    found = {(sample.name, sample.labels.get("reason", "")): sample.value for sample in samples}
     return {
         **{name: _scaled(found.get((series, "")), factor) for name, (series, factor) in GPU.items()},
         "slowed_by": [reason for (_name, reason), value in found.items() if reason and value],

@@ -179,6 +179,16 @@ def test_a_gpu_that_does_not_answer_is_a_problem(host: Path) -> None:
     assert seen(host, broken)["problems"] == {"gpu": "nvidia-smi took more than 5 s"}
 
 
+def test_a_driver_that_does_not_say_why_it_slows_down_tells_the_rest(host: Path) -> None:
+    def older(argv: Sequence[str], timeout: float) -> str:
+        if "throttle" in argv[1]:
+            raise ProbeError("nvidia-smi exited 2")
+        return GPU
+
+    found = seen(host, older)
+    assert found["problems"] == {} and found["gpu"]["temperature"] == 71.0 and found["gpu"]["slowed_by"] == []
+
+
 def test_what_a_gpu_does_not_tell_is_none(host: Path) -> None:
     found = seen(host, lambda argv, timeout: "0, [N/A], 50, [N/A], x\n")
     assert found["gpu"] == {
