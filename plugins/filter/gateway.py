@@ -14,9 +14,6 @@ from ..module_utils._common.terminal import printable
 from ..plugin_utils.gateway import fleet, plan
 from ..plugin_utils.gateway.refusal import GatewayError
 
-RECORD = "__gateway_record"
-"""In which variable the role keeps what it read of a Spark."""
-
 
 def _front(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any) -> Any:
@@ -39,13 +36,13 @@ def gateway_servers(
     looks = {}
     for host in hosts:
         variables = hostvars[host]
-        looks[host] = (variables.get(RECORD), fleet.met_at(host, variables), fleet.agent(variables))
+        looks[host] = (variables.get(fleet.RECORD), fleet.met_at(host, variables), fleet.agent(variables))
     return fleet.servers(looks, former)
 
 
 def gateway_unread(hosts: Iterable[str], hostvars: Mapping[str, Any]) -> list[str]:
     """Those whose record nobody has looked for in this run."""
-    return [host for host in hosts if RECORD not in hostvars[host]]
+    return [host for host in hosts if fleet.RECORD not in hostvars[host]]
 
 
 def gateway_addresses(hosts: Iterable[str], hostvars: Mapping[str, Any]) -> dict[str, str]:

@@ -39,6 +39,10 @@ options:
     type: list
     elements: str
     default: []
+  keep:
+    description: Whether to keep every port for O(sources) that is kept now, besides O(ports).
+    type: bool
+    default: false
   monitoring_ports:
     description: TCP ports to keep for the monitoring alone.
     type: list
@@ -124,14 +128,19 @@ def recorded(state_dir: str | None) -> list[int]:
     return [port for entry in entries if (port := serve_state.port_of(entry["serving"]))]
 
 
-def wanted(params: dict[str, Any]) -> tuple[list[int], Guard]:
+def wanted(params: dict[str, Any], tables: dict[int, Table]) -> tuple[list[int], Guard]:
     """The kept ports, and all that keeps them.
+
+    :param tables: the rules that there are
 
     :raises PortGuardError: there is no such rule
     """
     if params["state"] == "absent":
         return [], Guard(dict.fromkeys(iptables.versions(), ()))
     asked = [*params["ports"], *recorded(params["state_dir"])]
+    if params["keep"]:
+        now = {port for table in tables.values() for port in port_guard.guarded(table.shown)}
+        asked += now - set(params["monitoring_ports"])
     watched = port_guard.ports(params["monitoring_ports"]) if params["monitoring_ports"] else []
     kept = port_guard.ports(asked) if asked or not watched else []
     allowed, watchers = map(port_guard.sources, (params["sources"], params["monitoring_sources"]))
@@ -209,8 +218,8 @@ def named(params: dict[str, Any], kept: list[int]) -> list[drift.Kept]:
 
 
 def run(module: AnsibleModule) -> dict[str, Any]:
-    kept, after = wanted(module.params)
     tables = look_tables(module)
+    kept, after = wanted(module.params, tables)
     seen = look(tables)
     changed = seen != after
     if changed:
@@ -232,6 +241,7 @@ def main() -> None:
             "ports": {"type": "list", "elements": "int", "default": []},
             "sources": {"type": "list", "elements": "str", "default": []},
             "gateways": {"type": "list", "elements": "str", "default": []},
+            "keep": {"type": "bool", "default": False},
             "monitoring_ports": {"type": "list", "elements": "int", "default": []},
             "monitoring_sources": {"type": "list", "elements": "str", "default": []},
             "monitoring": {"type": "list", "elements": "str", "default": []},

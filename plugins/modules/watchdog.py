@@ -112,12 +112,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ..module_utils._common import files
+from ..module_utils._common import files, sources
 from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._host.request import ProbeError
 from ..module_utils._run.lock_file import hold
-from ..module_utils._watchdog import install, sources, units
+from ..module_utils._watchdog import install, units
 from ..module_utils._watchdog.settings import Places, Settings, SettingsError, checked
+
+ENTRY = "_watchdog.program"
 
 ARGUMENT_SPEC = {
     "mode": {"type": "str", "choices": ["off", "observe", "act"], "default": "observe"},
@@ -142,7 +144,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     """:raises SettingsError, SourceError, ProbeError, OSError: it cannot be set up or removed"""
     params = module.params
     places = Places(Path(params["state_dir"]))
-    content = sources.files()
+    content = sources.files(ENTRY)
     digest = sources.digest(content)
     before, after = install.look(places, digest), install.State()
     if params["mode"] != "off":

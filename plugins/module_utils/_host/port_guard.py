@@ -173,6 +173,18 @@ def read(saved: str) -> Table:
     return Table((*chain, *before, *filter(_in_chain, lines)), tuple(others[at - 1] for at in leading))
 
 
+def guarded(shown: Iterable[str]) -> set[int]:
+    """The ports that rules drop.
+
+    :param shown: as :func:`rules` and :func:`read` give them
+    """
+    words = [line.split() for line in shown if _in_chain(line)]
+    found = {
+        line[line.index("--dport") + 1] for line in words if line[-1] == "DROP" and "--dport" in line[:-2]
+    }
+    return {int(port) for port in found if port.isdecimal()}
+
+
 def _in_chain(line: str) -> bool:
     return line.startswith(f"-A {CHAIN} ")
 

@@ -68,12 +68,17 @@ def of_gpu(run: Run, say: Callable[[str], None]) -> list[Sample]:
     return found
 
 
-def main(arguments: Sequence[str], run: Run = run_command) -> None:
-    """:param arguments: the state directory, and the folder of the node exporter"""
-    source, target = map(Path, arguments)
+def main(argv: Sequence[str], run: Run = run_command) -> int:
+    """:param argv: after the program, the state directory and the folder of the node exporter"""
+    source, target = map(Path, argv[1:])
 
     def say(text: str) -> None:
         print(text, file=sys.stderr)
 
-    files.write(target / SPARK, text(of_spark(source, time.time(), say), spark.HELPS).encode())
-    files.write(target / GPU, text(of_gpu(run, say), gpu.HELPS).encode())
+    try:
+        files.write(target / SPARK, text(of_spark(source, time.time(), say), spark.HELPS).encode())
+        files.write(target / GPU, text(of_gpu(run, say), gpu.HELPS).encode())
+    except OSError as error:
+        say(files.unwritable(error.filename or target, error))
+        return 1
+    return 0

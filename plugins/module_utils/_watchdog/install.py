@@ -7,22 +7,21 @@ from __future__ import annotations
 
 import contextlib
 import json
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .._common import files
+from .._host import program as host_program
 from .._host import unit
 from .._host.request import run_command
-from . import sources, units
+from . import units
 from .settings import Places, Settings, config
 
 PROGRAMS = Path("/opt/sparkfleet/watchdog")
 RUN = Path("/run")
 SYSTEMCTL_TIMEOUT = 60
-COMPILE_TIMEOUT = 120
 _STARTED = (units.TIMER, units.SOCKET)
 """Units that are enabled and started. They start the others."""
 PROGRAM, SETTINGS, KEY, EVIDENCE = "program", "settings", "key", "evidence"
@@ -63,7 +62,7 @@ def look(places: Places, program: str) -> State:
     there = {name: found for name in units.ALL if (found := _read(unit.UNITS / name)) is not None}
     active = [name for name in _STARTED if name in there and _started(name)]
     return State(
-        program=_program(program),
+        program=host_program.look(PROGRAMS, program),
         settings=(_read(places.config) or b"").decode(errors="replace"),
         key=_read(places.key) or b"",
         units={name: text.decode(errors="replace") for name, text in there.items()},
@@ -75,18 +74,6 @@ def look(places: Places, program: str) -> State:
 def _started(name: str) -> bool:
     found = unit.look(name)
     return found.enabled == "enabled" and found.active == "active"
-
-
-def _program(expected: str) -> str:
-    """Digest of the program that is there: the expected one if it is whole, else any."""
-    there = sorted(each.name for each in PROGRAMS.glob("[0-9a-f]*")) if PROGRAMS.is_dir() else []
-    folder = PROGRAMS / expected
-    if expected in there:
-        content = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.py")}
-        if sources.digest(content) == expected:
-            return expected
-        return "damaged"
-    return there[0] if there else ""
 
 
 def _read(path: Path) -> bytes | None:
@@ -149,7 +136,7 @@ def apply(places: Places, before: State, after: State, content: dict[str, bytes]
     :raises OSError, ProbeError: something refuses
     """
     if before.program != after.program:
-        write_program(after.program, content, python)
+        host_program.write(PROGRAMS, after.program, content, python)
     places.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     places.directory.chmod(0o700)
     if before.settings != after.settings:
@@ -171,25 +158,7 @@ def apply(places: Places, before: State, after: State, content: dict[str, bytes]
             _systemctl("enable", name)
         if name in changed or name not in before.active:
             _systemctl("restart", name)
-    for folder in PROGRAMS.iterdir():
-        if folder.name != after.program:
-            files.remove(folder)
-
-
-def write_program(digest: str, content: dict[str, bytes], python: Path) -> None:
-    """A folder that is whole or not there, compiled by the Python that runs it: it starts every few seconds."""
-    PROGRAMS.mkdir(mode=0o755, parents=True, exist_ok=True)
-    draft = PROGRAMS / f".{digest}.{secrets.token_hex(4)}"
-    try:
-        for path, text in content.items():
-            files.write(draft / path, text)
-        compiling = [str(python), "-I", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]
-        # Relative names, so that no trace shows the draft.
-        run_command([*compiling, "-s", str(draft), str(draft)], COMPILE_TIMEOUT)
-        files.remove(PROGRAMS / digest)
-        draft.rename(PROGRAMS / digest)
-    finally:
-        files.remove(draft)
+    host_program.remove_others(PROGRAMS, after.program)
 
 
 def remove(places: Places, before: State) -> None:

@@ -194,13 +194,15 @@ def _silent(memory: Memory, look: Look, settings: Settings, findings: list[Findi
     if memory.unanswered < IN_A_ROW:
         reason = f"did not answer: {look.silent} (look {memory.unanswered} of {IN_A_ROW})"
         return _finished(look, UNKNOWN, reason, memory, findings)
-    found = Finding(
-        SILENT,
-        ACTED_ON,
-        "an answer of /metrics",
-        f"none in {memory.unanswered} looks: {look.silent}",
-        _do(look, settings),
+    # What answers is not mended by a restart, and another vLLM may word it otherwise.
+    severity = TOLD if look.answers else ACTED_ON
+    do = (
+        "see what /metrics answers; until it is vLLM's, nothing is judged"
+        if look.answers
+        else _do(look, settings)
     )
+    seen = f"none in {memory.unanswered} looks: {look.silent}"
+    found = Finding(SILENT, severity, "counters of vLLM in /metrics", seen, do)
     return _finished(look, BAD, f"{SILENT}: {found.seen}", memory, [found, *findings])
 
 

@@ -27,7 +27,7 @@ from .._run.lock_file import LockFile
 from .._serve import memory as host_memory
 from .._serve import state as serve_state
 from .._vllm.client import Server, ServerError
-from .._vllm.metrics import Counters, MetricsError
+from .._vllm.metrics import MetricsError
 from .._vllm.metrics import parse as parse_metrics
 from .seen import Canary, Container, Gpu, Look, Now, Record
 
@@ -90,8 +90,7 @@ def look(host: Host, key: str | None, ask_gpu: bool = True) -> Look:
     seen = replace(seen, container=there, unit=unit_of(wanted.container))
     if there is None or not there.running:
         return seen
-    counters, text, silent = counted(Server(wanted.base_url, key))
-    return replace(seen, counters=counters, metrics=text, silent=said(silent, key))
+    return counted(seen, Server(wanted.base_url, key), key)
 
 
 def said(text: str, key: str | None) -> str:
@@ -187,18 +186,20 @@ def unit_of(name: str) -> Mapping[str, Any]:
     return {"there": found.text is not None, **values}
 
 
-def counted(server: Server) -> tuple[Counters | None, str, str]:
-    """Counters, the text that they were read from, and why there are none."""
+def counted(seen: Look, server: Server, key: str | None) -> Look:
+    """The look with the counters of the server, or with why there are none."""
     try:
         text = server.metrics()
     except ServerError as error:
-        return None, "", str(error)
+        answers = error.status is not None and error.status < 500
+        return replace(seen, silent=said(str(error), key), answers=answers)
     if len(text) > METRICS_LIMIT:
-        return None, "", f"/metrics answers more than {METRICS_LIMIT} characters"
+        silent = f"/metrics answers more than {METRICS_LIMIT} characters"
+        return replace(seen, silent=silent, answers=True)
     try:
-        return parse_metrics(text), text, ""
+        return replace(seen, counters=parse_metrics(text), metrics=text, answers=True)
     except MetricsError as error:
-        return None, text, f"/metrics answers {error}"
+        return replace(seen, metrics=text, silent=said(f"/metrics answers {error}", key), answers=True)
 
 
 def canary(asked: Record, key: str | None, seconds: int) -> Canary:

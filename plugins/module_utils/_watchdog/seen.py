@@ -97,6 +97,8 @@ class Look:
     counters: Counters | None = None
     silent: str = ""
     """Why there are no counters."""
+    answers: bool = False
+    """Whether the server answered anything, if not counters."""
     metrics: str = ""
     """The answer that the counters were read from."""
     canary: Canary | None = None

@@ -33,7 +33,7 @@ def document(judgement: Judgement, look: Look, settings: Settings, kept: Sequenc
         ],
         "speculation": judgement.speculation,
         "restarts": [each["unix"] for each in judgement.memory.recent(look.now)],
-        "agent": agent(judgement, settings).partition("#")[0],
+        "agent": agent(judgement, settings).partition(" ")[0],
         "evidence": list(kept),
     }
 
@@ -45,9 +45,12 @@ def failed(reason: str, now: Now, memory: Memory, mode: str, kept: Sequence[str]
 
 
 def agent(judgement: Judgement, settings: Settings) -> str:
-    """The line for the gateways. What the watchdog does not act on keeps no requests away."""
+    """The line for the gateways. What the watchdog does not act on keeps no requests away.
+
+    HAProxy 2.6 takes no notice of a word that a sharp follows without a space, whatever its manual says.
+    """
     if settings.mode != ACT or judgement.verdict in (HELD, UNKNOWN):
         return "up"
     if judgement.verdict == DOWN:
-        return f"down#{DOWN}"
-    return f"down#{judgement.worst.kind}" if judgement.worst else "up"
+        return f"down #{DOWN}"
+    return f"down #{judgement.worst.kind}" if judgement.worst else "up"

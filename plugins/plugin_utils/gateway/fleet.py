@@ -15,7 +15,9 @@ from ...module_utils._serve import state
 from .pools import pool_name
 from .refusal import GatewayError
 
-RECORD = {
+RECORD = "__gateway_record"
+"""In which variable the role keeps what it read of a Spark."""
+_SERVED = {
     "recipe": shape.Maybe(str),
     "container": {"published_ports": shape.Maybe([str])},
     "gate": {"served_model": str, "base_url": str},
@@ -44,7 +46,7 @@ def recorded(host: str, content: str) -> Mapping[str, Any] | None:
     if current is None:
         return None
     record: Mapping[str, Any] = current["serving"]
-    if wrong := shape.wrong(record, RECORD, "current.serving"):
+    if wrong := shape.wrong(record, _SERVED, "current.serving"):
         raise GatewayError(
             f"{host}, state.json", "the record of what passed there", wrong, "run site.yml there"
         )

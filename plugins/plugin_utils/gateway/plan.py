@@ -67,6 +67,14 @@ TIMEOUTS = {
 
 
 @dataclass(frozen=True)
+class Metrics:
+    """Where HAProxy tells the monitoring of itself, and who that is."""
+
+    bind: str
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Plan:
     binds: tuple[str, ...]  # address:port, an address of version 6 in brackets
     tls: bool
@@ -75,6 +83,7 @@ class Plan:
     pools: tuple[Pool, ...]
     keys: tuple[Key, ...]
     virtual: Virtual | None
+    metrics: Metrics | None
     limits: dict[str, int]
     timeouts: dict[str, int]
 
@@ -116,6 +125,23 @@ def _binds(addresses: Iterable[Any], port: Any, safe: bool) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def _metrics(watchers: Mapping[str, str], own: str, given: Any, taken: Any) -> Metrics | None:
+    """:param watchers: by name, the address of each monitoring host
+    :param own: address of this gateway, for its version
+    :param taken: the port of the clients
+    """
+    if not watchers:
+        return None
+    where = "spark_gateway_metrics_port"
+    port = whole(given, where, 1, 65535)
+    if port == whole(taken, "gateway_port", 1, 65535):
+        raise GatewayError(where, "another port than that of the clients", port, f"set another {where}")
+    do = "set spark_address of that host to the IP address from which it reaches the gateways"
+    sources = tuple(dict.fromkeys(address(at, f"monitoring, {name}", do) for name, at in watchers.items()))
+    # All addresses: one that another machine translates is none of this host's.
+    return Metrics(f"[::]:{port} v4v6" if ":" in own else f"0.0.0.0:{port}", sources)
+
+
 def _numbers(given: Any, where: str, bounds: Mapping[str, tuple[int, int, int]]) -> dict[str, int]:
     """All of them, each as it is given or else its default."""
     numbers = known(given, where, tuple(bounds))
@@ -140,6 +166,12 @@ def plan(inputs: Mapping[str, Any]) -> Plan:
         pools=made,
         keys=keys(inputs["keys"], inputs["concurrent"], inputs["requests_per_minute"]),
         virtual=virtual(inputs["virtual_address"], inputs["host"], inputs["gateways"]),
+        metrics=_metrics(
+            inputs["monitoring"],
+            inputs["gateways"].get(inputs["host"], ""),
+            inputs["metrics_port"],
+            inputs["port"],
+        ),
         limits=_numbers(inputs["limits"], "gateway_limits", LIMITS),
         timeouts=_numbers(inputs["timeouts"], "gateway_timeouts", TIMEOUTS),
     )

@@ -32,6 +32,8 @@ def inputs(**given: Any) -> dict[str, Any]:
         "virtual_address": "",
         "host": "gate-1",
         "gateways": {"gate-1": "192.0.2.251", "gate-2": "192.0.2.252"},
+        "monitoring": {},
+        "metrics_port": 8405,
         "keys": [{"name": "anna", "key": KEY}],
         "concurrent": 16,
         "requests_per_minute": 600,

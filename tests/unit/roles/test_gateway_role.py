@@ -34,7 +34,11 @@ def known(**given: Any) -> dict[str, Any]:
     """The role's variables on a gateway of one Spark, which has passed."""
     found = trusted(yaml.safe_load((ROLE / "defaults/main.yml").read_text()))
     found |= trusted(yaml.safe_load((ROLE / "vars/main.yml").read_text()))
-    found["__gateway_inputs"] |= {"servers": [server("spark-1")], "gateways": {"gate-1": "192.0.2.251"}}
+    found["__gateway_inputs"] |= {
+        "servers": [server("spark-1")],
+        "gateways": {"gate-1": "192.0.2.251"},
+        "monitoring": {},
+    }
     # Its default asks the environment of the controller.
     found["gateway_server_key"] = ""
     return found | {"ansible_managed": "managed", "inventory_hostname": "gate-1", "groups": {}} | given

@@ -10,13 +10,22 @@ import pytest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._gateway.answers import Server
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._gateway.haproxy import Haproxy
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._gateway.states import States
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._watchdog import judge, verdict
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._watchdog.memory import Memory
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._watchdog.settings import ACT, Settings
 from helpers.agent import Agent
 from helpers.gateway import KEY
 from helpers.haproxy import Gateway, behind, eventually, gateway, needs_haproxy, stubs
 
 pytestmark = needs_haproxy
 KEYS = [{"name": "team", "key": KEY, "concurrent": 1000, "requests_per_minute": 100_000}]
-DOWN = "down #wedged"
+DOWN = verdict.agent(
+    judge.Judgement(
+        judge.BAD, "", Memory(), (judge.Finding(judge.WEDGED, judge.ACTED_ON, "tokens", "none", "wait"),)
+    ),
+    Settings(mode=ACT),
+)
+"""As the watchdog of a Spark words it."""
 
 
 @dataclass

@@ -184,6 +184,15 @@ def test_the_monitoring_alone_reaches_its_port_and_that_of_the_server(spark: Spa
     assert spark.gateway.reaches("10.0.1.1", 9100) == "timed out"
 
 
+def test_a_run_that_does_not_know_the_ports_of_the_servers_opens_none(spark: Spark) -> None:
+    spark.call(ports=[PORT, 9000])
+    watched = {"monitoring_ports": [9100], "monitoring_sources": ["10.0.2.2"]}
+    for changed in (True, False):
+        found = spark.call(ports=[], keep=True, **watched)
+        assert (found["changed"], found["ports"]) == (changed, [PORT, 9000])
+    assert spark.call(ports=[PORT, 9000], **watched)["changed"] is False
+
+
 def test_a_network_of_sources_may_connect(spark: Spark) -> None:
     spark.call(sources=[GATEWAY, "10.0.2.0/24"])
     assert spark.stranger.reaches("10.0.2.1", PORT) == "connected"

@@ -39,7 +39,7 @@ def spark(tmp_path: Path) -> Path:
 def written(spark: Path, run: program.Run = smi) -> dict[str, str]:
     out = spark.parent / "out"
     out.mkdir(exist_ok=True)
-    program.main([str(spark), str(out)], run)
+    assert program.main(["program", str(spark), str(out)], run) == 0
     return {path.name: path.read_text() for path in out.iterdir()}
 
 
@@ -100,3 +100,14 @@ def test_a_question_that_the_driver_refuses_costs_only_that_question(spark: Path
 
     made = written(spark, old)[program.GPU]
     assert "sparkfleet_gpu_power_watts" in made and "throttled" not in made
+
+
+def test_a_full_disk_is_said(
+    spark: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(program.files, "write", full)
+    assert program.main(["program", str(spark), str(spark)], smi) == 1
+    assert "seen: No space left on device" in capsys.readouterr().err

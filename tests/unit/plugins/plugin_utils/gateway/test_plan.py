@@ -153,3 +153,23 @@ def test_an_answer_is_json_as_the_openai_api_words_it(kind: str) -> None:
         error = json.loads(text[1:-1].replace(r"'\''", "'"))["error"]
         assert set(error) == {"message", "type", "param", "code"}
         assert bool(answer["retry_after"]) == (answer["status"] in (429, 503)), rule
+
+
+def test_its_numbers_are_for_the_monitoring() -> None:
+    assert data()["metrics"] is None
+    watchers = {"watch-1": "192.0.2.9", "watch-2": "192.0.2.10", "gate-1": "192.0.2.9"}
+    assert data(monitoring=watchers)["metrics"] == {
+        "bind": "0.0.0.0:8405",
+        "sources": ("192.0.2.9", "192.0.2.10"),
+    }
+    six = data(monitoring=watchers, gateways={"gate-1": "2001:db8::7"}, metrics_port="9405")
+    assert six["metrics"]["bind"] == "[::]:9405 v4v6"
+
+
+def test_numbers_without_a_place_or_a_reader_are_refused() -> None:
+    watchers = {"watch-1": "watch-1.example.com"}
+    assert "monitoring, watch-1: expected an IP address" in refusal(monitoring=watchers)
+    said = refusal(monitoring={"watch-1": "192.0.2.9"}, metrics_port=8443)
+    assert said.startswith(
+        "spark_gateway_metrics_port: expected another port than that of the clients, seen: 8443"
+    )

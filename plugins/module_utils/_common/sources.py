@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The sources of the program, as files of a folder of its own. They are those that this very process was given, wherever from: a
+"""The sources of a program that stays on a host, as files of a folder of its own. They are those that this very process was given, wherever from: a
 collection on a disk, or the archive that Ansible sends to a host."""
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ import ast
 import hashlib
 import importlib.util
 
-ENTRY = "_watchdog.program"
-PACKAGE = "sparkfleet_watchdog"
-START = f"""\
+PACKAGE = "sparkfleet"
+_START = """\
 import sys
 
-from {PACKAGE}.{ENTRY} import main
+from {package}.{entry} import main
 
 raise SystemExit(main(sys.argv))
 """
@@ -27,20 +26,25 @@ class SourceError(RuntimeError):
     """A part of the program is not where Python says that it is."""
 
 
-def files() -> dict[str, bytes]:
-    """{path below the folder: content}. `python FOLDER` runs it."""
+def files(entry: str) -> dict[str, bytes]:
+    """{path below the folder: content}. `python FOLDER` runs it.
+
+    :param entry: package and module whose `main` takes the arguments and returns the exit status, such as `_watchdog.program`
+    :raises SourceError: Python does not have the text of a part
+    """
     found: dict[str, str] = {}
-    pending = [ENTRY]
+    pending = [entry]
     while pending:
         name = pending.pop()
         if name not in found:
             found[name] = _source(name)
             pending += _imported(name, found[name])
+    start = _START.format(package=PACKAGE, entry=entry)
     made = {f"{PACKAGE}/{name.replace('.', '/')}.py": text for name, text in found.items()}
     made |= {f"{path.rpartition('/')[0]}/__init__.py": "" for path in made}
     return {
         path: text.encode()
-        for path, text in sorted({**made, f"{PACKAGE}/__init__.py": "", "__main__.py": START}.items())
+        for path, text in sorted({**made, f"{PACKAGE}/__init__.py": "", "__main__.py": start}.items())
     }
 
 

@@ -1,0 +1,72 @@
+# Copyright (c) the sparkfleet.vllm authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The sources of the program: all that it imports, the same from a folder and from the archive that Ansible sends."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._watchdog import sources
+
+PLUGINS = Path(__file__).resolve().parents[5] / "plugins"
+ASK = "from ansible_collections.sparkfleet.vllm.plugins.module_utils._watchdog import sources as s; print(s.digest(s.files()))"
+
+
+def test_the_program_has_what_it_imports_and_no_more() -> None:
+    names = set(sources.files())
+    assert "__main__.py" in names and "sparkfleet_watchdog/_watchdog/program.py" in names
+    assert "sparkfleet_watchdog/_vllm/metrics.py" in names
+    others = {name for name in names if "/_watchdog/" in name} - {
+        f"sparkfleet_watchdog/_watchdog/{name}.py"
+        for name in (
+            "__init__",
+            "act",
+            "evidence",
+            "judge",
+            "look",
+            "memory",
+            "program",
+            "seen",
+            "settings",
+            "verdict",
+        )
+    }
+    assert others == set(), "only the module needs these"
+
+
+def test_no_part_of_the_program_needs_ansible_to_start() -> None:
+    for path, content in sources.files().items():
+        lines = content.decode().splitlines()
+        assert not [line for line in lines if line.startswith(("from ansible", "import ansible"))], path
+
+
+def test_the_archive_of_ansible_gives_the_same_program(tmp_path: Path) -> None:
+    archive = tmp_path / "payload.zip"
+    with zipfile.ZipFile(archive, "w") as made:
+        prefix, folders = "ansible_collections/sparkfleet/vllm/plugins/module_utils", set()
+        for path in (PLUGINS / "module_utils").rglob("*.py"):
+            name = f"{prefix}/{path.relative_to(PLUGINS / 'module_utils')}"
+            made.write(path, name)
+            folders |= {str(folder) for folder in Path(name).parents} - {"."}
+        for folder in folders:
+            made.writestr(f"{folder}/__init__.py", "")
+    command = f"import sys; sys.path.insert(0, {str(archive)!r}); {ASK}"
+    done = subprocess.run([sys.executable, "-I", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == sources.digest(sources.files())
+
+
+def test_other_sources_are_another_program() -> None:
+    files = sources.files()
+    assert sources.digest(files) != sources.digest(files | {"__main__.py": b""})
+    assert sources.digest(files) == sources.digest(dict(reversed(files.items())))
+
+
+def test_a_part_that_python_does_not_have_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "ENTRY", "_watchdog.absent")
+    with pytest.raises(sources.SourceError, match=r"expected the source of .*_watchdog\.absent, seen none"):
+        sources.files()
