@@ -135,7 +135,7 @@ fuzz: venv
 # Tests that run or import Ansible, or code that Ansible loads. The others do not depend on its version.
 touches := ansible-(playbook|doc|galaxy|inventory)|^(from|import) (ansible[. ]|fuzz\.)|plugins\.(action|filter|modules|plugin_utils)
 # Packages that the newest environment lacks.
-only_here := release/test_execution_environment release/test_changelog lab/test_scenario_tests
+only_here := release/test_execution_environment release/test_changelog lab/test_scenario_tests roles/test_dashboards
 TESTS ?= $(filter-out $(only_here:%=tests/unit/%.py),$(shell grep -rlE --include='test_*.py' '$(touches)' tests/unit))
 matrix: .matrix-newest .matrix-next
 	tools/sanity.sh .cache/newest/bin $(SANITY)
