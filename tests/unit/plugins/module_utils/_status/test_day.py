@@ -81,7 +81,7 @@ def test_prometheus_is_asked_for_each_series_and_the_alerts(address: str) -> Non
     *ranges, (path, last) = Prometheus.asked
     assert [fields["query"] for _path, fields in ranges] == list(day.SERIES.values())
     assert ranges[0][1]["start"] == str(START) and ranges[0][1]["end"] == str(int(NOW))
-    assert (path, last["query"]) == ("/api/v1/query", day.ALERTS)
+    assert (path, last["query"]) == ("/api/v1/query", 'ALERTS{alertstate="firing"}')
 
 
 def test_every_series_is_recorded_by_the_rules() -> None:
