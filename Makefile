@@ -53,7 +53,7 @@ lab-hosts:
 
 venv: .venv-ready
 
-.PHONY: .venv-ready .newest .next .tools .engine .packages .haproxy .base .spark .depot .wheels .snapshot .publish .stub .ee .hosts .site
+.PHONY: .venv-ready .newest .next .tools .engine .packages .unpacked .base .spark .depot .wheels .snapshot .publish .stub .ee .hosts .site
 .venv-ready:
 	@$(phase) venv "Python environment from requirements/dev.txt" -- $(lab)/venv.sh $(PYTHON)
 
@@ -72,8 +72,8 @@ venv: .venv-ready
 .packages: .engine
 	@$(phase) packages "the distribution's packages, fetched once" -- $(lab)/packages.sh
 
-.haproxy: .packages
-	@$(phase) haproxy "HAProxy and iptables for the unit tests" -- $(lab)/haproxy.sh
+.unpacked: .packages
+	@$(phase) unpacked "HAProxy, promtool and iptables for the unit tests" -- $(lab)/unpacked.sh
 
 .base: .packages
 	@$(phase) base "base image of this distribution" -- $(lab)/images.sh base
@@ -149,8 +149,9 @@ matrix: .matrix-newest .matrix-next
 
 # Two at a time for two cores: a third part would slow each of them, and time limits would be exceeded.
 jobs := 2
-# For code that seldom changes: recipes with real vLLM one after the other, two such servers behind a gateway, built images, sweeps, an upgrade, and other Ansibles.
-long := recipes gateway_vllm build benchmark upgrade
+# For code that seldom changes: recipes with real vLLM one after the other, two such servers behind a gateway and under their watchdogs, built
+# images, sweeps, an upgrade, and other Ansibles.
+long := recipes watch_vllm gateway_vllm build benchmark upgrade
 long_checks := matrix
 # This scenario takes the depot away from all others, so it runs beside parts that need none.
 alone := airgap
@@ -179,7 +180,7 @@ $(patsubst %,.part-%,$(alone) $(scenarios) $(long)): .part-%:
 
 lab_depot := .spark .publish .wheels .snapshot .stub
 # Beside the depot, or in place of it.
-needs_unit := .haproxy
+needs_unit := .unpacked
 needs_installed := .newest
 needs_matrix := .newest
 needs_ee := .base

@@ -57,6 +57,11 @@ options:
     description: Seconds after its start in which a server that does not answer counts as starting, not as broken.
     type: int
     default: 1200
+  watchdog:
+    description:
+      - Options of M(sparkfleet.vllm.watchdog) that say what should watch the server. Without it the watchdog is not judged.
+      - Its key is O(api_key).
+    type: dict
 extends_documentation_fragment:
   - sparkfleet.vllm.internal
   - sparkfleet.vllm.attributes.looks
@@ -86,7 +91,7 @@ drift:
       description: The subjects that were checked.
       type: list
       elements: str
-      sample: [host, models, patches, container, server, boot, record]
+      sample: [host, models, patches, container, server, boot, record, watchdog]
     findings:
       description: What differs, each with C(subject), C(kind), C(severity), C(expected), C(seen) and C(do). docs/drift.md lists the kinds.
       type: list
@@ -121,7 +126,9 @@ from ansible.module_utils.basic import missing_required_lib
 
 from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._common.inspected import CONTAINER, IMAGE, unfit
+from ..module_utils._common.sources import SourceError
 from ..module_utils._drift import look as drift_look
+from ..module_utils._drift import watchdog as drift_watchdog
 from ..module_utils._drift.container import has_gpu
 from ..module_utils._gate import container as gate_container
 from ..module_utils._gate import docker_container
@@ -132,6 +139,9 @@ from ..module_utils._serve import former, short_lived
 from ..module_utils._serve import state as serve_state
 from ..module_utils._vllm import client, log, metrics
 from ..module_utils._vllm.argv import shutdown_timeout
+from ..module_utils._watchdog import install
+from ..module_utils._watchdog import plan as watchdog_plan
+from ..module_utils._watchdog.settings import SettingsError
 
 if not docker_container.DOCKER_IMPORT_ERROR:
     import docker
@@ -235,10 +245,28 @@ def recorded(state_dir: str) -> tuple[dict[str, Any] | None, str]:
         return None, str(error)
 
 
+def look_watchdog(plan: watchdog_plan.Plan, now: float) -> drift_watchdog.Seen:
+    """:raises OSError: a file of it cannot be read"""
+    verdict, problem = None, ""
+    try:
+        with plan.places.verdict.open("rb") as file:
+            verdict = drift_watchdog.parse(file.read(drift_watchdog.LIMIT + 1))
+    except (OSError, ValueError) as error:
+        problem = str(error)
+    state = install.look(plan.places, plan.program)
+    units = [unit.look(name) for name in state.units if "@" not in name]
+    drop_ins = [path for each in units for path in each.drop_ins]
+    return drift_watchdog.Seen(state, drop_ins, verdict, problem, now)
+
+
 def look(
-    params: dict[str, Any], engine: Engine, record: tuple[dict[str, Any] | None, str]
+    params: dict[str, Any],
+    engine: Engine,
+    record: tuple[dict[str, Any] | None, str],
+    plan: watchdog_plan.Plan | None,
 ) -> drift_look.Seen:
     """:param record: as :func:`recorded` gives it
+    :param plan: of the watchdog; None where it is not judged
 
     :raises docker.errors.DockerException, OSError, EngineError: the engine does not answer"""
     serving = params["serving"]
@@ -253,6 +281,8 @@ def look(
     }
     seen["held"] = lock_file.look_alive(Path(params["state_dir"]), seen["now"])
     seen["recorded"], seen["record_problem"] = record
+    if plan is not None:
+        seen["watchdog"] = look_watchdog(plan, seen["now"])
     if data is not None:
         seen["image"] = engine.image(data["Image"])
         container = docker_container.DockerContainer(name, [params["api_key"] or ""])
@@ -283,6 +313,7 @@ def main() -> None:
             "patches_known": {"type": "bool", "default": True},
             "patches_stored": {"type": "bool", "default": True},
             "ready_timeout": {"type": "int", "default": 1200},
+            "watchdog": {"type": "dict"},
         },
         supports_check_mode=True,
     )
@@ -293,6 +324,11 @@ def main() -> None:
     record = recorded(params["state_dir"])
     if params["keep_recorded"]:
         params["serving"] = former.as_recorded(params["serving"], record[0])
+    try:
+        asked = params["watchdog"]
+        plan = watchdog_plan.given({**asked, "api_key": params["api_key"]}) if asked else None
+    except (SettingsError, SourceError) as error:
+        module.fail_json(msg=str(error))
     wanted = drift_look.Wanted(
         serving=params["serving"],
         labels=params["labels"],
@@ -304,9 +340,10 @@ def main() -> None:
         patches_known=params["patches_known"],
         patches_stored=params["patches_stored"],
         ready_timeout=params["ready_timeout"],
+        watchdog=plan.after if plan else None,
     )
     try:
-        seen = look(params, Engine(), record)
+        seen = look(params, Engine(), record, plan)
     except (docker.errors.DockerException, docker_container.EngineError, OSError) as problem:
         module.fail_json(
             msg=f"expected a Docker engine that answers, seen: {problem}; do: systemctl status docker"

@@ -108,7 +108,6 @@ changes:
   sample: [program, settings, sparkfleet-watchdog.timer]
 """
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -117,50 +116,21 @@ from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._host.request import ProbeError
 from ..module_utils._run.lock_file import hold
 from ..module_utils._watchdog import install, units
-from ..module_utils._watchdog.settings import Places, Settings, SettingsError, checked
-
-ENTRY = "_watchdog.program"
-
-ARGUMENT_SPEC = {
-    "mode": {"type": "str", "choices": ["off", "observe", "act"], "default": "observe"},
-    "agent_address": {"type": "str", "default": ""},
-    "agent_port": {"type": "int", "default": 8621},
-    "interval": {"type": "int", "default": 20},
-    "api_key": {"type": "str", "no_log": True},
-    "ready_timeout": {"type": "int", "default": 1200},
-    "canary_interval": {"type": "int", "default": 60},
-    "canary_timeout": {"type": "int", "default": 15},
-    "stall": {"type": "int", "default": 35},
-    "restarts": {"type": "int", "default": 2},
-    "memory_floor": {"type": "float", "default": 4},
-    "swap_in": {"type": "float", "default": 10},
-    "idle_watts": {"type": "float", "default": 30},
-    "state_dir": {"type": "path", "default": "/var/lib/sparkfleet"},
-    "python": {"type": "path", "default": "/opt/sparkfleet/venv/bin/python"},
-}
+from ..module_utils._watchdog.plan import ARGUMENT_SPEC, planned
+from ..module_utils._watchdog.settings import SettingsError
 
 
 def run(module: AnsibleModule) -> dict[str, Any]:
     """:raises SettingsError, SourceError, ProbeError, OSError: it cannot be set up or removed"""
     params = module.params
-    places = Places(Path(params["state_dir"]))
-    content = sources.files(ENTRY)
-    digest = sources.digest(content)
-    before, after = install.look(places, digest), install.State()
-    if params["mode"] != "off":
-        settings = checked(Settings(**{field.name: params[field.name] for field in fields(Settings)}))
-        agent = (
-            units.Agent(params["agent_address"], params["agent_port"]) if params["agent_address"] else None
-        )
-        python = Path(params["python"])
-        texts = units.texts(python, install.PROGRAMS / digest, places.state_dir, settings.interval, agent)
-        after = install.wanted(settings, params["api_key"], texts, digest)
+    plan = planned(params)
+    before, after = install.look(plan.places, plan.program), plan.after
     changes = install.changes(before, after)
     if changes and not module.check_mode:
         if params["mode"] == "off":
-            install.remove(places, before)
+            install.remove(plan.places, before)
         else:
-            install.apply(places, before, after, content, Path(params["python"]))
+            install.apply(plan.places, before, after, plan.content, Path(params["python"]))
     return {"changed": bool(changes), "changes": changes, "diff": install.differences(before, after)}
 
 

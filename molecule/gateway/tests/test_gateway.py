@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Iterator
 
+import gateways
 import pytest
 from gates import GATES, KEY, POOL, SCENARIO, SPARKS, all_up, busiest, states
 from running import power_off
@@ -25,8 +26,7 @@ def address() -> Address:
 
 
 def at(gate: str) -> Address:
-    authority = on(gate, "cat /etc/haproxy/sparkfleet-lab/ca.pem")
-    return Address(f"https://{GATES[gate]}", KEY, POOL, authority)
+    return gateways.address(gate, GATES[gate], KEY, POOL)
 
 
 @pytest.mark.parametrize("gate", GATES)

@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import gateways
 import pytest
 import running
-from streams import Address, Load
+from streams import Load
 from testing import on
 
 INVENTORY = Path(__file__).parents[1] / "inventory"
@@ -23,8 +24,7 @@ def run() -> Iterator[Callable[..., running.Run]]:
 
 def test_a_rollout_cuts_no_stream(run):
     """Each stream ends whole, with the tokens that it asked for."""
-    authority = on("real-gate", "cat /etc/haproxy/sparkfleet-lab/ca.pem")
-    address = Address("https://172.31.250.133", KEY, "huihui-gemma4", authority, silence=120)
+    address = gateways.address("real-gate", "172.31.250.133", KEY, "huihui-gemma4", silence=120)
     before = [container(spark) for spark in SPARKS]
     with Load(address, clients=2, tokens=600, pause=2) as load:
         change = run("site", lab_round=str(time.time())).end()

@@ -11,6 +11,8 @@ Environment, each optional:
   STUB_ACCEPTANCE   share of drafts accepted at each position where those before it were (0.69), exact over a few hundred
                     drafts; several with commas are those of position 0, 1 and so on, and the last one goes on. While there is
                     a file /tmp/never, nothing is accepted: a draft that stopped agreeing while it served
+                    While there is a file /tmp/wedged, no request gets a token and everything else answers, as with an engine that
+                    hangs. It ends with the process
   STUB_READY_AFTER  seconds from start to the first answer (1)
   STUB_STUCK        anything: prints its first lines, then never gets ready and says no more
   STUB_DIE          start: dies while starting; request: is healthy and dies at the first completion; a path: dies while
@@ -49,6 +51,7 @@ from typing import Any
 
 VERSION = "0.32.0"
 NEVER = Path("/tmp/never")
+WEDGED = Path("/tmp/wedged")
 METHODS = ("mtp", "draft_model", "eagle", "eagle3", "ngram", "medusa", "suffix")
 WORDS = ("the", "draft", "was", "accepted", "and", "the", "body", "went", "on")
 DEATH = (
@@ -203,6 +206,8 @@ class Stub:
         made = 0
         while made < tokens:
             time.sleep(self.settings.seconds)
+            while WEDGED.exists():
+                time.sleep(0.05)
             with self._lock:
                 size = 1
                 if made and self.settings.width and not self.settings.no_drafts:
@@ -272,7 +277,29 @@ class Stub:
                     named = f'{head},model_name="{self.settings.name}"' + (f",{position}" if position else "")
                     number = float(value) if suffix == "_total" else self._started
                     lines.append(f"vllm:{name}{suffix}{{{named}}} {number}")
-        return "\n".join(lines) + "\n"
+        return "\n".join([*lines, *self._shown_alone()]) + "\n"
+
+    def _shown_alone(self) -> list[str]:
+        """What dashboards show and nothing is decided by. Every prompt has ten tokens, and half of them are in the prefix cache."""
+        finished = sum(engine.finished for engine in self._engines)
+        labels = f'engine="0",model_name="{self.settings.name}"'
+        counters = {
+            "prompt_tokens": 10 * finished,
+            "prefix_cache_queries": 10 * finished,
+            "prefix_cache_hits": 5 * finished,
+            "num_preemptions": 0,
+        }
+        lines = []
+        for name, value in counters.items():
+            lines += [f"# TYPE vllm:{name}_total counter", f"vllm:{name}_total{{{labels}}} {float(value)}"]
+        # Without a sum: that would be a witness of the decode rate.
+        made = sum(engine.generated for engine in self._engines)
+        lines += ["# TYPE vllm:inter_token_latency_seconds histogram"]
+        lines += [
+            f'vllm:inter_token_latency_seconds_bucket{{{labels},le="{end}"}} {float(made)}'
+            for end in ("0.1", "+Inf")
+        ]
+        return lines
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -466,6 +493,7 @@ def main() -> None:
     parser.add_argument("--gpu-memory-utilization", type=float, default=0.9)
     parser.add_argument("--enable-prefix-caching", action=argparse.BooleanOptionalAction, default=True)
     options, _ = parser.parse_known_args(arguments)
+    WEDGED.unlink(missing_ok=True)
     if options.speculative_config is not None:
         check(options.speculative_config)
     settings = Settings.read(

@@ -7,6 +7,8 @@ import json
 import subprocess
 from pathlib import Path
 
+WATCHDOG = Path("/var/lib/sparkfleet/watchdog")
+"""Its own looks are no change by a run."""
 TREES = ("/srv/sparkfleet", "/var/lib/sparkfleet", "/opt/sparkfleet", "/etc")
 
 
@@ -26,7 +28,8 @@ def docker(*arguments: str) -> str:
 
 for tree in TREES:
     for path in sorted([Path(tree), *Path(tree).rglob("*")]):
-        print(line(path))
+        if WATCHDOG not in path.parents:
+            print(line(path))
 for kind in ("container", "image"):
     known = sorted(set(docker(kind, "ls", "--all", "--quiet", "--no-trunc").split()))
     for thing in json.loads(docker(kind, "inspect", *known)) if known else []:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fleet import SCENARIO, SPARKS
 from testing import PLAYBOOKS, on, play, until
 
-SCENARIO = Path(__file__).parents[1]
-SPARKS = ("spark-1", "spark-2")
+pytestmark = pytest.mark.usefixtures("serving")
 SERIES = ("tokens_per_second", "waiting", "kv_cache_usage", "memory_available")
 """Those of the day that a Spark has without a request."""
 
@@ -43,7 +43,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_every_spark_serves_and_has_a_day(made: dict[str, Any]) -> None:
-    assert tuple(made["hosts"]) == SPARKS
+    assert list(made["hosts"]) == SPARKS
     assert made["monitoring"]["host"] and made["monitoring"]["problem"] == ""
     for name, host in made["hosts"].items():
         now = host["now"]
@@ -68,17 +68,17 @@ def test_the_table_has_a_row_for_each_and_the_page_a_chart_for_each_series(
 
 
 def test_a_spark_without_a_network_is_in_the_report(tmp_path: Path) -> None:
-    on("spark-2", "systemctl stop ssh; pkill -x sshd || true")
+    on("watch-2", "systemctl stop ssh; pkill -x sshd || true")
     try:
         found = status(tmp_path, check=False)
     finally:
-        on("spark-2", "systemctl start ssh")
-    assert found["hosts"]["spark-2"]["verdict"] == "unseen"
-    assert found["hosts"]["spark-2"]["reasons"][0].startswith("the host did not answer")
-    assert found["hosts"]["spark-1"]["now"]
-    assert found["hosts"]["spark-2"]["day"], "its day is there all the same"
+        on("watch-2", "systemctl start ssh")
+    assert found["hosts"]["watch-2"]["verdict"] == "unseen"
+    assert found["hosts"]["watch-2"]["reasons"][0].startswith("the host did not answer")
+    assert found["hosts"]["watch-1"]["now"]
+    assert found["hosts"]["watch-2"]["day"], "its day is there all the same"
 
 
 def test_a_limited_run_and_a_check_run_look_too(tmp_path: Path) -> None:
-    found = status(tmp_path, "--limit=spark-1", "--check")
-    assert list(found["hosts"]) == ["spark-1"] and found["hosts"]["spark-1"]["day"]
+    found = status(tmp_path, "--limit=watch-1", "--check")
+    assert list(found["hosts"]) == ["watch-1"] and found["hosts"]["watch-1"]["day"]

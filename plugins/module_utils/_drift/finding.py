@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-OF_SPARK = ("host", "engine", "models", "patches", "container", "server", "boot", "record")
+OF_SPARK = ("host", "engine", "models", "patches", "container", "server", "boot", "watchdog", "record")
 OF_GATEWAY = ("gateway",)
 SUBJECTS = (*OF_SPARK, *OF_GATEWAY)
 DRIFT, WARNING = "drift", "warning"

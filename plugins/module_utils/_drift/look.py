@@ -17,8 +17,9 @@ from .._host.unit import Unit
 from .._vllm.argv import options
 from .._vllm.log import Speculation
 from .._vllm.metrics import Counters, delta
+from .._watchdog import install
 from . import container as drift_container
-from . import record, server
+from . import record, server, watchdog
 from .finding import Finding, part
 
 SUBJECTS = ("host", "models", "patches", "container", "server", "boot", "record")
@@ -42,6 +43,8 @@ class Wanted:
     patches_stored: bool = True
     """Whether the store holds the locked patches"""
     ready_timeout: float = 1200
+    watchdog: install.State | None = None
+    """None: it is not compared"""
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ class Seen:
     held: Mapping[str, Any] | None = None
     """The run that is at work on the host; None without one"""
     unit: Unit = field(default_factory=Unit)
+    watchdog: watchdog.Seen = field(default_factory=watchdog.Seen)
 
 
 def judge(wanted: Wanted, seen: Seen, state_path: str) -> dict[str, Any]:
@@ -110,7 +114,11 @@ def judge(wanted: Wanted, seen: Seen, state_path: str) -> dict[str, Any]:
             _plain(wanted.serving),
             lambda serving: container is not None and not _compare(wanted, container, seen, serving),
         )
-    return part(SUBJECTS, found, unknown, _known(seen))
+    subjects: tuple[str, ...] = SUBJECTS
+    if wanted.watchdog is not None:
+        subjects = (*SUBJECTS, watchdog.SUBJECT)
+        found += watchdog.findings(wanted.watchdog, seen.watchdog)
+    return part(subjects, found, unknown, _known(seen))
 
 
 def _plain(value: Any) -> Any:

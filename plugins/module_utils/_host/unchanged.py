@@ -50,6 +50,11 @@ ENGINE = (
 )
 CONTAINER = ("Id", "Name", "Image", "Config", "HostConfig", "RestartCount")
 STATE = ("Status", "StartedAt", "Pid")
+WATCHDOG = "sparkfleet-watchdog"
+"""How the names of its units begin."""
+WATCHDOG_PROGRAMS = "/opt/sparkfleet/watchdog"
+WATCHDOG_FILES = ("watchdog/config.json", "watchdog/key")
+"""Below the state directory: what was asked for. What it writes by itself is no difference."""
 
 
 def digest(value: Any) -> str:
@@ -169,6 +174,7 @@ def of_host(
             unit.look(f"{name}.service").watches,
         ],
         "port guard": _port_guard(),
+        "watchdog": _watchdog(state_dir),
         "records": files([f"{state_dir}/state.json", ledger_path(state_dir)]),
         "files": files(watch["files"]),
         "answers": [answer(url) for url in watch["urls"]],
@@ -186,6 +192,20 @@ def _port_guard() -> list[Any]:
         return [kept, *(iptables.look(version).shown for version in iptables.versions())]
     except iptables.IptablesError as error:
         return [kept, str(error)]
+
+
+def _watchdog(state_dir: str) -> list[Any]:
+    """Program, settings and units of the watchdog, and whether it looks. Where there is none no program runs for it."""
+    kept = [
+        files(
+            f"{unit.UNITS}/{where}{WATCHDOG}*"
+            for where in ("", "timers.target.wants/", "sockets.target.wants/")
+        ),
+        files(f"{state_dir}/{path}" for path in WATCHDOG_FILES),
+        tree(WATCHDOG_PROGRAMS),
+    ]
+    starts = [path for kind in ("timer", "socket") for path in sorted(unit.UNITS.glob(f"{WATCHDOG}*.{kind}"))]
+    return [*kept, {path.name: unit.look(path.name).active for path in starts}]
 
 
 def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:

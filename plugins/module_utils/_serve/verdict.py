@@ -63,4 +63,4 @@ def parse(text: bytes | str) -> dict[str, Any]:
         raise ValueError(wrong)
     if found["version"] != VERSION:
         raise ValueError(f"version {found['version']}")
-    return dict(found)
+    return {name: found.get(name) for name in _SHAPE}

@@ -189,10 +189,10 @@ class _Answer:
 class Server:
     """A vLLM server. Every method raises nothing but ServerError, and ends: answers are bounded in bytes and time."""
 
-    def __init__(self, base_url: str, api_key: str | None = None, patience: float = ANSWER_TIMEOUT) -> None:
-        """:param patience: seconds for the whole of an answer that is generated"""
+    def __init__(self, base_url: str, api_key: str | None = None, patience: float | None = None) -> None:
+        """:param patience: seconds for the whole of an answer that is generated; None for as long as any may take"""
         self._base = base_url.rstrip("/")
-        self._patience = patience
+        self._patience = ANSWER_TIMEOUT if patience is None else patience
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
     def healthy(self) -> bool:

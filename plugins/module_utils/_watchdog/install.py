@@ -59,12 +59,12 @@ def look(places: Places, program: str) -> State:
     :param program: digest of the program that should be there
     :raises OSError: it cannot be read
     """
-    there = {name: found for name in units.ALL if (found := _read(unit.UNITS / name)) is not None}
+    there = {name: found for name in units.ALL if (found := _content(unit.UNITS / name)) is not None}
     active = [name for name in _STARTED if name in there and _started(name)]
     return State(
         program=host_program.look(PROGRAMS, program),
-        settings=(_read(places.config) or b"").decode(errors="replace"),
-        key=_read(places.key) or b"",
+        settings=(_content(places.config) or b"").decode(errors="replace"),
+        key=_content(places.key) or b"",
         units={name: text.decode(errors="replace") for name, text in there.items()},
         active=frozenset(active),
         leftovers=not there and places.directory.exists(),
@@ -76,7 +76,7 @@ def _started(name: str) -> bool:
     return found.enabled == "enabled" and found.active == "active"
 
 
-def _read(path: Path) -> bytes | None:
+def _content(path: Path) -> bytes | None:
     try:
         return path.read_bytes()
     except FileNotFoundError:

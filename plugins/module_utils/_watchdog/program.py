@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
 def run(desk: Desk) -> None:
     """:raises OSError: the verdict cannot be written"""
     places = desk.places
-    known = memory.undump(_read(places.memory), _read(places.verdict))
+    known = memory.undump(_content(places.memory), _content(places.verdict))
     try:
         settings = load(places)
         key = api_key(places)
@@ -135,7 +135,7 @@ def _tell(desk: Desk, judgement: Judgement, seen: Look, settings: Settings) -> N
 
 def _write(desk: Desk, document: dict[str, Any], agent: str) -> None:
     places = desk.places
-    before = _read(places.verdict)
+    before = _content(places.verdict)
     files.write(desk.runtime / AGENT, f"{agent}\n".encode())
     files.write(places.verdict, (json.dumps(document, indent=2) + "\n").encode(), 0o600)
     if _gist(before) != (document["verdict"], [each["kind"] for each in document["findings"]]):
@@ -156,7 +156,7 @@ def _remember(desk: Desk, known: Memory) -> None:
     files.write(desk.places.memory, json.dumps(memory.dump(known)).encode(), 0o600)
 
 
-def _read(path: Path) -> bytes | None:
+def _content(path: Path) -> bytes | None:
     try:
         with path.open("rb") as file:
             return file.read(memory.LIMIT + 1)

@@ -33,6 +33,7 @@ SUBJECTS = {
     "server": "/health, the names in /v1/models, the cache and the speculation that vLLM says it runs with, and the share of "
     "accepted drafts since its start",
     "boot": "the unit that starts the server at boot: there, enabled, unchanged",
+    "watchdog": "its program, settings and units, whether it looks, whether it keeps the server down, and what it found last",
     "record": "whether what runs has passed the gate on this host",
     "gateway": "every file of a gateway, its units, whether it runs, and which Sparks get requests",
 }

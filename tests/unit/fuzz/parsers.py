@@ -27,6 +27,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._bundle import lay
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import inspected, json_text, upstream
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._drift import container as drift_container
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._drift import look
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._drift import watchdog as drift_watchdog
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate import container as gate_container
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate import docker_container
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._gateway import answers as haproxy_answers
@@ -69,12 +70,17 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._prune import stor
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe import document, lock
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._recipe import recipe as recipes
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._run import detached, lock_file, run_lock
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._series import gpu as series_gpu
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._series import spark as series_spark
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._series import text as series_text
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._serve import (
     device_request,
     memory,
     patch,
     state,
 )
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._serve import state as serve_state
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._serve import verdict as gate_verdict
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._status import day
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._status import look as status_look
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._swarm import peer, torrent
@@ -86,6 +92,13 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._vllm import (
     metrics,
     versions,
 )
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._watchdog import evidence as kept_evidence
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._watchdog import judge as watchdog_judge
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._watchdog import look as watchdog_look
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._watchdog import memory as watchdog_memory
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._watchdog import program as watchdog_program
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._watchdog import seen as watchdog_seen
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._watchdog import settings as watchdog_settings
 from ansible_collections.sparkfleet.vllm.plugins.modules import (
     host_unchanged,
     recipe_lock,
@@ -97,10 +110,11 @@ from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.gateway import fle
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.gateway import pools as gateway_pools
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.gateway.refusal import GatewayError
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.host import requirements
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.monitoring import plan as monitoring_plan
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.serving import diff, record
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.status import report as status_report
 from fuzz.strategies import JUNK, NO_JSON, TEXT, cut, documents, json_bytes, json_texts, lines, texts, trees
-from helpers import drift, status
+from helpers import drift, monitoring, status
 from helpers import lock as locks
 from helpers.recipe import SHIPPED
 from helpers.serving import NOTHING_MORE
@@ -262,6 +276,62 @@ def _log(some: list[str]) -> object:
         log.phase(line), log.shows_progress(line), log.message(line)
     reason = log.death_reason(some)
     return log.speculation(some), log.tail(some, reason)
+
+
+# -- the watchdog
+
+_MEMORY = watchdog_memory.dump(
+    watchdog_memory.Memory(
+        boot="one",
+        life="c now",
+        answered=True,
+        progress=(1, None, 2, 3),
+        running=1,
+        window={"start": 1.0, "drafts": 5, "first": 3},
+        judged={"drafts": 5, "rate": 0.5},
+        ended=(1.0,),
+        restarts=({"unix": 1.0, "steady": 1.0, "boot": "one"},),
+        since={"wedged": 1.0},
+    )
+)
+_VERDICT = {"verdict": "down", "restarts": [1.0, 2.0], "findings": [{"kind": "wedged"}]}
+
+
+def _judged(known: watchdog_memory.Memory) -> object:
+    record = watchdog_seen.Record("r", "c", "http://127.0.0.1", "m", 0.4, 2, speculates=True)
+    counters = metrics.Counters(drafts=9, per_position={0: 1}, process_start=1.0, generated=1, running=1)
+    there = watchdog_seen.Container("c", "running", "now")
+    now = watchdog_seen.Now(1e9, 1000.0, "one")
+    look = watchdog_seen.Look(now, record=record, container=there, counters=counters)
+    settings = watchdog_settings.Settings(mode="act")
+    watchdog_judge.canary_due(known, look, settings)
+    found = watchdog_judge.judge(known, look, settings)
+    return watchdog_judge.action(found, look, settings), watchdog_memory.dump(found.memory)
+
+
+@parser("memory of the watchdog", *of_bytes(_MEMORY))
+def _watchdog_memory(content: bytes) -> object:
+    return _judged(watchdog_memory.undump(content, None))
+
+
+@parser("former verdict", *of_bytes(_VERDICT))
+def _former_verdict(content: bytes) -> object:
+    return watchdog_program._gist(content), _judged(watchdog_memory.undump(None, content))
+
+
+_CONFIG = watchdog_settings.config(watchdog_settings.Settings())
+
+
+@parser("settings of the watchdog", *of_json(_CONFIG), watchdog_settings.SettingsError)
+def _watchdog_settings(text: str) -> object:
+    places = watchdog_settings.Places(scratch() / "watched")
+    held("watched/watchdog/config.json", text)
+    return watchdog_settings.load(places), watchdog_settings.api_key(places)
+
+
+@parser("nvidia-smi", "96, 12.50, 208, 0x0000000000000028", texts("96 %, [N/A], 208, 0x28\n"))
+def _nvidia_smi(text: str) -> object:
+    return watchdog_look.gpu_of(text), kept_evidence.clean(text.encode(errors="replace"), ["96"])
 
 
 # -- images
@@ -816,6 +886,7 @@ def _run(text: str) -> object:
     run = {"id": "b", "controller": "c"}
     return [
         run_lock.decide(seen, run), run_lock.refusal(seen, run), run_lock.refusal(seen, {"id": "b", "controller": "d"}),
+        run_lock.alive(seen), run_lock.holder(seen),
         run_lock.lost(seen), run_lock.busy(seen), run_lock.taken_over(seen, run_lock.DEAD), run_lock.names(seen, "a"),
     ]  # fmt: skip
 
@@ -966,6 +1037,11 @@ def _info(content: bytes) -> object:
     engine_socket._message(content)
     info = engine_socket.read(content, "/info", engine.INFO)
     return engine._info(info, ""), engine.counts_packed_layers(info)
+
+
+@parser("log of an engine", b"\x01\0\0\0\0\0\0\x04text", st.binary(max_size=60))
+def _engine_log(content: bytes) -> object:
+    return engine_socket._unframed(content)
 
 
 @parser("containers of an engine", *of_bytes(_CONTAINERS), EngineError)
@@ -1206,6 +1282,22 @@ def _passed(text: str) -> object:
     return gateway_fleet.servers({"spark-1": (content, "192.0.2.1", 8621)})
 
 
+_VERDICT = {
+    "version": 1,
+    "looked_at": 1.0,
+    "verdict": "bad",
+    "reason": "wedged",
+    "findings": [
+        {"kind": "wedged", "severity": "act", "since": 1.0, "expected": "a", "seen": "b", "do": "c"}
+    ],
+}
+
+
+@parser("verdict.json of a watchdog, for drift", *of_json(_VERDICT), ValueError)
+def _verdict(text: str) -> object:
+    return drift_watchdog.parse(text.encode(errors="surrogatepass"))
+
+
 _FORMER = [{"name": "spark-1", "model": "chat", "recipe": "r", "address": "192.0.2.1", "port": 8000}]
 
 
@@ -1214,6 +1306,69 @@ def _former_servers(text: str) -> object:
     content = base64.b64encode(text.encode(errors="surrogatepass")).decode()
     known = gateway_fleet.servers({"spark-1": (None, "192.0.2.1", None)}, content)
     return len(gateway_pools.pools(known)) if known else 0
+
+
+_GATE = {
+    "version": 1,
+    "at": 1.5,
+    "verdict": "pass",
+    "diagnosis": "ok",
+    "recipe": "r",
+    "acceptance_floor": 0.4,
+    "acceptance_rate": 0.69,
+    "drafts": 300,
+    "tokens_per_second": None,
+    "passed_at": 1.5,
+}
+
+
+@parser("gate.json of a Spark", *of_json(_GATE), ValueError, state.json_text.JsonError)
+def _gate_verdict(text: str) -> object:
+    said = gate_verdict.parse(text)
+    return series_text.text(series_spark.of_gate(said), series_spark.HELPS)
+
+
+@parser("state.json of a Spark, for its series", *of_json(_PASSED), ValueError, state.json_text.JsonError)
+def _state_series(text: str) -> object:
+    return series_text.text(series_spark.of_state(serve_state.parse(text)), series_spark.HELPS)
+
+
+_LOOKED = {
+    "version": 1,
+    "looked_at": 1.5,
+    "mode": "act",
+    "verdict": "bad",
+    "findings": [{"kind": "wedged"}],
+    "speculation": {"acceptance_rate": 0.5},
+    "restarts": [1.0],
+    "agent": "down",
+}
+
+
+@parser(
+    "verdict.json of the watchdog, for its series", *of_json(_LOOKED), ValueError, state.json_text.JsonError
+)
+def _watchdog_series(text: str) -> object:
+    return series_text.text(series_spark.of_watchdog(series_spark.parse(text), 2.0), series_spark.HELPS)
+
+
+_GPU = "0, 96, 71, [N/A], 2418\n"
+
+
+@parser("nvidia-smi, for its series", _GPU, documents(_GPU))
+def _gpu_series(text: str) -> object:
+    found = [sample for fields in series_gpu.QUERIES for sample in series_gpu.parse(text, fields)]
+    return series_text.text(found, series_gpu.HELPS)
+
+
+_TARGETS = [{"targets": ["192.0.2.1:8000"], "labels": {"host": "spark-1", "spark": "spark-1"}}]
+
+
+@parser("targets of a Prometheus", *of_json(_TARGETS))
+def _targets(text: str) -> object:
+    former = base64.b64encode(text.encode(errors="surrogatepass")).decode()
+    given = monitoring.inputs(former=former)
+    return monitoring_plan.plan(given, {"spark-1": (None, "192.0.2.1")}).as_data()
 
 
 # -- the status of a fleet

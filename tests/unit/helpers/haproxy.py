@@ -1,6 +1,6 @@
 """A real HAProxy with what the role gateway writes, on ports of loopback. It needs no root, and no Spark: see vllm_stub.py.
 
-It is that of the machine where there is one, else the copy of the lab (molecule/lab/haproxy.sh).
+It is that of the machine where there is one, else the copy of the lab (molecule/lab/unpacked.sh).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from helpers.vllm_stub import Stub
 from helpers.whole import needs
 
 PROGRAM = shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin:{ROOT}/.cache/lab/haproxy")
-needs_haproxy = needs("" if PROGRAM else "no haproxy here: install the distribution's, or make .haproxy")
+needs_haproxy = needs("" if PROGRAM else "no haproxy here: install the distribution's, or make .unpacked")
 TEMPLATES = ROOT / "roles/gateway/templates"
 CHAT = "/v1/chat/completions"
 PATIENCE = 10.0

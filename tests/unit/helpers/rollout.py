@@ -45,6 +45,7 @@ MODULES = {
     "sparkfleet.vllm.serve_state": "ServeState",
     "sparkfleet.vllm.serve_validate": "ServeValidate",
     "sparkfleet.vllm.spec_decode_assert": "SpecDecodeAssert",
+    "sparkfleet.vllm.watchdog": "Watchdog",
 }
 """Modules, and the classes of rollout_host.py that stand in for them."""
 SERVE: dict[str, Any] = {

@@ -264,6 +264,14 @@ class PortGuard(StandIn):
         return {"changed": False, "ports": [1, *map(int, options["ports"])]}
 
 
+class Watchdog(StandIn):
+    """The real module would set up units on this machine."""
+
+    def on(self, host: Host, options: dict[str, Any], dry: bool) -> dict[str, Any]:
+        host.step("watch")
+        return {"changed": False, "changes": []}
+
+
 class MemoryReclaim(StandIn):
     def on(self, host: Host, options: dict[str, Any], dry: bool) -> dict[str, Any]:
         host.step("look for room" if dry else "make room")

@@ -88,7 +88,7 @@ def test_a_canary_then_a_share_then_all_others_and_a_second_run_is_sent_away(
         assert seen.passed() and seen.spec["command"][-2:] == ["--max-num-seqs", "2"]
         # The old server was there until its turn, and nothing happened twice.
         assert [event["action"] for event in seen.events] == ["die", "start"]
-        assert sparks.hosts[name].steps()[-5:] == CHANGE
+        assert sparks.hosts[name].steps()[-6:] == [*CHANGE, "watch"]
         assert sparks.hosts[name].steps().count("make room") == 1
         away = float(change.row(name).split()[-3])
         assert 0 <= away <= seen.recorded_at - seen.at("die") + 1
@@ -108,6 +108,26 @@ def test_behind_a_gateway_the_port_is_kept_before_a_server_is_on_it_and_once_mor
     assert not change.failed, change.output
     steps = sparks.hosts["spark-1"].steps()
     assert [step for step in steps if step in ["guard", *CHANGE]] == ["guard", *CHANGE, "guard"]
+
+
+def test_what_has_passed_is_watched_and_what_has_not_is_left_as_it_was(
+    fleet: Callable[[int], Fleet],
+) -> None:
+    sparks = fleet(2)
+    sparks.describe({"spark-2": {"vllm_serve_extra_environment": NEVER}})
+    for host in sparks.hosts.values():
+        host.tell()
+    change = sparks.run("site", vllm_serve_extra_arguments=MORE)
+    assert change.failed
+    steps = {name: host.steps() for name, host in sparks.hosts.items()}
+    assert [step for step in steps["spark-1"] if step in [*CHANGE, "watch"]] == [*CHANGE, "watch"]
+    assert "watch" not in steps["spark-2"]
+    for host in sparks.hosts.values():
+        host.tell()
+    until(lambda: not sparks.locks())
+    back = sparks.run("rollback", "--limit", "spark-1")
+    assert not back.failed, back.output
+    assert sparks.hosts["spark-1"].steps()[-2:] == ["record", "watch"]
 
 
 def test_one_that_does_not_pass_goes_back_and_one_that_is_lost_stays_away_and_no_further_host_is_touched(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate.container import State
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._vllm import client
+from ansible_collections.sparkfleet.vllm.plugins.modules import serve_drift
 from ansible_collections.sparkfleet.vllm.plugins.modules.serve_drift import ask, mounted, recorded
 from helpers.stub_server import serving
 
@@ -21,6 +24,24 @@ def test_a_server_that_wants_a_key_still_shows_its_figures():
         answers = ask(client.Server(address))
     assert answers.models is None and "401" in answers.problem
     assert answers.counters is not None
+
+
+def test_the_watchdog_as_it_is_there(tmp_path, monkeypatch):
+    """Nothing of it, and then a unit of somebody else's making, with a verdict."""
+    monkeypatch.setattr(serve_drift.unit, "UNITS", tmp_path / "units")
+    monkeypatch.setattr(serve_drift.install, "PROGRAMS", tmp_path / "programs")
+    plan = serve_drift.watchdog_plan.given({"mode": "observe", "state_dir": str(tmp_path / "state")})
+    seen = serve_drift.look_watchdog(plan, 7.0)
+    assert (seen.verdict, seen.state) == (None, serve_drift.install.State())
+    assert "No such file" in seen.problem
+    (tmp_path / "units").mkdir()
+    (tmp_path / "units/sparkfleet-watchdog.timer").write_text("[Timer]")
+    (tmp_path / "state/watchdog").mkdir(parents=True)
+    verdict = {"version": 1, "looked_at": 5, "verdict": "well", "reason": "idle", "findings": []}
+    (tmp_path / "state/watchdog/verdict.json").write_text(json.dumps(verdict))
+    seen = serve_drift.look_watchdog(plan, 7.0)
+    assert (seen.verdict, seen.problem, seen.now) == (verdict, "", 7.0)
+    assert seen.state.units == {"sparkfleet-watchdog.timer": "[Timer]"}
 
 
 def test_no_server():

@@ -129,11 +129,11 @@ def test_the_program_on_the_host_runs(host: Host) -> None:
 def test_a_program_that_was_edited_or_is_of_another_release_is_replaced(host: Host) -> None:
     host.set_up()
     (folder,) = host.programs.iterdir()
-    (folder / "sparkfleet_watchdog/_watchdog/judge.py").write_text("raise SystemExit\n")
+    (folder / "sparkfleet/_watchdog/judge.py").write_text("raise SystemExit\n")
     (host.programs / "0123456789abcdef").mkdir()
     assert host.set_up()["changes"] == ["program"]
     assert list(host.programs.iterdir()) == [folder]
-    assert "raise SystemExit" not in (folder / "sparkfleet_watchdog/_watchdog/judge.py").read_text()
+    assert "raise SystemExit" not in (folder / "sparkfleet/_watchdog/judge.py").read_text()
 
 
 def test_a_python_that_does_not_run_leaves_no_program(host: Host) -> None:

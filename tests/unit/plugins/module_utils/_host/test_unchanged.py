@@ -6,9 +6,12 @@ import copy
 import os
 import shutil
 from http.server import HTTPServer
+from pathlib import Path
 
 import pytest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import unchanged
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._watchdog import install
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._watchdog.settings import Places
 from helpers.server import Handler, served
 
 IMAGE = "vllm/vllm-openai@sha256:" + "a" * 64
@@ -196,6 +199,67 @@ def test_and_by_no_other(host, name):
     before = host.see()
     change(host)
     assert set(unchanged.differences(before, host.see())) == {part}
+
+
+WATCHDOG = {
+    "unit edited": lambda root: (root / "units/sparkfleet-watchdog.timer").write_text("[Timer] # often"),
+    "started no more at boot": lambda root: (
+        root / f"units/timers.target.wants/{install.units.TIMER}"
+    ).unlink(),
+    "agent appears": lambda root: (root / "units/sparkfleet-watchdog-agent.socket").write_text("[Socket]"),
+    "settings": lambda root: touch(root / "state/watchdog/config.json"),
+    "key": lambda root: touch(root / "state/watchdog/key"),
+    "program edited": lambda root: touch(root / "programs/0a1b/deep/file.py"),
+    "program gone": lambda root: shutil.rmtree(root / "programs"),
+    "all of it": lambda root: [path.unlink() for path in (root / "units").glob("sparkfleet-watchdog*")],
+}
+
+
+@pytest.fixture
+def watched(host, monkeypatch):
+    monkeypatch.setattr(unchanged, "WATCHDOG_PROGRAMS", str(host.root / "programs"))
+    for path in (
+        f"units/{install.units.TIMER}",
+        "state/watchdog/config.json",
+        "state/watchdog/key",
+        "programs/0a1b/deep/file.py",
+    ):
+        (host.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (host.root / path).write_text(path)
+    (host.root / "units/timers.target.wants").mkdir()
+    (host.root / f"units/timers.target.wants/{install.units.TIMER}").symlink_to(f"../{install.units.TIMER}")
+    return host
+
+
+@pytest.mark.parametrize("name", WATCHDOG)
+def test_a_watchdog_that_changed_is_told_by_its_part(watched, name):
+    before = watched.see()
+    WATCHDOG[name](watched.root)
+    assert unchanged.differences(before, watched.see()) == ["watchdog"]
+
+
+def test_a_watchdog_that_stopped_is_another_one(watched, monkeypatch):
+    before = watched.see()
+    stopped = {"sparkfleet-watchdog.timer": unchanged.unit.Unit(active="inactive")}
+    look = unchanged.unit.look
+    monkeypatch.setattr(unchanged.unit, "look", lambda name: stopped.get(name) or look(name))
+    assert unchanged.differences(before, watched.see()) == ["watchdog"]
+
+
+def test_what_a_watchdog_writes_is_no_difference(watched):
+    before = watched.see()
+    for name in ("verdict.json", "memory.json", "evidence/1/log"):
+        path = watched.root / "state/watchdog" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("more")
+    assert unchanged.differences(before, watched.see()) == []
+
+
+def test_the_watchdog_is_looked_for_where_its_module_puts_it():
+    assert all(name.startswith(unchanged.WATCHDOG) for name in install.units.ALL)
+    assert Path(unchanged.WATCHDOG_PROGRAMS) == install.PROGRAMS
+    places = Places(Path("/s"))
+    assert {f"/s/{path}" for path in unchanged.WATCHDOG_FILES} == {str(places.config), str(places.key)}
 
 
 def test_what_is_no_difference_is_none(host):

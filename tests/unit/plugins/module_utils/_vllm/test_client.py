@@ -191,6 +191,14 @@ def test_an_answer_that_dribbles_without_end_is_none(
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.parametrize("ask", ["complete", "stream"])
+def test_who_has_no_patience_waits_no_longer_than_that_for_what_is_generated(ask: str) -> None:
+    began = time.monotonic()
+    with dribbling(OK, b"X-A: b\r\n", every=0.05) as url:
+        assert_none(Server(url, patience=0.4), ask)
+    assert time.monotonic() - began < 5
+
+
 @pytest.mark.parametrize("ask", ["models", "metrics", "version", "complete", "stream"])
 @pytest.mark.parametrize("piece", [b"x" * 65536, b"x\n" * 32768], ids=["one line", "lines"])
 @pytest.mark.parametrize(

@@ -71,8 +71,19 @@ def test_scrape_of_two_engines_is_summed_and_created_lines_are_not_counts() -> N
         generated=728,
         finished=4,
         active=1,
+        running=1,
         process_start=1795468195.34,
     )
+
+
+def test_the_heartbeat_of_the_engines_and_what_they_have_to_do() -> None:
+    found = parse(
+        HISTOGRAM.format(name="iteration_tokens_total", seconds="2.5")
+        + 'vllm:prompt_tokens_total{engine="0"} 7.0\nvllm:prompt_tokens_total{engine="1"} 5.0\n'
+        + 'vllm:num_requests_running{engine="0"} 3\nvllm:num_requests_waiting{engine="1"} 2\n'
+    )
+    assert (found.iterations, found.prompt, found.running, found.waiting) == (4, 12, 3, 2)
+    assert (found.active, parse(SCRAPE).iterations, parse(SCRAPE).waiting) == (5, None, None)
 
 
 def test_the_kv_cache_is_as_full_as_that_of_the_fullest_engine() -> None:

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import sources
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import request, unit
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._vllm import client
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._watchdog import (
     look,
     program,
     settings,
-    sources,
 )
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._watchdog.look import Host
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._watchdog.program import Desk
@@ -354,7 +354,7 @@ def test_the_journal_has_a_line_when_something_changes_and_none_else(
 def test_the_program_runs_alone_from_its_sources(watched: Watched, tmp_path: Path) -> None:
     """As the timer starts it: another process, without Ansible and without the collection."""
     folder = tmp_path / "program"
-    for path, content in sources.files().items():
+    for path, content in sources.files("_watchdog.program").items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(content)
     # Nobody may find Ansible, and what the program asks is the Spark of the test.

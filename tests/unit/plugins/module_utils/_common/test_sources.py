@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The sources of the program: all that it imports, the same from a folder and from the archive that Ansible sends."""
+"""The sources of a program that stays on a host: all that it imports, the same from a folder and from the archive that Ansible sends."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._watchdog import sources
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import sources
 
 PLUGINS = Path(__file__).resolve().parents[5] / "plugins"
-ASK = "from ansible_collections.sparkfleet.vllm.plugins.module_utils._watchdog import sources as s; print(s.digest(s.files()))"
+ASK = "from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import sources as s; print(s.digest(s.files({!r})))"
+WATCHDOG, SERIES = "_watchdog.program", "_series.program"
+PROGRAMS = pytest.mark.parametrize("entry", [WATCHDOG, SERIES])
 
 
 def test_the_program_has_what_it_imports_and_no_more() -> None:
-    names = set(sources.files())
-    assert "__main__.py" in names and "sparkfleet_watchdog/_watchdog/program.py" in names
-    assert "sparkfleet_watchdog/_vllm/metrics.py" in names
+    names = set(sources.files(WATCHDOG))
+    assert "__main__.py" in names and "sparkfleet/_watchdog/program.py" in names
+    assert "sparkfleet/_vllm/metrics.py" in names
     others = {name for name in names if "/_watchdog/" in name} - {
-        f"sparkfleet_watchdog/_watchdog/{name}.py"
+        f"sparkfleet/_watchdog/{name}.py"
         for name in (
             "__init__",
             "act",
@@ -37,15 +39,18 @@ def test_the_program_has_what_it_imports_and_no_more() -> None:
         )
     }
     assert others == set(), "only the module needs these"
+    assert not [name for name in sources.files(SERIES) if "/_vllm/" in name or name.endswith("/install.py")]
 
 
-def test_no_part_of_the_program_needs_ansible_to_start() -> None:
-    for path, content in sources.files().items():
+@PROGRAMS
+def test_no_part_of_the_program_needs_ansible_to_start(entry: str) -> None:
+    for path, content in sources.files(entry).items():
         lines = content.decode().splitlines()
         assert not [line for line in lines if line.startswith(("from ansible", "import ansible"))], path
 
 
-def test_the_archive_of_ansible_gives_the_same_program(tmp_path: Path) -> None:
+@PROGRAMS
+def test_the_archive_of_ansible_gives_the_same_program(tmp_path: Path, entry: str) -> None:
     archive = tmp_path / "payload.zip"
     with zipfile.ZipFile(archive, "w") as made:
         prefix, folders = "ansible_collections/sparkfleet/vllm/plugins/module_utils", set()
@@ -55,18 +60,18 @@ def test_the_archive_of_ansible_gives_the_same_program(tmp_path: Path) -> None:
             folders |= {str(folder) for folder in Path(name).parents} - {"."}
         for folder in folders:
             made.writestr(f"{folder}/__init__.py", "")
-    command = f"import sys; sys.path.insert(0, {str(archive)!r}); {ASK}"
+    command = f"import sys; sys.path.insert(0, {str(archive)!r}); {ASK.format(entry)}"
     done = subprocess.run([sys.executable, "-I", "-c", command], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == sources.digest(sources.files())
+    assert done.stdout.strip() == sources.digest(sources.files(entry))
 
 
 def test_other_sources_are_another_program() -> None:
-    files = sources.files()
+    files = sources.files(WATCHDOG)
+    assert sources.digest(files) != sources.digest(sources.files(SERIES))
     assert sources.digest(files) != sources.digest(files | {"__main__.py": b""})
     assert sources.digest(files) == sources.digest(dict(reversed(files.items())))
 
 
-def test_a_part_that_python_does_not_have_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "ENTRY", "_watchdog.absent")
+def test_a_part_that_python_does_not_have_is_said() -> None:
     with pytest.raises(sources.SourceError, match=r"expected the source of .*_watchdog\.absent, seen none"):
-        sources.files()
+        sources.files("_watchdog.absent")
