@@ -22,7 +22,6 @@ WITHIN = 180
 """Seconds: rates need two scrapes, and the series of a Spark come every 15 s."""
 WITHOUT_DATA = {
     "fleet: Differences from recipe and lock: {{spark}}": "drift.yml has not run, and its drift.prom lies in no textfile folder",
-    "speculation: Accepted at position 0: last window of the watchdog": "the watchdog's window needs more drafts than the lab makes",
 }
 """Lines of panels that have no data here, and why."""
 
