@@ -13,6 +13,7 @@ Environment, each optional:
                     a file /tmp/never, nothing is accepted: a draft that stopped agreeing while it served
                     While there is a file /tmp/wedged, no request gets a token and everything else answers, as with an engine that
                     hangs. It ends with the process
+                    While there is a file /tmp/slow, each request first waits for 3 seconds, as in a queue
   STUB_READY_AFTER  seconds from start to the first answer (1)
   STUB_STUCK        anything: prints its first lines, then never gets ready and says no more
   STUB_DIE          start: dies while starting; request: is healthy and dies at the first completion; a path: dies while
@@ -52,6 +53,9 @@ from typing import Any
 VERSION = "0.32.0"
 NEVER = Path("/tmp/never")
 WEDGED = Path("/tmp/wedged")
+SLOW, QUEUED = Path("/tmp/slow"), 3.0
+FIRST = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+"""Upper ends of the buckets of the time to the first token, in seconds; some of vLLM's."""
 METHODS = ("mtp", "draft_model", "eagle", "eagle3", "ngram", "medusa", "suffix")
 WORDS = ("the", "draft", "was", "accepted", "and", "the", "body", "went", "on")
 DEATH = (
@@ -151,6 +155,8 @@ class Engine:
     finished: int = 0
     decoded: list[float] = field(default_factory=list)
     """Of each finished request of ours: seconds from its first token to its last."""
+    first: list[float] = field(default_factory=list)
+    """Of each request that got a token: seconds until then."""
 
 
 class Stub:
@@ -161,7 +167,7 @@ class Stub:
         self.died = threading.Event()
         self._lock = threading.Lock()
         self._completions = 0
-        self._active = 0
+        self._active = self._waiting = 0
         self._credit = [0.0] * settings.width
         self._restart()
 
@@ -185,10 +191,15 @@ class Stub:
             self._completions += 1
             self._active += 1
         first = last = 0.0
+        began = time.monotonic()
         try:
+            self._queue(began)
             for step in self._steps(engine, tokens):
                 last = time.monotonic()
-                first = first or last
+                if not first:
+                    first = last
+                    with self._lock:
+                        engine.first.append(first - began)
                 yield step
         finally:
             with self._lock:
@@ -201,6 +212,14 @@ class Stub:
                 engine.finished += 1
             if self.settings.reset and self._completions == self.settings.reset:
                 self._restart()
+
+    def _queue(self, began: float) -> None:
+        with self._lock:
+            self._waiting += 1
+        while SLOW.exists() and time.monotonic() < began + QUEUED:
+            time.sleep(0.05)
+        with self._lock:
+            self._waiting -= 1
 
     def _steps(self, engine: Engine, tokens: int) -> Iterator[list[str]]:
         made = 0
@@ -234,6 +253,7 @@ class Stub:
             return "\n".join(lines) + "\n"
         with self._lock:
             times = [list(engine.decoded) for engine in self._engines]
+            firsts = [list(engine.first) for engine in self._engines]
             series: dict[str, list[tuple[str, int]]] = {
                 name: [
                     (f'engine="{index}"', getattr(engine, key)) for index, engine in enumerate(self._engines)
@@ -264,8 +284,22 @@ class Stub:
                     f"vllm:request_decode_time_seconds_count{{{labels}}} {float(len(decoded))}",
                     f"vllm:request_decode_time_seconds_sum{{{labels}}} {sum(decoded)}",
                 ]
+        lines += ["# TYPE vllm:time_to_first_token_seconds histogram"]
+        for index, first in enumerate(firsts):
+            labels = f'engine="{index}",model_name="{self.settings.name}"'
+            name = "vllm:time_to_first_token_seconds"
+            counts = [(str(end), sum(each <= end for each in first)) for end in FIRST]
+            lines += [
+                f'{name}_bucket{{{labels},le="{end}"}} {float(count)}'
+                for end, count in [*counts, ("+Inf", len(first))]
+            ]
+            lines += [f"{name}_count{{{labels}}} {float(len(first))}", f"{name}_sum{{{labels}}} {sum(first)}"]
         usage = self.settings.kv_usage if self._active else 0.0
-        for name, value in (("num_requests_running", float(self._active)), ("kv_cache_usage_perc", usage)):
+        for name, value in (
+            ("num_requests_running", float(self._active - self._waiting)),
+            ("num_requests_waiting", float(self._waiting)),
+            ("kv_cache_usage_perc", usage),
+        ):
             lines += [f"# TYPE vllm:{name} gauge"]
             lines += [f'vllm:{name}{{engine="0",model_name="{self.settings.name}"}} {value}']
         for name, values in series.items():
