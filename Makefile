@@ -16,6 +16,7 @@
 # make ee         builds the image for an automation controller without a network, and tests it (execution-environment/)
 # make arm64      what runs on a Spark, tried on aarch64 under emulation (docs/aarch64.md; PARTS="fleet server unit" is all)
 # make docs       rewrites docs/playbooks.md from playbooks/*.meta.yml, and builds the site (.cache/docs/html)
+# make dashboards rewrites the dashboards of Grafana from tools/panels.py
 # make changelog  rewrites CHANGELOG.md from changelogs/ (docs/releasing.md)
 # make clean      removes everything else that was made here: environment, caches
 
@@ -34,7 +35,7 @@ export PATH := $(CURDIR)/$(bin):$(PATH)
 # If it is set, each of thousands of processes compiles Ansible again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: lab lab-hosts lab-depot lab-down venv lint .lint-files .lint-ansible sanity unit fuzz scenario matrix ee arm64 test test-long bench-sync bench-noop bench-gateway docs changelog clean
+.PHONY: lab lab-hosts lab-depot lab-down venv lint .lint-files .lint-ansible sanity unit fuzz scenario matrix ee arm64 test test-long bench-sync bench-noop bench-gateway docs dashboards changelog clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -134,7 +135,7 @@ fuzz: venv
 # Tests that run or import Ansible, or code that Ansible loads. The others do not depend on its version.
 touches := ansible-(playbook|doc|galaxy|inventory)|^(from|import) (ansible[. ]|fuzz\.)|plugins\.(action|filter|modules|plugin_utils)
 # Packages that the newest environment lacks.
-only_here := release/test_execution_environment release/test_changelog lab/test_scenario_tests
+only_here := release/test_execution_environment release/test_changelog lab/test_scenario_tests roles/test_dashboards
 TESTS ?= $(filter-out $(only_here:%=tests/unit/%.py),$(shell grep -rlE --include='test_*.py' '$(touches)' tests/unit))
 matrix: .matrix-newest .matrix-next
 	tools/sanity.sh .cache/newest/bin $(SANITY)
@@ -217,6 +218,9 @@ bench-noop:
 docs: venv
 	python tools/playbook_pages.py >docs/playbooks.md
 	python docs/site/build.py
+
+dashboards: venv
+	python tools/dashboards.py
 
 changelog: venv
 	python tools/changelog.py >CHANGELOG.md

@@ -33,6 +33,8 @@ _FINISHED = "vllm:request_success_total"
 _RUNNING = "vllm:num_requests_running"
 _WAITING = "vllm:num_requests_waiting"
 _KV_USAGE = "vllm:kv_cache_usage_perc"
+_TTFT_SUM = "vllm:time_to_first_token_seconds_sum"
+_TTFT_COUNT = "vllm:time_to_first_token_seconds_count"
 _STARTED = "process_start_time_seconds"
 _DECODE_SECONDS = (
     "vllm:request_decode_time_seconds_sum",
@@ -52,6 +54,8 @@ _SUMMED = frozenset(
         _FINISHED,
         _RUNNING,
         _WAITING,
+        _TTFT_SUM,
+        _TTFT_COUNT,
         *_DECODE_SECONDS,
     }
 )
@@ -92,6 +96,10 @@ class Counters:
     running: int | None = None
     waiting: int | None = None
     """Requests at the moment of the scrape."""
+    first_token_seconds: float | None = None
+    """Wait for the first token, by the server's clock, summed over all requests that have it."""
+    first_tokens: int | None = None
+    """Number of these requests."""
 
 
 @dataclass(frozen=True)
@@ -177,6 +185,8 @@ def parse(text: str) -> Counters:
         iterations=count(_ITERATIONS),
         running=count(_RUNNING),
         waiting=count(_WAITING),
+        first_token_seconds=totals.get(_TTFT_SUM),
+        first_tokens=count(_TTFT_COUNT),
     )
 
 

@@ -9,19 +9,18 @@ read a value off the axis. Colours come from the page's style. Bars begin at 0.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
 
+from ..report.axis import axis
 from ..report.page import render
 
 WIDTH, ROW, HEADING = 340, 38, 24
 """In the units of the drawing, which are pixels on a phone."""
 LEFT, RIGHT = 6, 334
-TICKS = 5
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ def draw(
     :param number: the text of a value on the axis
     :param level: a value to draw a dashed line at, over all rows
     """
-    top, step = _axis([level, *(end for one in bars for end in _ends(one))])
+    top, step = axis([level, *(end for one in bars for end in _ends(one))])
 
     def x(value: float) -> float:
         return round(LEFT + (RIGHT - LEFT) * value / top, 1)
@@ -103,12 +102,3 @@ def _length(value: float | None, x: Callable[[float], float]) -> str | None:
 
 def _ends(one: Bar) -> list[float | None]:
     return [one.value, one.outline, one.mark, *(one.interval or ())]
-
-
-def _axis(values: Sequence[float | None]) -> tuple[float, float]:
-    """Where the axis ends and how far its ticks are apart: round numbers, at most :data:`TICKS` of them and 0."""
-    most = max((value for value in values if value), default=1.0)
-    rough = most / TICKS
-    unit = 10.0 ** math.floor(math.log10(rough))
-    step = next(unit * factor for factor in (1, 2, 2.5, 5, 10) if unit * factor >= rough * (1 - 1e-9))
-    return step * math.ceil(most / step - 1e-9), step

@@ -24,7 +24,7 @@ import yaml
 from ansible_collections.sparkfleet.vllm.plugins.action import snapshot_peer
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._build import buildkit, destination
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._bundle import layout
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import inspected, upstream
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import inspected, json_text, upstream
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._drift import container as drift_container
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._drift import look
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._drift import watchdog as drift_watchdog
@@ -81,6 +81,8 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._serve import (
 )
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._serve import state as serve_state
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._serve import verdict as gate_verdict
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._status import day
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._status import look as status_look
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._swarm import peer, torrent
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._vllm import (
     argv,
@@ -110,8 +112,9 @@ from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.gateway.refusal im
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.host import requirements
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.monitoring import plan as monitoring_plan
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.serving import diff, record
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.status import report as status_report
 from fuzz.strategies import JUNK, NO_JSON, TEXT, cut, documents, json_bytes, json_texts, lines, texts, trees
-from helpers import drift, monitoring
+from helpers import drift, monitoring, status
 from helpers import lock as locks
 from helpers.recipe import SHIPPED
 from helpers.serving import NOTHING_MORE
@@ -1366,3 +1369,61 @@ def _targets(text: str) -> object:
     former = base64.b64encode(text.encode(errors="surrogatepass")).decode()
     given = monitoring.inputs(former=former)
     return monitoring_plan.plan(given, {"spark-1": (None, "192.0.2.1")}).as_data()
+
+
+# -- the status of a fleet
+
+_MATRIX = {
+    "status": "success",
+    "data": {
+        "resultType": "matrix",
+        "result": [{"metric": {"spark": "a"}, "values": [[1_796_000_000, "1.5"], [1_796_000_600, "NaN"]]}],
+    },
+}
+_FIRING = {
+    "status": "success",
+    "data": {
+        "resultType": "vector",
+        "result": [{"metric": {"alertname": "A", "spark": "a"}, "value": [1, "1"]}],
+    },
+}
+
+
+@parser("series of Prometheus", *of_bytes(_MATRIX), day.DayError)
+def _series(body: bytes) -> object:
+    found = day.of_series(body, 1_796_000_000, {"a"})
+    return json.dumps(found, allow_nan=False)
+
+
+@parser("alerts of Prometheus", *of_bytes(_FIRING), day.DayError)
+def _firing(body: bytes) -> object:
+    return day.of_alerts(body)
+
+
+_WATCHED = {
+    **status.WATCHDOG,
+    "version": 1,
+    "agent": "up",
+    "findings": [status.finding("wedged")],
+    "restarts": [1.0],
+}
+
+
+@parser("verdict.json, shown", *of_json(_WATCHED), ValueError, json_text.JsonError)
+def _watched(text: str) -> object:
+    seen = status.now(watchdog=None)
+    seen["watchdog"] = status_look.watchdog(held("watched/watchdog/verdict.json", text).parents[1])
+    return status_report.judge(seen), list(status_report.changes(seen))
+
+
+@parser("gate.json, shown", *of_json(status.GATE), ValueError, json_text.JsonError)
+def _gated(text: str) -> object:
+    seen = status.now(gate=status_look.gate(held("gated/gate.json", text).parent))
+    return status_report.judge(seen), status_report.gate(seen["gate"])
+
+
+@parser("state.json, shown", *of_json(_STATE), ValueError, json_text.JsonError)
+def _recorded(text: str) -> object:
+    seen = status.now(record=None)
+    seen["record"] = status_look.record(held("recorded/state.json", text).parent)
+    return status_report.judge(seen), list(status_report.changes(seen))

@@ -92,6 +92,12 @@ def test_the_kv_cache_is_as_full_as_that_of_the_fullest_engine() -> None:
     assert parse(SCRAPE).kv_cache_usage is None
 
 
+def test_the_wait_for_first_tokens_is_summed_and_counted() -> None:
+    found = parse(HISTOGRAM.format(name="time_to_first_token_seconds", seconds="2.5"))
+    assert (found.first_token_seconds, found.first_tokens) == (3.0, 4)
+    assert (parse(SCRAPE).first_token_seconds, parse(SCRAPE).first_tokens) == (None, None)
+
+
 HISTOGRAM = """\
 # TYPE vllm:{name} histogram
 vllm:{name}_bucket{{engine="0",le="0.3"}} 1.0

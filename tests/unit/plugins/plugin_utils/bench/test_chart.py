@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-import pytest
-from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.bench import chart
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.bench.chart import LEFT, RIGHT, Bar, draw
 from helpers.page import parsed
 
@@ -36,21 +34,6 @@ def test_interval_outline_mark_and_level_stand_at_their_values():
 def test_what_has_no_value_has_no_bar_and_says_why():
     svg, page = drawn(Bar("a", "skipped"), Bar("b", "1", 1.0))
     assert svg.count("<rect") == 1 and "skipped" in page.text
-
-
-@pytest.mark.parametrize(
-    ("most", "expected"),
-    [
-        (52.6, (60, 20)),
-        (0.69, (0.8, 0.2)),
-        (2.58, (3, 1)),
-        (100, (100, 20)),
-        (0.0, (1, 0.2)),
-        (1.25, (1.25, 0.25)),
-    ],
-)
-def test_the_axis_has_round_numbers_and_holds_all(most, expected):
-    assert chart._axis([None, most]) == pytest.approx(expected)
 
 
 def test_who_does_not_see_it_hears_all_rows():

@@ -16,11 +16,12 @@ from ansible_collections.sparkfleet.vllm.plugins.action import (
     drift_report,
     fleet_report,
     prune_report,
+    status_report,
     sync_report,
 )
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._drift.finding import SUBJECTS, Finding, part
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.report import base
-from helpers import sweep
+from helpers import status, sweep
 from helpers.reports import Reports
 
 INF, NAN = float("inf"), float("nan")
@@ -65,6 +66,13 @@ KNOWN = {
     "snapshots": {"c": {"missing": 10}}, "hub_bytes": 5, "from": {"one": 5}, "to": {"one": 1}, "seconds": 4.0,
     "remarks": ["r"], "excluded": "", "repaired": False,
 }  # fmt: skip
+STATUS = {
+    "__status_look": {
+        "look": status.now(
+            run=status.RUN, watchdog={"findings": [status.finding("memory")], "restarts": [status.AT - 9]}
+        )
+    }
+}
 PLANNED = {"problem": "", "fetch": [], "receive": [], "later": [], "seed": []}
 
 Place = tuple[Any, ...]
@@ -131,14 +139,18 @@ def rows_of(result: dict[str, Any]) -> Any:
         (fleet_report, FLEET, rows_of),
         (prune_report, {"spark_pruned": PRUNED}, rows_of),
         (prune_report, {"spark_failure": {"task": "t", "msg": "m"} | PRUNED}, rows_of),
+        (status_report, STATUS, hosts_of),
+        (status_report, {"__status_look": {"look": status.now(problems={"gpu": "absent"})}}, hosts_of),
         (bench_report, {"spark_sweep": sweep.fleet()["spark-1"]["sweep"]}, hosts_of),
     ],
-    ids=["drift", "held", "drift failed", "fleet", "prune", "prune failed", "bench"],
+    ids=["drift", "held", "drift failed", "fleet", "prune", "prune failed", "status held", "status", "bench"],
 )
 def test_a_host_of_another_shape_keeps_the_report_from_nobody(
     reports: Reports, tmp_path: Path, action: ModuleType, facts: dict[str, Any], own: Callable[[Any], Any]
 ) -> None:
-    given: dict[str, Any] = {"directory": str(tmp_path)} if action in (drift_report, bench_report) else {}
+    given: dict[str, Any] = (
+        {"directory": str(tmp_path)} if action in (drift_report, bench_report, status_report) else {}
+    )
     good = reports.run(action, {"one": facts, "two": facts}, **given)
     # A sweep has many leaves, and each report of one draws intervals: every 23rd is broken, so each wrong value somewhere.
     every = 23 if action is bench_report else 1
