@@ -14,8 +14,6 @@ import yaml
 from helpers.playbook import run_playbook
 from helpers.recipe import ROOT
 
-pytestmark = pytest.mark.xdist_group("refused")
-
 GATE = {"diagnosis": "wrong_model"}
 CASES: dict[str, tuple[str, dict[str, Any], bool]] = {
     "as expected": ("refuse", {"expected_words": ["expected a", "seen b"]}, True),

@@ -14,8 +14,6 @@ import yaml
 from helpers.playbook import run_playbook
 from helpers.recipe import ROOT
 
-pytestmark = pytest.mark.xdist_group("former_names")
-
 ROUTING = yaml.safe_load((ROOT / "meta/runtime.yml").read_text())["plugin_routing"]
 FORMER = {name: route["redirect"] for name, route in ROUTING["modules"].items() if "redirect" in route}
 PLAY = """

@@ -20,8 +20,6 @@ import yaml
 from helpers.playbook import run_playbook
 from helpers.recipe import BODY, DRAFT, IMAGE, ROOT, SHIPPED
 
-pytestmark = pytest.mark.xdist_group("roles_list")
-
 ROLES = ["recipe", "prerequisites", "model_sync", "image_sync", "patch_pin", "vllm_serve", "vllm_gate"]
 # Tasks of a role that are no part of the collection's surface, and run as they are.
 ACTIONS = (

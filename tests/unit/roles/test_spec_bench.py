@@ -22,8 +22,6 @@ from helpers.playbook import run_playbook
 from helpers.recipe import ROOT
 from helpers.sweep import constructed
 
-pytestmark = pytest.mark.xdist_group("spec_bench")
-
 MTP: dict[str, Any] = {"method": "mtp", "num_speculative_tokens": 1}
 DEEPER: dict[str, Any] = MTP | {"num_speculative_tokens": 2}
 DEEPEST: dict[str, Any] = MTP | {"num_speculative_tokens": 3}
