@@ -14,6 +14,8 @@ from helpers.recipe import ROOT
 
 PROGRAM = Path(sys.executable).with_name("ansible-playbook")
 QUICK = Path(__file__).with_name("quick")
+PATIENCE = 600
+"""Seconds: for what never ends, not for what is slow."""
 
 
 def environment(*path: Path, **given: str) -> dict[str, str]:
@@ -28,10 +30,10 @@ def environment(*path: Path, **given: str) -> dict[str, str]:
 
 
 def run_playbook(
-    *arguments: str | Path, cwd: Path | None = None, timeout: float = 300, **given: str
+    *arguments: str | Path, cwd: Path | None = None, **given: str
 ) -> subprocess.CompletedProcess[str]:
     """One run to its end. `given`: variables of its environment."""
     return subprocess.run(
         [PROGRAM, *arguments],
-        cwd=cwd, env=environment(**given), capture_output=True, text=True, check=False, timeout=timeout,
+        cwd=cwd, env=environment(**given), capture_output=True, text=True, check=False, timeout=PATIENCE,
     )  # fmt: skip

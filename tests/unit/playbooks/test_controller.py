@@ -443,7 +443,7 @@ def test_site_hands_on_which_hosts_it_has_changed(tmp_path):
     assert json.loads(line.split("RUN: ")[1]) == {"rollback_hosts": ["b", "canary"]}
 
 
-def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, **environment: Any) -> subprocess.CompletedProcess[str]:
     return run_playbook(PLAYBOOKS / "controller.yml", *arguments, **environment)
 
 
