@@ -133,7 +133,7 @@ fuzz: venv
 	python tests/unit/fuzz/run.py seconds $(SECONDS_EACH) $(PARSER)
 
 # Tests that run or import Ansible, or code that Ansible loads. The others do not depend on its version.
-touches := ansible-(playbook|doc|galaxy|inventory)|^(from|import) (ansible[. ]|fuzz\.)|plugins\.(action|filter|modules|plugin_utils)
+touches := ansible-(playbook|doc|galaxy|inventory)|^(from|import) (ansible[. ]|fuzz\.|helpers\.playbook)|plugins\.(action|filter|modules|plugin_utils)
 # Packages that the newest environment lacks.
 only_here := release/test_execution_environment release/test_changelog lab/test_scenario_tests roles/test_dashboards
 TESTS ?= $(filter-out $(only_here:%=tests/unit/%.py),$(shell grep -rlE --include='test_*.py' '$(touches)' tests/unit))
@@ -226,5 +226,5 @@ changelog: venv
 	python tools/changelog.py >CHANGELOG.md
 
 clean:
-	rm -rf .venv .cache/newest .cache/next .mypy_cache .ruff_cache .pytest_cache .ansible .cache/ansible .cache/collections .cache/docs .cache/hypothesis .cache/pre-commit .cache/sanity
+	rm -rf .venv .cache/newest .cache/next .mypy_cache .ruff_cache .pytest_cache .ansible .cache/ansible .cache/bytecode .cache/collections .cache/docs .cache/hypothesis .cache/pre-commit .cache/sanity
 	@[ ! -d .cache/lab ] || echo "the lab is still there: make lab-down"

@@ -10,3 +10,8 @@ COLLECTIONS = ROOT / ".cache" / "collections"
 sys.path.insert(0, str(COLLECTIONS))
 sys.path.insert(0, str(ROOT / "tests" / "unit"))
 sys.path.insert(0, str(ROOT / "tools"))
+
+# Pytest looks for its hooks here.
+from helpers.together import pytest_xdist_make_scheduler
+
+__all__ = ["COLLECTIONS", "ROOT", "pytest_xdist_make_scheduler"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import posixpath
 import re
 import subprocess
@@ -90,15 +88,10 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    """Built once, also where several workers ask for it."""
-    base = tmp_path_factory.getbasetemp()
-    output = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "docs-site"
-    with output.with_suffix(".lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (output / "html" / "index.html").exists():
-            command = [sys.executable, str(ROOT / "docs/site/build.py"), str(output)]
-            built = subprocess.run(command, capture_output=True, text=True, check=False)
-            assert built.returncode == 0, built.stdout + built.stderr
+    output = tmp_path_factory.mktemp("docs-site")
+    command = [sys.executable, str(ROOT / "docs/site/build.py"), str(output)]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stdout + built.stderr
     return Site(output / "html")
 
 

@@ -25,6 +25,7 @@ from typing import Any
 import yaml
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._gateway.answers import Server
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.gateway.fleet import place
+from helpers.playbook import PROGRAM, environment
 from helpers.recipe import ROOT
 from helpers.rollout_host import RUNNING, Gate, Host
 
@@ -146,18 +147,16 @@ class Run:
         given = {**extra, "__vllm_serve_unit": ""}
         with self._output.open("w") as output:
             self.process = subprocess.Popen(
-                [Path(sys.executable).with_name("ansible-playbook"), ROOT / f"playbooks/{playbook}.yml",
+                [PROGRAM, ROOT / f"playbooks/{playbook}.yml",
                  f"--inventory={fleet.inventory}", f"--extra-vars={json.dumps(given)}", *options],
                 cwd=fleet.folder,
-                env=os.environ | {
-                    "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-                    "ANSIBLE_COLLECTIONS_PATH": str(fleet.collections),
-                    "ANSIBLE_FORCE_COLOR": "0",
-                    "ANSIBLE_PIPELINING": "1",
-                    "ANSIBLE_STRATEGY": "ansible.builtin.free",
-                    "COLUMNS": "300",
-                    "PYTHONPATH": str(Path(__file__).parents[1]),
-                },
+                env=environment(
+                    Path(__file__).parents[1],
+                    ANSIBLE_COLLECTIONS_PATH=str(fleet.collections),
+                    ANSIBLE_FORCE_COLOR="0",
+                    ANSIBLE_STRATEGY="ansible.builtin.free",
+                    COLUMNS="300",
+                ),
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
 

@@ -6,16 +6,14 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from helpers.playbook import run_playbook
+from helpers.recipe import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 GATE = {"diagnosis": "wrong_model"}
 CASES: dict[str, tuple[str, dict[str, Any], bool]] = {
     "as expected": ("refuse", {"expected_words": ["expected a", "seen b"]}, True),
@@ -71,10 +69,7 @@ def passed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bool]:
     }
     inventory = {"cases": {"hosts": hosts}, "ungrouped": {"hosts": {"localhost": local}}}
     (folder / "hosts.yml").write_text(yaml.safe_dump(inventory))
-    subprocess.run(
-        [Path(sys.executable).with_name("ansible-playbook"), "-i", folder / "hosts.yml", folder / "play.yml"],
-        cwd=ROOT, env=os.environ | {"ANSIBLE_LOCALHOST_WARNING": "false"}, capture_output=True, check=False,
-    )  # fmt: skip
+    run_playbook("-i", folder / "hosts.yml", folder / "play.yml", cwd=ROOT, ANSIBLE_LOCALHOST_WARNING="false")
     return dict(json.loads((folder / "passed.json").read_text()))
 
 

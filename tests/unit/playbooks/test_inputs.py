@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from helpers.playbook import run_playbook
 from playbook_pages import (
     FLEET,
     NAMES,
@@ -99,9 +98,8 @@ gateways: {hosts: {c: {ansible_connection: local}}}
 def run(tmp_path: Path, playbook: Path, **variables: object) -> str:
     """What a run says. The hosts would not survive a task that connects: there is no Python at this path."""
     (tmp_path / "inventory.yml").write_text(INVENTORY)
-    command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "inventory.yml", str(playbook)]
-    given = ["-e", json.dumps({"ansible_python_interpreter": "/none", **variables})]
-    done = subprocess.run([*command, *given], cwd=tmp_path, capture_output=True, text=True, check=False)
+    given = json.dumps({"ansible_python_interpreter": "/none", **variables})
+    done = run_playbook("-i", "inventory.yml", playbook, "-e", given, cwd=tmp_path)
     assert done.returncode == 2, done.stdout + done.stderr
     return done.stdout + done.stderr
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers.once import made_once
 from helpers.rollout import Fleet, Seen, collection, until
 from playbook_pages import NAMES, PLAYBOOKS
 
@@ -23,20 +24,25 @@ NEVER = {"STUB_ACCEPTANCE": "0"}
 CHANGE = ["make room", "stopped", "start", "gate", "record"]
 
 
-@pytest.fixture(scope="module")
-def collections(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return collection(tmp_path_factory.mktemp("collections"))
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory, collections: Path) -> Path:
-    """A host that serves, and served something else before."""
-    fleet = Fleet(tmp_path_factory.mktemp("served"), collections, ["first"])
+def serve(folder: Path) -> None:
+    """The collections, and a host that serves, and served something else before."""
+    for name in ("collections", "served"):
+        (folder / name).mkdir()
+    fleet = Fleet(folder / "served", collection(folder / "collections"), ["first"])
     for sequences in (7, 1):
         run = fleet.run("site", vllm_serve_extra_arguments={"max-num-seqs": sequences})
         assert not run.failed, run.output
     until(lambda: not fleet.locks())
-    return fleet.folder / "first"
+
+
+@pytest.fixture(scope="session")
+def collections(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_once(tmp_path_factory, "rollout", serve) / "collections"
+
+
+@pytest.fixture(scope="session")
+def served(collections: Path) -> Path:
+    return collections.parent / "served/first"
 
 
 @pytest.fixture

@@ -6,13 +6,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from helpers.playbook import run_playbook
 from helpers.recipe import ROOT
 
 ROUTING = yaml.safe_load((ROOT / "meta/runtime.yml").read_text())["plugin_routing"]
@@ -43,11 +42,8 @@ PLAY = """
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("former")
     (folder / "play.yml").write_text(PLAY)
-    command = [str(Path(sys.executable).with_name("ansible-playbook")), "--inventory=localhost,"]
-    command += [
-        f"--extra-vars={json.dumps({'folder': str(folder), 'ansible_python_interpreter': sys.executable})}"
-    ]
-    done = subprocess.run([*command, "play.yml"], cwd=folder, capture_output=True, text=True, check=False)
+    known = {"folder": str(folder), "ansible_python_interpreter": sys.executable}
+    done = run_playbook("--inventory=localhost,", f"--extra-vars={json.dumps(known)}", "play.yml", cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     found: dict[str, Any] = json.loads((folder / "results.json").read_text())
     return found

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.gateway import plan
 from helpers.gateway import KEY, server
+from helpers.playbook import run_playbook
 from helpers.recipe import ROOT
 
 ROLE = ROOT / "roles/gateway"
@@ -115,19 +114,7 @@ def test_ansible_computes_the_plan_of_servers_that_it_has_before(tmp_path: Path)
     lost = {"spark-1": {"__gateway_record": None, "ansible_host": "192.0.2.1"}}
     inventory = {"gateways": {"hosts": hosts}, "sparks": {"hosts": lost}}
     (tmp_path / "hosts.yml").write_text(yaml.safe_dump(inventory))
-    done = subprocess.run(
-        [
-            Path(sys.executable).with_name("ansible-playbook"),
-            "-i",
-            tmp_path / "hosts.yml",
-            tmp_path / "play.yml",
-        ],
-        env=os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_playbook("-i", tmp_path / "hosts.yml", tmp_path / "play.yml", cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     made = json.loads((tmp_path / "plan.json").read_text())
     assert made["servers"] == [server("spark-1")]

@@ -10,7 +10,6 @@ real bytes the same is shown by the scenario fan_out.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
+from helpers.playbook import run_playbook
 from helpers.recipe import ROOT
 
 BODY, DRAFT = "b" * 40, "d" * 40
@@ -126,20 +126,13 @@ class Fleet:
         (folder / "play.yml").write_text(PLAY)
 
     def run(self, *options: str) -> subprocess.CompletedProcess[str]:
-        program = str(Path(sys.executable).with_name("ansible-playbook"))
-        return subprocess.run(
-            [program, "--inventory=hosts.yml", "play.yml", *options],
+        return run_playbook(
+            "--inventory=hosts.yml",
+            "play.yml",
+            *options,
             cwd=self.folder,
-            env=os.environ
-            | {
-                "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-                "ANSIBLE_COLLECTIONS_PATH": str(self.folder / "collections"),
-                "COLUMNS": "300",
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
+            ANSIBLE_COLLECTIONS_PATH=str(self.folder / "collections"),
+            COLUMNS="300",
         )
 
     def did(self, name: str) -> list[list[Any]]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from helpers.playbook import run_playbook
 from helpers.recipe import ROOT
 
 # Writes down what it was asked for, in the directory of the host's state.
@@ -84,17 +83,11 @@ def run(
     }
     (folder / "hosts.yml").write_text(yaml.safe_dump(inventory))
     (folder / "play.yml").write_text(PLAY)
-    done = subprocess.run(
-        [Path(sys.executable).with_name("ansible-playbook"), "-i", folder / "hosts.yml", folder / "play.yml"],
-        env=os.environ
-        | {
-            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-            "ANSIBLE_COLLECTIONS_PATH": str(folder / "collections"),
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
+    done = run_playbook(
+        "-i",
+        folder / "hosts.yml",
+        folder / "play.yml",
+        ANSIBLE_COLLECTIONS_PATH=str(folder / "collections"),
     )
 
     def read(host: str, name: str) -> str:

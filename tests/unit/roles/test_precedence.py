@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from helpers.playbook import run_playbook
 from helpers.recipe import ROOT, SHIPPED
 
 # What is shown: two of the role's inputs that a recipe sets too, and one that follows from the arguments in force.
@@ -57,15 +55,12 @@ def seen(folder: Path, recipe: bool, inventory: bool, extra: bool) -> dict[str, 
     arguments = (
         ["-e", json.dumps({"vllm_serve_port": 8103, "vllm_serve_acceptance_floor": 0.53})] if extra else []
     )
-    program = Path(sys.executable).with_name("ansible-playbook")
-    done = subprocess.run(
-        [program, "-i", folder / "hosts.yml", folder / "play.yml", *arguments],
-        env=os.environ
-        | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
+    done = run_playbook(
+        "-i",
+        folder / "hosts.yml",
+        folder / "play.yml",
+        *arguments,
+        ANSIBLE_CALLBACK_RESULT_FORMAT="json",
     )
     assert done.returncode == 0, done.stdout + done.stderr
     (found,) = re.findall(r'"SEEN (.*)"', done.stdout)
@@ -118,19 +113,7 @@ def test_a_measured_speculation_is_stronger_than_the_recipe_and_weaker_than_the_
     }
     variables = {"ansible_connection": "local", "spark_recipe": str(SHIPPED)}
     (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts, "vars": variables}}))
-    done = subprocess.run(
-        [
-            Path(sys.executable).with_name("ansible-playbook"),
-            "-i",
-            tmp_path / "hosts.yml",
-            tmp_path / "play.yml",
-        ],
-        env=os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    done = run_playbook("-i", tmp_path / "hosts.yml", tmp_path / "play.yml")
     assert done.returncode == 0, done.stdout + done.stderr
     found = dict(re.findall(r"SEEN (\w+)=(\d)", done.stdout))
     assert found == {"recipe": "1", "lock": "2", "inventory": "3"}

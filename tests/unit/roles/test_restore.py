@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from helpers.playbook import run_playbook
 from helpers.recipe import ROOT
 
 IMAGE = "vllm/vllm-openai@sha256:" + "a" * 64
@@ -69,22 +68,11 @@ def restore(tmp_path: Path):
             "vllm_serve_change": {"state": "other", "kept": True},
             "__vllm_serve_room": {"made": False},
         }
-        done = subprocess.run(
-            [
-                Path(sys.executable).with_name("ansible-playbook"),
-                "--inventory=localhost,",
-                f"--extra-vars={json.dumps(variables)}",
-                tmp_path / "play.yml",
-            ],
-            env=os.environ
-            | {
-                "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-                "ANSIBLE_COLLECTIONS_PATH": str(tmp_path / "collections"),
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
+        done = run_playbook(
+            "--inventory=localhost,",
+            f"--extra-vars={json.dumps(variables)}",
+            tmp_path / "play.yml",
+            ANSIBLE_COLLECTIONS_PATH=str(tmp_path / "collections"),
         )
         pulled = tmp_path / "pulled"
         return pulled.read_text() if pulled.exists() else "", done.stdout + done.stderr

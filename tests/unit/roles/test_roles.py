@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from helpers.playbook import run_playbook
 from helpers.recipe import ROOT
 
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir() if path.is_dir())
@@ -231,9 +230,7 @@ def test_the_readme_of_a_role_begins_with_a_play_that_uses_it(role: str) -> None
 
 def test_ansible_takes_the_plays_of_the_readmes(tmp_path: Path) -> None:
     (tmp_path / "plays.yml").write_text("".join(leading_play(role) for role in ROLES))
-    program = str(Path(sys.executable).with_name("ansible-playbook"))
-    command = [program, "--inventory=localhost,", "--syntax-check", str(tmp_path / "plays.yml")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    done = run_playbook("--inventory=localhost,", "--syntax-check", tmp_path / "plays.yml", cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "duplicate mapping key" not in done.stdout + done.stderr, done.stderr
 

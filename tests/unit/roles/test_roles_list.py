@@ -8,10 +8,8 @@ and writes down what it was asked for. On a lab host the same play is run by the
 from __future__ import annotations
 
 import json
-import os
 import re
 import stat
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
+from helpers.playbook import run_playbook
 from helpers.recipe import BODY, DRAFT, IMAGE, ROOT, SHIPPED
 
 ROLES = ["recipe", "prerequisites", "model_sync", "image_sync", "patch_pin", "vllm_serve", "vllm_gate"]
@@ -270,24 +269,13 @@ class Fleet:
         count.write_text("")
         for host in CASES:
             (self.folder / host / "log").write_text("")
-        done = subprocess.run(
-            [
-                Path(sys.executable).with_name("ansible-playbook"),
-                f"--inventory={self.folder / 'hosts.yml'}",
-                f"--extra-vars={json.dumps(variables)}",
-                self.folder / "play.yml",
-                *options,
-            ],
-            env=os.environ
-            | {
-                "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-                "ANSIBLE_COLLECTIONS_PATH": str(self.folder / "collections"),
-                "LAB_COUNT": str(count),
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
+        done = run_playbook(
+            f"--inventory={self.folder / 'hosts.yml'}",
+            f"--extra-vars={json.dumps(variables)}",
+            self.folder / "play.yml",
+            *options,
+            ANSIBLE_COLLECTIONS_PATH=str(self.folder / "collections"),
+            LAB_COUNT=str(count),
         )
         output = done.stdout + done.stderr
         rows = re.findall(r"^(\S+) +: (ok=.*)$", output, re.MULTILINE)

@@ -10,8 +10,6 @@ were asked for; with an engine and a server the same is shown by the scenario be
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from typing import Any
 
 import pytest
 import yaml
+from helpers.playbook import run_playbook
 from helpers.recipe import ROOT
 from helpers.sweep import constructed
 
@@ -219,22 +218,11 @@ def play(folder: Path, names: Sequence[str], *options: str) -> tuple[dict[str, H
     }
     (folder / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts, "vars": variables}}))
     (folder / "play.yml").write_text(PLAY)
-    done = subprocess.run(
-        [
-            Path(sys.executable).with_name("ansible-playbook"),
-            f"--inventory={folder / 'hosts.yml'}",
-            folder / "play.yml",
-            *options,
-        ],
-        env=os.environ
-        | {
-            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-            "ANSIBLE_COLLECTIONS_PATH": str(folder / "collections"),
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
+    done = run_playbook(
+        f"--inventory={folder / 'hosts.yml'}",
+        folder / "play.yml",
+        *options,
+        ANSIBLE_COLLECTIONS_PATH=str(folder / "collections"),
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return {name: _read(folder / name) for name in hosts}, done.stdout

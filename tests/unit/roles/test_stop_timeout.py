@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._host.unit import stopping_after
+from helpers.playbook import run_playbook
 from helpers.recipe import ROOT
 
 ROLE = ROOT / "roles/vllm_serve"
@@ -32,11 +32,7 @@ def rendered(folder: Path, text: str, given: dict[str, Any]) -> str:
     }
     (folder / "play.yml").write_text(yaml.safe_dump([play]))
     known = {"text": text, "to": str(folder / "rendered"), "ansible_python_interpreter": sys.executable}
-    program = Path(sys.executable).with_name("ansible-playbook")
-    done = subprocess.run(
-        [program, "-i", "localhost,", "-e", json.dumps(given | known), "play.yml"],
-        cwd=folder, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = run_playbook("-i", "localhost,", "-e", json.dumps(given | known), "play.yml", cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return (folder / "rendered").read_text()
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from helpers.hub import lab_hub
+from helpers.playbook import run_playbook
 from helpers.recipe import BODY, DRAFT, IMAGE, ROOT, SHIPPED, TAG, depot
 
 NAME = "huihui-gemma4-mtp-n1"
@@ -58,16 +56,15 @@ class Site:
     def run(self, playbook: str | Path = "load.yml", *arguments: str) -> tuple[int, str]:
         inventory = self.folder / "hosts.yml"
         inventory.write_text(yaml.safe_dump({"sparks": {"hosts": self.hosts, "vars": self.variables}}))
-        done = subprocess.run(
-            [Path(sys.executable).with_name("ansible-playbook"), "-i", inventory, self.folder / playbook, *arguments],
+        done = run_playbook(
+            "-i",
+            inventory,
+            self.folder / playbook,
+            *arguments,
             cwd=self.folder,
-            env=os.environ
-            | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_LOCALHOST_WARNING": "false", "HF_TOKEN": ""},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )  # fmt: skip
+            ANSIBLE_LOCALHOST_WARNING="false",
+            HF_TOKEN="",
+        )
         return done.returncode, done.stdout + done.stderr
 
     def passes(self, *arguments: str) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers.playbook import PROGRAM, environment
 from helpers.recipe import ROOT
 
 PLAY = f"""
@@ -75,10 +76,9 @@ class Fleet:
 
     def start(self, who, *arguments):
         run = subprocess.Popen(
-            [Path(sys.executable).with_name("ansible-playbook"), "-i", self.inventory, self.playbook,
-             "-e", f"who={who}", *arguments],
+            [PROGRAM, "-i", self.inventory, self.playbook, "-e", f"who={who}", *arguments],
             cwd=self.folder,
-            env=os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+            env=environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from ansible.template import Templar, trust_as_template
 from ansible_collections.sparkfleet.vllm.plugins.action import host_unchanged as action
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import engine_socket
 from ansible_collections.sparkfleet.vllm.plugins.modules import host_unchanged
+from helpers.playbook import run_playbook
 from helpers.recipe import ROOT
 
 SERVING = {"recipe": "r", "container": {"name": "c", "image": "i"}, "models": {}, "files": []}
@@ -231,17 +231,12 @@ def play(folder: Path, tasks: str, gateways=None, **variables) -> str:
     hosts = {"all": {"hosts": {"one": {"ansible_connection": "local", **variables}}}}
     hosts |= {"gateways": {"hosts": gateways}} if gateways else {}
     (folder / "hosts.yml").write_text(yaml.safe_dump(hosts))
-    done = subprocess.run(
-        [
-            Path(sys.executable).with_name("ansible-playbook"),
-            "-i",
-            str(folder / "hosts.yml"),
-            str(folder / "play.yml"),
-        ],
+    done = run_playbook(
+        "-i",
+        folder / "hosts.yml",
+        folder / "play.yml",
         cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "ANSIBLE_PYTHON_INTERPRETER": sys.executable},
+        ANSIBLE_PYTHON_INTERPRETER=sys.executable,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.serving.diff import lines, whole
+from helpers.playbook import run_playbook
 
 ROOT = Path(__file__).resolve().parents[5]
 SPECULATION = '{"method":"mtp","model":"/models/draft","num_speculative_tokens":%d}'
@@ -233,17 +231,15 @@ def play(tmp_path, before, after, *arguments, **options):
             ]
         )
     )
-    ran = subprocess.run(
-        [Path(sys.executable).with_name("ansible-playbook"), "-i", "spark-1,", *arguments, tmp_path / "play.yml"],
-        env=os.environ
-        | {
-            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".cache/collections"),
-            "ANSIBLE_LOCAL_TEMP": str(tmp_path),
-            "ANSIBLE_NOCOLOR": "1",
-        },
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    ran = run_playbook(
+        "-i",
+        "spark-1,",
+        *arguments,
+        tmp_path / "play.yml",
+        ANSIBLE_COLLECTIONS_PATH=str(ROOT / ".cache/collections"),
+        ANSIBLE_LOCAL_TEMP=str(tmp_path),
+        ANSIBLE_NOCOLOR="1",
+    )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return ran.stdout.splitlines()
 
