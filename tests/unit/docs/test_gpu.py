@@ -1,7 +1,7 @@
 # Copyright (c) the sparkfleet.vllm authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What was measured on a GPU (docs/gpu-2026-11.json) goes through the sweep's arithmetic, and docs/gpu.md says what comes out."""
+"""What was measured on GPUs (docs/gpu*.json) goes through the sweep's arithmetic, and docs/gpu.md says what comes out."""
 
 from __future__ import annotations
 
@@ -138,3 +138,42 @@ def test_the_proposal_on_file_is_the_one_that_the_figures_give(start: str) -> No
     proposal = statistics.sweep_proposal(sweep["candidates"], settings["concurrency"], settings["margin"])
     assert proposal is not None and proposal.pop("kinds") == settings["plan"]["kinds"]
     assert rounded(sweep["proposal"]) == rounded(proposal)
+
+
+TWO: dict[str, Any] = json.loads((DOCS / "gpu-two-2026-11.json").read_text(encoding="utf-8"))
+
+
+def two(start: str) -> list[str]:
+    made = []
+    for layout, sweep in TWO["starts"][start].items():
+        (load,) = report.loads(sweep)
+        for row in load["rows"]:
+            seconds = row["load"]["mean_acceptance_length"] / row["tokens_per_second"]
+            made.append(
+                line(
+                    *(start, layout, row["name"]),
+                    report.within(row["tokens_per_second"], row["interval"], 1),
+                    report.within(row["ratio"], row["ratio_interval"], 2),
+                    *(f"{1000 * seconds:.2f}", *seen(row)[:2]),
+                    f"{sweep['candidates'][row['index']]['ready_seconds']:.0f}",
+                )
+            )
+    return made
+
+
+@pytest.mark.parametrize("start", WHOLE)
+def test_the_page_has_the_figures_of_two_gpus(start: str) -> None:
+    lines = two(start)
+    at = PAGE.index(lines[0])
+    assert PAGE[at : at + len(lines)] == lines
+
+
+@pytest.mark.parametrize("start", WHOLE)
+def test_the_gate_passed_on_two_gpus(start: str) -> None:
+    for sweep in TWO["starts"][start].values():
+        for candidate in sweep["candidates"]:
+            gate = candidate["gate"]
+            assert gate["verdict"] == "pass"
+            assert (gate["drafts"] is not None) == (candidate["speculation"] is not None)
+            if gate["drafts"]:
+                assert abs(gate["acceptance_rate"] - 0.69) < 3 * gate["standard_error"]
