@@ -1282,7 +1282,7 @@ def _passed(text: str) -> object:
     return gateway_fleet.servers({"spark-1": (content, "192.0.2.1", 8621)})
 
 
-_VERDICT = {
+_WATCHDOG_VERDICT: dict[str, Any] = {
     "version": 1,
     "looked_at": 1.0,
     "verdict": "bad",
@@ -1293,8 +1293,13 @@ _VERDICT = {
 }
 
 
-@parser("verdict.json of a watchdog, for drift", *of_json(_VERDICT), ValueError, state.json_text.JsonError)
-def _verdict(text: str) -> object:
+@parser(
+    "verdict.json of a watchdog, for drift",
+    *of_json(_WATCHDOG_VERDICT),
+    ValueError,
+    state.json_text.JsonError,
+)
+def _watchdog_verdict(text: str) -> object:
     return drift_watchdog.parse(text.encode(errors="surrogatepass"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import socket
+from typing import Any
 
 import pytest
 from helpers.haproxy import behind, eventually, free_port, gateway, needs_haproxy, stubs
@@ -29,7 +30,11 @@ def get(address: str, port: int, path: str = "/metrics") -> tuple[int, str]:
 
 def test_it_tells_which_servers_are_up_and_nothing_else() -> None:
     port = free_port()
-    given = {"monitoring": {"watch-1": "192.0.2.9"}, "metrics_port": port, "timeouts": {"interval": 1}}
+    given: dict[str, Any] = {
+        "monitoring": {"watch-1": "192.0.2.9"},
+        "metrics_port": port,
+        "timeouts": {"interval": 1},
+    }
     with stubs("s1") as made, gateway(servers=behind(made), **given) as api:
         assert f"{UP}1" in get("127.0.0.1", port)[1]
         made[0].healthy = False
@@ -40,7 +45,7 @@ def test_it_tells_which_servers_are_up_and_nothing_else() -> None:
 
 def test_a_host_that_is_not_the_monitoring_is_cut_off() -> None:
     port, own = free_port(), own_address()
-    given = {"metrics_port": port}
+    given: dict[str, Any] = {"metrics_port": port}
     with stubs("s1") as made:
         with (
             gateway(servers=behind(made), monitoring={"watch-1": "192.0.2.9"}, **given),

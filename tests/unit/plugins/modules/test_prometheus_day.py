@@ -22,7 +22,12 @@ def test_it_returns_the_day_of_the_hosts(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr(day, "day", lambda *given: asked.append(given) or status.day(["one"]))
+
+    def answer(*given: Any) -> dict[str, Any]:
+        asked.append(given)
+        return status.day(["one"])
+
+    monkeypatch.setattr(day, "day", answer)
     found = call(capsys, address="127.0.0.1:1", _ansible_check_mode=True)
     assert found["changed"] is False and found["day"] == status.day(["one"])
     assert asked[0][:2] == ("127.0.0.1:1", ["one"])
