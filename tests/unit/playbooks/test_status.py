@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import pytest
 import yaml
 from conftest import COLLECTIONS, ROOT
 from helpers.page import stands_alone
+from helpers.playbook import run_playbook
 from helpers.server import Handler, served
 
 
@@ -54,14 +54,9 @@ def play(folder: Path, *arguments: str, watched: bool = True) -> subprocess.Comp
     if watched:
         inventory["monitoring"] = {"hosts": {"watch": local}}
     (folder / "hosts.yml").write_text(yaml.safe_dump(inventory))
-    return subprocess.run(
-        [Path(sys.executable).with_name("ansible-playbook"), "-i", "hosts.yml", ROOT / "playbooks/status.yml", *arguments],
-        cwd=folder,
-        env=os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
+    return run_playbook(
+        "-i", "hosts.yml", ROOT / "playbooks/status.yml", *arguments,
+        cwd=folder, ANSIBLE_COLLECTIONS_PATH=str(COLLECTIONS),
     )  # fmt: skip
 
 

@@ -94,7 +94,7 @@ def test_drift_tells_of_a_host_that_was_lost_and_of_one_that_never_answered(
         "three": "the host did not answer",
     }
     assert result["ansible_stats"]["data"] == {"sparkfleet_drifted": ["one", "two", "three"]}
-    assert result["files"] == [str(tmp_path / "new/drift.json"), str(tmp_path / "new/drift.html")]
+    assert result["files"] == [str(tmp_path / f"new/drift.{kind}") for kind in ("json", "html", "prom")]
     assert json.loads((tmp_path / "new/drift.json").read_text()) == json.loads(json.dumps(result["report"]))
     assert reports.said[-2] == f"written: {', '.join(result['files'])}"
 
