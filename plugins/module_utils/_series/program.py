@@ -73,7 +73,7 @@ def main(argv: Sequence[str], run: Run = run_command) -> int:
     source, target = map(Path, argv[1:])
 
     def say(text: str) -> None:
-        print(text, file=sys.stderr)
+        sys.stderr.write(f"{text}\n")
 
     try:
         files.write(target / SPARK, text(of_spark(source, time.time(), say), spark.HELPS).encode())

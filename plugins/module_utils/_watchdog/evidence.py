@@ -53,11 +53,15 @@ def _parts(host: Host, look: Look) -> dict[str, Callable[[], bytes]]:
     name = look.record.container if look.record else ""
     return {
         "log": lambda: log(host, name),
-        "metrics": lambda: look.metrics.encode(),
-        "nvidia-smi": lambda: (ask_gpu(["-q"]) or "no answer\n").encode(),
-        "meminfo": lambda: (host.proc / "meminfo").read_bytes(),
+        "metrics": look.metrics.encode,
+        "nvidia-smi": all_of_gpu,
+        "meminfo": (host.proc / "meminfo").read_bytes,
         "processes": lambda: processes(host.proc).encode(),
     }
+
+
+def all_of_gpu() -> bytes:
+    return (ask_gpu(["-q"]) or "no answer\n").encode()
 
 
 def clean(text: bytes, secrets: Sequence[str]) -> bytes:

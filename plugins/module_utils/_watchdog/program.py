@@ -50,7 +50,7 @@ class Desk:
 
 def main(argv: Sequence[str]) -> int:
     if len(argv) != 2:
-        print(f"usage: {argv[0] if argv else 'watchdog'} STATE_DIRECTORY", file=sys.stderr)
+        sys.stderr.write(f"usage: {argv[0] if argv else 'watchdog'} STATE_DIRECTORY\n")
         return 2
     runtime = os.environ.get("RUNTIME_DIRECTORY", "/run/sparkfleet-watchdog")
     desk = Desk(Host(Path(argv[1])), Path(runtime))
@@ -168,4 +168,5 @@ def _content(path: Path) -> bytes | None:
 
 def say(priority: int, text: str) -> None:
     """A line of the journal. What others said in it cannot begin another one."""
-    print(f"<{priority}>{one_line(text)}", flush=True)
+    sys.stdout.write(f"<{priority}>{one_line(text)}\n")
+    sys.stdout.flush()
