@@ -12,7 +12,7 @@ Environment, each optional:
                     drafts; several with commas are those of position 0, 1 and so on, and the last one goes on. While there is
                     a file /tmp/never, nothing is accepted: a draft that stopped agreeing while it served
                     While there is a file /tmp/wedged, no request gets a token and everything else answers, as with an engine that
-                    hangs. It ends with the process
+                    hangs: what is told of requests is the engine's, and stands still. It ends with the process
                     While there is a file /tmp/slow, each request first waits for 3 seconds, as in a queue
   STUB_READY_AFTER  seconds from start to the first answer (1)
   STUB_STUCK        anything: prints its first lines, then never gets ready and says no more
@@ -168,6 +168,7 @@ class Stub:
         self._lock = threading.Lock()
         self._completions = 0
         self._active = self._waiting = 0
+        self._told = (0, 0)
         self._credit = [0.0] * settings.width
         self._restart()
 
@@ -252,6 +253,9 @@ class Stub:
         if self.settings.no_stats:
             return "\n".join(lines) + "\n"
         with self._lock:
+            if not WEDGED.exists():
+                self._told = (self._active - self._waiting, self._waiting)
+            running, waiting = self._told
             times = [list(engine.decoded) for engine in self._engines]
             firsts = [list(engine.first) for engine in self._engines]
             series: dict[str, list[tuple[str, int]]] = {
@@ -296,8 +300,8 @@ class Stub:
             lines += [f"{name}_count{{{labels}}} {float(len(first))}", f"{name}_sum{{{labels}}} {sum(first)}"]
         usage = self.settings.kv_usage if self._active else 0.0
         for name, value in (
-            ("num_requests_running", float(self._active - self._waiting)),
-            ("num_requests_waiting", float(self._waiting)),
+            ("num_requests_running", float(running)),
+            ("num_requests_waiting", float(waiting)),
             ("kv_cache_usage_perc", usage),
         ):
             lines += [f"# TYPE vllm:{name} gauge"]

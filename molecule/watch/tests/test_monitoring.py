@@ -12,7 +12,7 @@ import pytest
 from fleet import AT, GATE, SPARKS
 from streams import Load
 from testing import on, until
-from watched import NAME
+from watched import FOLDER, NAME, verdict
 
 pytestmark = pytest.mark.usefixtures("serving")
 PROMETHEUS, ALERTMANAGER = "http://127.0.0.1:9090", "http://127.0.0.1:9093"
@@ -41,13 +41,26 @@ def called() -> set[tuple[str, str]]:
 
 
 @pytest.fixture
-def only_looking(run) -> Iterator[None]:
-    """Watchdogs that restart nothing, so that what is broken stays broken."""
-    done = run("site", spark_watchdog="observe").end()
-    assert not done.failed, done.output
+def only_looking() -> Iterator[None]:
+    """Watchdogs that restart nothing, so that what is broken stays broken. Not by a run: for minutes after it, alerts wait."""
+    mode = f"sed -i 's/\"mode\": \"%s\"/\"mode\": \"%s\"/' {FOLDER}/config.json"
+    for spark in SPARKS:
+        on(spark, mode % ("act", "observe"))
+        until(lambda spark=spark: verdict(spark)["mode"] == "observe", within=60)
     yield
-    done = run("site").end()
-    assert not done.failed, done.output
+    for spark in SPARKS:
+        on(spark, mode % ("observe", "act"))
+
+
+def test_a_draft_that_stops_agreeing_is_called(address):
+    """The first load of all: the drafts of the last 15 minutes count, so it takes as many bad ones as there were good ones."""
+    on("watch-1", f"docker exec {NAME} touch /tmp/never")
+    try:
+        with Load(address, clients=24, tokens=60):
+            until(lambda: ("SparkAcceptanceBelowFloor", "watch-1") in called(), within=900, every=2)
+    finally:
+        on("watch-1", f"docker exec {NAME} rm /tmp/never")
+    assert ("SparkAcceptanceBelowFloor", "watch-2") not in called()
 
 
 def test_every_target_answers():
@@ -152,17 +165,6 @@ def test_a_server_that_is_stopped_is_called(only_looking):
         assert ("SparkServerSilent", "watch-1") not in called()
     finally:
         on("watch-2", f"kill -CONT $(docker inspect --format '{{{{.State.Pid}}}}' {NAME})")
-
-
-def test_a_draft_that_stops_agreeing_is_called(address):
-    """The drafts of the last 15 minutes count, so it takes as many bad ones as there were good ones."""
-    with Load(address, clients=24, tokens=60):
-        on("watch-1", f"docker exec {NAME} touch /tmp/never")
-        try:
-            until(lambda: ("SparkAcceptanceBelowFloor", "watch-1") in called(), within=900, every=2)
-        finally:
-            on("watch-1", f"docker exec {NAME} rm /tmp/never")
-    assert ("SparkAcceptanceBelowFloor", "watch-2") not in called()
 
 
 def test_requests_that_wait_are_called(address):

@@ -166,6 +166,7 @@ def found_by_drift(run) -> dict[str, set[str]]:
 
 def test_drift_names_what_was_done_to_a_watchdog_by_hand_and_a_run_mends_it(run):
     on("watch-1", f"echo '# often' >>/etc/systemd/system/{TIMER}; systemctl stop {TIMER}")
+    looks("watch-2", 1, within=30)
     # The program is gone, so the timer goes on and nobody looks.
     old = f'sed -Ei \'s/"looked_at": [0-9.]+/"looked_at": 1.0/\' {FOLDER}/verdict.json'
     on("watch-2", f"mv /opt/sparkfleet/watchdog /root/kept; sleep 6; {old}")

@@ -10,6 +10,7 @@ import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from ...module_utils._common import json_text, shape
 from ..gateway import fleet
@@ -20,6 +21,7 @@ TARGETS = [{"targets": [str], "labels": {str: str}}]
 """Shape of a file of targets."""
 JOBS = ("vllm", "node", "haproxy")
 Target = dict[str, Any]
+LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ def plan(inputs: Mapping[str, Any], looks: Mapping[str, tuple[str | None, str]])
         whole(inputs[name], f"spark_{name}", 1, 65535) for name in ("exporter_port", "gateway_metrics_port")
     )
     interval = whole(inputs["interval"], "monitoring_interval", 1, 300)
-    vllm, left_out = _vllm(looks, _former(inputs["former"]))
+    watching = list(inputs["monitoring"])
+    vllm, left_out = _vllm(looks, _former(inputs["former"]), watching[0] if len(watching) == 1 else "")
     listens = address(inputs["listen"], "monitoring_listen", "name an address of this host")
     ports = [whole(inputs[name], f"monitoring_{name}", 1, 65535) for name in ("port", "alertmanager_port")]
     return Plan(
@@ -75,14 +78,17 @@ def plan(inputs: Mapping[str, Any], looks: Mapping[str, tuple[str | None, str]])
         listens=_at(listens, ports[0]),
         asks=_at(_own(listens), ports[0]),
         # A receiver is told by it, and nobody else has to ask it.
-        alertmanager=_at("127.0.0.1", ports[1]),
+        alertmanager=_at(LOOPBACK, ports[1]),
     )
 
 
 def _vllm(
-    looks: Mapping[str, tuple[str | None, str]], former: Iterable[Target]
+    looks: Mapping[str, tuple[str | None, str]], former: Iterable[Target], own: str
 ) -> tuple[list[Target], list[str]]:
-    """Those Sparks that have passed a gate. One that does not answer stays as it was: then above all it is watched."""
+    """Those Sparks that have passed a gate. One that does not answer stays as it was: then above all it is watched.
+
+    :param own: the monitoring host; empty for several. If it is a Spark, its server is asked where its gate asks, which may be loopback
+    """
     found: list[Target] = []
     left_out = []
     for host, (content, met_at) in looks.items():
@@ -91,13 +97,22 @@ def _vllm(
             continue
         try:
             record = fleet.recorded(host, content) if content else None
-            server = fleet.server(host, record, met_at) if record else None
+            at = _asked_at(record) if record and host == own else met_at
+            server = fleet.server(host, record, at) if record else None
         except GatewayError as error:
             left_out.append(str(error))
             continue
         if server and server["port"] is not None:
-            found.append(_target(met_at, server["port"], {"host": host, "spark": host}))
+            found.append(_target(at, server["port"], {"host": host, "spark": host}))
     return found, left_out
+
+
+def _asked_at(record: Mapping[str, Any]) -> str:
+    """Where the gate of a Spark asks its server, on the Spark itself."""
+    try:
+        return urlsplit(record["gate"]["base_url"]).hostname or LOOPBACK
+    except ValueError:
+        return LOOPBACK
 
 
 def _nodes(inputs: Mapping[str, Any], port: int) -> list[Target]:
@@ -126,7 +141,7 @@ def _own(listens: str) -> str:
     at = ipaddress.ip_address(listens)
     if not at.is_unspecified:
         return listens
-    return "127.0.0.1" if at.version == 4 else "::1"
+    return LOOPBACK if at.version == 4 else "::1"
 
 
 def _former(content: str) -> list[Target]:

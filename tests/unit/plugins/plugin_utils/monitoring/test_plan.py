@@ -70,6 +70,17 @@ def test_a_server_on_loopback_is_left_out_and_said() -> None:
     assert "set vllm_serve_bind" in said
 
 
+def test_a_spark_that_watches_itself_asks_its_server_on_loopback() -> None:
+    looks: dict[str, tuple[str | None, str]] = {
+        "spark-1": (recorded(published=["127.0.0.1:8000:8000"]), "192.0.2.1")
+    }
+    alone = data(looks, monitoring={"spark-1": "192.0.2.1"})
+    assert (hosts(alone["targets"]["vllm"]), alone["left_out"]) == ({"127.0.0.1:8000": "spark-1"}, [])
+    # The loopback of one is not that of the other.
+    two = data(looks, monitoring={"spark-1": "192.0.2.1", "gate-1": "192.0.2.9"})
+    assert two["targets"]["vllm"] == [] and len(two["left_out"]) == 1
+
+
 def test_a_damaged_record_costs_only_its_spark() -> None:
     damaged = base64.b64encode(b"{").decode()
     found = data({"spark-1": (damaged, "192.0.2.1"), "spark-2": PASSED["spark-2"]})
