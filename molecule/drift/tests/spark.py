@@ -61,7 +61,7 @@ class Report:
     def read(cls, folder: Path, done: subprocess.CompletedProcess[str]) -> Report:
         output = done.stdout + done.stderr
         files = {path.name: path.read_text() for path in folder.iterdir()}
-        assert set(files) == {"drift.json", "drift.html"}, output
+        assert set(files) == {"drift.json", "drift.html", "drift.prom"}, output
         return cls(done.returncode, output, files["drift.html"], json.loads(files["drift.json"]))
 
     @property

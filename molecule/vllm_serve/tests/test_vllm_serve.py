@@ -97,5 +97,5 @@ def test_nothing_that_failed_is_on_record(state):
 
 def test_nothing_was_left_beside_the_state(host):
     # The ledger is that of the images that were pulled.
-    assert sorted(host.file("/var/lib/sparkfleet").listdir()) == ["images.json", "state.json"]
+    assert sorted(host.file("/var/lib/sparkfleet").listdir()) == ["gate.json", "images.json", "state.json"]
     assert host.file("/var/lib/sparkfleet/state.json").mode == 0o600
