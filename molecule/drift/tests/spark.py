@@ -20,7 +20,8 @@ SCENARIO = Path(__file__).parents[1]
 HOST = "drifts"
 STATE = "/var/lib/sparkfleet/state.json"
 DIGEST = """
-find /srv/sparkfleet /var/lib/sparkfleet /etc /opt/sparkfleet -xdev \\( -type f -o -type l \\) ! -name gate.json -printf '%p %s %m %T@ %C@\\n' | sort | sha256sum
+find /srv/sparkfleet /var/lib/sparkfleet /etc /opt/sparkfleet -xdev \\( -type f -o -type l \\) ! -name gate.json \\
+  -printf '%p %s %m %T@ %C@\\n' | sort | sha256sum
 docker ps --all --no-trunc --format '{{.ID}} {{.Names}} {{.State}}' | sort
 docker images --digests --no-trunc --format '{{.ID}} {{.Repository}} {{.Tag}} {{.Digest}}' | sort
 docker inspect --format '{{.Image}} {{.State.StartedAt}} {{.RestartCount}} {{json .Config}} {{json .HostConfig}}' $(docker ps --all --quiet) | sort

@@ -43,7 +43,7 @@ def called() -> set[tuple[str, str]]:
 @pytest.fixture
 def only_looking() -> Iterator[None]:
     """Watchdogs that restart nothing, so that what is broken stays broken. Not by a run: for minutes after it, alerts wait."""
-    mode = f"sed -i 's/\"mode\": \"%s\"/\"mode\": \"%s\"/' {FOLDER}/config.json"
+    mode = f'sed -i \'s/"mode": "%s"/"mode": "%s"/\' {FOLDER}/config.json'
     for spark in SPARKS:
         on(spark, mode % ("act", "observe"))
         until(lambda spark=spark: verdict(spark)["mode"] == "observe", within=60)
