@@ -135,7 +135,7 @@ from ..module_utils._gate import docker_container
 from ..module_utils._gate.diagnosis import CheckedFile, WantedFile
 from ..module_utils._host import unit
 from ..module_utils._run import lock_file
-from ..module_utils._serve import former, short_lived
+from ..module_utils._serve import former, short_lived, watched
 from ..module_utils._serve import state as serve_state
 from ..module_utils._vllm import client, log, metrics
 from ..module_utils._vllm.argv import shutdown_timeout
@@ -250,7 +250,7 @@ def look_watchdog(plan: watchdog_plan.Plan, now: float) -> drift_watchdog.Seen:
     verdict, problem = None, ""
     try:
         with plan.places.verdict.open("rb") as file:
-            verdict = drift_watchdog.parse(file.read(drift_watchdog.LIMIT + 1))
+            verdict = watched.parse(file.read(watched.LIMIT + 1))
     except (OSError, ValueError) as error:
         problem = str(error)
     state = install.look(plan.places, plan.program)

@@ -169,7 +169,7 @@ def test_drift_names_what_was_done_to_a_watchdog_by_hand_and_a_run_mends_it(run)
     looks("watch-2", 1, within=30)
     # The program is gone, so the timer goes on and nobody looks.
     old = f'sed -Ei \'s/"looked_at": [0-9.]+/"looked_at": 1.0/\' {FOLDER}/verdict.json'
-    on("watch-2", f"mv /opt/sparkfleet/watchdog /root/kept; sleep 6; {old}")
+    on("watch-2", f"rm -r /opt/sparkfleet/watchdog; sleep 6; {old}")
     by_hand = found_by_drift(run)
     assert by_hand["watch-1"] == {"watchdog-changed", "watchdog-stopped"}
     assert by_hand["watch-2"] == {"watchdog-changed", "watchdog-silent"}

@@ -9,19 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .._common import json_text
-from .._common.shape import Maybe, wrong
-from .._watchdog import install, judge, units
+from .._serve import watched
+from .._watchdog import install, units
 from .finding import WARNING, Finding
 
 SUBJECT = "watchdog"
 SITE = "playbooks/site.yml"
-LIMIT = 256 * 1024
-"""Bytes of a verdict. Those that are written have a few KiB."""
 MOST, LONGEST = 20, 500
 """Findings, and characters of a text of theirs, that a report takes over."""
-_TEXTS = {"kind": str, "expected": str, "seen": str, "do": str}
-_VERDICT = {"version": int, "looked_at": float, "verdict": str, "reason": str, "findings": Maybe([_TEXTS])}
 
 
 @dataclass(frozen=True)
@@ -34,17 +29,6 @@ class Seen:
     """Why there is no verdict."""
     now: float = 0.0
     """Unix time by the host's clock"""
-
-
-def parse(content: bytes) -> dict[str, Any]:
-    """A verdict, as far as a report has it.
-
-    :raises ValueError: it is none
-    """
-    found = json_text.read(content, "the verdict", limit=LIMIT)
-    if said := wrong(found, _VERDICT):
-        raise ValueError(said)
-    return dict(found)
 
 
 def findings(wanted: install.State, seen: Seen) -> Iterator[Finding]:
@@ -70,7 +54,7 @@ def findings(wanted: install.State, seen: Seen) -> Iterator[Finding]:
     # One that does not look has nothing to say, and that it is silent comes of it.
     if units.TIMER in seen.state.active:
         yield from _silent(seen)
-    if seen.verdict and seen.verdict["verdict"] == judge.DOWN:
+    if seen.verdict and seen.verdict["verdict"] == watched.DOWN:
         do = f"read the evidence that it kept, then {SITE}, or start the unit of the server"
         yield _finding("watchdog-down", "a server that serves", seen.verdict["reason"], do)
     elif seen.verdict and units.TIMER in seen.state.active and not _age(seen):
@@ -92,10 +76,10 @@ def _silent(seen: Seen) -> Iterator[Finding]:
 
 
 def _told(verdict: Mapping[str, Any]) -> Iterator[Finding]:
-    if verdict["verdict"] == judge.UNKNOWN:
+    if verdict["verdict"] == watched.UNKNOWN:
         do = f"journalctl -u {units.SERVICE} says more"
         yield _finding("watchdog-found", "a look that comes to a verdict", verdict["reason"], do, WARNING)
-    for each in list(verdict.get("findings") or [])[:MOST]:
+    for each in verdict["findings"][:MOST]:
         seen = f"{each['kind']}: {each['seen']}"
         yield _finding("watchdog-found", each["expected"], seen, each["do"], WARNING)
 

@@ -17,7 +17,7 @@ from typing import Any
 from .._common import files
 from .._host.request import CommandAbsentError, ProbeError, run_command
 from .._run import lock_file
-from .._serve import state, verdict
+from .._serve import state, verdict, watched
 from . import gpu, spark
 from .text import Sample, text
 
@@ -49,7 +49,7 @@ def of_spark(folder: Path, now: float, say: Callable[[str], None]) -> list[Sampl
     return [
         *spark.of_state(known("state.json", STATE, state.parse)),
         *spark.of_gate(known(verdict.FILE, verdict.LIMIT, verdict.parse)),
-        *spark.of_watchdog(known("watchdog/verdict.json", spark.LIMIT, spark.parse), now),
+        *spark.of_watchdog(known(watched.FILE, watched.LIMIT, watched.parse), now),
         *spark.of_run(lock_file.look_alive(folder, now)),
     ]
 

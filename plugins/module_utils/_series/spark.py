@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
-from .._common import json_text, shape
 from .._serve import verdict as gate_verdict
+from .._serve import watched
 from .text import Sample
 
 HELPS = {
@@ -34,34 +34,7 @@ HELPS = {
     "sparkfleet_run_held": "Whether a run has this host, 1 or 0.",
     "sparkfleet_run_since_timestamp_seconds": "Since when the run has it, Unix time.",
 }
-VERDICTS = ("well", "bad", "starting", "stopped", "held", "down", "unknown")
-KINDS = ("wedged", "canary", "acceptance", "restarts", "memory", "swap", "gpu", "not-answering")
-LIMIT = 256 * 1024
-"""Bytes of the watchdog's verdict."""
-_VERDICT = {
-    "version": int,
-    "looked_at": float,
-    "mode": str,
-    "verdict": str,
-    "findings": [{"kind": str}],
-    "speculation": shape.Maybe({"acceptance_rate": shape.Maybe(float)}),
-    "restarts": [float],
-    "agent": str,
-}
 HOUR = 3600.0
-
-
-def parse(text: bytes | str) -> dict[str, Any]:
-    """The verdict of the watchdog.
-
-    :raises ValueError: the text is none of this version
-    """
-    found = json_text.read(text, "verdict.json", limit=LIMIT)
-    if wrong := shape.wrong(found, _VERDICT, "verdict.json"):
-        raise ValueError(wrong)
-    if found["version"] != 1:
-        raise ValueError(f"version {found['version']}")
-    return dict(found)
 
 
 def of_state(state: Mapping[str, Any] | None) -> list[Sample]:
@@ -116,15 +89,17 @@ def of_gate(said: Mapping[str, Any] | None) -> list[Sample]:
 
 
 def of_watchdog(said: Mapping[str, Any] | None, now: float) -> list[Sample]:
-    """:param said: as :func:`parse` reads it; None without a watchdog"""
+    """:param said: as `_serve/watched.py` reads it; None without a watchdog"""
     if said is None:
         return []
     kinds = {finding["kind"] for finding in said["findings"]}
     found = [
         Sample("sparkfleet_watchdog_verdict", float(said["verdict"] == each), {"verdict": each})
-        for each in VERDICTS
+        for each in watched.VERDICTS
     ]
-    found += [Sample("sparkfleet_watchdog_finding", float(each in kinds), {"kind": each}) for each in KINDS]
+    found += [
+        Sample("sparkfleet_watchdog_finding", float(each in kinds), {"kind": each}) for each in watched.KINDS
+    ]
     found += [
         Sample("sparkfleet_watchdog_looked_timestamp_seconds", said["looked_at"]),
         Sample("sparkfleet_watchdog_acts", float(said["mode"] == "act")),

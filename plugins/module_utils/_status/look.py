@@ -13,24 +13,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .._common import shape
-from .._common.shape import Maybe
 from .._host.request import ProbeError, run_command
 from .._run.lock_file import look_alive
-from .._series import program, spark
-from .._serve import memory, state, verdict
+from .._series import program
+from .._serve import memory, state, verdict, watched
 from .._vllm import client, metrics
 
 LARGEST = 4 * 1024 * 1024
 """Bytes of a file that are read."""
 LONGEST = 500
 """Characters of a text that somebody else wrote."""
-_VERDICT = {
-    "reason": Maybe(str),
-    "findings": [{"kind": str, "severity": str, "since": float, "expected": str, "seen": str, "do": str}],
-    "speculation": Maybe({"drafts": int, "acceptance_rate": Maybe(float)}),
-}
-"""What of `watchdog/verdict.json` is shown, besides what its reader looks at."""
 GPU = {
     "utilisation": ("sparkfleet_gpu_utilisation_ratio", 100.0),
     "power": ("sparkfleet_gpu_power_watts", 1.0),
@@ -176,18 +168,15 @@ def watchdog(directory: Path) -> dict[str, Any] | None:
 
     :raises ValueError: the file is no verdict of a version that is known here
     """
-    path = directory / "watchdog" / "verdict.json"
-    text = text_of(path)
+    text = text_of(directory / watched.FILE)
     if text is None:
         return None
-    said = spark.parse(text)
-    if unfit := shape.wrong(said, _VERDICT, "verdict.json"):
-        raise ValueError(unfit)
+    said = watched.parse(text)
     return {
         "looked_at": said["looked_at"],
         "mode": said["mode"][:LONGEST],
         "verdict": said["verdict"][:LONGEST],
-        "reason": (said.get("reason") or "")[:LONGEST],
+        "reason": said["reason"][:LONGEST],
         "findings": [
             {name: each[name][:LONGEST] for name in ("kind", "severity", "expected", "seen", "do")}
             | {"since": each["since"]}

@@ -12,17 +12,28 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from .._serve.watched import (
+    ACCEPTANCE,
+    BAD,
+    CANARY,
+    DOWN,
+    GPU,
+    HELD,
+    MEMORY,
+    RESTARTS,
+    SILENT,
+    STARTING,
+    STOPPED,
+    SWAP,
+    UNKNOWN,
+    WEDGED,
+    WELL,
+)
 from .._vllm.metrics import Counters, delta, was_reset
 from .memory import Memory, forget_boot, forget_life
 from .seen import Look
 from .settings import ACT, Settings
 
-WELL, BAD, STARTING, STOPPED = "well", "bad", "starting", "stopped"
-HELD, DOWN, UNKNOWN = "held", "down", "unknown"
-"""The verdicts."""
-WEDGED, CANARY, SILENT = "wedged", "canary", "not-answering"
-ACCEPTANCE, RESTARTS, MEMORY, SWAP, GPU = "acceptance", "restarts", "memory", "swap", "gpu"
-"""The kinds of findings."""
 ACTED_ON, TOLD = "act", "tell"
 RESTART, STOP = "restart", "stop"
 """What is done."""

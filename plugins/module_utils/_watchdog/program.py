@@ -23,6 +23,7 @@ from typing import Any
 
 from .._common import files, json_text
 from .._common.terminal import one_line
+from .._serve.watched import BAD, DOWN, STARTING, UNKNOWN
 from . import act, evidence, judge, look, memory, verdict
 from .act import ActError
 from .judge import Judgement
@@ -117,9 +118,9 @@ def _act(desk: Desk, judgement: Judgement, seen: Look, todo: str) -> Judgement:
         name = seen.record.container if seen.record else ""
         reason = f"stopped for good after too many restarts; {why}"
         say(ERROR, f"{reason}; read the evidence in {desk.places.evidence}, then systemctl start {name}")
-        return replace(judgement, verdict=judge.DOWN, reason=reason, memory=ordered)
+        return replace(judgement, verdict=DOWN, reason=reason, memory=ordered)
     say(WARNING, f"restarted; {why}; the evidence is in {desk.places.evidence}")
-    return replace(judgement, verdict=judge.STARTING, reason=f"restarted; {why}", memory=ordered)
+    return replace(judgement, verdict=STARTING, reason=f"restarted; {why}", memory=ordered)
 
 
 def _keep(desk: Desk, seen: Look, kind: str, key: str | None) -> None:
@@ -141,7 +142,7 @@ def _write(desk: Desk, document: dict[str, Any], agent: str) -> None:
     files.write(desk.runtime / AGENT, f"{agent}\n".encode())
     files.write(places.verdict, (json.dumps(document, indent=2) + "\n").encode(), 0o600)
     if _gist(before) != (document["verdict"], [each["kind"] for each in document["findings"]]):
-        bad = document["verdict"] in (judge.BAD, judge.DOWN, judge.UNKNOWN)
+        bad = document["verdict"] in (BAD, DOWN, UNKNOWN)
         say(WARNING if bad else NOTICE, f"{document['verdict']}: {document['reason']}")
 
 

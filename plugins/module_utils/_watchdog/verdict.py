@@ -9,12 +9,11 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from .judge import DOWN, HELD, UNKNOWN, Judgement
+from .._serve.watched import DOWN, HELD, UNKNOWN, VERSION
+from .judge import Judgement
 from .memory import Memory
 from .seen import Look, Now
 from .settings import ACT, Settings
-
-VERSION = 1
 
 
 def document(judgement: Judgement, look: Look, settings: Settings, kept: Sequence[str]) -> dict[str, Any]:

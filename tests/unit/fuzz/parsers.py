@@ -27,7 +27,6 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._bundle import lay
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import inspected, json_text, upstream
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._drift import container as drift_container
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._drift import look
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._drift import watchdog as drift_watchdog
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate import container as gate_container
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate import docker_container
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._gateway import answers as haproxy_answers
@@ -81,6 +80,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._serve import (
 )
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._serve import state as serve_state
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._serve import verdict as gate_verdict
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._serve import watched as serve_watched
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._status import day
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._status import look as status_look
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._swarm import peer, torrent
@@ -1282,27 +1282,6 @@ def _passed(text: str) -> object:
     return gateway_fleet.servers({"spark-1": (content, "192.0.2.1", 8621)})
 
 
-_WATCHDOG_VERDICT: dict[str, Any] = {
-    "version": 1,
-    "looked_at": 1.0,
-    "verdict": "bad",
-    "reason": "wedged",
-    "findings": [
-        {"kind": "wedged", "severity": "act", "since": 1.0, "expected": "a", "seen": "b", "do": "c"}
-    ],
-}
-
-
-@parser(
-    "verdict.json of a watchdog, for drift",
-    *of_json(_WATCHDOG_VERDICT),
-    ValueError,
-    state.json_text.JsonError,
-)
-def _watchdog_verdict(text: str) -> object:
-    return drift_watchdog.parse(text.encode(errors="surrogatepass"))
-
-
 _FORMER = [{"name": "spark-1", "model": "chat", "recipe": "r", "address": "192.0.2.1", "port": 8000}]
 
 
@@ -1338,23 +1317,24 @@ def _state_series(text: str) -> object:
     return series_text.text(series_spark.of_state(serve_state.parse(text)), series_spark.HELPS)
 
 
-_LOOKED = {
+_LOOKED: dict[str, Any] = {
     "version": 1,
     "looked_at": 1.5,
     "mode": "act",
     "verdict": "bad",
-    "findings": [{"kind": "wedged"}],
-    "speculation": {"acceptance_rate": 0.5},
+    "reason": "wedged",
+    "findings": [
+        {"kind": "wedged", "severity": "act", "since": 1.0, "expected": "a", "seen": "b", "do": "c"}
+    ],
+    "speculation": {"drafts": 300, "acceptance_rate": 0.5},
     "restarts": [1.0],
     "agent": "down",
 }
 
 
-@parser(
-    "verdict.json of the watchdog, for its series", *of_json(_LOOKED), ValueError, state.json_text.JsonError
-)
+@parser("verdict.json of the watchdog", *of_json(_LOOKED), ValueError, state.json_text.JsonError)
 def _watchdog_series(text: str) -> object:
-    return series_text.text(series_spark.of_watchdog(series_spark.parse(text), 2.0), series_spark.HELPS)
+    return series_text.text(series_spark.of_watchdog(serve_watched.parse(text), 2.0), series_spark.HELPS)
 
 
 _GPU = "0, 96, 71, [N/A], 2418\n"

@@ -10,6 +10,7 @@ import pytest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._gateway.answers import Server
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._gateway.haproxy import Haproxy
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._gateway.states import States
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._serve import watched
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._watchdog import judge, verdict
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._watchdog.memory import Memory
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._watchdog.settings import ACT, Settings
@@ -21,7 +22,7 @@ pytestmark = needs_haproxy
 KEYS = [{"name": "team", "key": KEY, "concurrent": 1000, "requests_per_minute": 100_000}]
 DOWN = verdict.agent(
     judge.Judgement(
-        judge.BAD, "", Memory(), (judge.Finding(judge.WEDGED, judge.ACTED_ON, "tokens", "none", "wait"),)
+        watched.BAD, "", Memory(), (judge.Finding(watched.WEDGED, judge.ACTED_ON, "tokens", "none", "wait"),)
     ),
     Settings(mode=ACT),
 )

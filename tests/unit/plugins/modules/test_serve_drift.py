@@ -37,7 +37,10 @@ def test_the_watchdog_as_it_is_there(tmp_path, monkeypatch):
     (tmp_path / "units").mkdir()
     (tmp_path / "units/sparkfleet-watchdog.timer").write_text("[Timer]")
     (tmp_path / "state/watchdog").mkdir(parents=True)
-    verdict = {"version": 1, "looked_at": 5, "verdict": "well", "reason": "idle", "findings": []}
+    verdict = {
+        "version": 1, "looked_at": 5, "mode": "act", "verdict": "well", "reason": "idle", "findings": [], "speculation": None,
+        "restarts": [], "agent": "up",
+    }  # fmt: skip
     (tmp_path / "state/watchdog/verdict.json").write_text(json.dumps(verdict))
     seen = serve_drift.look_watchdog(plan, 7.0)
     assert (seen.verdict, seen.problem, seen.now) == (verdict, "", 7.0)

@@ -10,6 +10,7 @@ import pytest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._drift import watchdog
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._drift.finding import Finding
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._drift.watchdog import Seen
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._serve import watched
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._watchdog import install, plan, units
 
 PLAN = plan.given({"mode": "act", "agent_address": "192.0.2.7", "api_key": "k"})
@@ -31,8 +32,12 @@ def verdict(**given: Any) -> dict[str, Any]:
         "verdict": "well",
         "reason": "makes tokens",
         "findings": [],
+        "mode": "act",
+        "speculation": None,
+        "restarts": [],
+        "agent": "up",
     } | given
-    return watchdog.parse(json.dumps(made).encode())
+    return watched.parse(json.dumps(made))
 
 
 GOOD = Seen(WANTED, verdict=verdict(), now=NOW)
@@ -142,9 +147,3 @@ def test_a_report_takes_over_a_bounded_share_of_a_verdict() -> None:
     told = found(replace(GOOD, verdict=many))
     assert len(told) == watchdog.MOST
     assert max(len(each.seen) for each in told) == watchdog.LONGEST
-
-
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"version": 1, "looked_at": "now"}', "[" * 100_000])
-def test_what_is_no_verdict_is_refused(content: str) -> None:
-    with pytest.raises(ValueError):
-        watchdog.parse(content.encode())

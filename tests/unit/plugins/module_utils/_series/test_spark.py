@@ -129,17 +129,3 @@ def test_every_series_says_what_it_is() -> None:
         *spark.of_run({"since": "2026-11-30T20:00:00Z"}),
     ]
     assert {sample.name for sample in everything} == set(spark.HELPS)
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        ("{", "cannot be read"),
-        ('{"version": 1}', "looked_at"),
-        ("[" * 10, "cannot be read"),
-        ("x" * (spark.LIMIT + 1), "more than"),
-    ],
-)
-def test_a_verdict_of_another_form_is_refused(content: str, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        spark.parse(content)
