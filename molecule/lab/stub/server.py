@@ -12,7 +12,7 @@ Environment, each optional:
                     drafts; several with commas are those of position 0, 1 and so on, and the last one goes on. While there is
                     a file /tmp/never, nothing is accepted: a draft that stopped agreeing while it served
                     While there is a file /tmp/wedged, no request gets a token and everything else answers, as with an engine that
-                    hangs: what is told of requests is the engine's, and stands still. It ends with the process
+                    hangs: of what comes then it never hears, so it counts none of it. It ends with the process
                     While there is a file /tmp/slow, each request first waits for 3 seconds, as in a queue
   STUB_READY_AFTER  seconds from start to the first answer (1)
   STUB_STUCK        anything: prints its first lines, then never gets ready and says no more
@@ -168,7 +168,6 @@ class Stub:
         self._lock = threading.Lock()
         self._completions = 0
         self._active = self._waiting = 0
-        self._told = (0, 0)
         self._credit = [0.0] * settings.width
         self._restart()
 
@@ -187,6 +186,7 @@ class Stub:
 
     def generate(self, tokens: int) -> Iterator[list[str]]:
         """Words of one answer, an engine step at a time."""
+        self._wedged()
         with self._lock:
             engine = self._engines[self._completions % len(self._engines)]
             self._completions += 1
@@ -214,6 +214,10 @@ class Stub:
             if self.settings.reset and self._completions == self.settings.reset:
                 self._restart()
 
+    def _wedged(self) -> None:
+        while WEDGED.exists():
+            time.sleep(0.05)
+
     def _queue(self, began: float) -> None:
         with self._lock:
             self._waiting += 1
@@ -226,8 +230,7 @@ class Stub:
         made = 0
         while made < tokens:
             time.sleep(self.settings.seconds)
-            while WEDGED.exists():
-                time.sleep(0.05)
+            self._wedged()
             with self._lock:
                 size = 1
                 if made and self.settings.width and not self.settings.no_drafts:
@@ -253,9 +256,6 @@ class Stub:
         if self.settings.no_stats:
             return "\n".join(lines) + "\n"
         with self._lock:
-            if not WEDGED.exists():
-                self._told = (self._active - self._waiting, self._waiting)
-            running, waiting = self._told
             times = [list(engine.decoded) for engine in self._engines]
             firsts = [list(engine.first) for engine in self._engines]
             series: dict[str, list[tuple[str, int]]] = {
@@ -300,8 +300,8 @@ class Stub:
             lines += [f"{name}_count{{{labels}}} {float(len(first))}", f"{name}_sum{{{labels}}} {sum(first)}"]
         usage = self.settings.kv_usage if self._active else 0.0
         for name, value in (
-            ("num_requests_running", float(running)),
-            ("num_requests_waiting", float(waiting)),
+            ("num_requests_running", float(self._active - self._waiting)),
+            ("num_requests_waiting", float(self._waiting)),
             ("kv_cache_usage_perc", usage),
         ):
             lines += [f"# TYPE vllm:{name} gauge"]
