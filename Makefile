@@ -4,6 +4,7 @@
 # make bench-sync times a snapshot to 1, 2, 4 and 8 hosts, and another look (LINK=40mbit SIZE=80)
 # make bench-noop times site.yml with nothing to do: as it is, with a whole look, and beside a plain playbook (HOSTS="1 2 4 8" RUNS=3)
 # make bench-gateway  what the gateway keeps of prefix caches, with real vLLM, and what it costs (CLIENTS="2 8" EACH=3 ROUNDS=2 FACTORS="" STREAMS=500)
+# make bench-watch  what watchdog and exporters take of a Spark, and what they add to decoding (SPEED=20 ROUNDS=8 TOKENS=400 TIMES=20)
 # make test       lint, unit tests, all molecule scenarios but the long ones; ends with a table of times (molecule/lab/budgets.yml)
 # make test-long  the long scenarios, likewise
 # make lint       checks that run no playbook: Python, YAML, spelling, licences, Ansible (-j2: two at a time)
@@ -35,7 +36,7 @@ export PATH := $(CURDIR)/$(bin):$(PATH)
 # If it is set, each of thousands of processes compiles Ansible again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: lab lab-hosts lab-depot lab-down venv lint .lint-files .lint-ansible sanity unit fuzz scenario matrix ee arm64 test test-long bench-sync bench-noop bench-gateway docs dashboards changelog clean
+.PHONY: lab lab-hosts lab-depot lab-down venv lint .lint-files .lint-ansible sanity unit fuzz scenario matrix ee arm64 test test-long bench-sync bench-noop bench-gateway bench-watch docs dashboards changelog clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -150,18 +151,21 @@ matrix: .matrix-newest .matrix-next
 # Two at a time for two cores: a third part would slow each of them, and time limits would be exceeded.
 jobs := 2
 # For code that seldom changes: recipes with real vLLM one after the other, two such servers behind a gateway and under their watchdogs, built
-# images, sweeps, an upgrade, and other Ansibles. Alerts need minutes to speak, so what watches a fleet is here, too.
-long := recipes watch watch_vllm gateway_vllm build benchmark upgrade
+# images, sweeps, an upgrade, and other Ansibles.
+long := recipes watch_vllm gateway_vllm build benchmark upgrade
 long_checks := matrix
+# Tests of other scenarios that are marked as long are left out; the whole of these comes here.
+left_out = $(if $(filter %-whole $(long:%=.part-%),$@),,-m 'not long')
 # This scenario takes the depot away from all others, so it runs beside parts that need none.
 alone := airgap
 checks := unit ee
 # The longest come first.
 by_budget := $(shell sed -n 's/^\([a-z_]*\): *\([0-9]*\)$$/\2 \1/p' $(lab)/budgets.yml | sort -rn | cut -d' ' -f2)
+whole := $(patsubst %,%-whole,$(filter-out $(long),$(shell grep -lr --include='test_*.py' 'pytest.mark.long' molecule | cut -d/ -f2 | sort -u)))
 scenarios := $(filter-out $(long) $(alone),$(filter $(patsubst molecule/%/molecule.yml,%,$(wildcard molecule/*/molecule.yml)),$(by_budget)))
 
 test: parts := lint $(alone) $(checks) $(scenarios)
-test-long: parts := $(long_checks) $(long)
+test-long: parts := $(long_checks) $(long) $(whole)
 
 # A failure stops no other part. The table names what failed, and fails.
 timed := python $(lab)/timed.py
@@ -171,12 +175,12 @@ test test-long: venv
 	$(timed) table $@ $(parts)
 
 part = $(timed) part $(@:.part-%=%)
-.PHONY: $(patsubst %,.part-%,lint $(checks) $(long_checks) $(alone) $(scenarios) $(long))
+.PHONY: $(patsubst %,.part-%,lint $(checks) $(long_checks) $(alone) $(scenarios) $(long) $(whole))
 $(patsubst %,.part-%,lint $(checks) $(long_checks)): .part-%:
 	@$(part) $(MAKE) --no-print-directory $* || true
 
-$(patsubst %,.part-%,$(alone) $(scenarios) $(long)): .part-%:
-	@$(part) molecule test -s $* || true
+$(patsubst %,.part-%,$(alone) $(scenarios) $(long) $(whole)): .part-%:
+	@PYTEST_ADDOPTS="$(PYTEST_ADDOPTS) $(left_out)" $(part) molecule test -s $(*:-whole=) || true
 
 lab_depot := .spark .publish .wheels .snapshot .stub
 # Beside the depot, or in place of it.
@@ -187,7 +191,7 @@ needs_ee := .base
 $(foreach part,unit installed matrix ee,$(eval .part-$(part): $(needs_$(part))))
 # No unit test is skipped because this machine lacks something.
 .part-unit: export WHOLE := 1
-$(patsubst %,.part-%,$(alone) $(long)): $(lab_depot)
+$(patsubst %,.part-%,$(alone) $(long) $(whole)): $(lab_depot)
 $(scenarios:%=.part-%): $(lab_depot) .part-$(alone)
 
 scenario:
@@ -210,6 +214,10 @@ bench-gateway:
 	+@$(parallel) .spark .publish .wheels .snapshot
 	@PYTHONPATH=$(lab) python $(lab)/bench/bench_bound.py
 	@PYTHONPATH=$(lab) python $(lab)/bench/bench_gateway.py
+
+bench-watch:
+	+@$(parallel) .spark .publish .wheels .snapshot
+	@PYTHONPATH=$(lab) python $(lab)/bench/bench_watch.py
 
 bench-noop:
 	+@$(parallel) .spark .wheels .stub

@@ -67,6 +67,15 @@ def forgotten(*sparks: str) -> None:
         )
 
 
+def makes_tokens(spark: str) -> bool:
+    """Whether its engine works on requests. Which Spark gets which conversation is the gateway's choice."""
+    told = on(spark, "curl -fsS --max-time 5 http://127.0.0.1:8000/metrics")
+    return any(
+        line.startswith("vllm:num_requests_running{") and float(line.split()[-1]) > 0
+        for line in told.splitlines()
+    )
+
+
 def found_within(spark: str, kind: str, began: float, before: list[str], within: float = 90) -> float:
     """Seconds from `began` until there was new evidence of this kind."""
     until(lambda: any(name.endswith(f"-{kind}") for name in evidence(spark) if name not in before), within)

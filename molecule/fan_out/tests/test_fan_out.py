@@ -227,6 +227,7 @@ def test_the_seed_dies_midway(sync, hub):
     assert sum(run.rows[name]["hub_bytes"] for name in HOSTS[1:]) == hub.sent
 
 
+@pytest.mark.long
 def test_a_receiver_that_dies_and_one_whose_peer_is_killed_fetch_only_the_rest(sync, hub):
     have("fan-1")
     slow("fan-1", "20mbit")
@@ -272,6 +273,7 @@ def test_a_full_disk_stops_one_host(sync, hub):
     assert hub.sent == SIZE and "fan--body" not in promoted("fan-3")
 
 
+@pytest.mark.long
 def test_a_hub_that_is_down_fails_all_and_one_that_stumbles_none(sync, hub):
     hub.fails({"kind": "status", "status": 503})
     down = sync(model_sync_retries=0).end()

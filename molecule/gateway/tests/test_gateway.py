@@ -66,6 +66,7 @@ def test_a_second_run_changes_nothing_and_a_check_shows_what_would(run):
     assert run("gateway").end().output.count("changed=0") == len(SPARKS) + len(GATES)
 
 
+@pytest.mark.long
 def test_drift_finds_what_was_done_to_a_gateway_by_hand_and_its_playbook_mends_it(run, tmp_path):
     def found() -> dict[str, set[str]]:
         done = run("drift", drift_output=str(tmp_path)).end()

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from fleet import HOSTS, Run, Seen, another, look
 from running import power_off, power_on
 
@@ -70,6 +71,7 @@ def proven(host: Seen) -> list[Any]:
     return [state[which] and state[which]["serving"]["container"] for which in ("current", "last_good")]
 
 
+@pytest.mark.long
 def test_each_host_in_other_phases_and_one_run_finishes(serving, run):
     arguments = another(serving)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import pytest
 from fleet import HOSTS, another, look, on, until
 from running import power_off, power_on, restart
 
@@ -34,6 +35,7 @@ def test_stopped_stays_stopped_and_all_start_side_by_side(serving, run):
     assert max(again[name].at("start") for name in HOSTS) < min(again[name].recorded_at for name in HOSTS)
 
 
+@pytest.mark.long
 def test_after_a_boot_it_serves_again_by_itself_and_one_that_dies_at_every_start_is_given_up(serving, run):
     on("roll-1", f"touch $(echo {BODY})/die")
     booted = time.time()

@@ -159,6 +159,7 @@ def test_check_mode_shows_another_limit_and_device_and_touches_nothing(run: Any)
 
 
 @pytest.mark.usefixtures("deployed")
+@pytest.mark.long
 def test_another_limit_and_another_device_are_another_container_each(run: Any) -> None:
     first = container()["Id"]
     run("site", vllm_serve_ulimits=OTHER_LIMITS)

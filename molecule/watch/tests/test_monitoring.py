@@ -52,6 +52,7 @@ def only_looking() -> Iterator[None]:
         on(spark, mode % ("observe", "act"))
 
 
+@pytest.mark.long
 def test_a_draft_that_stops_agreeing_is_called(address):
     """The first load of all: the drafts of the last 15 minutes count, so it takes as many bad ones as there were good ones."""
     on("watch-1", f"docker exec {NAME} touch /tmp/never")
@@ -117,6 +118,7 @@ def test_a_host_that_is_not_the_monitoring_finds_the_ports_closed():
         assert [each for each in others if reaches(spark, *each)] == []
 
 
+@pytest.mark.long
 def test_a_second_run_changes_nothing_and_a_check_shows_what_would(run):
     again = run("monitoring").end()
     assert not again.failed, again.output
@@ -137,6 +139,7 @@ def test_rules_that_promtool_refuses_replace_nothing(run):
     assert on(GATE, "systemctl is-active prometheus").strip() == "active"
 
 
+@pytest.mark.long
 def test_an_engine_that_hangs_is_called(address, only_looking):
     with Load(address, clients=8, tokens=400, limit=600):
         until(lambda: value("sparkfleet:requests:running > 0").get("watch-1", 0) > 0)
@@ -149,6 +152,7 @@ def test_an_engine_that_hangs_is_called(address, only_looking):
         until(lambda: ("SparkEngineWedged", "watch-1") not in called(), within=300)
 
 
+@pytest.mark.long
 def test_a_short_question_without_an_answer_is_called(only_looking):
     """Nobody else asks."""
     on("watch-2", f"docker exec {NAME} touch /tmp/wedged")
@@ -158,6 +162,7 @@ def test_a_short_question_without_an_answer_is_called(only_looking):
         on("watch-2", f"docker exec {NAME} rm /tmp/wedged")
 
 
+@pytest.mark.long
 def test_a_server_that_is_stopped_is_called(only_looking):
     on("watch-2", f"kill -STOP $(docker inspect --format '{{{{.State.Pid}}}}' {NAME})")
     try:
@@ -167,6 +172,7 @@ def test_a_server_that_is_stopped_is_called(only_looking):
         on("watch-2", f"kill -CONT $(docker inspect --format '{{{{.State.Pid}}}}' {NAME})")
 
 
+@pytest.mark.long
 def test_requests_that_wait_are_called(address):
     with Load(address, clients=16, tokens=4):
         for spark in SPARKS:
@@ -181,6 +187,7 @@ def test_requests_that_wait_are_called(address):
                 on(spark, f"docker exec {NAME} rm /tmp/slow")
 
 
+@pytest.mark.long
 def test_a_run_silences_what_it_explains(only_looking):
     """The lock of a run, and a server that it has stopped."""
     held = {"version": 1, "run": "1", "holder": "me@controller", "controller": "", "since": "2026-11-24T04:00:00Z", "pid": 1, "lease": 3600, "playbook": "site.yml"}  # fmt: skip
@@ -195,6 +202,7 @@ def test_a_run_silences_what_it_explains(only_looking):
         on("watch-2", f"rm /var/lib/sparkfleet/run.json; systemctl start {NAME}")
 
 
+@pytest.mark.long
 def test_the_same_comes_as_files_for_a_prometheus_of_ones_own(run, tmp_path):
     done = run("monitoring", monitoring_output=str(tmp_path / "out")).end()
     assert not done.failed, done.output

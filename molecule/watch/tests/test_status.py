@@ -66,6 +66,7 @@ def test_the_table_has_a_row_for_each_and_the_page_a_chart_for_each_series(
     assert page.count("<svg") >= len(SERIES) * len(SPARKS) and "<script" not in page
 
 
+@pytest.mark.long
 def test_a_spark_without_a_network_is_in_the_report(tmp_path: Path) -> None:
     on("watch-2", "systemctl stop ssh; pkill -x sshd || true")
     try:
@@ -78,6 +79,7 @@ def test_a_spark_without_a_network_is_in_the_report(tmp_path: Path) -> None:
     assert found["hosts"]["watch-2"]["day"], "its day is there all the same"
 
 
+@pytest.mark.long
 def test_a_limited_run_and_a_check_run_look_too(tmp_path: Path) -> None:
     found = status(tmp_path, "--limit=watch-1", "--check")
     assert list(found["hosts"]) == ["watch-1"] and found["hosts"]["watch-1"]["day"]

@@ -12,7 +12,7 @@ from fleet import GATE, SERVER_KEY, SPARKS, all_up, states
 from running import Run
 from streams import Load
 from testing import on, until
-from watched import FOLDER, NAME, evidence, found_within, kinds, looks, started, verdict
+from watched import FOLDER, NAME, evidence, found_within, kinds, looks, makes_tokens, started, verdict
 
 pytestmark = pytest.mark.usefixtures("serving")
 WEDGED = f"docker exec {NAME} touch /tmp/wedged"
@@ -24,15 +24,6 @@ TIMER = "sparkfleet-watchdog.timer"
 
 def load(address, **given) -> Load:
     return Load(address, **{"clients": 8, "tokens": 60, **given})
-
-
-def makes_tokens(spark: str) -> bool:
-    """Whether requests run there. Which Spark gets which conversation is the gateway's choice."""
-    told = on(spark, "curl -fsS --max-time 5 http://127.0.0.1:8000/metrics")
-    return any(
-        line.startswith("vllm:num_requests_running") and float(line.split()[-1]) > 0
-        for line in told.splitlines()
-    )
 
 
 def test_in_a_healthy_server_under_load_nothing_is_found(address):
@@ -114,6 +105,7 @@ def the_run_brings_it_back(spark: str, run) -> None:
     assert verdict(spark)["restarts"] == []
 
 
+@pytest.mark.long
 def test_who_stays_down_is_brought_back_by_its_unit(address):
     """The second Spark may not restart its server at all."""
     spark = "watch-2"
@@ -131,6 +123,7 @@ def test_who_stays_down_is_brought_back_by_its_unit(address):
     assert [stream.fault for stream in busy.asked_after(out + 1) if stream.fault] == []
 
 
+@pytest.mark.long
 def test_a_draft_that_stops_agreeing_is_told_and_nothing_is_restarted(address, run):
     spark = "watch-1"
     life = started(spark)
@@ -147,6 +140,7 @@ def test_a_draft_that_stops_agreeing_is_told_and_nothing_is_restarted(address, r
     assert busy.faults == []
 
 
+@pytest.mark.long
 def test_a_run_is_left_alone(address, run):
     """A watchdog that only looks says so, and takes no server away that a run is about to change."""
     spark = "watch-1"
@@ -174,6 +168,7 @@ def found_by_drift(run) -> dict[str, set[str]]:
     }
 
 
+@pytest.mark.long
 def test_drift_names_what_was_done_to_a_watchdog_by_hand_and_a_run_mends_it(run):
     on("watch-1", f"echo '# often' >>/etc/systemd/system/{TIMER}; systemctl stop {TIMER}")
     looks("watch-2", 1, within=30)
@@ -192,6 +187,7 @@ def test_drift_names_what_was_done_to_a_watchdog_by_hand_and_a_run_mends_it(run)
     assert found_by_drift(run) == {spark: set() for spark in SPARKS}
 
 
+@pytest.mark.long
 def test_who_stops_a_server_or_the_watchdog_does_not_find_it_started_again(run):
     done = run("stop", "--limit", "watch-1").end()
     assert not done.failed, done.output

@@ -189,5 +189,5 @@ def test_every_scenario_has_a_budget_and_nothing_else_but_what_the_makefile_time
     budgets = yaml.safe_load((ROOT / "molecule/lab/budgets.yml").read_text())
     scenarios = {path.parent.name for path in ROOT.glob("molecule/*/molecule.yml")}
     others = {"lint", "unit", "matrix", "ee", "test", "test-long"}
-    assert set(budgets) == scenarios | others
+    assert {name.removesuffix("-whole") for name in budgets} == scenarios | others
     assert all(isinstance(seconds, int) and seconds > 0 for seconds in budgets.values())
