@@ -13,10 +13,13 @@ from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.unit.verdict impor
 PAIR = ["head", "worker"]
 
 
-def reached(step: str, head: str = "", worker: str = "", before: str | None = None) -> dict[str, Any]:
-    known = {} if before is None else {"before": before}
+def look(generation: str = "a1", phase: str = "running", **more: str) -> dict[str, Any]:
+    return {"phase": phase, "generation": generation, "container": "running", "why": "", "problem": ""} | more
+
+
+def reached(step: str, head: str = "a1", worker: str = "a1", before: str = "a1") -> dict[str, Any]:
     return {
-        host: {"step": step, "generation": generation, **known}
+        host: {"step": step, "look": look(generation), "before": before}
         for host, generation in (("head", head), ("worker", worker))
     }
 
@@ -24,10 +27,11 @@ def reached(step: str, head: str = "", worker: str = "", before: str | None = No
 @pytest.mark.parametrize(
     ("step", "known"),
     [
-        ("started", reached("started")),
-        ("restored", reached("restored")),
-        ("running", reached("running", "a1", "a1")),
-        ("proven", reached("proven", "a1", "a1", "a1")),
+        ("ready", {host: {"step": "ready"} for host in PAIR}),
+        ("started", {host: {"step": "started"} for host in PAIR}),
+        ("restored", {host: {"step": "restored"} for host in PAIR}),
+        ("running", reached("running", before="")),
+        ("proven", reached("proven")),
     ],
 )
 def test_all_have_come_as_far(step: str, known: dict[str, Any]) -> None:
@@ -35,7 +39,7 @@ def test_all_have_come_as_far(step: str, known: dict[str, Any]) -> None:
 
 
 def test_a_member_that_failed_is_named_with_its_reason() -> None:
-    known = reached("running", "a1", "a1") | {"worker": {"step": "started"}}
+    known = reached("running") | {"worker": {"step": "started"}}
     told = refusal(
         PAIR, PAIR, "running", known, {"worker": "no such file\ndo: look", "head": "of an earlier step"}
     )
@@ -47,7 +51,7 @@ def test_a_member_that_failed_is_named_with_its_reason() -> None:
 
 @pytest.mark.parametrize("known", [{}, {"worker": {}}, {"worker": {"step": "started"}}])
 def test_a_member_that_was_lost_has_said_nothing(known: dict[str, Any]) -> None:
-    told = refusal(PAIR, PAIR, "proven", {"head": {"step": "proven", "generation": "a1"}, **known}, {})
+    told = refusal(PAIR, PAIR, "proven", {"head": reached("proven")["head"], **known}, {})
     assert "seen worker: it gave no answer" in told
 
 
@@ -56,10 +60,24 @@ def test_a_reason_is_short() -> None:
     assert "x" * LONGEST in told and "x" * (LONGEST + 1) not in told
 
 
-@pytest.mark.parametrize(("head", "worker"), [("a1", "b2"), ("a1", ""), ("", "")])
-def test_a_worker_of_another_generation_is_none(head: str, worker: str) -> None:
-    told = refusal(PAIR, PAIR, "running", reached("running", head, worker), {})
-    assert f"seen head in {head or 'none'}, worker in {worker or 'none'}" in told
+def test_a_worker_of_another_generation_is_none() -> None:
+    told = refusal(PAIR, PAIR, "running", reached("running", "a1", "b2"), {})
+    assert "seen head in a1, worker in b2" in told
+
+
+@pytest.mark.parametrize(
+    ("seen", "expected"),
+    [
+        (look(phase="waiting", why="rank 0: gone"), "worker waiting; rank 0: gone; do:"),
+        (look(phase="", problem="no status", container=""), "worker says nothing (no status), and its container is absent;"),
+        (look(phase="down", container="exited"), "worker down, and its container is exited;"),
+        ({}, "worker says nothing (no status), and its container is absent;"),
+    ],
+)  # fmt: skip
+def test_a_member_that_does_not_run_is_shown_with_what_it_says(seen: dict[str, Any], expected: str) -> None:
+    known = reached("running") | {"worker": {"step": "running", "look": seen}}
+    told = refusal(PAIR, PAIR, "running", known, {})
+    assert expected in told and "seen worker" in told
 
 
 def test_a_unit_that_started_again_during_the_gate_has_not_passed() -> None:
@@ -68,7 +86,7 @@ def test_a_unit_that_started_again_during_the_gate_has_not_passed() -> None:
 
 
 def test_hosts_that_leave_a_unit_pass_together_and_each_in_a_generation_of_its_own() -> None:
-    known = reached("proven")
+    known: dict[str, Any] = {host: {"step": "proven"} for host in PAIR}
     assert refusal(PAIR, [], "proven", known, {}) == ""
     assert "worker: disk full" in refusal(
         PAIR, [], "proven", known | {"worker": {"step": "started"}}, {"worker": "disk full"}
