@@ -16,10 +16,14 @@ from ..plugin_utils.serving import rollout
 class ActionModule(Report):
     def make(self, options: dict[str, Any], variables: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
         items = {host: (known, failure) for host, known, failure in hosts(variables)}
-        rows = _rows(readable(items, lambda some: table.render(_rows(some)), lambda failure: ({}, failure)))
+        rows = _rows(readable(items, lambda some: _table(_rows(some)), lambda failure: ({}, failure)))
         passed = [row["host"] for row in rows if row["verdict"] == table.PASS]
         failed = [row["host"] for row in rows if row["verdict"] != table.PASS]
-        return table.render(rows), {"rows": rows} | handed_on(passed=passed, failed=failed)
+        return _table(rows), {"rows": rows} | handed_on(passed=passed, failed=failed)
+
+
+def _table(rows: list[dict[str, str]]) -> list[str]:
+    return table.render(rows, table.columns(rows))
 
 
 def _rows(items: Mapping[str, tuple[Any, Mapping[str, Any] | None]]) -> list[dict[str, str]]:

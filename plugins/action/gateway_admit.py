@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..module_utils._serve.state import rank_of
 from ..plugin_utils.at_gateway import AtGateway
 from ..plugin_utils.gateway import fleet
 
@@ -19,6 +20,10 @@ class ActionModule(AtGateway):
         servers = []
         for host in sparks:
             known = variables["hostvars"][host]
-            if "spark_served" in known and "spark_failure" not in known:
+            if (
+                "spark_served" in known
+                and "spark_failure" not in known
+                and not rank_of(known["spark_served"])
+            ):
                 servers.append(fleet.place(host, known["spark_served"], fleet.met_at(host, known)))
         return given | {"servers": servers}

@@ -32,6 +32,18 @@ options:
       - API key of the server, when it has one.
       - It is masked wherever the log of the container shows it, as are the values of the container's environment
         variables whose names contain C(KEY), C(TOKEN), C(SECRET) or C(PASSWORD).
+  image:
+    description:
+      - Image that the container must have been started from, by digest. The digests are compared, not the names.
+      - Default, any.
+    type: str
+    default: ""
+  headless:
+    description:
+      - The server is a worker of a unit, which answers nobody. Container, image and files are checked, and nothing is asked or measured.
+      - What the unit as a whole does is measured on its head.
+    type: bool
+    default: false
   files:
     description:
       - Files that must have exactly this content as the process sees them, read through its root directory.
@@ -152,8 +164,8 @@ diagnosis:
   description:
     - V(ok), or why the server fails. All keys below that are known at that point are returned with it.
     - V(container_missing), V(container_not_running), V(server_died), V(server_replaced), V(server_restarted),
-      V(not_ready), V(patch_not_applied), V(file_newer_than_process), V(unauthorized), V(wrong_model),
-      V(completion_failed), V(metrics_unreadable), V(speculation_absent), V(speculation_ignored),
+      V(not_ready), V(patch_not_applied), V(file_newer_than_process), V(unauthorized), V(wrong_image),
+      V(wrong_model), V(completion_failed), V(metrics_unreadable), V(speculation_absent), V(speculation_ignored),
       V(speculation_mismatch), V(speculation_unexpected), V(no_drafts), V(drafts_never_accepted),
       V(acceptance_below_floor), V(too_few_drafts), V(counters_reset), V(foreign_traffic), V(engine_unreachable).
   type: str
@@ -321,6 +333,8 @@ from ..module_utils._serve import verdict
 
 ARGUMENT_SPEC: dict[str, Any] = gate_module.ARGUMENT_SPEC | {
     "container": {"type": "str", "required": True},
+    "image": {"type": "str", "default": ""},
+    "headless": {"type": "bool", "default": False},
     "files": {
         "type": "list",
         "elements": "dict",
@@ -357,6 +371,12 @@ def invalid(params: dict[str, Any]) -> str | None:
         return problem
     if not params["container"]:
         return "container: expected its name, got none"
+    if params["headless"] and params["speculation"]:
+        return (
+            "speculation: expected none with headless, since a worker has no counters; measure it on the head"
+        )
+    if params["image"] and "@sha256:" not in params["image"]:
+        return f"image: expected one by digest (name@sha256:…), got {params['image']!r}"
     if params["speculation"] and not params["minimum_drafts"]:
         return "minimum_drafts: expected at least 1 with a speculation to judge, got 0"
     for name in EXPECTED:
@@ -373,7 +393,7 @@ def invalid(params: dict[str, Any]) -> str | None:
 
 
 def wanted(params: dict[str, Any]) -> Wanted:
-    names = ("container", "served_model", *_BOUNDS, "foreign_traffic")
+    names = ("container", "served_model", *_BOUNDS, "foreign_traffic", "image", "headless")
     return Wanted(
         files=tuple(WantedFile(**file) for file in params["files"]),
         speculation=gate_module.speculation(params),

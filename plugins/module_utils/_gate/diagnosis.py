@@ -61,6 +61,10 @@ class Wanted:
     idle_timeout: float = 300
     measure_timeout: float = 900
     foreign_traffic: str = "fail"
+    image: str = ""
+    """By digest; empty for any"""
+    headless: bool = False
+    """A worker of a unit: it answers nobody"""
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,19 @@ def missing(wanted: Wanted) -> Finding:
         f"a running container named {wanted.container}",
         "the Docker engine of this host has none of that name",
         "start it with playbooks/site.yml, or correct the name",
+    )
+
+
+def image(wanted: Wanted, state: State) -> Finding | None:
+    """A registry's name may differ, the digest may not."""
+    if not wanted.image or wanted.image.partition("@")[2] == state.image.partition("@")[2]:
+        return None
+    return Finding(
+        "wrong_image",
+        f"container {wanted.container} was started from another image",
+        wanted.image,
+        state.image or "no image",
+        "start it with playbooks/site.yml, and see who else starts containers on this host",
     )
 
 

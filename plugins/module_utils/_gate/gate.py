@@ -35,14 +35,16 @@ class Gate:
         """
         observer = self.observer
         life = observer.bind()
+        stop_at(diagnosis.image(observer.wanted, life.state))
         files = self._check_files(life)
         if not diagnosis.running(life.state):
             life.ended(life.state)
         for file in files:
             observer.say(f"in the container: {file.wanted.path}, the locked one")
-        before, evidence = life.come_up()
-        if observer.wanted.speculation is not None:
-            self._measure(life, before, evidence, files)
+        if not observer.wanted.headless:
+            before, evidence = life.come_up()
+            if observer.wanted.speculation is not None:
+                self._measure(life, before, evidence, files)
         life.still_there()
         # A file can be replaced during all this, and another look costs nothing.
         self._check_files(life)

@@ -83,6 +83,13 @@ def port_of(serving: Mapping[str, Any]) -> int | None:
         return None
 
 
+def rank_of(serving: Mapping[str, Any]) -> int:
+    """The rank of a record's server in its unit; 0 of a head, and of one that serves alone. Only those answer requests."""
+    unit = serving.get("unit")
+    rank = unit.get("rank") if isinstance(unit, Mapping) else None
+    return rank if isinstance(rank, int) else 0
+
+
 def unreadable(path: str, error: Exception) -> str:
     """The message about a file that :func:`parse` refuses."""
     return (

@@ -28,7 +28,7 @@ AGENT_PORT = 8621
 
 
 def recorded(host: str, content: str) -> Mapping[str, Any] | None:
-    """The server that passed its gate on a Spark last; None without one.
+    """The server that passed its gate on a Spark last; None without one, and of a worker of a unit, which answers nobody.
 
     :param content: of its state.json, in base64 as C(slurp) brings it
     :raises GatewayError: it is no state
@@ -46,6 +46,8 @@ def recorded(host: str, content: str) -> Mapping[str, Any] | None:
     if current is None:
         return None
     record: Mapping[str, Any] = current["serving"]
+    if state.rank_of(record):
+        return None
     if wrong := shape.wrong(record, _SERVED, "current.serving"):
         raise GatewayError(
             f"{host}, state.json", "the record of what passed there", wrong, "run site.yml there"

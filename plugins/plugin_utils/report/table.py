@@ -24,6 +24,8 @@ COLUMNS = (
     "verdict",
 )
 
+UNIT = "unit"
+"""Column of a fleet with units."""
 LONGEST = 500
 """Characters of a cell that are shown; a file of the report has all of them."""
 PASS = "pass"  # noqa: S105
@@ -56,7 +58,9 @@ def known(variables: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a host's facts that :func:`row` shows."""
     names = {"lock": "recipe_lock", "gate": "spark_gate", "served": "spark_served"}
     found = {key: variables.get(name) or {} for key, name in names.items()}
+    record = found["served"] or (variables.get("spark_candidate") or {}).get("serving") or {}
     return found | {
+        "unit": record.get("unit"),
         "failure": variables.get("spark_failure"),
         "rollback": variables.get("spark_rollback") or {},
     }
@@ -70,8 +74,9 @@ def row(
     served: Mapping[str, Any] | None = None,
     window: Mapping[str, float] | None = None,
     rollback: Mapping[str, Any] | None = None,
+    unit: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
-    """One host as text, keyed by :data:`COLUMNS`. `-` stands for what was not measured.
+    """One host as text, keyed by :data:`COLUMNS`, and its place in a unit. `-` stands for what was not measured.
 
     :param gate: what the gate returned when it passed, else empty
     :param failure: the failed result with the name of its task, if the host failed; a refusal of the gate holds
@@ -79,6 +84,7 @@ def row(
     :param served: the record that passed the gate; without one, the lock tells what should have been served
     :param window: how long nothing served, as ``plugin_utils/serving/rollout.py`` counts it
     :param rollback: ``{passed, outcome}`` of a host that was brought back
+    :param unit: as the record of a member has it
     """
     models = (served or {}).get("models") or {}
     commits = {role: posixpath.basename(model["path"]) for role, model in models.items()} or {
@@ -96,6 +102,7 @@ def row(
     drafts, rate = gate.get("drafts"), gate.get("acceptance_rate")
     return {
         "host": host,
+        UNIT: f"{unit['name']}, rank {unit['rank']}" if unit else "-",
         "image": _digest(image),
         "body": commits.get("body", "")[:12] or "-",
         "draft": commits.get("draft", "")[:12] or "-",
@@ -106,6 +113,12 @@ def row(
         "away": "-" if not window else f"{window['gate']:.0f} s",
         "verdict": verdict,
     }
+
+
+def columns(rows: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
+    """Those of a fleet: the unit only where there is one."""
+    host, *others = COLUMNS
+    return (host, *([UNIT] if any(row[UNIT] != "-" for row in rows) else []), *others)
 
 
 def render(rows: Sequence[Mapping[str, str]], columns: Sequence[str] = COLUMNS) -> list[str]:

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from ...module_utils._gate.container import parse_time
 from ..inputs import as_list
+from ..unit.change import REPLACE, SETTLED, START, UNPROVEN
 
-SETTLED, UNPROVEN, REPLACE, START = "settled", "unproven", "replace", "start"
-"""It runs and has passed; it runs and is not on record; another one serves; nothing serves."""
+_T = TypeVar("_T")
 
 
 class BatchError(ValueError):
@@ -68,7 +68,7 @@ def change(
 
 
 def size(value: int | str, total: int) -> int:
-    """The number of hosts in a batch, of `total`: a number, or a share such as ``25%``; at least one.
+    """The number of units in a batch, of `total`: a number, or a share such as ``25%``; at least one.
 
     :raises BatchError: the value is neither
     """
@@ -81,7 +81,7 @@ def size(value: int | str, total: int) -> int:
     raise BatchError(f"spark_rollout_batches: expected numbers above 0 or shares up to 100%, got {value!r}")
 
 
-def batches(hosts: Sequence[str], sizes: str | Sequence[int | str]) -> list[list[str]]:
+def batches(hosts: Sequence[_T], sizes: str | Sequence[int | str]) -> list[list[_T]]:
     """`hosts` in their order, cut by `sizes`. The last size repeats until all hosts have their turn.
 
     :raises BatchError: a size is invalid, or there is none
@@ -90,7 +90,8 @@ def batches(hosts: Sequence[str], sizes: str | Sequence[int | str]) -> list[list
     if not sizes:
         raise BatchError("spark_rollout_batches: expected at least one size, got none")
     counts = [size(value, len(hosts)) for value in sizes]
-    cut, left = [], list(hosts)
+    cut: list[list[_T]] = []
+    left = list(hosts)
     for index in range(len(hosts)):
         if not left:
             break
@@ -101,32 +102,59 @@ def batches(hosts: Sequence[str], sizes: str | Sequence[int | str]) -> list[list
 
 
 def plan(hosts: Mapping[str, Mapping[str, Any]], sizes: str | Sequence[int | str]) -> list[dict[str, Any]]:
-    """The batches of a run.
+    """The batches of a run. The members of a unit are one item of them, in the place of its head.
 
-    :param hosts: those of the play, in its order, each with ``spark_change`` (as :func:`change` gives it), and with ``spark_failure``
-        if preparing it failed. A host without a state, or with a failure, has no turn
+    :param hosts: those of the play, in its order, each with ``spark_change`` (as :func:`change` gives it, or ``unit/change.py`` for a
+        member of a unit), and with ``spark_failure`` if preparing it failed. A host without a state, or with a failure, has no turn
     :returns: per batch ``{said: text for a person, hosts, earlier: [hosts that must have passed before], traffic: {taken: [those of its
-        hosts whose server is stopped], admitted: its hosts}}``
+        hosts whose server is stopped], admitted: [those that serve then]}}``. A last one holds the members of units that are not
+        whole: they wait for those that have no turn
     :raises BatchError: as :func:`batches`
     """
-    states = {
-        host: state
+    changes = {
+        host: known["spark_change"]
         for host, known in hosts.items()
-        if (state := (known.get("spark_change") or {}).get("state")) and not known.get("spark_failure")
+        if (known.get("spark_change") or {}).get("state") and not known.get("spark_failure")
     }
-    first = [host for host, state in states.items() if state != REPLACE]
-    cut = batches([host for host, state in states.items() if state == REPLACE], sizes)
+    units = [members for host, made in changes.items() if (members := _members(host, made))[0] == host]
+    whole = [members for members in units if changes.keys() >= set(members)]
+    first = [unit for unit in whole if not any(changes[host]["state"] == REPLACE for host in unit)]
+    cut = batches([unit for unit in whole if unit not in first], sizes)
     named = [("hosts with nothing to lose", first)] if first else []
     named += [(f"batch {number} of {len(cut)}", batch) for number, batch in enumerate(cut, 1)]
     made: list[dict[str, Any]] = []
-    for name, batch in named:
+    for name, items in named:
+        batch = [host for unit in items for host in unit]
         earlier = [host for done in made for host in done["hosts"]]
-        taken = [host for host in batch if states[host] == REPLACE]
-        said = f"{name}: {', '.join(batch)}"
-        made.append(
-            {"said": said, "hosts": batch, "earlier": earlier, "traffic": {"taken": taken, "admitted": batch}}
-        )
+        taken = [host for host in batch if changes[host]["state"] == REPLACE]
+        admitted = [host for host in batch if not _rank(changes[host])]
+        made.append(_batch(name, batch, earlier, taken, admitted))
+    turns = {host for batch in made for host in batch["hosts"]}
+    if waiting := [host for host in changes if host not in turns]:
+        lacking = {member for host in waiting for member in _members(host, changes[host])} - changes.keys()
+        made.append(_batch("units that are not whole", waiting, sorted(lacking), [], []))
     return made
+
+
+def _batch(
+    name: str, batch: list[str], earlier: list[str], taken: list[str], admitted: list[str]
+) -> dict[str, Any]:
+    said = f"{name}: {', '.join(batch)}"
+    return {
+        "said": said,
+        "hosts": batch,
+        "earlier": earlier,
+        "traffic": {"taken": taken, "admitted": admitted},
+    }
+
+
+def _members(host: str, change: Mapping[str, Any]) -> list[str]:
+    """The hosts that have their turn together with `host`, the head first."""
+    return list((change.get("unit") or {}).get("members") or [host])
+
+
+def _rank(change: Mapping[str, Any]) -> int:
+    return int((change.get("unit") or {}).get("rank", 0))
 
 
 def blocking(earlier: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -140,16 +168,20 @@ def blocking(earlier: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def changed(hosts: Mapping[str, Mapping[str, Any]], before: str | Sequence[str] = ()) -> list[str]:
     """The hosts that a rollback would take back to what they served before this change.
 
-    Hosts that did not pass are left out. The run itself took them back, and a rollback would take them back further.
+    Hosts that did not pass are left out. The run itself took them back, and a rollback would take them back further. A unit goes
+    back whole, or not at all.
 
     :param hosts: those of the play, each with ``spark_change`` (as :func:`change` gives it) and ``spark_proven``, where it got
         that far
     :param before: hosts that an earlier run has changed
     """
+    proven = {
+        host: known.get("spark_change") or {} for host, known in hosts.items() if known.get("spark_proven")
+    }
     now = [
         host
-        for host, known in hosts.items()
-        if known.get("spark_proven") and (known.get("spark_change") or {}).get("back")
+        for host, made in proven.items()
+        if made.get("back") and proven.keys() >= set(_members(host, made))
     ]
     return sorted({*as_list(before), *now})
 
@@ -166,14 +198,14 @@ def away(facts: Mapping[str, Any]) -> dict[str, float] | None:
 
 
 def window(gate: Mapping[str, Any], stopped: float | None) -> dict[str, float] | None:
-    """How long a host did not serve, in seconds of its own clock; None if nothing was stopped.
+    """How long a host did not serve, in seconds of its own clock; None if nothing was stopped, and of a worker, which answers nobody.
 
     :param gate: what the gate returned
     :param stopped: when the old server was asked to stop, Unix time
     :returns: ``{start: until the new one was started, ready: until it answered, gate: until it had passed}``, each counted
         from the stop
     """
-    if stopped is None or "passed_at" not in gate:
+    if stopped is None or "ready_at" not in gate or "passed_at" not in gate:
         return None
     started = parse_time(gate["container"]["started_at"])
     times = {"start": started, "ready": gate["ready_at"], "gate": gate["passed_at"]}

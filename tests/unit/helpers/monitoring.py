@@ -35,7 +35,7 @@ def inputs(**given: Any) -> dict[str, Any]:
     } | given  # fmt: skip
 
 
-def recorded(port: int = 8000, published: list[str] | None = None) -> str:
+def recorded(port: int = 8000, published: list[str] | None = None, **more: Any) -> str:
     """state.json of a Spark that has passed, in base64."""
     serving = {
         "recipe": "gemma",
@@ -43,6 +43,7 @@ def recorded(port: int = 8000, published: list[str] | None = None) -> str:
         "models": {},
         "files": [],
         "gate": {"served_model": "chat", "base_url": f"http://127.0.0.1:{port}"},
+        **more,
     }
     state = {"version": 1, "current": {"serving": serving, "gate": {}}, "last_good": None}
     return base64.b64encode(json.dumps(state).encode()).decode()

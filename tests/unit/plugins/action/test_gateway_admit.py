@@ -36,7 +36,9 @@ def test_those_of_the_play_that_passed_are_let_in(executed: list[dict[str, Any]]
             "spark-1": {"spark_served": SERVED, "spark_address": "192.0.2.1"},
             "spark-2": {"spark_served": SERVED, "spark_failure": {"msg": "no"}},
             "spark-3": {},
-            "spark-4": {"spark_served": SERVED, "ansible_host": "192.0.2.4"},
+            "spark-4": {"spark_served": SERVED | {"unit": {"rank": 0}}, "ansible_host": "192.0.2.4"},
+            # A worker answers nobody.
+            "spark-5": {"spark_served": SERVED | {"unit": {"rank": 1}}, "ansible_host": "192.0.2.5"},
         },
     )
     assert [(each["name"], each["address"], each["port"]) for each in executed[0]["servers"]] == [

@@ -124,6 +124,8 @@ def test_a_numeric_string_counts_as_a_number(
         ({"files": [{"path": "/p"}]}, "one of the following is required: md5, sha256"),
         ({"speculation": {"num_speculative_tokens": 0}}, "speculation.num_speculative_tokens"),
         ({"foreign_traffic": "ignore"}, "foreign_traffic"),
+        ({"headless": True, "speculation": MTP}, "speculation: expected none with headless"),
+        ({"image": "r/vllm:latest"}, "image: expected one by digest"),
     ],
 )
 def test_bad_options(

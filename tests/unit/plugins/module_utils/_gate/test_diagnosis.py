@@ -228,6 +228,17 @@ def test_age(changed: float | None, expected: str | None) -> None:
 # -- what is served
 
 
+@pytest.mark.parametrize(
+    ("seen", "wrong"),
+    [("r/vllm@sha256:1", False), ("mirror:5000/vllm@sha256:1", False), ("r/vllm@sha256:2", True), ("r/vllm:1", True), ("", True)],
+)  # fmt: skip
+def test_the_image_is_the_digest_and_not_the_name(seen: str, wrong: bool) -> None:
+    finding = d.image(replace(WANTED, image="r/vllm@sha256:1"), replace(STATE, image=seen))
+    assert (finding is not None) is wrong
+    assert finding is None or (finding.code, finding.expected) == ("wrong_image", "r/vllm@sha256:1")
+    assert d.image(WANTED, replace(STATE, image=seen)) is None, "none is asked for"
+
+
 def test_model() -> None:
     assert d.model(WANTED, ["huihui-gemma4", "alias"]) is None
     finding = d.model(WANTED, ["llama"])

@@ -74,6 +74,25 @@ def test_pass() -> None:
     assert run.observer.warnings == []
 
 
+def test_a_worker_is_asked_nothing_and_its_container_and_files_are_checked() -> None:
+    container = FakeContainer()
+    container.files["/p.py"] = FileSeen("m", "s", 0.0)
+    worker = {"headless": True, "speculation": None, "acceptance_floor": 0.0, "minimum_drafts": 0}
+    wanted = worker | {"image": "other/vllm@sha256:1", "files": (WantedFile("/p.py", "m", "s"),)}
+    with gate(container, wanted) as run:
+        run.run()
+    assert (run.observer.result["verdict"], run.observer.result["files"][0]["ok"]) == ("pass", True)
+    assert "ready_at" not in run.observer.result and "drafts" not in run.observer.result
+    with gate(container, wanted | {"image": "vllm@sha256:2"}) as run:
+        assert fails(run) == "wrong_image"
+    container.files["/p.py"] = FileSeen("m", "another", 0.0)
+    with gate(container, wanted) as run:
+        assert fails(run) == "patch_not_applied"
+    container.states = lambda look: replace(STATE, status="exited")
+    with gate(container, worker) as run:
+        assert fails(run) == "server_died"
+
+
 def test_a_stream_that_is_held_back_has_no_rate_and_passes() -> None:
     with gate(step=0.001, held_back=True) as run:
         run.run()

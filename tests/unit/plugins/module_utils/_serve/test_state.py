@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._serve.state import parse, record
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._serve.state import parse, rank_of, record
 
 OLD, NEW = {"image": "a"}, {"image": "b"}
 
@@ -15,6 +15,14 @@ def test_the_first_spec_has_nothing_to_go_back_to():
         "current": {"serving": OLD, "gate": {"drafts": 236}},
         "last_good": None,
     }
+
+
+@pytest.mark.parametrize(
+    ("more", "rank"),
+    [({}, 0), ({"unit": {"rank": 0}}, 0), ({"unit": {"rank": 3}}, 3), ({"unit": "x"}, 0), ({"unit": {"rank": "1"}}, 0)],
+)  # fmt: skip
+def test_the_rank_of_a_record(more, rank):
+    assert rank_of(OLD | more) == rank
 
 
 def test_the_same_spec_again_keeps_the_first_evidence():

@@ -66,6 +66,13 @@ def test_the_address_of_the_fleet_comes_before_that_of_ansible() -> None:
     assert servers(a=spark(record(), spark_address="192.0.2.8"))[0]["address"] == "192.0.2.8"
 
 
+def test_of_a_unit_only_the_head_is_a_server() -> None:
+    """Also if the record of a worker names no address at which it answers."""
+    worker = record(unit={"name": "pair", "rank": 1}, gate={"served_model": "chat", "base_url": None})
+    found = servers(a=spark(record(unit={"name": "pair", "rank": 0})), b=spark(worker), c=spark(record()))
+    assert [server["name"] for server in found] == ["a", "c"]
+
+
 def test_what_has_not_passed_or_gave_no_state_is_none() -> None:
     assert servers(a=spark(None), b={"__gateway_record": ""}) == []
 

@@ -45,6 +45,13 @@ def test_a_spark_that_passed_nothing_has_no_server_to_ask() -> None:
     assert data({"spark-1": ("", "192.0.2.1"), "spark-2": (empty, "192.0.2.2")})["targets"]["vllm"] == []
 
 
+def test_a_worker_of_a_unit_has_no_server_to_ask_and_is_a_host_like_all() -> None:
+    unit = {name: (recorded(unit={"rank": rank}), at) for rank, (name, (_, at)) in enumerate(PASSED.items())}
+    found = data(unit)
+    assert list(hosts(found["targets"]["vllm"]).values()) == ["spark-1"] and found["left_out"] == []
+    assert {"spark-1", "spark-2"} <= set(hosts(found["targets"]["node"]).values())
+
+
 def test_a_spark_that_does_not_answer_is_asked_as_before() -> None:
     """The moment in which it has to be watched."""
     before = data()["targets"]["vllm"]

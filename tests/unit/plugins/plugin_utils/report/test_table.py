@@ -1,6 +1,12 @@
 from __future__ import annotations
 
-from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.report.table import COLUMNS, known, render, row
+from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.report.table import (
+    COLUMNS,
+    columns,
+    known,
+    render,
+    row,
+)
 
 LOCK = {
     "image": {"digest": "sha256:" + "a" * 64},
@@ -15,8 +21,8 @@ GATE = {
 
 def test_a_host_that_passed():
     made = row("spark-1", LOCK, GATE, None)
-    assert tuple(made) == COLUMNS
-    assert list(made.values()) == [
+    assert columns([made]) == COLUMNS
+    assert [made[name] for name in COLUMNS] == [
         "spark-1",
         "a" * 12,
         "b" * 12,
@@ -73,6 +79,19 @@ SERVED = {
 def test_what_was_served_counts_and_not_what_was_to_be():
     made = row("s", LOCK, GATE, None, served=SERVED)
     assert (made["image"], made["body"], made["draft"]) == ("9" * 12, "8" * 12, "-")
+
+
+def test_the_unit_of_a_host_has_a_column_where_there_is_one():
+    alone = row("spark-1", LOCK, GATE, None)
+    unit = {"name": "pair", "rank": 1, "members": []}
+    candidate = known({"spark_candidate": {"serving": {"unit": unit}}})
+    assert known({"spark_served": {"unit": unit}})["unit"] == candidate["unit"] == unit
+    worker = row("spark-2", **candidate)
+    lines = render([alone, worker], columns([alone, worker]))
+    assert lines[0].split()[:3] == ["host", "unit", "image"]
+    assert lines[2].split()[:3] == ["spark-1", "-", "a" * 12]
+    assert lines[3].split()[:4] == ["spark-2", "pair,", "rank", "1"]
+    assert known({})["unit"] is None and known({"spark_candidate": {}})["unit"] is None
 
 
 def test_for_how_long_nothing_served():

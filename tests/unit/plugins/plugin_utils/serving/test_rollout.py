@@ -151,6 +151,50 @@ def test_shares_count_the_hosts_that_change():
     assert [len(batch["hosts"]) for batch in plan(known, ["50%"])] == [4, 2, 2]
 
 
+def unit(*members, state="replace", **more):
+    return {
+        host: {"spark_change": {"state": state, "unit": {"rank": rank, "members": list(members)}} | more}
+        for rank, host in enumerate(members)
+    }
+
+
+def test_the_members_of_a_unit_have_their_turn_together_in_the_place_of_the_head():
+    known = hosts(a="replace", b="replace") | unit("c", "e") | hosts(d="replace") | unit("g", "f")
+    made = plan(known, [1, "50%", "100%"])
+    # Five units: the sizes are one, two and all that are left.
+    assert [batch["hosts"] for batch in made] == [["a"], ["b", "c", "e"], ["d", "g", "f"]]
+    assert made[1]["earlier"] == ["a"]
+    # A worker gets no requests. Its own server of before may have.
+    assert made[1]["traffic"] == {"taken": ["b", "c", "e"], "admitted": ["b", "c"]}
+
+
+def test_a_unit_has_something_to_lose_where_one_member_has():
+    known = unit("a", "b", state="start") | unit("c", "d")
+    known["d"]["spark_change"]["state"] = "start"
+    assert [batch["hosts"] for batch in plan(known, [1])] == [["a", "b"], ["c", "d"]]
+
+
+@pytest.mark.parametrize("lacks", ["a", "b"])
+def test_a_unit_with_a_member_that_failed_waits_for_it_and_nobody_waits_for_the_unit(lacks):
+    known = unit("a", "b") | hosts(c="replace")
+    known[lacks]["spark_failure"] = {"msg": "disk full"}
+    (waits,) = {"a", "b"} - {lacks}
+    first, last = plan(known, [1])
+    assert (first["hosts"], first["earlier"]) == (["c"], [])
+    assert (last["hosts"], last["earlier"]) == ([waits], [lacks])
+    assert last["traffic"] == {"taken": [], "admitted": []}
+    assert last["said"] == f"units that are not whole: {waits}"
+    del known[lacks]
+    assert plan(known, [1])[-1] == last, "nor has it, where the other is not in the play"
+
+
+def test_a_unit_goes_back_whole_or_not_at_all():
+    known = unit("a", "b", back=True) | unit("c", "d", back=True)
+    for host in "abc":
+        known[host]["spark_proven"] = True
+    assert changed(known) == ["a", "b"]
+
+
 def test_the_window_is_counted_from_the_stop():
     stopped = 1767225600.0 + 8
     gate = {
@@ -160,6 +204,8 @@ def test_the_window_is_counted_from_the_stop():
     }
     assert window(gate, stopped) == {"start": 2.5, "ready": 60.0, "gate": 71.3}
     assert window(gate, None) is None
+    worker = {name: gate[name] for name in ("container", "passed_at")}
+    assert window(worker, stopped) is None, "it answers nobody"
     del gate["passed_at"]
     assert window(gate, stopped) is None
 
