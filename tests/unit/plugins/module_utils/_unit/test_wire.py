@@ -49,11 +49,13 @@ def test_two_members_know_each_other_and_hear_each_other():
 
 
 @pytest.mark.parametrize(
-    "other", [{"key": b"x" * 32}, {"unit": "pairs"}, {"nodes": 4}], ids=["key", "unit", "size"]
+    "other",
+    [replace(PAIR, key=b"x" * 32), replace(PAIR, unit="pairs"), replace(PAIR, nodes=4)],
+    ids=["key", "unit", "size"],
 )
-def test_a_member_of_another_unit_gets_no_answer(other: dict[str, object]):
+def test_a_member_of_another_unit_gets_no_answer(other: Identity):
     with pytest.raises(WireError, match="another key, unit or size"):
-        meet(worker=replace(PAIR, **other))
+        meet(worker=other)
 
 
 @pytest.mark.parametrize("rank", [0, 3, 99])
