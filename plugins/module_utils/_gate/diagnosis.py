@@ -504,7 +504,7 @@ def silent_tcp(state: State, seen: Transport) -> str | None:
             "do: compare NCCL_IB_HCA with ls /sys/class/infiniband, see that the container has /dev/infiniband, IPC_LOCK and memlock, "
             "and run playbooks/fabric.yml"
             if seen.networks
-            else "do: start it with NCCL_DEBUG: INFO in the environment of the recipe"
+            else "do: start it with NCCL_DEBUG: INFO in serve.environment of the recipe"
         )
     )
 
