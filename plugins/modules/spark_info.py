@@ -199,6 +199,28 @@ gpu:
   returned: always
   type: dict
   sample: {loaded: 580.95.05, libraries: [580.95.05], error: null}
+fabric:
+  description:
+    - The network between Sparks, from files of the kernel alone. C(interfaces) are those with hardware or an address, by name, each with
+      its IPv4 C(address), C(mtu), whether it is C(up), C(speed) in Mb/s, C(driver), and the PCIe C(link) in lanes and GT/s.
+    - C(rdma) are the ports of RDMA devices, each with C(device), C(port), C(interface), C(state), C(rate) in Gb/s, and C(gid_index),
+      where its table has RoCE v2 over IPv4.
+    - C(kernel) is the kernel's release, C(bios) the date of the BIOS. What the kernel does not tell is null.
+  returned: always
+  type: dict
+  sample:
+    interfaces:
+      enp1s0f0np0:
+        address: 192.168.100.11
+        mtu: 9000
+        up: true
+        speed: 200000
+        driver: mlx5_core
+        link: {width: 4, max_width: 4, speed: 32.0, max_speed: 32.0}
+    rdma:
+      - {device: rocep1s0f0, port: 1, interface: enp1s0f0np0, state: ACTIVE, rate: 200.0, gid_index: 3}
+    kernel: 6.17.0-1014-nvidia
+    bios: "2026-04-14"
 memory:
   description: Unified memory in bytes, total and available, and swap.
   returned: always

@@ -225,6 +225,14 @@ served_model:
   type: str
   returned: once it is
   sample: huihui-gemma4
+network:
+  description:
+    - What the log says of the network between the ranks of a model that runs on several hosts.
+    - C(used) are NCCL's words, C(IB) for RDMA and C(Socket) for TCP, or C(gloo). It is empty if the log does not say it, which it does with
+      C(NCCL_DEBUG=INFO). C(nccl) is NCCL's version, or null. RDMA that is given and not used is a warning.
+  type: dict
+  returned: when the container gives NCCL RDMA devices, once ready
+  sample: {used: [IB], nccl: 2.28.9}
 drafts:
   description: Drafts during the measurement. Like all counts below, they are of the whole server.
   type: int

@@ -44,6 +44,8 @@ class State:
     argv: tuple[str, ...] = ()
     mounts: Mapping[str, str] = field(default_factory=dict)
     """Path in the container -> source on the host"""
+    rdma: str = ""
+    """The RDMA devices that NCCL was given (NCCL_IB_HCA); empty where it shall use none"""
 
     @property
     def started(self) -> float:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .._vllm.log import ASKED_TO_STOP, Speculation
+from .._vllm.log import ASKED_TO_STOP, Speculation, Transport
 from .._vllm.metrics import Counters, Delta
 from .container import FileSeen, State
 
@@ -503,6 +503,27 @@ def dead_positions(measured: Delta) -> str | None:
                 f"set num_speculative_tokens to {position}, or see whether this draft was made for more"
             )
     return None
+
+
+def silent_tcp(state: State, seen: Transport) -> str | None:
+    """A warning if the ranks of a unit have RDMA and do not use it, or if nobody can tell; None if all is well.
+
+    NCCL falls back to TCP without an error: it passes over a device that it does not know or cannot open.
+    """
+    if "--nnodes" not in state.argv or not state.rdma or set(seen.networks) == {"IB"}:
+        return None
+    said = ", ".join(f"NET/{name}" if name != "gloo" else name for name in seen.networks)
+    return (
+        f"{'the ranks do not talk over RDMA' if seen.networks else 'nothing tells whether the ranks talk over RDMA'}: "
+        f"expected NET/IB alone in the log, over {state.rdma}; seen {said or 'no line of NCCL about a network'}"
+        f"{f' (NCCL {seen.nccl})' if seen.nccl else ''}; "
+        + (
+            "do: compare NCCL_IB_HCA with ls /sys/class/infiniband, see that the container has /dev/infiniband, IPC_LOCK and memlock, "
+            "and run playbooks/fabric.yml"
+            if seen.networks
+            else "do: start it with NCCL_DEBUG: INFO in serve.environment of the recipe"
+        )
+    )
 
 
 def no_drafts(wanted: Wanted, ours: Traffic, log: Speculation) -> Finding:

@@ -36,6 +36,10 @@ except ImportError:
     DOCKER_IMPORT_ERROR = traceback.format_exc()
 
 
+LONGEST_DEVICES = 500
+"""Characters of a list of RDMA devices that are shown."""
+
+
 class EngineError(Exception):
     """The Docker engine could not be asked."""
 
@@ -137,4 +141,10 @@ def _state(data: Mapping[str, Any]) -> State:
         image=data["Config"]["Image"],
         argv=(data.get("Path") or "", *(data.get("Args") or [])),
         mounts={mount["Destination"]: mount.get("Source") or "" for mount in data.get("Mounts") or []},
+        rdma=_rdma(dict(entry.partition("=")[::2] for entry in data["Config"].get("Env") or [])),
     )
+
+
+def _rdma(environment: Mapping[str, str]) -> str:
+    off = environment.get("NCCL_IB_DISABLE", "0") not in ("", "0") or environment.get("NCCL_NET") == "Socket"
+    return "" if off else environment.get("NCCL_IB_HCA", "")[:LONGEST_DEVICES]

@@ -43,6 +43,7 @@ class Gate:
             observer.say(f"in the container: {file.wanted.path}, the locked one")
         if not observer.wanted.headless:
             before, evidence = life.come_up()
+            self._look_at_network(life)
             if observer.wanted.speculation is not None:
                 self._measure(life, before, evidence, files)
         life.still_there()
@@ -67,6 +68,17 @@ class Gate:
                 if text not in observer.warnings:
                     observer.warnings.append(text)
         return files
+
+    # -- the network of a unit
+
+    def _look_at_network(self, life: Life) -> None:
+        """Slow, and no reason to go back: a rollback would bring the same network."""
+        if not life.state.rdma:
+            return
+        seen = life.network()
+        self.observer.result["network"] = {"used": list(seen.networks), "nccl": seen.nccl}
+        if warning := diagnosis.silent_tcp(life.state, seen):
+            self.observer.warnings.append(warning)
 
     # -- the measurement
 

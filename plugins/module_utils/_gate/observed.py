@@ -200,6 +200,11 @@ class Life:
             line.text for line in self._observer.container.log(start, start + START_WINDOW)
         )
 
+    def network(self) -> log.Transport:
+        """What its log says of the network between the ranks of one model."""
+        start = self.state.started
+        return log.transport(line.text for line in self._observer.container.log(start, start + START_WINDOW))
+
     def _first_answer(self, before: metrics.Counters) -> metrics.Counters:
         """One completion as a user would ask for it. It also pays for what a first request compiles."""
         answer = self.asked(

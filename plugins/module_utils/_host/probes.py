@@ -22,7 +22,7 @@ from typing import Any
 
 from .._common import files, json_text, shape
 from .._common.paths import cache_root
-from . import daemon_json, engine, engine_socket, gpu, port_guard, toolkit
+from . import daemon_json, engine, engine_socket, fabric, gpu, port_guard, toolkit
 from .ports import ports
 from .request import ProbeError, Request
 
@@ -87,6 +87,7 @@ def gather(request: Request) -> dict[str, Any]:
             "gb10": lambda: gpu.gb10(request),
             "driver": lambda: gpu.driver(request),
             "gpu": lambda: gpu.access(request),
+            "fabric": lambda: fabric.look(request),
             "memory": lambda: memory(request),
             "disks": lambda: disks(
                 request, _data_root(request, known, content_of), known.get("images_bytes") or 0

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .._common.addresses import addresses
+
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -50,7 +52,7 @@ def _said(out: str, err: str) -> str:
 
 @dataclass(frozen=True)
 class Request:
-    """What to look at. `root` and `run` let a test put another host there."""
+    """What to look at. `root`, `run` and `addresses` let a test put another host there."""
 
     store: str = "/srv/sparkfleet"
     directories: tuple[str, ...] = ()
@@ -61,6 +63,7 @@ class Request:
     timeout: float = 10.0
     root: Path = Path("/")
     run: Callable[[Sequence[str], float], str] = field(default=run_command)
+    addresses: Callable[[], dict[str, str]] = field(default=addresses)
 
     def at(self, path: str) -> Path:
         return self.root / path.lstrip("/")

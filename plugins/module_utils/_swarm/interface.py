@@ -5,13 +5,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import ipaddress
 import socket
-import struct
 
-SIOCGIFADDR = 0x8915
-"""netdevice(7): the address of an interface."""
+from .._common.addresses import addresses
+
 SOMEWHERE = "192.0.2.1"
 """TEST-NET-1 (RFC 5737): the default route leads to it, and nobody has it."""
 
@@ -32,19 +30,6 @@ def find(interface: str | None = None, address: str | None = None) -> str:
     if interface:
         return _of(interface)
     return _of_default_route() or _only()
-
-
-def addresses() -> dict[str, str]:
-    """{interface: its first IPv4 address}"""
-    found = {}
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
-        for _index, name in socket.if_nameindex():
-            try:
-                answer = fcntl.ioctl(asking, SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
-            except OSError:
-                continue  # it has no IPv4 address
-            found[name] = socket.inet_ntoa(answer[20:24])
-    return found
 
 
 def _own(address: str) -> str:

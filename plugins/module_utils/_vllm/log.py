@@ -231,6 +231,47 @@ def speculation(lines: Iterable[str]) -> Speculation:
     return Speculation(configured, method, tokens, tuple(architectures), tuple(warnings[:4]))
 
 
+@dataclass(frozen=True)
+class Transport:
+    """How the ranks of one model talk to those on other hosts."""
+
+    networks: tuple[str, ...] = ()
+    """In NCCL's words: `IB` for RDMA, `Socket` for TCP, or a plugin's name. `gloo` where the ranks have no GPU. Empty: the log does
+    not say it. NCCL says it with NCCL_DEBUG=INFO."""
+    nccl: str | None = None
+    """NCCL's version."""
+
+
+# A channel names the network that it goes through, a communicator the one that it was given. The line of a network that was set up
+# says less: another may have been chosen.
+_NETWORK = re.compile(
+    r"NCCL INFO [^\r\n]{0,200}?(?:via NET/|Using network |Assigned NET plugin )([A-Za-z]\w{0,31})"
+)
+_SET_UP = re.compile(r"NCCL INFO NET/([A-Za-z]\w{0,31}) : Using ")
+_NCCL = re.compile(r"(?:vLLM is using nccl==|NCCL version )(\d[\w.]{0,20})")
+_GLOO = re.compile(
+    r"\bworld_size=(?!1 )\d{1,6} rank=\d{1,6} local_rank=\d{1,6} distributed_init_method=\S{1,200} backend=gloo\b"
+)
+_MOST_NETWORKS = 8
+
+
+def transport(lines: Iterable[str]) -> Transport:
+    """Read what the log of a start says of the network between the ranks."""
+    used: dict[str, None] = {}
+    ready: dict[str, None] = {}
+    nccl = None
+    for line in lines:
+        if network := _NETWORK.search(line):
+            used[network[1]] = None
+        elif set_up := _SET_UP.search(line):
+            ready[set_up[1]] = None
+        elif _GLOO.search(line):
+            used["gloo"] = None
+        if version := _NCCL.search(line):
+            nccl = version[1]
+    return Transport(tuple(used or ready)[:_MOST_NETWORKS], nccl)
+
+
 def tail(lines: Sequence[str], reason: str | None = None, count: int = 10, width: int = 300) -> list[str]:
     """The last lines worth showing. If there is a reason of a death, they end at the line that holds it.
 

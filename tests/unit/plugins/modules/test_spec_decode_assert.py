@@ -54,7 +54,7 @@ def test_every_result_is_documented(container: FakeContainer, capsys: pytest.Cap
     with serving(name="huihui-gemma4") as (_, url):
         result = run(capsys, REQUIRED | {"base_url": url, "speculation": MTP})
     assert set(result) - {"changed", "invocation"} <= set(documented)
-    assert set(documented) - set(result) == {"log_tail"}
+    assert set(documented) - set(result) == {"log_tail", "network"}
 
 
 def test_a_server_without_speculation_is_held_to_no_drafts(

@@ -18,7 +18,11 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate.diagnosis im
     Wanted,
     WantedFile,
 )
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._vllm.log import ASKED_TO_STOP, Speculation
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._vllm.log import (
+    ASKED_TO_STOP,
+    Speculation,
+    Transport,
+)
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._vllm.metrics import Counters, Delta
 
 MTP = {"method": "mtp", "num_speculative_tokens": 1, "model": "/models/draft"}
@@ -370,3 +374,29 @@ def test_foreign_share_without_a_token_counter_counts_requests() -> None:
     assert d.foreign_share(Delta(1, 1, 1, (1,), None, 8), OURS) == 0.5
     assert d.foreign_share(Delta(1, 1, 1, (1,), None, None), OURS) == 0.0
     assert d.foreign_share(Delta(1, 1, 1, (1,), 1000, 4), OURS) == 0.0
+
+
+# -- the network of a unit
+
+UNIT = replace(STATE, argv=("vllm", "serve", "/models/body", "--nnodes", "2"), rdma="rocep1s0f0,roceP2p1s0f0")
+
+
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [
+        (Transport(("Socket",), "2.28.9"), ("do not talk", "seen NET/Socket (NCCL 2.28.9); do: compare NCCL_IB_HCA")),
+        (Transport(("IB", "Socket")), ("do not talk", "seen NET/IB, NET/Socket; do: compare")),
+        (Transport(("gloo",)), ("do not talk", "seen gloo; do: compare")),
+        (Transport((), "2.28.9"), ("nothing tells", "no line of NCCL about a network (NCCL 2.28.9); do: start it with NCCL_DEBUG: INFO")),
+    ],
+)  # fmt: skip
+def test_rdma_that_is_given_and_not_used_is_told(seen: Transport, words: tuple[str, ...]) -> None:
+    said = d.silent_tcp(UNIT, seen) or ""
+    assert "expected NET/IB alone in the log, over rocep1s0f0,roceP2p1s0f0" in said
+    assert [word for word in words if word not in said] == []
+
+
+def test_rdma_that_is_used_or_not_given_is_no_warning() -> None:
+    assert d.silent_tcp(UNIT, Transport(("IB",))) is None
+    assert d.silent_tcp(replace(UNIT, rdma=""), Transport(("Socket",))) is None
+    assert d.silent_tcp(replace(UNIT, argv=("vllm", "serve", "/models/body")), Transport()) is None

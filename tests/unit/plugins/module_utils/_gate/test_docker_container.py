@@ -105,6 +105,26 @@ def test_state(api: FakeApi) -> None:
     assert state.started == pytest.approx(1795469709.612067, abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("environment", "rdma"),
+    [
+        (["NCCL_IB_HCA=rocep1s0f0,roceP2p1s0f0", "NCCL_IB_DISABLE=0"], "rocep1s0f0,roceP2p1s0f0"),
+        (["NCCL_IB_HCA=" + "x" * 9999], "x" * 500),
+        (["NCCL_IB_HCA=rocep1s0f0", "NCCL_IB_DISABLE=1"], ""),
+        (["NCCL_IB_HCA=rocep1s0f0", "NCCL_NET=Socket"], ""),
+        (["NCCL_IB_HCA"], ""),
+        (None, ""),
+    ],
+)
+def test_the_rdma_devices_that_nccl_was_given(
+    api: FakeApi, monkeypatch: pytest.MonkeyPatch, environment: list[str] | None, rdma: str
+) -> None:
+    seen = INSPECT | {"Config": {"Image": "vllm", "Env": environment}}
+    monkeypatch.setattr(api, "inspect_container", lambda name: seen)
+    state = DockerContainer("vllm").inspect()
+    assert state is not None and state.rdma == rdma
+
+
 def test_no_container_is_not_no_engine(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
     assert DockerContainer("missing").inspect() is None
     with pytest.raises(EngineError):

@@ -120,6 +120,32 @@ def test_positions_that_are_of_no_use_are_a_warning() -> None:
     assert "draft position 1 was right in" in warning and "num_speculative_tokens to 1" in warning
 
 
+def unit_of_two(*lines: str) -> FakeContainer:
+    container = FakeContainer([*GOOD_LOG, *lines])
+    state = replace(STATE, argv=(*STATE.argv, "--nnodes", "2"), rdma="rocep1s0f0,roceP2p1s0f0")
+    container.states = lambda look: state
+    return container
+
+
+def test_a_unit_that_fell_back_to_tcp_passes_with_a_warning() -> None:
+    with gate(unit_of_two("spark-1:7:9 [0] NCCL INFO Using network Socket")) as run:
+        run.run()
+    (warning,) = besides_the_rate(run)
+    assert "expected NET/IB alone" in warning and "seen NET/Socket" in warning
+    assert run.observer.result["network"] == {"used": ["Socket"], "nccl": None}
+    assert run.observer.result["verdict"] == "pass"
+
+
+def test_a_unit_over_rdma_has_no_warning_and_one_spark_no_network() -> None:
+    with gate(unit_of_two("spark-1:7:9 [0] NCCL INFO Using network IB")) as run:
+        run.run()
+    assert besides_the_rate(run) == []
+    assert run.observer.result["network"] == {"used": ["IB"], "nccl": None}
+    with gate() as run:
+        run.run()
+    assert "network" not in run.observer.result
+
+
 def test_pass_without_speculation_asks_for_nothing_more_than_an_answer() -> None:
     with gate(wanted={"speculation": None}, speculation=None) as run:
         run.run()

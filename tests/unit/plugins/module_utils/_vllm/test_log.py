@@ -10,11 +10,13 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate.container im
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._vllm.log import (
     ASKED_TO_STOP,
     Speculation,
+    Transport,
     death_reason,
     phase,
     shows_progress,
     speculation,
     tail,
+    transport,
 )
 from helpers.bounded import ends
 
@@ -290,7 +292,70 @@ def test_tail_ends_with_the_reason() -> None:
     assert tail(VALIDATION, death_reason(VALIDATION)) == VALIDATION
 
 
+@pytest.mark.parametrize(
+    ("lines", "networks", "nccl"),
+    [
+        (
+            [
+                "(Worker_TP0 pid=71) INFO 12-01 10:00:01 [pynccl.py:111] vLLM is using nccl==2.28.9",
+                "(Worker_TP0 pid=71) spark-1:71:71 [0] NCCL INFO NET/IB : Using [0]rocep1s0f0:1/RoCE [1]roceP2p1s0f0:1/RoCE [RO]; OOB enp1s0f0np0:192.168.100.11<0>",
+                "spark-1:71:90 [0] NCCL INFO Using network IB",
+                "spark-1:71:90 [0] NCCL INFO Channel 00/0 : 0[0] -> 1[0] [send] via NET/IB/0",
+                "spark-1:71:90 [0] NCCL INFO Channel 01/0 : 0[0] -> 1[0] via P2P/IPC",
+            ],
+            ("IB",),
+            "2.28.9",
+        ),
+        (
+            [
+                "spark-1:71:71 [0] NCCL INFO NCCL version 2.27.3+cuda13.0",
+                "spark-1:71:71 [0] NCCL INFO NET/IB : No device found.",
+                "spark-1:71:71 [0] NCCL INFO NET/Socket : Using [0]enp1s0f0np0:192.168.100.11<0>",
+                "spark-1:71:90 [0] NCCL INFO Assigned NET plugin Socket to comm",
+            ],
+            ("Socket",),
+            "2.27.3",
+        ),
+        (["spark-1:71:71 [0] NCCL INFO NET/Socket : Using [0]eth0:10.0.0.1<0>"], ("Socket",), None),
+        (
+            [
+                "spark-1:71:71 [0] NCCL INFO NET/Socket : Using [0]eth0:10.0.0.1<0>",
+                "spark-1:71:90 [0] NCCL INFO Channel 00/0 : 1[0] -> 0[0] [receive] via NET/IB/1/GDRDMA",
+            ],
+            ("IB",),
+            None,
+        ),
+        (
+            [
+                "(Worker pid=9) INFO 12-01 10:00:01 [parallel_state.py:1400] world_size=2 rank=1 local_rank=0 "
+                "distributed_init_method=tcp://10.0.0.1:29501 backend=gloo",
+            ],
+            ("gloo",),
+            None,
+        ),
+        (
+            [
+                "INFO 12-01 10:00:01 [parallel_state.py:1400] world_size=1 rank=0 local_rank=0 distributed_init_method=tcp://10.0.0.1:1 backend=gloo",
+                'INFO 12-01 10:00:01 [x.py:1] a prompt about "via NET/Socket" and NET/Socket : Using [0]',
+            ],
+            (),
+            None,
+        ),
+    ],
+)
+def test_the_network_between_ranks(lines: list[str], networks: tuple[str, ...], nccl: str | None) -> None:
+    assert transport(lines) == Transport(networks, nccl)
+
+
+def test_a_log_that_names_networks_without_end_names_few() -> None:
+    assert len(transport(f"NCCL INFO Using network N{number}" for number in range(999)).networks) == 8
+
+
 HOSTILE = [
+    "NCCL INFO ",
+    "NCCL INFO via NET/",
+    "NCCL INFO NET/a",
+    "world_size=2 rank=1 local_rank=0 distributed_init_method=",
     "Capturing CUDA graph",
     "Capturing CUDA graphs1",
     "init engine  took 1",
@@ -331,6 +396,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._vllm import log
 lines = [sys.stdin.read() + filler * HALF for filler in "1 .:a(="]
 for text in [begin + line for line in lines for begin in ("", "Loading weights took ", "init engine ", "INFO 11-23 21:16:05 [a.py:1] ")]:
     log.phase(text), log.shows_progress(text), log.speculation([text] * 3)
+    log.transport([text] * 3)
     log.tail([text] * 3, log.death_reason([text] * 3))
 """
 
