@@ -110,12 +110,6 @@ from ..module_utils._host.port_guard import Table
 from ..module_utils._host.request import ProbeError
 from ..module_utils._run.lock_file import hold
 from ..module_utils._serve import records
-from ..module_utils._serve import state as serve_state
-
-
-def recorded(state_dir: str | None) -> list[int]:
-    """Ports of the servers on record."""
-    return [port for serving in records.servings(state_dir) if (port := serve_state.port_of(serving))]
 
 
 def wanted(params: dict[str, Any], tables: dict[int, Table]) -> tuple[list[int], Guard]:
@@ -127,7 +121,7 @@ def wanted(params: dict[str, Any], tables: dict[int, Table]) -> tuple[list[int],
     """
     if params["state"] == "absent":
         return [], Guard(dict.fromkeys(iptables.versions(), ()))
-    asked = [*params["ports"], *recorded(params["state_dir"])]
+    asked = [*params["ports"], *records.ports(params["state_dir"])]
     if params["keep"]:
         now = {port for table in tables.values() for port in port_guard.guarded(table.shown)}
         asked += now - set(params["monitoring_ports"])
@@ -228,10 +222,7 @@ def main() -> None:
     except (GuardError, IptablesError) as error:
         module.fail_json(msg=str(error))
     except ProbeError as error:
-        module.fail_json(
-            msg=f"expected systemd to follow {port_guard.UNIT}, seen: {error}; do: systemctl status {port_guard.UNIT}, and run again. "
-            "The kernel has the rules as they should be"
-        )
+        module.fail_json(msg=guard_files.not_followed(port_guard.UNIT, error))
     except OSError as error:
         module.fail_json(msg=files.unwritable(error.filename or str(port_guard.DIRECTORY), error))
     module.exit_json(**result)

@@ -52,3 +52,11 @@ def apply(seen: Guard, after: Guard, service: str, directory: Path, load: Callab
         for folder in (directory, directory.parent):
             with contextlib.suppress(OSError):  # it is not there, or holds what is not ours
                 folder.rmdir()
+
+
+def not_followed(service: str, error: Exception) -> str:
+    """The message about a systemd that refuses the unit."""
+    return (
+        f"expected systemd to follow {service}, seen: {error}; do: systemctl status {service}, and run again. "
+        "The kernel has the rules as they should be"
+    )

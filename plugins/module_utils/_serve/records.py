@@ -21,3 +21,8 @@ def servings(state_dir: str | None, which: Iterable[str] = state.KEPT) -> list[d
     except (OSError, ValueError):
         return []
     return [known[name]["serving"] for name in which if known and known.get(name)]
+
+
+def ports(state_dir: str | None) -> list[int]:
+    """Those of the servers on record."""
+    return [port for serving in servings(state_dir) if (port := state.port_of(serving))]
