@@ -53,3 +53,4 @@ SCRIPT
 unpack haproxy haproxy usr/sbin/haproxy
 unpack prometheus prometheus usr/bin/promtool
 unpack alertmanager prometheus-alertmanager usr/bin/amtool
+unpack nftables nftables usr/sbin/nft

@@ -98,34 +98,18 @@ drift:
   type: dict
 """
 
-import contextlib
-from pathlib import Path
 from typing import Any
 
 from ..module_utils._common import files
 from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._drift import port_guard as drift
-from ..module_utils._host import iptables, port_guard, unit
+from ..module_utils._host import guard, guard_files, iptables, port_guard, unit
+from ..module_utils._host.guard import Guard, GuardError
 from ..module_utils._host.iptables import IptablesError
-from ..module_utils._host.port_guard import Guard, Table
-from ..module_utils._host.request import ProbeError, run_command
+from ..module_utils._host.port_guard import Table
+from ..module_utils._host.request import ProbeError
 from ..module_utils._run.lock_file import hold
-from ..module_utils._serve import state as serve_state
-
-SYSTEMD = 60
-"""Seconds for systemctl."""
-
-
-def recorded(state_dir: str | None) -> list[int]:
-    """Ports of the servers on record. A record that cannot be read has none: whoever needs it says so."""
-    if state_dir is None:
-        return []
-    try:
-        known = serve_state.parse((Path(state_dir) / "state.json").read_text())
-    except (OSError, ValueError):
-        return []
-    entries = [known[name] for name in serve_state.KEPT if known and known.get(name)]
-    return [port for entry in entries if (port := serve_state.port_of(entry["serving"]))]
+from ..module_utils._serve import records
 
 
 def wanted(params: dict[str, Any], tables: dict[int, Table]) -> tuple[list[int], Guard]:
@@ -133,17 +117,19 @@ def wanted(params: dict[str, Any], tables: dict[int, Table]) -> tuple[list[int],
 
     :param tables: the rules that there are
 
-    :raises PortGuardError: there is no such rule
+    :raises GuardError: there is no such rule
     """
     if params["state"] == "absent":
         return [], Guard(dict.fromkeys(iptables.versions(), ()))
-    asked = [*params["ports"], *recorded(params["state_dir"])]
+    asked = [*params["ports"], *records.ports(params["state_dir"])]
     if params["keep"]:
         now = {port for table in tables.values() for port in port_guard.guarded(table.shown)}
         asked += now - set(params["monitoring_ports"])
-    watched = port_guard.ports(params["monitoring_ports"]) if params["monitoring_ports"] else []
-    kept = port_guard.ports(asked) if asked or not watched else []
-    allowed, watchers = map(port_guard.sources, (params["sources"], params["monitoring_sources"]))
+    watched = (
+        guard.ports(params["monitoring_ports"], "spark_exporter_port") if params["monitoring_ports"] else []
+    )
+    kept = guard.ports(asked, "vllm_serve_port") if asked or not watched else []
+    allowed, watchers = map(guard.sources, (params["sources"], params["monitoring_sources"]))
     lines = {
         version: port_guard.rules(kept, allowed[version], watched, watchers[version])
         for version in iptables.versions()
@@ -152,14 +138,8 @@ def wanted(params: dict[str, Any], tables: dict[int, Table]) -> tuple[list[int],
 
 
 def look(tables: dict[int, Table]) -> Guard:
-    service = unit.look(port_guard.UNIT)
-    paths = [*map(port_guard.path, port_guard.FAMILIES), unit.UNITS / port_guard.UNIT]
-    return Guard(
-        {version: table.shown for version, table in tables.items()},
-        {path: path.read_text(errors="replace") for path in paths if path.is_file()},
-        # Of a unit that is not there, systemd says that it is inactive.
-        *(("", "") if service.text is None else (service.enabled, service.active)),
-    )
+    rules = {version: table.shown for version, table in tables.items()}
+    return guard_files.look(rules, map(port_guard.path, port_guard.FAMILIES), port_guard.UNIT)
 
 
 def look_tables(module: AnsibleModule) -> dict[int, Table]:
@@ -188,26 +168,13 @@ def check(module: AnsibleModule, before: dict[int, Table], after: Guard) -> None
 
 def apply(before: dict[int, Table], seen: Guard, after: Guard) -> None:
     """:raises IptablesError, ProbeError, OSError: something refuses"""
-    keeps = bool(after.files)
-    for path, text in after.files.items():
-        if seen.files.get(path) != text:
-            files.write(path, text.encode())
-    for version, lines in after.rules.items():
-        if before[version].shown != lines:
-            iptables.restore(version, port_guard.transaction(lines, before[version]))
-    service = port_guard.UNIT
-    if not keeps and unit.UNITS / service in seen.files:
-        run_command(["systemctl", "disable", "--now", service], SYSTEMD)
-    for path in set(seen.files) - set(after.files):
-        path.unlink(missing_ok=True)
-    if seen.files.get(unit.UNITS / service) != after.files.get(unit.UNITS / service):
-        run_command(["systemctl", "daemon-reload"], SYSTEMD)
-    if keeps and (seen.enabled, seen.active) != (after.enabled, after.active):
-        run_command(["systemctl", "enable", "--now", service], SYSTEMD)
-    if not keeps:
-        for folder in (port_guard.DIRECTORY, port_guard.DIRECTORY.parent):
-            with contextlib.suppress(OSError):  # it is not there, or holds what is not ours
-                folder.rmdir()
+
+    def load() -> None:
+        for version, lines in after.rules.items():
+            if before[version].shown != lines:
+                iptables.restore(version, port_guard.transaction(lines, before[version]))
+
+    guard_files.apply(seen, after, port_guard.UNIT, port_guard.DIRECTORY, load)
 
 
 def named(params: dict[str, Any], kept: list[int]) -> list[drift.Kept]:
@@ -229,7 +196,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     return {
         "changed": changed,
         "ports": kept,
-        "diff": port_guard.differences(seen, after),
+        "diff": guard.differences(seen, after, port_guard.UNIT, port_guard.named),
         "drift": drift.judge(named(module.params, kept), seen, after),
     }
 
@@ -252,13 +219,10 @@ def main() -> None:
     hold(module)
     try:
         result = run(module)
-    except (port_guard.PortGuardError, IptablesError) as error:
+    except (GuardError, IptablesError) as error:
         module.fail_json(msg=str(error))
     except ProbeError as error:
-        module.fail_json(
-            msg=f"expected systemd to follow {port_guard.UNIT}, seen: {error}; do: systemctl status {port_guard.UNIT}, and run again. "
-            "The kernel has the rules as they should be"
-        )
+        module.fail_json(msg=guard_files.not_followed(port_guard.UNIT, error))
     except OSError as error:
         module.fail_json(msg=files.unwritable(error.filename or str(port_guard.DIRECTORY), error))
     module.exit_json(**result)

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .._host.port_guard import FAMILIES, JUMP, UNIT, Guard
+from .._host.guard import Guard
+from .._host.port_guard import FAMILIES, JUMP, UNIT
 from .finding import Finding, part
+from .guard import SITE, boot
 
-SITE = "playbooks/site.yml"
 Kept = tuple[Sequence[int], Sequence[str]]
 """Ports, and for whom they are kept."""
 
@@ -21,7 +22,12 @@ def judge(kept: Sequence[Kept], seen: Guard, wanted: Guard) -> dict[str, Any]:
 
     :param kept: empty where no port is to be kept
     """
-    return part(("host",), _left(seen) if not kept else [*_rules(kept, seen, wanted), *_boot(seen, wanted)])
+    return part(
+        ("host",),
+        _left(seen)
+        if not kept
+        else [*_rules(kept, seen, wanted), *boot("port-guard-boot", UNIT, seen, wanted)],
+    )
 
 
 def _left(seen: Guard) -> list[Finding]:
@@ -51,19 +57,3 @@ def _rules(kept: Sequence[Kept], seen: Guard, wanted: Guard) -> list[Finding]:
             text = "; ".join([*more, *less]) or "the rules in another order"
             found.append(Finding("host", "port-guard-changed", f"{named}, by {FAMILIES[version]}", text, do))
     return found
-
-
-def _boot(seen: Guard, wanted: Guard) -> list[Finding]:
-    wrong = [
-        f"{path} {'holds something else' if path in seen.files else 'is missing'}"
-        for path, text in wanted.files.items()
-        if seen.files.get(path) != text
-    ]
-    if (seen.enabled, seen.active) != (wanted.enabled, wanted.active):
-        wrong.append(f"{UNIT} is {seen.enabled or 'not there'}{', ' + seen.active if seen.active else ''}")
-    expected = f"{UNIT} brings the rules back at boot"
-    return (
-        [Finding("host", "port-guard-boot", expected, "; ".join(wrong), f"{SITE} writes and enables it")]
-        if wrong
-        else []
-    )

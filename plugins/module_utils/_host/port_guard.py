@@ -13,11 +13,11 @@ from __future__ import annotations
 import ipaddress
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Union
 
-Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]  # noqa: UP007  evaluated, so ansible-test wants this form
+from . import guard
+from .guard import Network
 
 FAMILIES = {4: "iptables", 6: "ip6tables"}
 """Its programs, by version of IP."""
@@ -27,95 +27,13 @@ DIRECTORY = Path("/etc/sparkfleet/port-guard")
 UNIT = "sparkfleet-port-guard.service"
 WAIT = 10
 """Seconds to wait for others that change rules (the xtables lock)."""
-SSH = 22
 _TO_CHAIN = (["-j", CHAIN], ["-g", CHAIN])
 
-_UNIT = """\
-# Written by sparkfleet.vllm.port_guard, of which it needs nothing at boot.
-[Unit]
-Description=Keep vLLM's port for the gateways
-DefaultDependencies=no
-After=local-fs.target
-Wants=network-pre.target
-Before=network-pre.target docker.service shutdown.target
-Conflicts=shutdown.target
-
-[Service]
-Type=oneshot
-RemainAfterExit=yes
-{commands}
-[Install]
-WantedBy=multi-user.target
-"""
 # At boot the chain has its rules before anything jumps to it. A start by hand, later, adds no second jump.
 _COMMANDS = """\
 ExecStart={program}-restore --noflush --wait={wait} {path}
 ExecStart=sh -c '{program} -w {wait} -t raw -C {jump} 2>/dev/null || {program} -w {wait} -t raw -I {jump}'
 """
-
-
-class PortGuardError(ValueError):
-    """A port or a source that no rule is made of; says what was expected, what was seen, and what to do."""
-
-    def __init__(self, what: str, expected: str, seen: object, do: str) -> None:
-        super().__init__(f"{what}: expected {expected}, seen: {seen!r:.80}; do: {do}")
-
-
-def sources(given: Iterable[str]) -> dict[int, list[Network]]:
-    """The networks of each version of IP, sorted, each once. An address is a network of one.
-
-    :raises PortGuardError: one is none, or could not be a client's
-    """
-    found: dict[int, set[Network]] = {version: set() for version in FAMILIES}
-    for each in given:
-        network = _network(each)
-        found[network.version].add(network)
-    return {version: sorted(networks, key=_order) for version, networks in found.items()}
-
-
-def _order(network: Network) -> tuple[int, int]:
-    return int(network.network_address), network.prefixlen
-
-
-def _network(given: str) -> Network:
-    what, wanted = "sources", "an IP address, or a network such as 192.0.2.0/24"
-    try:
-        network = ipaddress.ip_network(given)
-    except ValueError as error:
-        if "host bits" in str(error):
-            right = ipaddress.ip_network(given, strict=False)
-            raise PortGuardError(
-                what, wanted, given, f"write {right} for the network, or the address alone"
-            ) from None
-        raise PortGuardError(
-            what, wanted, given, "write its address: a rule is made before any name is known"
-        ) from None
-    first = network.network_address
-    if network.prefixlen == 0:
-        raise PortGuardError(what, "less than every address", given, "name those that may connect")
-    if "%" in given or (isinstance(first, ipaddress.IPv6Address) and first.ipv4_mapped):
-        raise PortGuardError(what, "an address as packets have it", given, "write it without zone or mapping")
-    if first.is_loopback or first.is_multicast or first.is_unspecified:
-        raise PortGuardError(
-            what,
-            "an address from which another host connects",
-            given,
-            "write that one; what a host asks itself passes anyway",
-        )
-    return network
-
-
-def ports(given: Iterable[int]) -> list[int]:
-    """:raises PortGuardError: one is no port of a server, or there is none"""
-    found = sorted(set(given))
-    for port in found:
-        if not 0 < port < 65536 or port == SSH:
-            raise PortGuardError(
-                "ports", "a TCP port that is not that of ssh", port, "correct it (vllm_serve_port)"
-            )
-    if not found:
-        raise PortGuardError("ports", "at least one", found, "name that of the server")
-    return found
 
 
 def rules(
@@ -235,41 +153,9 @@ def files(wanted: Mapping[int, Sequence[str]], units: Path) -> dict[Path, str]:
         )
         for version in wanted
     )
-    return kept | {units / UNIT: _UNIT.format(commands=commands)}
+    return kept | {units / UNIT: guard.service("port_guard", "Keep vLLM's port for the gateways", commands)}
 
 
-@dataclass(frozen=True)
-class Guard:
-    """All that keeps ports, as it is or as it should be."""
-
-    rules: Mapping[int, tuple[str, ...]]
-    """Of the kernel, by version of IP; empty for none"""
-    files: Mapping[Path, str] = field(default_factory=dict)
-    enabled: str = ""  # the unit, as systemctl is-enabled says; empty without a unit
-    active: str = ""
-
-
-def differences(before: Guard, after: Guard) -> list[dict[str, str]]:
-    """Each as a diff of Ansible's."""
-    found = [
-        _difference(f"{FAMILIES[version]}, table raw", _text(before.rules[version]), _text(lines))
-        for version, lines in after.rules.items()
-    ]
-    found += [
-        _difference(str(each), before.files.get(each, ""), after.files.get(each, ""))
-        for each in sorted({*before.files, *after.files})
-    ]
-    found.append(_difference(UNIT, _text(_state(before)), _text(_state(after))))
-    return [each for each in found if each["before"] != each["after"]]
-
-
-def _text(lines: Iterable[str]) -> str:
-    return "".join(f"{line}\n" for line in lines)
-
-
-def _state(guard: Guard) -> list[str]:
-    return [word for word in (guard.enabled, guard.active) if word]
-
-
-def _difference(header: str, before: str, after: str) -> dict[str, str]:
-    return {"before_header": header, "after_header": header, "before": before, "after": after}
+def named(version: int) -> str:
+    """What the rules of a version of IP are called."""
+    return f"{FAMILIES[version]}, table raw"

@@ -90,6 +90,17 @@ def rank_of(serving: Mapping[str, Any]) -> int:
     return rank if isinstance(rank, int) else 0
 
 
+def unit_of(serving: Mapping[str, Any]) -> tuple[list[str], list[int]]:
+    """The addresses of the members of a record's unit, and its ports; both empty where it has none."""
+    unit = serving.get("unit")
+    members = unit.get("members") if isinstance(unit, Mapping) else None
+    if not isinstance(unit, Mapping) or not isinstance(members, list):
+        return [], []
+    addresses = [each["address"] for each in members if _has(each, "address")]
+    ports = [port for name in ("port", "master_port") if type(port := unit.get(name)) is int]
+    return addresses, ports
+
+
 def unreadable(path: str, error: Exception) -> str:
     """The message about a file that :func:`parse` refuses."""
     return (

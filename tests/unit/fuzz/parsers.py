@@ -35,6 +35,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import (
     daemon_json,
     engine,
     engine_socket,
+    guard,
     port_guard,
     ports,
     probes,
@@ -1234,7 +1235,7 @@ COMMIT
 @parser("ip6tables-save", _RULES, documents(_RULES))
 def _rules(text: str) -> object:
     table = port_guard.read(text)
-    wanted = port_guard.rules([8000], port_guard.sources(["2001:db8::10"])[6])
+    wanted = port_guard.rules([8000], guard.sources(["2001:db8::10"])[6])
     return port_guard.transaction(wanted, table), port_guard.transaction((), table)
 
 

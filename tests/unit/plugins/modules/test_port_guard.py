@@ -7,94 +7,40 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import COLLECTIONS
 from helpers import netns
+from helpers.guarded import Guarded, Intruder
 from helpers.netns import Host, needs_namespaces
 
 pytestmark = needs_namespaces
 
 PORT, OTHER = 8000, 22
 GATEWAY, STRANGER = "10.0.1.2", "10.0.2.2"
-DRIVER = """
-import json, os, sys
-from pathlib import Path
-asked = json.load(sys.stdin)
-if os.stat("/proc/self/ns/net").st_ino == asked["forbidden"]:
-    sys.exit("this is the machine's own network")
-sys.path.insert(0, asked["collections"])
-from ansible.module_utils.testing import patch_module_args
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import iptables, port_guard, request, unit
-from ansible_collections.sparkfleet.vllm.plugins.modules import port_guard as module
-request.PATH = asked["path"]
-port_guard.DIRECTORY, unit.UNITS = Path(asked["directory"]), Path(asked["units"])
+# Where the module finds what a test does not let it have.
+PLACES = """
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import iptables, port_guard
+port_guard.DIRECTORY = Path(asked["directory"])
 iptables.IPV6, port_guard.WAIT = Path(asked["ipv6"]), asked["wait"]
-with patch_module_args(asked["options"]):
-    module.main()
-"""
-# Asks for a connection again and again, and tells how often it got an answer, whichever, and how often it asked.
-INTRUDER = """
-import select, socket, sys
-tried = answered = 0
-print("begun", flush=True)
-while not select.select([sys.stdin], [], [], 0)[0]:
-    with socket.socket() as asking:
-        asking.setblocking(False)
-        asking.connect_ex((sys.argv[1], int(sys.argv[2])))
-        tried += 1
-        answered += bool(select.select([], [asking], [], 0.001)[1])
-print(answered, tried)
-"""
-SYSTEMCTL = """#!/bin/sh
-cd {folder}
-echo "$*" >> log
-case $1 in
-show) [ -e on ] && echo UnitFileState=enabled || echo UnitFileState=disabled
-      [ -e on ] && echo ActiveState=active || echo ActiveState=inactive;;
-enable) [ -e broken ] && {{ echo "Job failed" >&2; exit 1; }}; : > on;;
-disable) rm on;;
-esac
 """
 
 
-class Spark:
+class Spark(Guarded):
     """A Spark with a gateway, a stranger and a container, and what the module finds there."""
 
     def __init__(self, root: Path, backend: str, hosts: dict[str, Host]) -> None:
-        self.root, self.hosts = root, hosts
-        self.host, self.gateway, self.stranger = (hosts[name] for name in ("spark", "gateway", "stranger"))
-        self.programs = netns.programs(root / "bin", backend)
-        self.etc, self.units, self.state = root / "etc/port-guard", root / "units", root / "systemd"
-        for folder in (self.units, self.state):
-            folder.mkdir()
-        (self.programs / "rm").symlink_to("/bin/rm")
-        (self.programs / "systemctl").write_text(SYSTEMCTL.format(folder=self.state))
-        (self.programs / "systemctl").chmod(0o755)
+        super().__init__(root, hosts["spark"], netns.programs(root / "bin", backend), "port_guard", PLACES)
+        self.gateway, self.stranger = hosts["gateway"], hosts["stranger"]
         self.ipv6, self.wait = "/proc/net/if_inet6", 10
 
     def call(self, **given: Any) -> dict[str, Any]:
-        asked = {
-            "forbidden": netns.inode(),
-            "collections": str(COLLECTIONS),
-            "path": str(self.programs),
-            "directory": str(self.etc),
-            "units": str(self.units),
-            "ipv6": self.ipv6,
-            "wait": self.wait,
-            "options": {"ports": [PORT], "sources": [GATEWAY], "_ansible_diff": True, **given},
-        }
-        done = self.host.run(sys.executable, "-c", DRIVER, given=json.dumps(asked))
-        assert done.stdout, done.stderr
-        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        return found
+        options = {"ports": [PORT], "sources": [GATEWAY], **given}
+        return self.ask(options, ipv6=self.ipv6, wait=self.wait)
 
     def iptables(self, program: str, *options: str, given: str = "") -> str:
         return self.host.do(str(self.programs / program), *options, given=given)
@@ -102,21 +48,6 @@ class Spark:
     def rules(self, family: str = "iptables") -> list[str]:
         saved = self.iptables(f"{family}-save", "-t", "raw")
         return [line for line in saved.splitlines() if line.startswith("-A")]
-
-    def asked(self) -> list[str]:
-        log = self.state / "log"
-        lines = log.read_text().splitlines() if log.exists() else []
-        return [line for line in lines if not line.startswith("show")]
-
-    def boot(self) -> list[subprocess.CompletedProcess[str]]:
-        """What the unit does, in a kernel that has no rule."""
-        unit = (self.units / "sparkfleet-port-guard.service").read_text()
-        commands = re.findall(r"^ExecStart=(.*)$", unit, re.MULTILINE)
-        return [self.host.run(*shlex.split(each), path=f"{self.programs}:/bin") for each in commands]
-
-    def kinds(self, **given: Any) -> list[str]:
-        found = self.call(_ansible_check_mode=True, **given)
-        return [finding["kind"] for finding in found["drift"]["findings"]]
 
 
 BACKENDS = pytest.mark.parametrize("spark", ["nft", "legacy"], indirect=True)
@@ -211,11 +142,10 @@ def test_a_connection_survives_a_change_of_the_rules(spark: Spark) -> None:
 @BACKENDS
 def test_no_moment_is_without_rules(spark: Spark) -> None:
     spark.call()
-    intruder = spark.stranger.start(sys.executable, "-c", INTRUDER, "10.0.2.1", str(PORT))
-    assert intruder.stdout and intruder.stdout.readline() == "begun\n"
+    intruder = Intruder(spark.stranger, "10.0.2.1", PORT)
     for number in range(4):
         assert spark.call(sources=[GATEWAY, f"10.9.9.{number + 1}"])["changed"] is True
-    answered, tried = map(int, intruder.communicate("end\n")[0].split())
+    answered, tried = intruder.end()
     assert (answered, tried > 500) == (0, True)
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._drift import port_guard as drift
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import port_guard
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._host.port_guard import Guard
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import guard, port_guard
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._host.guard import Guard
 
 SOURCES = ["192.0.2.10", "192.0.2.11"]
-LINES = port_guard.rules([8000], port_guard.sources(SOURCES)[4])
+LINES = port_guard.rules([8000], guard.sources(SOURCES)[4])
 FILE = Path("/etc/sparkfleet/port-guard/rules.v4")
 WANTED = Guard({4: LINES}, {FILE: "rules"}, "enabled", "active")
 
