@@ -149,9 +149,9 @@ matrix: .matrix-newest .matrix-next
 
 # Two at a time for two cores: a third part would slow each of them, and time limits would be exceeded.
 jobs := 2
-# For code that seldom changes: recipes with real vLLM one after the other, two such servers behind a gateway and under their watchdogs, built
-# images, sweeps, an upgrade, and other Ansibles. Alerts need minutes to speak, so what watches a fleet is here, too.
-long := recipes watch watch_vllm gateway_vllm build benchmark upgrade
+# For code that seldom changes: recipes with real vLLM one after the other, two such servers behind a gateway and under their watchdogs, two
+# that are one and what befalls them, built images, sweeps, an upgrade, and other Ansibles. Alerts need minutes to speak, so what watches a fleet is here, too.
+long := recipes watch watch_vllm gateway_vllm units_faults build benchmark upgrade
 long_checks := matrix
 # This scenario takes the depot away from all others, so it runs beside parts that need none.
 alone := airgap
