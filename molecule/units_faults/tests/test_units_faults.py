@@ -44,11 +44,15 @@ def former() -> str:
 @pytest.fixture
 def apart() -> Iterator[Callable[[], None]]:
     """Cuts the members from each other, and mends it at the latest when the test ends."""
-    is_cut = []
+    is_cut: list[bool] = []
 
     def change() -> None:
-        (units.mend if is_cut else units.cut)(WORKS, ADDRESSES[HEAD])
-        _ = is_cut.pop() if is_cut else is_cut.append(True)
+        if is_cut:
+            units.mend(WORKS, ADDRESSES[HEAD])
+            is_cut.clear()
+        else:
+            units.cut(WORKS, ADDRESSES[HEAD])
+            is_cut.append(True)
 
     yield change
     if is_cut:
