@@ -219,6 +219,33 @@ _ULIMITS = Key(
     ),
 )
 
+_TOPOLOGY = Key(
+    "topology",
+    "mapping",
+    "over how many Sparks one model is served; left out, on one",
+    keys=(
+        Key(
+            "nodes",
+            "integer",
+            "Sparks of a unit, which serve as one",
+            required=True,
+            check=between(1, rules.MOST_NODES),
+        ),
+        Key(
+            "tensor_parallel",
+            "integer",
+            "Sparks that share each layer; default, all of a stage",
+            check=between(1, rules.MOST_NODES),
+        ),
+        Key(
+            "pipeline_parallel",
+            "integer",
+            "stages, one after another, of some layers each",
+            default=1,
+            check=between(1, rules.MOST_NODES),
+        ),
+    ),
+)
 _REFUSED = Key(
     "refused",
     "list",
@@ -323,6 +350,7 @@ SCHEMA: tuple[Key, ...] = (
             Key("draft", "mapping", "the model that speculates; none without speculation", keys=_MODEL),
         ),
     ),
+    _TOPOLOGY,
     Key(
         "patches",
         "list",
@@ -506,6 +534,8 @@ def complete(recipe: Mapping[str, Any]) -> dict[str, Any]:
     filled = fill(recipe, SCHEMA)
     if "speculative-config" not in filled["serve"]["arguments"]:
         filled["expect"] = {"acceptance_floor": 0.0, "minimum_drafts": 0}
+    if "topology" in filled:
+        filled["topology"] = rules.whole_topology(filled["topology"])
     return filled
 
 
@@ -530,6 +560,11 @@ def rule_problems(published: Any, refused: Any, source: str) -> list[Problem]:
     """Problems of what an inventory sets in place of a recipe's ``published`` and ``image.refused``; empty is none."""
     data = {"refused": refused} | ({"published": published} if published else {})
     return check(Document(data, source), (_REFUSED, _PUBLISHED))
+
+
+def topology_problems(topology: Any, source: str) -> list[Problem]:
+    """Problems of what an inventory sets in place of a recipe's ``topology``."""
+    return check(Document({"topology": topology}, source), (_TOPOLOGY,))
 
 
 def serve_problems(mounts: Any, ulimits: Any, source: str) -> list[Problem]:

@@ -20,6 +20,8 @@ from .schema import between, of_kind, seen
 
 HIDDEN = r"(TOKEN|API_KEY|PASSWORD|SECRET)$"
 """How the names of variables and options that hold a secret end."""
+MOST_NODES = 16
+"""Sparks of a unit."""
 Told = Callable[..., None]
 """Tells a problem: path of the value, message, nearest valid name."""
 
@@ -133,6 +135,9 @@ def across(data: Mapping[str, Any], wrong: Collection[str], tell: Told) -> None:
     arguments = _at(data, "serve", "arguments")
     if isinstance(arguments, Mapping):
         _arguments(arguments, tell)
+    if sound("topology"):
+        for path, message in unit_problems(data["topology"], arguments, _at(data, "image", "entrypoint")):
+            tell(path, message)
     _image_source(data, tell)
     _models(data, tell)
     if sound("image") and sound("models") and sound("serve"):
@@ -171,6 +176,61 @@ def _arguments(arguments: Mapping[str, Any], tell: Told) -> None:
     config = arguments.get("speculative-config")
     if isinstance(config, Mapping):
         _speculation(config, tell)
+
+
+def whole_topology(topology: Mapping[str, Any]) -> dict[str, int]:
+    """A topology with its defaults, ``{nodes, tensor_parallel, pipeline_parallel}``; an empty one is that of one Spark."""
+    nodes, stages = topology.get("nodes", 1), topology.get("pipeline_parallel", 1)
+    shared = topology.get("tensor_parallel", nodes // stages)
+    return {"nodes": nodes, "tensor_parallel": shared, "pipeline_parallel": stages}
+
+
+def unit_problems(
+    topology: Mapping[str, Any], arguments: Any, entrypoint: Sequence[str] | None
+) -> list[tuple[Path, str]]:
+    """Why one model cannot be served over so many Sparks, each with the path of the value in a recipe.
+
+    :param topology: of the declared shape, with or without its defaults
+    :param arguments: the serve arguments, as they will be rendered
+    :param entrypoint: what starts vLLM in the image; None or empty for the image's own
+    """
+    nodes, shared, stages = whole_topology(topology).values()
+    told: list[tuple[Path, str]] = []
+    if shared * stages != nodes:
+        told.append(
+            (
+                ("topology",),
+                f"expected tensor_parallel times pipeline_parallel to be nodes, since a Spark has one GPU, seen {shared} times "
+                f"{stages} for {nodes}",
+            )
+        )
+    if nodes == 1:
+        return told
+    options: Path = ("serve", "arguments")
+    backend = _at(arguments, "distributed-executor-backend")
+    if backend not in (None, "mp"):
+        told.append(
+            (
+                (*options, "distributed-executor-backend"),
+                f"expected mp, by which the Sparks of a unit find each other, or nothing, seen {seen(backend)}",
+            )
+        )
+    if stages > 1 and _at(arguments, "speculative-config") is not None:
+        told.append(
+            (
+                (*options, "speculative-config"),
+                f"expected no speculation with pipeline_parallel {stages}: vLLM makes the draft on the last stage alone, and its V1 "
+                "runner does not start (vLLM issues 30436 and 49355); serve without it, or with tensor_parallel alone",
+            )
+        )
+    if not entrypoint:
+        told.append(
+            (
+                ("image", "entrypoint"),
+                "required and missing with a topology of several nodes: what runs the unit starts vLLM by it; write [vllm, serve]",
+            )
+        )
+    return told
 
 
 def _spelling(name: str) -> str | None:

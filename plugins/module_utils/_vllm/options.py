@@ -132,6 +132,9 @@ def drafts_by_itself(method: str) -> bool:
     return method in _BY_ITSELF or method.endswith("_mtp")
 
 
+_OF_A_UNIT = "topology of the recipe and spark_unit of the inventory give it"
+_SPREAD = "the gateway spreads requests over Sparks better, and each of them fails and comes back alone"
+
 # Options a recipe does not carry, and where the value belongs instead.
 ELSEWHERE = {
     "model": "the path is models.body.mount",
@@ -146,7 +149,19 @@ ELSEWHERE = {
     "uds": "the server is asked over HTTP, at serve.port",
     "grpc": "the server is asked over HTTP, at serve.port",
     "grpc-port": "the server is asked over HTTP, at serve.port",
-    "headless": "a server without an API cannot be asked whether it serves",
+    **dict.fromkeys(
+        [
+            "tensor-parallel-size",
+            "pipeline-parallel-size",
+            "nnodes",
+            "node-rank",
+            "headless",
+            "master-addr",
+            "master-port",
+        ],
+        _OF_A_UNIT,
+    ),
+    **{name: _SPREAD for name in sorted(NAMES) if name.startswith("data-parallel-")},
     **dict.fromkeys(
         ["ssl-ca-certs", "ssl-cert-reqs", "ssl-certfile", "ssl-ciphers", "ssl-keyfile", "enable-ssl-refresh"],
         "the server is asked over plain HTTP; put TLS in front of it",
@@ -171,7 +186,7 @@ def elsewhere(name: str, value: Any) -> str | None:
         return "vLLM listens on every address of its container (0.0.0.0); vllm_serve_bind says on which one of the host"
     # vLLM's serve command: without API servers it is headless.
     if name == "api-server-count" and str(value) == "0":
-        return ELSEWHERE["headless"]
+        return "a server without an API cannot be asked whether it serves"
     return ELSEWHERE.get(name)
 
 

@@ -212,7 +212,6 @@ def test_a_key_like_no_other_names_the_valid_ones(recipe):
         (("serve", "arguments", "hos"), "127.0.0.1", "the beginning of host"),
         (("serve", "arguments", "uds"), "/run/vllm.sock", "over HTTP"),
         (("serve", "arguments", "grpc"), True, "over HTTP"),
-        (("serve", "arguments", "headless"), True, "without an API"),
         (("serve", "arguments", "api-server-count"), 0, "without an API"),
         (("serve", "arguments", "ssl-certfile"), "/c.pem", "plain HTTP"),
         (("serve", "arguments", "no-enable-prefix-caching"), True, "enable-prefix-caching: false"),
@@ -709,3 +708,94 @@ def test_two_mounts_have_two_places(recipe):
     assert "which is serve.mounts[0].mount" in str(problems_of(recipe)["serve.mounts[1].mount"])
     recipe["serve"]["mounts"][1]["mount"] = "/configured"
     assert validate(recipe, FILE) == []
+
+
+UNIT = ["vllm", "serve"]
+
+
+def over(recipe, topology, entrypoint=UNIT, **arguments):
+    """The recipe over several Sparks, without speculation unless `arguments` has one."""
+    for path in (
+        ("models", "draft"),
+        ("serve", "arguments", "speculative-config"),
+        ("expect",),
+        ("published",),
+    ):
+        put(recipe, path, ...)
+    recipe["topology"] = topology
+    recipe["serve"]["arguments"] |= arguments
+    if entrypoint:
+        recipe["image"]["entrypoint"] = entrypoint
+    return recipe
+
+
+@pytest.mark.parametrize(
+    ("topology", "whole"),
+    [
+        ({"nodes": 2}, (2, 2, 1)),
+        ({"nodes": 4, "pipeline_parallel": 2}, (4, 2, 2)),
+        ({"nodes": 4, "tensor_parallel": 1, "pipeline_parallel": 4}, (4, 1, 4)),
+        ({"nodes": 1}, (1, 1, 1)),
+    ],
+)
+def test_a_topology_is_filled_in_and_one_that_is_absent_stays_absent(recipe, topology, whole):
+    assert "topology" not in recipes.complete(recipe)
+    over(recipe, topology)
+    assert validate(recipe, FILE) == []
+    filled = recipes.complete(recipe)
+    names = ("nodes", "tensor_parallel", "pipeline_parallel")
+    assert filled["topology"] == dict(zip(names, whole, strict=True))
+    assert validate(filled, FILE) == []
+
+
+MTP = {"speculative-config": {"method": "mtp", "num_speculative_tokens": 1}}
+
+
+@pytest.mark.parametrize(
+    ("topology", "entrypoint", "arguments", "key", "says"),
+    [
+        ({"nodes": 2, "tensor_parallel": 4}, UNIT, {}, "topology", "seen 4 times 1 for 2"),
+        ({"nodes": 3, "pipeline_parallel": 2}, UNIT, {}, "topology", "seen 1 times 2 for 3"),
+        ({"nodes": 1, "tensor_parallel": 2}, UNIT, {}, "topology", "a Spark has one GPU, seen 2 times 1 for 1"),
+        ({"nodes": 17}, UNIT, {}, "topology.nodes", "expected 1 to 16"),
+        ({"tensor_parallel": 2}, UNIT, {}, "topology.nodes", "required and missing"),
+        ({"nodes": 2, "pipeline_parallel": 0}, UNIT, {}, "topology.pipeline_parallel", "expected 1 to 16"),
+        ({"nodes": 2}, None, {}, "image.entrypoint", "required and missing with a topology of several nodes"),
+        ({"nodes": 2}, UNIT, {"distributed-executor-backend": "ray"}, "serve.arguments.distributed-executor-backend", "expected mp"),
+        ({"nodes": 2, "pipeline_parallel": 2}, UNIT, MTP, "serve.arguments.speculative-config", "no speculation with pipeline_parallel 2"),
+    ],
+)  # fmt: skip
+def test_a_topology_that_cannot_be_is_refused_with_the_reason(
+    recipe, topology, entrypoint, arguments, key, says
+):
+    told = problems_of(over(recipe, topology, entrypoint, **arguments))
+    assert says in str(told[key]) and list(told) == [key]
+
+
+def test_a_unit_speculates_without_stages_and_one_spark_has_any_executor(recipe):
+    assert validate(over(recipe, {"nodes": 2}, **{"distributed-executor-backend": "mp"}, **MTP), FILE) == []
+    assert validate(recipe | {"topology": {"nodes": 1}}, FILE) == []
+    recipe["serve"]["arguments"]["distributed-executor-backend"] = "uni"
+    assert validate(recipe | {"topology": {"nodes": 1}}, FILE) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("tensor-parallel-size", 1, "topology of the recipe and spark_unit of the inventory give it"),
+        ("tensor-parallel-size", 2, "topology"),
+        ("pipeline-parallel-size", 1, "topology"),
+        ("nnodes", 2, "topology"),
+        ("node-rank", 0, "topology"),
+        ("headless", True, "topology"),
+        ("master-addr", "192.0.2.1", "topology"),
+        ("master-port", 29501, "topology"),
+        ("data-parallel-size", 2, "the gateway spreads requests over Sparks better"),
+        ("data-parallel-hybrid-lb", True, "the gateway"),
+        ("data-parallel-backend", "mp", "the gateway"),
+        ("tensor-parallel", 2, "the beginning of tensor-parallel-size"),
+    ],
+)
+def test_what_follows_from_the_topology_is_in_no_recipe(recipe, name, value, says):
+    recipe["serve"]["arguments"][name] = value
+    assert says in str(problems_of(recipe)[f"serve.arguments.{name}"])

@@ -183,3 +183,19 @@ def test_a_name_is_never_inherited():
     assert recipe == {}
     (problem,) = problems
     assert problem.key == "name" and "required and missing" in str(problem)
+
+
+PAIR = f"""{EXTENDS}image: {{entrypoint: [vllm, serve]}}
+topology: {{nodes: 2}}
+"""
+
+
+def test_a_topology_is_extended_as_any_mapping_and_null_serves_on_one_spark_again():
+    recipe, problems = parse("extends: pair\ntopology: {nodes: 4}\n", pair=f"name: pair\n{PAIR}")
+    assert problems == []
+    assert recipe["topology"] == {"nodes": 4, "tensor_parallel": 4, "pipeline_parallel": 1}
+    recipe, problems = parse("extends: pair\ntopology: null\n", pair=f"name: pair\n{PAIR}")
+    assert problems == [] and "topology" not in recipe
+    fixed = PAIR.replace("nodes: 2", "nodes: 2, tensor_parallel: 2")
+    (said,) = told("extends: pair\ntopology: {nodes: 4}\n", pair=f"name: pair\n{fixed}")
+    assert said.startswith("recipes/mine.yml:3: topology: ") and "seen 2 times 1 for 4" in said
