@@ -150,9 +150,9 @@ matrix: .matrix-newest .matrix-next
 
 # Two at a time for two cores: a third part would slow each of them, and time limits would be exceeded.
 jobs := 2
-# For code that seldom changes: recipes with real vLLM one after the other, two such servers behind a gateway and under their watchdogs, built
-# images, sweeps, an upgrade, and other Ansibles.
-long := recipes watch_vllm gateway_vllm build benchmark upgrade
+# For code that seldom changes: recipes with real vLLM one after the other, two such servers behind a gateway and under their watchdogs, what
+# befalls two that are one, built images, sweeps, an upgrade, and other Ansibles.
+long := recipes watch_vllm gateway_vllm units_faults build benchmark upgrade
 long_checks := matrix
 # Tests of other scenarios that are marked as long are left out; the whole of these comes here.
 left_out = $(if $(filter %-whole $(long:%=.part-%),$@),,-m 'not long')

@@ -28,7 +28,7 @@ create() {
     ) 9>"${keys}/lock"
 
     flags=(
-        --cap-add SYS_ADMIN --cap-add NET_ADMIN --cap-add SYS_PTRACE
+        --cap-add SYS_ADMIN --cap-add NET_ADMIN --cap-add SYS_PTRACE --cap-add IPC_LOCK
         --security-opt seccomp=unconfined --security-opt apparmor=unconfined
         --device-cgroup-rule 'c *:* rwm' --device-cgroup-rule 'b *:* m'
         --volume /sys/fs/cgroup:/sys/fs/cgroup:rw "${volumes[@]/#/--volume=}"
