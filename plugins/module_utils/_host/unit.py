@@ -14,6 +14,34 @@ from .request import ProbeError, run_command
 UNITS = Path("/etc/systemd/system")
 MARGIN = 30
 """Seconds that systemd waits longer than the engine."""
+CONFINED = """\
+NoNewPrivileges=yes
+ProtectSystem=strict
+ProtectHome=yes
+PrivateTmp=yes
+ProtectKernelTunables=yes
+ProtectKernelModules=yes
+ProtectControlGroups=yes
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+SystemCallArchitectures=native
+"""
+"""Lines of a service whose program looks at the host, and writes to a folder of its own at most."""
+_TIMER = """\
+# Written by {writer}.
+[Unit]
+Description={description}
+
+[Timer]
+OnActiveSec={first}
+OnUnitActiveSec={interval}
+AccuracySec=1
+
+[Install]
+WantedBy=timers.target
+"""
 SHOWN = ("ActiveState", "MainPID", "NRestarts", "Result", "UnitFileState", "DropInPaths")
 
 
@@ -49,6 +77,23 @@ def look(name: str) -> Unit:
         # The one start too many is what fails; the end before it has its own result.
         gave_up=active == "failed" and values.get("Result") not in ("", None, "success"),
     )
+
+
+def timer(writer: str, description: str, first: int, interval: int) -> str:
+    """The text of a timer that is due again and again.
+
+    :param writer: module that writes it
+    :param first: seconds until it is due first
+    :param interval: seconds from then on
+    """
+    return _TIMER.format(writer=writer, description=description, first=first, interval=interval)
+
+
+def path_complaint(path: str) -> str | None:
+    """Why a unit cannot have this path as a word of a command."""
+    if re.fullmatch(r"/[A-Za-z0-9._/+-]{1,500}", path):
+        return None
+    return f"expected a whole path of letters, digits and . _ + -, seen {path!r:.80}; correct it"
 
 
 def stopping_after(text: str, seconds: int) -> str:

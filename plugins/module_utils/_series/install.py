@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,6 @@ SERVICE, TIMER = "sparkfleet-series.service", "sparkfleet-series.timer"
 SYSTEMCTL_TIMEOUT = 60
 INTERVAL = (5, 3600)
 """Least and most seconds."""
-_PATH = re.compile(r"/[A-Za-z0-9._/+-]{1,500}")
 
 # No private devices: nvidia-smi needs those of the GPU.
 _SERVICE = """\
@@ -39,36 +37,11 @@ CPUWeight=20
 IOWeight=20
 MemoryMax=128M
 TasksMax=32
-NoNewPrivileges=yes
 CapabilityBoundingSet=CAP_DAC_OVERRIDE
-ProtectSystem=strict
 ReadWritePaths={folder}
-ProtectHome=yes
-PrivateTmp=yes
 PrivateNetwork=yes
-ProtectKernelTunables=yes
-ProtectKernelModules=yes
-ProtectControlGroups=yes
 RestrictAddressFamilies=AF_UNIX
-RestrictNamespaces=yes
-RestrictRealtime=yes
-RestrictSUIDSGID=yes
-LockPersonality=yes
-SystemCallArchitectures=native
-"""
-_TIMER = """\
-# Written by sparkfleet.vllm.host_series.
-[Unit]
-Description=Write the series of this host again and again
-
-[Timer]
-OnActiveSec=1
-OnUnitActiveSec={interval}
-AccuracySec=1
-
-[Install]
-WantedBy=timers.target
-"""
+{confined}"""
 
 
 class SeriesError(ValueError):
@@ -85,16 +58,19 @@ class State:
 def wanted(digest: str, *, python: str, state_dir: str, folder: str, interval: int) -> State:
     """:raises SeriesError: no unit is made of it"""
     for name, path in (("python", python), ("state_dir", state_dir), ("folder", folder)):
-        if not _PATH.fullmatch(path):
-            raise SeriesError(
-                f"{name}: expected a whole path of letters, digits and . _ + -, seen {path!r:.80}; correct it"
-            )
+        if wrong := unit.path_complaint(path):
+            raise SeriesError(f"{name}: {wrong}")
     if not INTERVAL[0] <= interval <= INTERVAL[1]:
         raise SeriesError(
             f"interval: expected {INTERVAL[0]} to {INTERVAL[1]} seconds, seen {interval}; correct it"
         )
-    service = _SERVICE.format(python=python, program=PROGRAMS / digest, state_dir=state_dir, folder=folder)
-    return State(digest, {SERVICE: service, TIMER: _TIMER.format(interval=interval)}, True)
+    service = _SERVICE.format(
+        python=python, program=PROGRAMS / digest, state_dir=state_dir, folder=folder, confined=unit.CONFINED
+    )
+    again = unit.timer(
+        "sparkfleet.vllm.host_series", "Write the series of this host again and again", 1, interval
+    )
+    return State(digest, {SERVICE: service, TIMER: again}, True)
 
 
 def look(digest: str) -> State:

@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from .._host.unit import CONFINED, path_complaint, timer
 from .program import AGENT
 from .settings import SettingsError
 
@@ -44,35 +44,10 @@ IOWeight=20
 MemoryMax=256M
 TasksMax=64
 UMask=0077
-NoNewPrivileges=yes
 CapabilityBoundingSet=CAP_DAC_OVERRIDE CAP_SYS_ADMIN
-ProtectSystem=strict
 ReadWritePaths={state_dir}
-ProtectHome=yes
-PrivateTmp=yes
-ProtectKernelTunables=yes
-ProtectKernelModules=yes
-ProtectControlGroups=yes
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
-RestrictNamespaces=yes
-RestrictRealtime=yes
-RestrictSUIDSGID=yes
-LockPersonality=yes
-SystemCallArchitectures=native
-"""
-_TIMER = """\
-# Written by sparkfleet.vllm.watchdog.
-[Unit]
-Description=Look at the served vLLM, again and again
-
-[Timer]
-OnActiveSec=5
-OnUnitActiveSec={interval}
-AccuracySec=1
-
-[Install]
-WantedBy=timers.target
-"""
+{confined}"""
 _SOCKET = """\
 # Written by sparkfleet.vllm.watchdog.
 [Unit]
@@ -132,9 +107,10 @@ def texts(python: Path, program: Path, state_dir: Path, interval: int, agent: Ag
         "program": _word("program", program),
         "state_dir": _word("state_dir", state_dir),
         "runtime": RUNTIME,
-        "interval": interval,
+        "confined": CONFINED,
     }
-    made = {SERVICE: _SERVICE.format(**values), TIMER: _TIMER.format(**values)}
+    again = timer("sparkfleet.vllm.watchdog", "Look at the served vLLM, again and again", 5, interval)
+    made = {SERVICE: _SERVICE.format(**values), TIMER: again}
     if agent:
         made[SOCKET] = _SOCKET.format(address=_address(agent.address), port=_port(agent.port))
         made[ANSWER] = _ANSWER.format(runtime=RUNTIME, agent=AGENT, stale=STALE)
@@ -142,10 +118,8 @@ def texts(python: Path, program: Path, state_dir: Path, interval: int, agent: Ag
 
 
 def _word(name: str, path: Path) -> str:
-    if not re.fullmatch(r"/[A-Za-z0-9._/+-]{1,500}", str(path)):
-        raise SettingsError(
-            f"{name}: expected a whole path of letters, digits and . _ + -, seen {str(path)!r:.80}; correct it"
-        )
+    if wrong := path_complaint(str(path)):
+        raise SettingsError(f"{name}: {wrong}")
     return str(path)
 
 
