@@ -85,6 +85,8 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._serve import watc
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._status import day
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._status import look as status_look
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._swarm import peer, torrent
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._unit import machine, wire, words
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._unit import status as unit_status
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._vllm import (
     argv,
     ask_image,
@@ -1355,6 +1357,66 @@ def _targets(text: str) -> object:
     former = base64.b64encode(text.encode(errors="surrogatepass")).decode()
     given = monitoring.inputs(former=former)
     return monitoring_plan.plan(given, {"spark-1": (None, "192.0.2.1")}).as_data()
+
+
+# -- the members of a unit
+
+_PAIR = wire.Identity(b"k" * 32, "pair", 2)
+_RULES = machine.Rules(nodes=2, restarts=4, start_within=60, pause=0, stop_within=20)
+_PHASE = {"phase": "running", "generation": "0123456789abcdef", "age": 0.5}
+_FROM_HEAD = {**_PHASE, "run": "0123456789abcdef", "restarts": 1, "why": "a", "members": {"1": _PHASE}}
+_FROM_WORKER = {**_PHASE, "ended": "", "asked": False, "why": "a"}
+_UNIT_STATUS = {
+    **_PHASE,
+    "version": 1,
+    "unit": "pair",
+    "rank": 1,
+    "nodes": 2,
+    "since": 1.0,
+    "at": 2.0,
+    "restarts": 1,
+    "why": "a",
+    "members": {"0": _PHASE},
+}
+_HELLO = next(wire.greet(_PAIR, 1)).decode().strip()
+
+
+@parser("word of a head", *of_bytes(_FROM_HEAD), words.WordError)
+def _from_head(line: bytes) -> object:
+    worker = machine.Worker(1, _RULES, 0.0)
+    worker.heard(0, words.read_head(line), 1.0)
+    return worker.members(2.0), words.read_worker(words.encoded(worker.says(2.0)))
+
+
+@parser("word of a worker", *of_bytes(_FROM_WORKER), words.WordError)
+def _from_worker(line: bytes) -> object:
+    head = machine.Head(_RULES, 0.0)
+    head.heard(1, words.read_worker(line), 1.0)
+    head.tick(1.0)
+    return head.members(2.0), words.read_head(words.encoded(head.says(2.0)))
+
+
+@parser("greeting of a member", _HELLO, texts(_HELLO), wire.WireError)
+def _greeting(text: str) -> object:
+    head, worker, line = wire.welcome(_PAIR), wire.greet(_PAIR, 1), text.encode(errors="replace")
+    next(head), next(worker)
+    with contextlib.suppress(wire.WireError):
+        worker.send(line)
+    with contextlib.suppress(wire.WireError):
+        wire.Session(b"a", b"b").open(line)
+    return head.send(line)
+
+
+@parser("key of a unit", "ab" * 32, texts("ab" * 32), wire.WireError)
+def _unit_key(text: str) -> object:
+    return wire.read_key(text)
+
+
+@parser("status.json of a supervisor", *of_json(_UNIT_STATUS), ValueError, json_text.JsonError)
+def _unit_status(text: str) -> object:
+    folder = held("unit/status.json", text).parent
+    json.dumps(unit_status.judged(*unit_status.read(folder), 3.0), allow_nan=False)
+    return unit_status.parse(text)
 
 
 # -- the status of a fleet

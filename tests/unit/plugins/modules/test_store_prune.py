@@ -567,6 +567,24 @@ def test_a_leftover_of_what_is_kept_now_goes_and_the_kept_stays(call, store):
     assert ".pruned" not in " ".join(listing(store))
 
 
+def test_the_program_of_a_unit_stays_as_long_as_a_record_mounts_it(call, store, state):
+    programs = store / "supervisor"
+    entries = {}
+    for name, entry in (("now", "current"), ("good", "last_good")):
+        entries[entry] = serving(name)
+        entries[entry]["serving"]["files"] = []
+        entries[entry]["serving"]["container"]["volumes"] = [
+            f"{programs / SUMS[name]}:/opt/sparkfleet/unit:ro"
+        ]
+    write_json(state / "state.json", {"version": 1, **entries})
+    for name in (*SUMS, "half"):
+        put(programs / SUMS.get(name, f".{SUMS['now']}.12345678") / "__main__.py")
+    result = call()
+    assert {path.name for path in programs.iterdir()} == {SUMS["now"], SUMS["good"]}
+    gone = [thing["kind"] for thing in result["things"] if thing["path"].startswith(str(programs))]
+    assert sorted(gone) == ["leftover", *["supervisor"] * len(SUMS)]
+
+
 def test_what_cannot_be_deleted_fails_with_its_reason_and_the_rest_goes(call, store, engine, monkeypatch):
     real = prune_store.delete
 
@@ -948,6 +966,8 @@ def verdicts_of(result: dict[str, Any], kind: str) -> dict[str, str]:
         "models/org--body/.cache/x",
         "patches/README",
         "patches/abc/x.py",
+        "supervisor/README",
+        "supervisor/abc/x.py",
         "cache/notes.txt",
         "cache/mine/x",
         "cache/compiled/README",
@@ -968,6 +988,7 @@ def test_what_others_put_there_is_listed_and_left(call, store, foreign):
         f"models/org--body/{COMMITS['next']}",
         "models/org--other",
         f"patches/{SUMS['next']}",
+        f"supervisor/{SUMS['next']}",
         "models/org--body/.partial-" + COMMITS["next"],
         f"cache/compiled/{SUMS['next']}",
         "cache/vllm",
@@ -976,6 +997,7 @@ def test_what_others_put_there_is_listed_and_left(call, store, foreign):
 def test_a_link_is_neither_followed_nor_removed(call, store, tmp_path, place):
     outside = tmp_path / "outside"
     put(outside / COMMITS["next"] / "x")
+    (store / place).parent.mkdir(exist_ok=True)
     (store / place).symlink_to(outside)
     result = call(partial_age=0)
     assert (store / place).is_symlink() and (outside / COMMITS["next"] / "x").is_file()
