@@ -177,6 +177,21 @@ def test_the_draft_of_qwen_comes_with_its_body():
     assert recipe["expect"]["minimum_drafts"] == 200
 
 
+UNITS = {name: recipe for name, recipe in RECIPES.items() if recipe.get("topology")}
+
+
+def test_the_catalogue_has_models_for_two_sparks_and_for_four():
+    assert {recipe["topology"]["nodes"] for recipe in UNITS.values()} == {2, 4}
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_a_recipe_of_several_sparks_says_how_many_and_reaches_rdma(name):
+    recipe = UNITS[name]
+    assert name.endswith(f"-{recipe['topology']['nodes']}x")
+    assert recipe["serve"]["devices"] == ["/dev/infiniband"] and recipe["serve"]["ulimits"]["memlock"] == -1
+    assert "not been run here" in (ROOT / "recipes" / f"{name}.yml").read_text().replace("\n# ", " ")
+
+
 def test_the_recipe_that_the_documentation_extends_is_valid():
     page = (ROOT / "docs" / "recipes.md").read_text()
     (text,) = re.findall(r"^    name: mine\n(?:    .*\n)+", page, re.M)
