@@ -33,16 +33,6 @@ def image_answer_path(store: str, image_id: str, name: str) -> str:
     return posixpath.join(cache_root(store), "images", image_id.removeprefix("sha256:"), f"{name}.json")
 
 
-def supervisor_path(store: str, digest: str) -> str:
-    """The program that runs the server of a unit's member: <store>/supervisor/<digest>."""
-    return posixpath.join(store, "supervisor", digest)
-
-
-def unit_folder(state_dir: str) -> str:
-    """What a member of a unit and its server share, a key and a status: <state>/unit."""
-    return posixpath.join(state_dir, "unit")
-
-
 def ledger_path(state_dir: str) -> str:
     """The images that this collection brought to a host: <state>/images.json."""
     return posixpath.join(state_dir, "images.json")
