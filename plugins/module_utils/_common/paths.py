@@ -18,6 +18,11 @@ def patch_path(store: str, sha256: str, name: str) -> str:
     return posixpath.join(store, "patches", sha256, name)
 
 
+def supervisor_path(store: str, sha256: str) -> str:
+    """Folder of one program that keeps the members of a unit together: <store>/supervisor/<sha256>."""
+    return posixpath.join(store, "supervisor", sha256)
+
+
 def cache_root(store: str) -> str:
     """Where servers and images leave data for the next of their kind: <store>/cache. On the host, only root enters it."""
     return posixpath.join(store, "cache")
@@ -31,6 +36,11 @@ def compiled_path(store: str, digest: str, name: str) -> str:
 def image_answer_path(store: str, image_id: str, name: str) -> str:
     """What an image answered to a question: <store>/cache/images/<digest>/<name>.json."""
     return posixpath.join(cache_root(store), "images", image_id.removeprefix("sha256:"), f"{name}.json")
+
+
+def unit_path(state_dir: str) -> str:
+    """What the container of a unit's member shares with its host, key and status: <state>/unit. Only root enters it."""
+    return posixpath.join(state_dir, "unit")
 
 
 def ledger_path(state_dir: str) -> str:

@@ -9,6 +9,11 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from . import files as whole_files
 
 PACKAGE = "sparkfleet"
 _START = """\
@@ -48,12 +53,37 @@ def files(entry: str) -> dict[str, bytes]:
     }
 
 
-def digest(sources: dict[str, bytes]) -> str:
-    """Names one program: the same sources have the same one."""
+def digest(sources: Mapping[str, bytes]) -> str:
+    """Names one program on its host: the same sources have the same one."""
+    return sha256(sources)[:16]
+
+
+def sha256(sources: Mapping[str, bytes]) -> str:
+    """Names one program in the store, where everything has such a name."""
     whole = hashlib.sha256()
     for path, content in sorted(sources.items()):
         whole.update(f"{path} {len(content)}\n".encode() + content)
-    return whole.hexdigest()[:16]
+    return whole.hexdigest()
+
+
+def put(
+    folder: Path, sources: Mapping[str, bytes], prepare: Callable[[Path], object] = lambda draft: None
+) -> None:
+    """Make a folder of a program, whole or not there. What is there goes.
+
+    :param prepare: gets the folder before it has its name
+    :raises OSError: something refuses
+    """
+    folder.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    draft = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    try:
+        for path, text in sources.items():
+            whole_files.write(draft / path, text)
+        prepare(draft)
+        whole_files.remove(folder)
+        draft.rename(folder)
+    finally:
+        whole_files.remove(draft)
 
 
 def _source(name: str) -> str:

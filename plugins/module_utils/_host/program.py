@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -34,18 +33,13 @@ def write(programs: Path, digest: str, content: Mapping[str, bytes], python: Pat
 
     :raises OSError, ProbeError: something refuses
     """
-    programs.mkdir(mode=0o755, parents=True, exist_ok=True)
-    draft = programs / f".{digest}.{secrets.token_hex(4)}"
-    try:
-        for path, text in content.items():
-            files.write(draft / path, text)
-        compiling = [str(python), "-I", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]
+    compiling = [str(python), "-I", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]
+
+    def compiled(draft: Path) -> None:
         # Relative names, so that no trace shows the draft.
         run_command([*compiling, "-s", str(draft), str(draft)], COMPILE_TIMEOUT)
-        files.remove(programs / digest)
-        draft.rename(programs / digest)
-    finally:
-        files.remove(draft)
+
+    sources.put(programs / digest, content, compiled)
 
 
 def remove_others(programs: Path, digest: str) -> None:

@@ -35,7 +35,7 @@ class Thing:
 
     kind: str
     """snapshot, partial, patch, image, registry (an image in the fleet registry's storage), registry partial, leftover
-    (of an interrupted prune or build), log, cache (what the servers of an image compiled), answers (of images), unknown"""
+    (of an interrupted prune or build), log, cache (what the servers of an image compiled), answers (of images), supervisor (of units), unknown"""
     name: str
     path: str
     """Where it lies; for an image its reference by digest."""

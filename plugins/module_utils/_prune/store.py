@@ -48,6 +48,8 @@ def _area(entry: os.DirEntry[str]) -> list[Thing]:
         return [thing for inner in _entries(path) for thing in _of_models(inner)]
     if folder and entry.name == "patches":
         return [_patch(inner) for inner in _entries(path)]
+    if folder and entry.name == "supervisor":
+        return [_supervisor(inner) for inner in _entries(path)]
     if folder and entry.name == REGISTRY:
         return registry.things(path)
     if folder and entry.name == BUILD:
@@ -152,6 +154,17 @@ def _patch(entry: os.DirEntry[str]) -> Thing:
         return _unknown(path)
     files = ", ".join(sorted(inner.name for inner in os.scandir(path))) or "empty"
     return Thing("patch", f"{files}@{entry.name}", entry.path, entry.name, measure(path))
+
+
+def _supervisor(entry: os.DirEntry[str]) -> Thing:
+    path = Path(entry.path)
+    if not entry.is_dir(follow_symlinks=False):
+        return _unknown(path)
+    if entry.name.startswith("."):
+        return Thing("leftover", f"supervisor {entry.name}", entry.path, usage=measure(path))
+    if not SHA256.fullmatch(entry.name):
+        return _unknown(path)
+    return Thing("supervisor", f"supervisor@{entry.name}", entry.path, entry.name, measure(path))
 
 
 def _unknown(path: Path) -> Thing:
