@@ -217,7 +217,7 @@ class Worker(Member):
         self._become(RUNNING, now)
 
     def says(self, now: float) -> FromWorker:
-        ended = self.generation if self.phase == ENDING else self._ended
+        ended = (self.phase == ENDING and self.generation) or self._ended
         return FromWorker(self.phase, self.generation, ended, self.asked, self.why)
 
     def gone(self, now: float) -> None:
