@@ -244,13 +244,20 @@ class DockerContainer(StandIn):
             was, wanted = seen["spec"].get(name), spec.get(name)
             if was != wanted:
                 shown = {"image": "image_name", "volumes": "volume_binds"}.get(name, name)
-                before[shown], after[shown] = (
-                    [f"{key}={text}" for key, text in (value or {}).items()] if name == "env" else value
-                    for value in (was, wanted)
-                )
+                before[shown], after[shown] = (_shown(name, value) for value in (was, wanted))
         if seen["status"] != RUNNING:
             before["running"], after["running"] = False, True
         return before, after
+
+
+def _shown(name: str, value: Any) -> Any:
+    """An option, as the diff of docker_container has it."""
+    if name == "env":
+        return [f"{key}={text}" for key, text in (value or {}).items()]
+    if name == "published_ports":
+        ports = [text.rsplit(":", 2) for text in value or []]
+        return {f"{inside}/tcp": [{"HostIp": ip, "HostPort": outside}] for ip, outside, inside in ports}
+    return value
 
 
 class ServeValidate(StandIn):

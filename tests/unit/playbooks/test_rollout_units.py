@@ -19,18 +19,19 @@ __all__ = ["collections", "fleet", "served"]
 FIRST, SECOND = ("spark-1", "spark-2"), ("spark-3", "spark-4")
 
 
-def inputs(*units: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+def inputs(*units: tuple[str, ...], nodes: int = 2) -> dict[str, dict[str, Any]]:
     """Variables of the hosts that make them units."""
-    made = {}
-    for number, names in enumerate(units):
-        members = [{"host": name, "address": f"198.51.100.{name[-1]}"} for name in names]
-        for rank, name in enumerate(names):
-            made[name] = {
-                "lab_unit": {
-                    "unit": {"name": f"pair-{number}", "rank": rank, "nodes": len(names), "members": members}
-                }
-            }
-    return made
+    return {
+        name: {
+            "spark_unit": f"pair-{number}",
+            "spark_interface": "fabric0",
+            "spark_fabric": {"interfaces": {"fabric0": {"address": f"198.51.100.{name[-1]}"}}, "rdma": []},
+            "vllm_serve_topology": {"nodes": nodes, "tensor_parallel": nodes, "pipeline_parallel": 1},
+            "vllm_serve_entrypoint": ["vllm", "serve"],
+        }
+        for number, names in enumerate(units)
+        for name in names
+    }
 
 
 @pytest.fixture
@@ -62,13 +63,8 @@ def test_two_units_one_after_the_other_and_a_second_run_starts_nothing(sparks: F
     head, worker = (sparks.hosts[name].steps() for name in FIRST)
     look = "look at the member"
     assert [step for step in head if step in ("gate", look, "record")] == [look, "gate", look, "record"]
-    assert [step for step in worker if step in ("gate", look, "record")] == [
-        "gate",
-        look,
-        look,
-        "gate",
-        "record",
-    ]
+    of_gate = ("gate", look, "record")
+    assert [step for step in worker if step in of_gate] == ["gate", look, "gate", look, "record"]
     assert change.row("spark-2").split()[1:4] == ["pair-0,", "rank", "1"]
     assert all(change.row(name).endswith(" pass") for name in sparks.names)
 
@@ -87,7 +83,7 @@ def test_two_units_one_after_the_other_and_a_second_run_starts_nothing(sparks: F
         ("spark-2", {"look": {"phase": "waiting", "why": "rank 0: gone"}}, "spark-2 waiting; rank 0: gone"),
         ("spark-2", {"look": {"generation": "b2"}}, "spark-1 in a1, spark-2 in b2"),
     ],
-    ids=["start", "gate of the head", "last look at the worker", "worker waits", "stale worker"],
+    ids=["start", "gate of the head", "last check of the worker", "worker waits", "stale worker"],
 )
 def test_one_member_that_fails_takes_all_back_and_the_next_unit_is_untouched(
     sparks: Fleet, who: str, orders: dict[str, Any], reason: str
