@@ -191,7 +191,7 @@ def options(container: dict[str, Any], timeout: int) -> dict[str, Any]:
 
 def program(container: dict[str, Any]) -> str:
     """The program that replaces the image's own; empty if none does."""
-    return str((container.get("entrypoint") or [""])[0])
+    return next(iter(ask_image.starting(container.get("entrypoint") or [])), "")
 
 
 def volumes(container: dict[str, Any]) -> list[tuple[str, str, str]]:

@@ -246,7 +246,7 @@ def _security(
     pairs: dict[str, tuple[Any, Any]] = {
         "privileged": (bool(wanted.get("privileged")), bool(host.get("Privileged"))),
         "dropped capabilities": (_capabilities(wanted.get("cap_drop")), _capabilities(host.get("CapDrop"))),
-        "added capabilities": (_capabilities(wanted.get("cap_add")), _capabilities(host.get("CapAdd"))),
+        "added capabilities": (_capabilities(wanted.get("capabilities")), _capabilities(host.get("CapAdd"))),
         "security options": (_labels_off(wanted.get("security_opts")), _labels_off(host.get("SecurityOpt"))),
         "network": (_network(wanted["network_mode"]), _network(host.get("NetworkMode") or "")),
         "IPC": (wanted["ipc_mode"], host.get("IpcMode") or "private"),

@@ -149,6 +149,12 @@ def starts_vllm(entrypoint: Sequence[str] | None) -> bool:
     return tuple(parts[-2:]) == _ENTRYPOINT
 
 
+def starting(entrypoint: Sequence[str]) -> list[str]:
+    """The words of an entrypoint that start vLLM. In a unit they follow a C(--), after a program that is mounted and runs them."""
+    words = list(entrypoint)
+    return words[words.index("--") + 1 :] if "--" in words else words
+
+
 def request(command: Sequence[str], limit: float, program: str = "") -> str:
     """The probe's argument.
 

@@ -47,10 +47,22 @@ class Inputs(TypedDict):
     """Names of `host_facts` by variable; `environment` wins."""
     host_facts: Mapping[str, str]
 
+    topology: Mapping[str, int]
+    """Of the recipe; empty for one Spark."""
+    unit: Mapping[str, Any]
+    """What the host is in its unit, as ``unit.members.member`` gives it; empty where it serves alone, or nobody has looked yet."""
+    unit_port: int
+    """At which the programs that run the servers of a unit meet on its head."""
+    master_port: int
+    """At which the servers themselves do."""
+    state_dir: str
+
     port: int
     bind: str
     shm_size: str
     security: str
+    ipc: str
+    """Of the profile `fabric`: private or host."""
     gpus: bool
     log_driver: str
     """Empty for the engine's own settings."""

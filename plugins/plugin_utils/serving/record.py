@@ -16,8 +16,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ...module_utils._common.paths import cache_root, snapshot_path
+from ...module_utils._common.paths import cache_root, snapshot_path, unit_path
 from ...module_utils._recipe import measured
+from ...module_utils._recipe.document import dotted
 from ...module_utils._recipe.recipe import (
     caches_complaint,
     devices_complaint,
@@ -25,14 +26,25 @@ from ...module_utils._recipe.recipe import (
     host_environment_complaint,
     rule_problems,
     serve_problems,
+    topology_problems,
 )
-from ...module_utils._recipe.rules import HIDDEN, argument_problems, deeper, depth, refused_image
-from ...module_utils._vllm.argv import render, shutdown_timeout
+from ...module_utils._recipe.rules import (
+    HIDDEN,
+    argument_problems,
+    deeper,
+    depth,
+    refused_image,
+    unit_problems,
+    whole_topology,
+)
+from ...module_utils._vllm.argv import options, render, shutdown_timeout
 from ...module_utils._vllm.caches import targets
+from ..unit import derive
 from . import caches
 from .inputs import Inputs
 
-SECURITY = ("least", "recipe")
+SECURITY = ("least", "fabric", "recipe")
+LOOPBACK = "127.0.0.1"
 PORT = "vllm_serve_extra_arguments.port: nothing would be published there; set vllm_serve_port"
 
 
@@ -99,19 +111,53 @@ def _mounts(inputs: Inputs) -> list[dict[str, str]]:
     ]
 
 
-def _published(bind: str, port: int) -> list[str]:
-    """Also on loopback, where the gate and the watch of the Spark itself ask."""
+def _address(bind: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     try:
-        address = ipaddress.ip_address(bind)
+        return ipaddress.ip_address(bind)
     except ValueError:
         raise SpecError(
             f"vllm_serve_bind: expected an IP address of the Spark, seen {bind!r:.60}; set it, or spark_address"
         ) from None
-    addresses = ["127.0.0.1"] if not (address.is_loopback or address.is_unspecified) else []
+
+
+def _published(bind: str, port: int) -> list[str]:
+    """Also on loopback, where the gate and the watch of the Spark itself ask."""
+    address = _address(bind)
+    addresses = [LOOPBACK] if not (address.is_loopback or address.is_unspecified) else []
     return [f"{at}:{port}:{port}" for at in [*addresses, f"[{bind}]" if address.version == 6 else bind]]
 
 
-def _security(security: str, *, bind: str, port: int, shm_size: str) -> dict[str, Any]:
+def _base_url(inputs: Inputs) -> str:
+    """Where the Spark itself asks its server; empty for a worker of a unit, which has no API.
+
+    On the host's network a server listens at one address, and so not on loopback as well.
+    """
+    if _is_worker(inputs):
+        return ""
+    at = LOOPBACK
+    if inputs["security"] == "fabric":
+        address = _address(inputs["bind"])
+        at = at if address.is_unspecified else f"[{address}]" if address.version == 6 else str(address)
+    return f"http://{at}:{inputs['port']}"
+
+
+def _is_worker(inputs: Inputs) -> bool:
+    return bool(inputs["unit"]) and inputs["unit"]["rank"] > 0
+
+
+def _security(security: str, *, bind: str, port: int, shm_size: str, ipc: str) -> dict[str, Any]:
+    if security == "fabric":
+        return {
+            "privileged": False,
+            "network_mode": "host",
+            "ipc_mode": ipc,
+            # That of the host has its own size.
+            **({"shm_size": shm_size} if ipc == "private" else {}),
+            "cap_drop": ["ALL"],
+            "capabilities": ["IPC_LOCK"],
+            "security_opts": ["no-new-privileges"],
+            "auto_remove": False,
+        }
     if security == "recipe":
         return {
             "privileged": True,
@@ -149,6 +195,48 @@ def _instead(asked: Mapping[str, Any]) -> dict[str, Any]:
     return {**given, "labels": {INSTEAD: json.dumps(given, sort_keys=True)} if given else {}}
 
 
+def _arguments(inputs: Inputs) -> dict[str, Any]:
+    """The serve arguments of this host."""
+    given = merge(inputs["arguments"], inputs["extra_arguments"])
+    at = "0.0.0.0"  # noqa: S104  the published address is what limits access
+    if inputs["security"] == "fabric":
+        # On the host's network this is what limits access, so no argument replaces it.
+        at = str(_address(inputs["bind"]))
+        given = {name: value for name, value in given.items() if name != "host"}
+    if not inputs["unit"]:
+        return merge({"host": at, "port": inputs["port"]}, given)
+    own = derive.arguments(inputs["unit"], whole_topology(inputs["topology"]), inputs["master_port"])
+    if _is_worker(inputs):
+        served = {name: value for name, value in given.items() if name != "host"}
+    else:
+        served = merge({"host": at, "port": inputs["port"]}, given)
+    usual = {name: value for name, value in derive.ARGUMENTS.items() if name not in given}
+    return {**served, **usual, **own}
+
+
+def _entrypoint(inputs: Inputs, command: Sequence[str]) -> Sequence[str]:
+    """What starts the container, if it is not the image's own."""
+    if not inputs["unit"]:
+        return inputs["entrypoint"]
+    seconds = derive.STOP_WITHIN + shutdown_timeout(command)
+    return derive.supervisor_command(
+        inputs["unit"], inputs["entrypoint"], port=inputs["unit_port"], stop_within=seconds
+    )
+
+
+def _unit_volumes(inputs: Inputs) -> list[str]:
+    """What the program that runs the server of a unit's member needs: itself, and the folder with key and status."""
+    if not inputs["unit"]:
+        return []
+    folder = unit_path(inputs["state_dir"])
+    return [f"{inputs['unit']['supervisor']}:{derive.PROGRAM}:ro", f"{folder}:{derive.SHARED}:rw"]
+
+
+def _ulimits(inputs: Inputs) -> dict[str, int]:
+    """RDMA locks the memory that it uses."""
+    return {**({"memlock": -1} if inputs["security"] == "fabric" else {}), **inputs["ulimits"]}
+
+
 def container_spec(inputs: Inputs) -> dict[str, Any]:
     """The container of one Spark, in the option names of community.docker.docker_container.
 
@@ -174,28 +262,41 @@ def container_spec(inputs: Inputs) -> dict[str, Any]:
             f"environment.{hidden[0]}: the environment is shown in diffs and recorded; a server needs no secret but its API key, "
             "since its models are files here"
         )
-    listen = {"host": "0.0.0.0", "port": inputs["port"]}  # noqa: S104  the published address is what limits access
-    arguments = merge(inputs["arguments"], inputs["extra_arguments"])
+    nodes = whole_topology(inputs["topology"])["nodes"]
+    if nodes > 1 and not inputs["unit"]:
+        raise SpecError(
+            f"vllm_serve_unit: expected the unit of the host, one of {nodes} Sparks, seen none; the entry points of the role vllm_serve "
+            "find it (spark_member)"
+        )
+    command = [models["body"]["mount"], *render(_arguments(inputs))]
     return {
         "name": inputs["name"],
         "image": inputs["image"],
-        "command": [models["body"]["mount"], *render(merge(listen, arguments))],
+        "command": command,
         "env": {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+        | (derive.environment(inputs["unit"], inputs["devices"]) if inputs["unit"] else {})
         | {name: inputs["host_facts"][fact] for name, fact in inputs["host_environment"].items()}
         | {k: str(v) for k, v in inputs["environment"].items()},
-        "volumes": _volumes(models, inputs["patches"], _mounts(inputs), _caches(inputs)),
+        "volumes": [
+            *_volumes(models, inputs["patches"], _mounts(inputs), _caches(inputs)),
+            *_unit_volumes(inputs),
+        ],
         "device_requests": [{"driver": "nvidia", "count": -1, "capabilities": [["gpu"]]}]
         if inputs["gpus"]
         else [],
         **_security(
-            inputs["security"], bind=inputs["bind"], port=inputs["port"], shm_size=inputs["shm_size"]
+            inputs["security"],
+            bind=inputs["bind"],
+            port=inputs["port"],
+            shm_size=inputs["shm_size"],
+            ipc=inputs["ipc"],
         ),
         **_log(inputs["log_driver"], inputs["log_options"]),
         **_instead(
             {
-                "entrypoint": inputs["entrypoint"],
+                "entrypoint": _entrypoint(inputs, command),
                 "devices": [f"{device}:{device}:rw" for device in inputs["devices"]],
-                "ulimits": [f"{name}:{limit}:{limit}" for name, limit in inputs["ulimits"].items()],
+                "ulimits": [f"{name}:{limit}:{limit}" for name, limit in _ulimits(inputs).items()],
             }
         ),
     }
@@ -208,7 +309,9 @@ def serving_record(inputs: Inputs) -> dict[str, Any]:
 
     :returns: ``{recipe, container, models, files, mounts: [{path on the host, mount}], directories: as
         :func:`caches.directories` gives them, gate: {served_model, base_url, speculation (or None), acceptance_floor, minimum_drafts},
-        memory: {fraction, minimum_bytes (or None)}}``; no secret
+        memory: {fraction, minimum_bytes (or None)}}``; no secret. A member of a unit also has ``unit: {name, rank, nodes, members:
+        [{host, address}] in order of rank, port, master_port}``. Its head passes the gate for all: a worker has no C(base_url), and no
+        drafts are expected of it
     :raises SpecError: as :func:`container_spec`, and with the texts of :func:`serving_refusals`
     """
     if refused := serving_refusals(inputs):
@@ -231,12 +334,29 @@ def serving_record(inputs: Inputs) -> dict[str, Any]:
         "directories": caches.directories(_caches(inputs), store),
         "gate": {
             "served_model": name,
-            "base_url": f"http://127.0.0.1:{inputs['port']}",
+            "base_url": _base_url(inputs),
             "speculation": arguments.get("speculative-config"),
-            "acceptance_floor": inputs["acceptance_floor"],
-            "minimum_drafts": inputs["minimum_drafts"],
+            "acceptance_floor": 0.0 if _is_worker(inputs) else inputs["acceptance_floor"],
+            "minimum_drafts": 0 if _is_worker(inputs) else inputs["minimum_drafts"],
         },
         "memory": {"fraction": inputs["memory_fraction"], "minimum_bytes": inputs["memory_minimum_bytes"]},
+        **_unit(inputs),
+    }
+
+
+def _unit(inputs: Inputs) -> dict[str, Any]:
+    """The part of the record that only a member of a unit has."""
+    if not (unit := inputs["unit"]):
+        return {}
+    return {
+        "unit": {
+            "name": unit["name"],
+            "rank": unit["rank"],
+            "nodes": unit["nodes"],
+            "members": [{"host": one["host"], "address": one["address"]} for one in unit["members"]],
+            "port": inputs["unit_port"],
+            "master_port": inputs["master_port"],
+        }
     }
 
 
@@ -247,23 +367,31 @@ def variant(serving: Mapping[str, Any], speculation: Mapping[str, Any] | None) -
     """A record that differs from `serving` in its speculation alone: the draft and its mount stay.
 
     :param speculation: a whole speculative config, None for off
+    :raises SpecError: the server has stages, with which vLLM does not speculate
     """
     if speculation == serving["gate"]["speculation"]:
         return dict(serving)
     command = list(serving["container"]["command"])
+    stages = options(command).get("pipeline-parallel-size", ("1",))
+    if speculation is not None and stages != ("1",):
+        raise SpecError(
+            f"expected no speculation with {stages[-1]} stages (topology.pipeline_parallel), which vLLM does not start, seen "
+            f"{speculation}; tune a recipe with tensor_parallel alone"
+        )
     at = command.index(SPECULATIVE) if SPECULATIVE in command else len(command)
     command[at : at + 2] = [] if speculation is None else render({"speculative-config": speculation})
     return {
         **serving,
         "container": {**serving["container"], "command": command},
-        "gate": {**serving["gate"], **_expected(serving["gate"], speculation)},
+        "gate": {**serving["gate"], **_expected(serving, speculation)},
     }
 
 
-def _expected(gate: Mapping[str, Any], speculation: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What the gate expects of a variant: no drafts without speculation, and some with it."""
-    if speculation is None:
-        return {"speculation": None, "acceptance_floor": 0.0, "minimum_drafts": 0}
+def _expected(serving: Mapping[str, Any], speculation: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the gate expects of a variant: no drafts without speculation, or of a worker, and some with it."""
+    gate = serving["gate"]
+    if speculation is None or serving.get("unit", {}).get("rank"):
+        return {"speculation": speculation, "acceptance_floor": 0.0, "minimum_drafts": 0}
     return {"speculation": dict(speculation), "minimum_drafts": gate.get("minimum_drafts") or measured.DRAFTS}
 
 
@@ -284,9 +412,11 @@ def serving_refusals(inputs: Inputs) -> list[str]:
 
     The recipe's own values were judged when its file was read. The inventory's, and the combination, are judged only here.
 
-    :raises SpecError: `published` or `refused` does not have the form of a recipe's
+    :raises SpecError: `published`, `refused` or `topology` does not have the form of a recipe's
     """
-    if problems := rule_problems(inputs["published"], inputs["refused"], "vllm_serve"):
+    problems = rule_problems(inputs["published"], inputs["refused"], "vllm_serve")
+    problems += topology_problems(inputs["topology"], "vllm_serve") if inputs["topology"] else []
+    if problems:
         raise SpecError("\n".join(map(str, problems)))
     extra = {name: value for name, value in inputs["extra_arguments"].items() if name != "port"}
     arguments = merge(inputs["arguments"], extra)
@@ -303,11 +433,33 @@ def serving_refusals(inputs: Inputs) -> list[str]:
         *map(str, wrong := serve_problems(inputs["mounts"], inputs["ulimits"], "vllm_serve")),
         *([] if wrong else [*_not_mountable(inputs), *_crowded(inputs)]),
         _disagreement(arguments, inputs["acceptance_floor"], inputs["minimum_drafts"]),
+        *_unit_refusals(inputs, arguments),
     ]
     if not inputs["allow_deeper"] and depth(arguments) > inputs["measured_depth"]:
         do = "set vllm_serve_allow_deeper: true to go deeper all the same"
         found.append(deeper(arguments, inputs["published"], do))
     return [refusal for refusal in found if refusal]
+
+
+def _unit_refusals(inputs: Inputs, arguments: Mapping[str, Any]) -> list[str]:
+    """Why one model cannot be served over several Sparks by these inputs."""
+    problems = unit_problems(inputs["topology"], arguments, inputs["entrypoint"])
+    told = [f"{dotted(path)}: {message}" for path, message in problems]
+    nodes = whole_topology(inputs["topology"])["nodes"]
+    if nodes == 1:
+        return told
+    if inputs["security"] == "least":
+        told.append(
+            f"expected vllm_serve_security: fabric for a unit of {nodes} Sparks, seen least: vLLM draws the ports by which its processes "
+            "meet, so none can be published, and the members need the host's network; take vllm_serve_security away"
+        )
+    own = {*inputs["environment"], *inputs["host_environment"]} & derive.OWN_VARIABLES
+    if own:
+        told.append(
+            f"expected no {', '.join(sorted(own))} in the environment of a unit (serve.environment, serve.host_environment, "
+            "vllm_serve_extra_environment), since each member has its own, seen it there; take it away: spark_unit_interface gives it"
+        )
+    return told
 
 
 def _named(name: str, value: Any, complaint: Callable[[Any], str | None]) -> str | None:
@@ -362,6 +514,7 @@ def _crowded(inputs: Mapping[str, Any]) -> list[str]:
     taken = [model["mount"] for model in inputs["models"].values()]
     taken += [patch["target"] for patch in inputs["patches"] if patch["mount"]]
     taken += targets(inputs["caches"]).values()
+    taken += [derive.PROGRAM] if whole_topology(inputs["topology"])["nodes"] > 1 else []
     told = []
     for mount in (one["mount"] for one in inputs["mounts"]):
         if beside := next((place for place in taken if _within(mount, place) or _within(place, mount)), None):
@@ -382,8 +535,10 @@ def weakened(inputs: Inputs) -> list[str]:
         f"the container gets {device} of the host and uses that hardware directly"
         for device in inputs["devices"]
     ]
-    if "memlock" in inputs["ulimits"]:
-        bytes_ = inputs["ulimits"]["memlock"]
+    if inputs["security"] == "fabric":
+        told.insert(0, "the container uses the network of the host, with every port that is free there")
+    if "memlock" in (limits := _ulimits(inputs)):
+        bytes_ = limits["memlock"]
         much = "without limit" if bytes_ < 0 else f"up to {bytes_} bytes"
         told.append(f"the container may lock memory {much}, and nothing else on the host gets what it locks")
     return told

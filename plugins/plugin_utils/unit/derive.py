@@ -117,9 +117,3 @@ def supervisor_command(
     }
     words = [str(word) for option in options.items() for word in option]
     return ["python3", PROGRAM, *words, "--", *entrypoint]
-
-
-def served_by(entrypoint: Sequence[str]) -> list[str]:
-    """The words of :func:`supervisor_command` that start vLLM."""
-    words = list(entrypoint)
-    return words[words.index("--") + 1 :] if "--" in words else words

@@ -14,9 +14,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ...module_utils._vllm.argv import options
-from .derive import BY_RANK, BY_RANK_ARGUMENTS, served_by
+from ...module_utils._vllm.ask_image import starting
+from .derive import BY_RANK, BY_RANK_ARGUMENTS
 from .members import UnitError
 
+NAMES = ("spark_candidate", "spark_host", "spark_failure")
+"""The variables of a member that are read here."""
 DO = "give all of them the same recipe, lock, inventory variables and driver"
 _ELSEWHERE = frozenset({"image", "command", "env", "entrypoint", "volumes", "labels"})
 """Options of the container with a comparison of their own. The label says again what others say."""
@@ -24,7 +27,7 @@ _ELSEWHERE = frozenset({"image", "command", "env", "entrypoint", "volumes", "lab
 
 def check(name: str, members: Mapping[str, Mapping[str, Any]]) -> None:
     """
-    :param members: in order of rank, each with ``spark_candidate``, ``spark_host`` and ``spark_failure``, as far as it has them
+    :param members: in order of rank, each with the variables of `NAMES` that it has
     :raises UnitError: one of them failed, or they differ
     """
     failed = [
@@ -85,7 +88,7 @@ def _things(serving: Mapping[str, Any], host: Mapping[str, Any]) -> Iterator[tup
     for name, text in container["env"].items():
         if name not in BY_RANK:
             yield f"environment {name}", text
-    yield "entrypoint", " ".join(served_by(container.get("entrypoint") or []))
+    yield "entrypoint", " ".join(starting(container.get("entrypoint") or []))
     yield "mounts", " ".join(sorted(volume.partition(":")[2] for volume in container["volumes"]))
     for name, value in container.items():
         if name not in _ELSEWHERE:

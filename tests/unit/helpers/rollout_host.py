@@ -23,7 +23,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ansible.errors import AnsibleConnectionFailure
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import store
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._gateway import drain
@@ -67,7 +67,8 @@ class Host:
         return path.read_text().splitlines() if path.exists() else []
 
     def tell(self, **orders: Any) -> None:
-        """``hold`` or ``lose``: the step at which that happens; ``time``: which of several, from 1; ``full``: nothing can be recorded.
+        """``hold``, ``lose`` or ``fail``: the step at which that happens; ``time``: which of several, from 1; ``full``: nothing can be
+        recorded; ``look``: what the supervisor of a unit's member says.
 
         Steps are counted from now on.
         """
@@ -102,6 +103,8 @@ class Host:
                 if os.getppid() != run:
                     os._exit(1)  # of a controller that is gone
                 time.sleep(0.02)
+        if orders.get("fail") == name and seen.count(name) == which:
+            raise AnsibleActionFail(f"the disk is full at: {name}")
         if "lose" in orders and seen.count(orders["lose"]) >= which:
             raise AnsibleConnectionFailure("the host was switched off")
 
@@ -241,13 +244,20 @@ class DockerContainer(StandIn):
             was, wanted = seen["spec"].get(name), spec.get(name)
             if was != wanted:
                 shown = {"image": "image_name", "volumes": "volume_binds"}.get(name, name)
-                before[shown], after[shown] = (
-                    [f"{key}={text}" for key, text in (value or {}).items()] if name == "env" else value
-                    for value in (was, wanted)
-                )
+                before[shown], after[shown] = (_shown(name, value) for value in (was, wanted))
         if seen["status"] != RUNNING:
             before["running"], after["running"] = False, True
         return before, after
+
+
+def _shown(name: str, value: Any) -> Any:
+    """An option, as the diff of docker_container has it."""
+    if name == "env":
+        return [f"{key}={text}" for key, text in (value or {}).items()]
+    if name == "published_ports":
+        ports = [text.rsplit(":", 2) for text in value or []]
+        return {f"{inside}/tcp": [{"HostIp": ip, "HostPort": outside}] for ip, outside, inside in ports}
+    return value
 
 
 class ServeValidate(StandIn):
@@ -291,6 +301,8 @@ class SpecDecodeAssert(StandIn):
         if seen is None or seen["status"] != RUNNING:
             return self._refusal("container_not_running", "expected a server that runs, seen none")
         life = {"container": {"id": seen["id"], "started_at": seen["started_at"], "image": ""}, "files": []}
+        if options.get("headless"):
+            return {"changed": False, "verdict": "pass", "diagnosis": "ok", **life, "passed_at": time.time()}
         if seen["spec"]["env"].get("STUB_ACCEPTANCE") == "0":
             told = "expected drafts that the model accepts, seen 0 of 236; do: look at the draft"
             return self._refusal("drafts_never_accepted", told) | life
@@ -303,6 +315,30 @@ class SpecDecodeAssert(StandIn):
     @staticmethod
     def _refusal(diagnosis: str, told: str) -> dict[str, Any]:
         return {"failed": True, "verdict": "fail", "diagnosis": diagnosis, "msg": told}
+
+
+class UnitLook(StandIn):
+    def on(self, host: Host, options: dict[str, Any], dry: bool) -> dict[str, Any]:
+        host.step("look at the member")
+        status = (host.container or {}).get("status", "")
+        phase = RUNNING if status == RUNNING else ""
+        known = {
+            "changed": False,
+            "phase": phase,
+            "generation": "a1",
+            "why": "",
+            "problem": "",
+            "container": status,
+        }
+        return known | host.told.get("look", {})
+
+
+class UnitSupervisor(StandIn):
+    def on(self, host: Host, options: dict[str, Any], dry: bool) -> dict[str, Any]:
+        host.step("supervisor")
+        return {"changed": False, "path": "/store/supervisor/1", "key": "0" * 64} if options.get("generate") else {
+            "changed": False, "path": "/store/supervisor/1"
+        }  # fmt: skip
 
 
 class ServeIdle(StandIn):

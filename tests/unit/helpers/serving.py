@@ -15,5 +15,11 @@ NOTHING_MORE: dict[str, Any] = {
     "host_facts": {"address": "192.0.2.7", "interface": "", "name": "spark-7"},
     "allowed_paths": [],
     "store": "/srv/s",
+    "topology": {},
+    "unit": {},
+    "unit_port": 8622,
+    "master_port": 29501,
+    "state_dir": "/var/lib/s",
+    "ipc": "private",
 }
 """What a recipe may ask for besides, and does not."""

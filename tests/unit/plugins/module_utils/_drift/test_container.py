@@ -196,6 +196,28 @@ def test_the_published_flags_are_met_by_what_the_engine_makes_of_them():
     assert compare(wanted | {"labels": LABELS}, seen, IMAGE, IMAGE) == []
 
 
+MEMBER = CONTAINER | {
+    "network_mode": "host",
+    "published_ports": None,
+    "capabilities": ["IPC_LOCK"],
+    "ulimits": ["memlock:-1:-1"],
+    "entrypoint": ["python3", "/opt/sparkfleet/unit", "--rank", "1", "--", "vllm", "serve"],
+    "labels": LABELS,
+}
+
+
+def test_a_member_of_a_unit_is_met_by_what_the_engine_makes_of_it():
+    made = {
+        "HostConfig__NetworkMode": "host", "HostConfig__PortBindings": {}, "HostConfig__Ulimits": [LOCKED],
+        "Config__Entrypoint": MEMBER["entrypoint"],
+    }  # fmt: skip
+    for named in "IPC_LOCK", "CAP_IPC_LOCK":
+        seen = running(**made, HostConfig__CapAdd=[named])
+        assert compare(MEMBER, seen, IMAGE, IMAGE) == []
+    (finding,) = compare(MEMBER, running(**made), IMAGE, IMAGE)
+    assert (finding.expected, finding.seen) == ("added capabilities: IPC_LOCK", "added capabilities: none")
+
+
 def test_the_units_of_docker():
     assert [size(text) for text in ("512m", "8g", "64mb", 100, "1.5k")] == [
         512 << 20,

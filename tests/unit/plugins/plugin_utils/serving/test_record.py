@@ -3,9 +3,11 @@ from __future__ import annotations
 import copy
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._vllm.argv import options
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.serving.record import (
     SpecError,
     container_spec,
@@ -17,7 +19,9 @@ from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.serving.record imp
     serving_refusals,
     stop_timeout,
     variant,
+    weakened,
 )
+from helpers import unit
 from helpers.serving import NOTHING_MORE
 
 INPUTS: dict[str, Any] = {
@@ -315,7 +319,7 @@ def test_the_log_is_bounded_unless_it_is_left_to_the_engine():
     [
         ({"image": "vllm/vllm-openai:latest"}, "by digest"),
         ({"models": {}}, "models.body"),
-        ({"security": "none"}, "least, recipe"),
+        ({"security": "none"}, "least, fabric, recipe"),
     ],
 )
 def test_what_does_not_add_up_is_refused(over, words):
@@ -384,10 +388,34 @@ RECORD = {
 NO_DRAFTS = {"acceptance_floor": 0.0, "minimum_drafts": 0}
 
 
-def record(**over):
+def inputs(**over) -> Any:
     patches = [dict(patch, md5="1", sha256="2") for patch in INPUTS["patches"]]
-    inputs: Any = copy.deepcopy(INPUTS) | RECORD | {"patches": patches} | over
-    return serving_record(inputs)
+    return copy.deepcopy(INPUTS) | RECORD | {"patches": patches} | over
+
+
+def record(**over):
+    return serving_record(inputs(**over))
+
+
+def one_spark() -> str:
+    """What serves on a Spark alone, with all that a recipe and an inventory can ask for, as state.json holds it."""
+    asked = {
+        "entrypoint": ["/entry.sh", "vllm", "serve"],
+        "caches": {"b12x": "/root/.cache/b12x"},
+        "devices": ["/dev/infiniband"],
+        "ulimits": {"memlock": -1},
+        "mounts": [{"path": "templates/x.jinja", "mount": "/config/x.jinja"}],
+        "host_environment": {"VLLM_HOST_IP": "address"},
+        "bind": "192.0.2.7",
+        "extra_arguments": {"shutdown-timeout": 20},
+    }
+    made = [record(), record(**asked), record(security="recipe", gpus=False, log_driver="")]
+    return json.dumps(made, indent=1) + "\n"
+
+
+def test_the_record_of_one_spark_is_what_it_was_before_there_were_units():
+    """Byte for byte: another record is another server, and every Spark would restart its own."""
+    assert one_spark() == Path(__file__).with_name("records_of_one_spark.json").read_text()
 
 
 def test_the_record_holds_what_is_started_and_by_what_it_passes():
@@ -491,6 +519,8 @@ def test_arguments_that_an_inventory_makes_of_a_recipes_are_refused_before_a_hos
             "host_facts": {},
             "allowed_paths": [],
             "store": "/srv/s",
+            "topology": {},
+            "security": "least",
             "published": {},
             "refused": [],
             "measured_depth": 0,
@@ -592,3 +622,184 @@ def test_a_server_has_as_long_to_stop_as_it_lets_answers_end_and_the_seconds_of_
 
 def test_what_is_not_on_record_has_the_seconds_of_any_other_server():
     assert stop_timeout({}, 30) == 30
+
+
+FABRIC = {
+    "privileged": False,
+    "network_mode": "host",
+    "ipc_mode": "private",
+    "shm_size": "1g",
+    "cap_drop": ["ALL"],
+    "capabilities": ["IPC_LOCK"],
+    "security_opts": ["no-new-privileges"],
+    "auto_remove": False,
+    "ulimits": ["memlock:-1:-1"],
+}
+UNIT = {
+    "topology": {"nodes": 2},
+    "security": "fabric",
+    "entrypoint": ["vllm", "serve"],
+    "bind": "192.0.2.7",
+    "devices": ["/dev/infiniband"],
+}
+
+
+def of(rank: int = 0, **over):
+    """The record of a member of a unit."""
+    return record(**UNIT | {"unit": unit.member(rank)} | over)
+
+
+def test_a_profile_for_the_fabric_between_least_and_all():
+    made = spec(security="fabric", bind="192.0.2.7")
+    assert {name: made[name] for name in FABRIC} == FABRIC
+    assert "published_ports" not in made, "there is nothing to publish on the host's network"
+    assert spec(security="fabric", ulimits={"memlock": 1024, "stack": 1})["ulimits"] == [
+        "memlock:1024:1024",
+        "stack:1:1",
+    ]
+    shared = spec(security="fabric", ipc="host")
+    assert shared["ipc_mode"] == "host" and "shm_size" not in shared
+
+
+@pytest.mark.parametrize(
+    ("bind", "host", "asked"),
+    [
+        ("192.0.2.7", "192.0.2.7", "http://192.0.2.7:8000"),
+        ("127.0.0.1", "127.0.0.1", "http://127.0.0.1:8000"),
+        ("0.0.0.0", "0.0.0.0", "http://127.0.0.1:8000"),
+        ("2001:db8::7", "2001:db8::7", "http://[2001:db8::7]:8000"),
+    ],
+)
+def test_on_the_hosts_network_a_server_listens_where_it_is_asked(bind, host, asked):
+    """Whatever the recipe says: elsewhere the port that is published is what limits access."""
+    made = record(security="fabric", bind=bind, extra_arguments={"host": "0.0.0.0"})
+    assert options(made["container"]["command"])["host"] == (host,)
+    assert made["gate"]["base_url"] == asked
+    assert made.keys() == record().keys(), "one Spark is no unit"
+    with pytest.raises(SpecError, match="vllm_serve_bind: expected an IP address"):
+        record(security="fabric", bind="spark-1")
+
+
+def test_head_and_worker_differ_in_what_follows_from_the_rank_and_in_nothing_else():
+    head, worker = of(0), of(1)
+    assert head["unit"] == {
+        "name": "pair",
+        "rank": 0,
+        "nodes": 2,
+        "members": [
+            {"host": "spark-1", "address": "192.0.2.1"},
+            {"host": "spark-2", "address": "192.0.2.2"},
+        ],
+        "port": 8622,
+        "master_port": 29501,
+    }
+    assert worker["unit"] == head["unit"] | {"rank": 1}
+    assert [name for name in head if head[name] != worker[name]] == ["container", "gate", "unit"]
+    first, second = head["container"], worker["container"]
+    assert [name for name in first if first[name] != second[name]] == [
+        "command",
+        "env",
+        "entrypoint",
+        "labels",
+    ]
+    assert json.loads(json.dumps(worker)) == worker
+
+
+def test_the_arguments_of_a_unit():
+    alone = record(**UNIT | {"topology": {}})["container"]["command"]
+    meet = ["--master-addr", "192.0.2.1", "--master-port", "29501"]
+    size = ["--tensor-parallel-size", "2", "--pipeline-parallel-size", "1", "--nnodes", "2"]
+    late = ["--distributed-timeout-seconds", "1800"]
+    assert of(0)["container"]["command"] == [*alone, *late, *size, "--node-rank", "0", *meet]
+    without = [word for word in alone if word not in ("--host", "192.0.2.7", "--port", "8000")]
+    assert of(1)["container"]["command"] == [*without, *late, *size, "--node-rank", "1", *meet, "--headless"]
+    given = {"extra_arguments": {"distributed-timeout-seconds": 60, "host": "0.0.0.0"}}
+    assert options(of(1, **given)["container"]["command"])["distributed-timeout-seconds"] == ("60",)
+    assert "host" not in options(of(1, security="recipe", **given)["container"]["command"])
+    left_to_vllm = of(0, extra_arguments={"distributed-timeout-seconds": None})["container"]["command"]
+    assert "--distributed-timeout-seconds" not in left_to_vllm
+
+
+def test_the_variables_of_a_member_are_its_hosts_and_the_recipe_has_the_last_word_on_others():
+    made = of(1)["container"]["env"]
+    assert made["VLLM_HOST_IP"] == "192.0.2.2" and made["NCCL_IB_HCA"] == "roceP2p1s0f0,rocep1s0f0"
+    assert made["VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"] == "120"
+    own = {"NCCL_IB_HCA": "rocep1s0f0", "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": 60}
+    made = of(1, environment=own)["container"]["env"]
+    assert made["NCCL_IB_HCA"] == "rocep1s0f0" and made["VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"] == "60"
+    assert of(1, devices=[])["container"]["env"]["NCCL_IB_DISABLE"] == "1"
+
+
+def test_a_program_runs_the_server_of_a_member_and_has_its_folder():
+    made = of(1, extra_arguments={"shutdown-timeout": 20})["container"]
+    words = made["entrypoint"]
+    assert words[:2] == ["python3", "/opt/sparkfleet/unit"] and words[-3:] == ["--", "vllm", "serve"]
+    assert words[words.index("--stop-within") + 1] == "45" and words[words.index("--port") + 1] == "8622"
+    assert json.loads(made["labels"]["sparkfleet.vllm.instead"])["entrypoint"] == words
+    assert made["volumes"][-2:] == [
+        f"{unit.SUPERVISOR}:/opt/sparkfleet/unit:ro",
+        "/var/lib/s/unit:/run/sparkfleet/unit:rw",
+    ]
+
+
+def test_nobody_asks_a_worker_and_no_draft_is_expected_of_it():
+    assert of(0)["gate"] == record(**UNIT | {"topology": {}})["gate"]
+    assert of(1)["gate"] == of(0)["gate"] | {"base_url": "", "acceptance_floor": 0.0, "minimum_drafts": 0}
+
+
+@pytest.mark.parametrize(
+    ("over", "says"),
+    [
+        ({"security": "least"}, "expected vllm_serve_security: fabric for a unit of 2 Sparks, seen least: .*; take"),
+        ({"entrypoint": []}, "image.entrypoint: required and missing with a topology"),
+        ({"topology": {"nodes": 2, "tensor_parallel": 1}}, "topology: expected tensor_parallel times .* seen 1 times 1 for 2"),
+        ({"topology": {"nodes": 2, "pipeline_parallel": 2}}, "serve.arguments.speculative-config: expected no speculation"),
+        ({"topology": {"nodes": "2"}}, "vllm_serve: topology.nodes: expected a whole number"),
+        ({"topology": {"tensor_parallel": 2}}, "vllm_serve: topology.nodes: required and missing"),
+        ({"extra_arguments": {"distributed-executor-backend": "ray"}}, "distributed-executor-backend: expected mp"),
+        ({"extra_arguments": {"nnodes": 2}}, "nnodes: .* topology of the recipe and spark_unit of the inventory give it"),
+        ({"extra_arguments": {"data-parallel-size": 2}}, "data-parallel-size: .* the gateway spreads requests over Sparks better"),
+        ({"environment": {"VLLM_HOST_IP": "192.0.2.1"}}, "expected no VLLM_HOST_IP in the environment of a unit .* spark_unit_interface"),
+        ({"host_environment": {"GLOO_SOCKET_IFNAME": "name"}}, "expected no GLOO_SOCKET_IFNAME in the environment"),
+        ({"mounts": [{"path": "x", "mount": "/opt/sparkfleet/unit/y"}]}, "seen /opt/sparkfleet/unit/y beside /opt/sparkfleet/unit;"),
+    ],
+)  # fmt: skip
+def test_what_makes_no_unit_is_refused_before_a_host_is_asked(over, says):
+    """By inputs alone: in which unit the host is, nobody knows yet."""
+    assert serving_refusals(asked := inputs(**UNIT)) == [] and not asked["unit"]
+    with pytest.raises(SpecError, match=says):
+        of(**over)
+
+
+def test_what_a_unit_may_not_have_one_spark_may():
+    record(environment={"VLLM_HOST_IP": "192.0.2.1"}, topology={"nodes": 1})
+    record(mounts=[{"path": "x", "mount": "/opt/sparkfleet/unit"}])
+
+
+def test_a_unit_that_nobody_has_found_yet_is_no_record():
+    with pytest.raises(
+        SpecError, match=r"vllm_serve_unit: expected the unit of the host, one of 2 Sparks, seen none"
+    ):
+        of(unit={})
+
+
+def test_what_the_fabric_takes_is_told():
+    (network, device, memory) = weakened(inputs(**UNIT))
+    assert "the network of the host" in network and "/dev/infiniband" in device and "without limit" in memory
+    assert weakened(inputs()) == []
+
+
+def test_a_unit_has_variants_as_one_spark_has_and_none_with_stages():
+    deeper = {"method": "mtp", "num_speculative_tokens": 2}
+    assert variant(of(0), deeper)["gate"]["minimum_drafts"] == 200
+    assert variant(of(1), deeper)["gate"] == of(1)["gate"] | {"speculation": deeper}
+    assert options(variant(of(1), None)["container"]["command"])["node-rank"] == ("1",)
+    staged = of(
+        0,
+        topology={"nodes": 2, "pipeline_parallel": 2},
+        extra_arguments={"speculative-config": None},
+        **NO_DRAFTS,
+    )
+    assert variant(staged, None) == staged
+    with pytest.raises(SpecError, match=r"expected no speculation with 2 stages .* tune a recipe"):
+        variant(staged, deeper)

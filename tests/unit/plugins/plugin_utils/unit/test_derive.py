@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._vllm import ask_image
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.unit import derive
 from helpers import unit
 
@@ -89,5 +90,4 @@ def test_the_program_that_runs_the_server_meets_the_others_at_the_head() -> None
         "--port", "8622", "--key", "/run/sparkfleet/unit/key", "--status", "/run/sparkfleet/unit/status.json",
         "--stop-within", "25", "--", "/entry.sh", "vllm", "serve",
     ]  # fmt: skip
-    assert derive.served_by(made) == words
-    assert derive.served_by(words) == words and derive.served_by([]) == []
+    assert ask_image.starting(made) == words
