@@ -31,10 +31,12 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate import conta
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._gate import docker_container
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._gateway import answers as haproxy_answers
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import (
+    bandwidth,
     daemon_flags,
     daemon_json,
     engine,
     engine_socket,
+    fabric,
     guard,
     port_guard,
     ports,
@@ -1211,6 +1213,43 @@ def _toolkit(text: str) -> object:
         engine.images_root(_INFO, text),
         probes.remove_ipc(Request(root=scratch() / _ROOT)),
     )
+
+
+_BANDWIDTH = {"end": {"sum_received": {"bits_per_second": 43.2e9}}}
+
+
+@parser("report of iperf3", *of_json(_BANDWIDTH), ProbeError)
+def _iperf3(text: str) -> object:
+    return bandwidth.parse_iperf3(text)
+
+
+_PERFTEST = " #bytes     #iterations    BW peak[Gb/sec]    BW average[Gb/sec]   MsgRate[Mpps]\n 65536      1000             0.00               98.02              0.186957\n"
+
+
+@parser("table of ib_write_bw", _PERFTEST, documents(_PERFTEST), ProbeError)
+def _perftest(text: str) -> object:
+    return bandwidth.parse_perftest(text)
+
+
+_SYSFS = "4: ACTIVE\n200 Gb/sec (4X HDR)\n0000:0000:0000:0000:0000:ffff:c0a8:640b\nRoCE v2\neth0\n04/14/2026\n9000\n"
+
+
+@parser("files of sysfs", "9000\n", documents(_SYSFS))
+def _sysfs(text: str) -> object:
+    port = f"{fabric.RDMA}/rocep1s0f0/ports/1"
+    for path in (
+        f"{fabric.NET}/eth0/speed",
+        f"{port}/state",
+        f"{port}/rate",
+        f"{port}/gids/0",
+        f"{port}/gid_attrs/types/0",
+        f"{port}/gid_attrs/ndevs/0",
+        fabric.KERNEL,
+        fabric.BIOS,
+    ):
+        held(f"{_ROOT}{path}", text)
+    _host(f"{fabric.NET}/eth0/mtu", text)
+    return fabric.look(Request(root=scratch() / _ROOT, addresses=lambda: {"eth0": "10.0.0.1"}))
 
 
 _PYTHON = {"python": "3.12.3", "distributions": {"docker": "7.1.0"}}

@@ -514,7 +514,7 @@ def test_without_a_lock_there_is_nothing_to_lose(monkeypatch):
 
 
 READS = {
-    "bundle_info", "hf_snapshot_info", "model_pair", "registry_info", "gateway_drift", "serve_drift", "serve_idle", "serve_info", "spark_info", "spark_status", "prometheus_day", "run_lock", "unit_look",
+    "bundle_info", "fabric_measure", "hf_snapshot_info", "model_pair", "registry_info", "gateway_drift", "serve_drift", "serve_idle", "serve_info", "spark_info", "spark_status", "prometheus_day", "run_lock", "unit_look",
     # on the controller alone
     "recipe_lock",
 }  # fmt: skip
