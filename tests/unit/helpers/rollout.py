@@ -46,6 +46,7 @@ MODULES = {
     "sparkfleet.vllm.serve_state": "ServeState",
     "sparkfleet.vllm.serve_validate": "ServeValidate",
     "sparkfleet.vllm.spec_decode_assert": "SpecDecodeAssert",
+    "sparkfleet.vllm.unit_guard": "UnitGuard",
     "sparkfleet.vllm.watchdog": "Watchdog",
 }
 """Modules, and the classes of rollout_host.py that stand in for them."""
@@ -55,6 +56,7 @@ SERVE: dict[str, Any] = {
     "ansible_python_interpreter": sys.executable,
     "vllm_serve_python": sys.executable,
     "spark_guarded": False,
+    "spark_unit_guarded": False,
     "image_registry_config": "/etc/registry.yml",
     "image_registry_host": "",
     "vllm_serve_bind": "127.0.0.1",
