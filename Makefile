@@ -74,7 +74,7 @@ venv: .venv-ready
 	@$(phase) packages "the distribution's packages, fetched once" -- $(lab)/packages.sh
 
 .unpacked: .packages
-	@$(phase) unpacked "HAProxy, promtool and iptables for the unit tests" -- $(lab)/unpacked.sh
+	@$(phase) unpacked "HAProxy, promtool, nft and iptables for the unit tests" -- $(lab)/unpacked.sh
 
 .base: .packages
 	@$(phase) base "base image of this distribution" -- $(lab)/images.sh base

@@ -321,6 +321,11 @@ guarded:
   returned: always
   type: bool
   sample: false
+unit_guarded:
+  description: Whether M(sparkfleet.vllm.unit_guard) has set up rules here.
+  returned: always
+  type: bool
+  sample: false
 environment:
   description: The modules' environment, its C(path), version of its C(python) (null if there is none) and C(distributions).
   returned: always

@@ -22,7 +22,11 @@ from typing import Any
 
 from .._common import files, json_text, shape
 from .._common.paths import cache_root
+<<<<<<< HEAD
 from . import daemon_json, engine, engine_socket, fabric, gpu, port_guard, toolkit
+=======
+from . import daemon_json, engine, engine_socket, gpu, port_guard, toolkit, unit_guard
+>>>>>>> unit-guard
 from .ports import ports
 from .request import ProbeError, Request
 
@@ -98,6 +102,7 @@ def gather(request: Request) -> dict[str, Any]:
             "daemon_config": lambda: daemon_config(request),
             "toolkit": lambda: toolkit.look(request, known),
             "guarded": lambda: request.at(str(port_guard.DIRECTORY)).is_dir(),
+            "unit_guarded": lambda: request.at(str(unit_guard.DIRECTORY)).is_dir(),
             "ports": lambda: ports(request, known.get("containers") or []),
             "environment": lambda: environment(request),
             "ensurepip": lambda: find_spec("ensurepip") is not None,

@@ -21,7 +21,7 @@ from typing import Any
 
 from .._common.paths import ledger_path
 from .._common.shape import Maybe, wrong
-from . import engine, iptables, port_guard, unit
+from . import engine, iptables, nftables, port_guard, unit, unit_guard
 from .engine_socket import EngineError
 
 SYSTEM = ("/proc/sys/kernel/random/boot_id", "/proc/sys/kernel/osrelease", "/proc/driver/nvidia/version")
@@ -174,6 +174,7 @@ def of_host(
             unit.look(f"{name}.service").watches,
         ],
         "port guard": _port_guard(),
+        "unit guard": _unit_guard(),
         "watchdog": _watchdog(state_dir),
         "records": files([f"{state_dir}/state.json", ledger_path(state_dir)]),
         "files": files(watch["files"]),
@@ -184,14 +185,29 @@ def of_host(
 
 def _port_guard() -> list[Any]:
     """Where a host guards its port: the files of that, and the rules that the kernel has. Elsewhere no program runs for it."""
-    links = (f"{unit.UNITS}/{where}{port_guard.UNIT}" for where in ("", "multi-user.target.wants/"))
-    kept = files([str(port_guard.DIRECTORY), f"{port_guard.DIRECTORY}/*", *links])
+    kept = _guard_files(port_guard.DIRECTORY, port_guard.UNIT)
     if not port_guard.DIRECTORY.is_dir():
         return [kept]
     try:
         return [kept, *(iptables.look(version).shown for version in iptables.versions())]
     except iptables.IptablesError as error:
         return [kept, str(error)]
+
+
+def _unit_guard() -> list[Any]:
+    """The same for the ports of a unit."""
+    kept = _guard_files(unit_guard.DIRECTORY, unit_guard.UNIT)
+    if not unit_guard.DIRECTORY.is_dir():
+        return [kept]
+    try:
+        return [kept, nftables.port_range(), nftables.look()]
+    except nftables.NftError as error:
+        return [kept, str(error)]
+
+
+def _guard_files(directory: Path, service: str) -> Any:
+    links = (f"{unit.UNITS}/{where}{service}" for where in ("", "multi-user.target.wants/"))
+    return files([str(directory), f"{directory}/*", *links])
 
 
 def _watchdog(state_dir: str) -> list[Any]:

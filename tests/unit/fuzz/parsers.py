@@ -44,6 +44,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import (
     processes,
     toolkit,
     unchanged,
+    unit_guard,
 )
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._host.engine_socket import EngineError
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._host.request import ProbeError, Request
@@ -1278,6 +1279,23 @@ def _rules(text: str) -> object:
     table = port_guard.read(text)
     wanted = port_guard.rules([8000], guard.sources(["2001:db8::10"])[6])
     return port_guard.transaction(wanted, table), port_guard.transaction((), table)
+
+
+_PLACE = '"family": "inet", "table": "sparkfleet_unit", "handle": 4'
+_TABLE = f"""\
+{{"nftables": [{{"metainfo": {{"version": "1.0.9"}}}}, {{"table": {{"family": "inet", "name": "sparkfleet_unit", "handle": 5}}}},
+{{"set": {{{_PLACE}, "name": "members_v4", "type": "ipv4_addr", "elem": ["192.0.2.11"]}}}},
+{{"chain": {{{_PLACE}, "name": "input", "type": "filter", "hook": "input", "prio": -10, "policy": "accept"}}}},
+{{"rule": {{{_PLACE}, "chain": "input", "expr": [{{"match": {{"op": "in", "left": {{"ct": {{"key": "state"}}}}, "right": ["related"]}}}},
+{{"accept": null}}]}}}},
+{{"rule": {{{_PLACE}, "chain": "input", "expr": [{{"match": {{"op": "==", "left": {{"payload": {{"protocol": "tcp", "field": "dport"}}}},
+"right": {{"set": [8622, {{"range": [32768, 60999]}}]}}}}}}, {{"drop": null}}]}}}}]}}
+"""
+
+
+@parser("nft -j list table", _TABLE, documents(_TABLE), unit_guard.TableError)
+def _unit_rules(text: str) -> object:
+    return unit_guard.there(text), unit_guard.transaction(unit_guard.read(text))
 
 
 _HAPROXY = "#<PID> <type> <reloads>\n1162 master 5 [failed: 0]\n# workers\n1271 worker 1\n# old workers\n1233 worker 3\n"

@@ -46,8 +46,12 @@ MODULES = {
     "sparkfleet.vllm.serve_state": "ServeState",
     "sparkfleet.vllm.serve_validate": "ServeValidate",
     "sparkfleet.vllm.spec_decode_assert": "SpecDecodeAssert",
+<<<<<<< HEAD
     "sparkfleet.vllm.unit_look": "UnitLook",
     "sparkfleet.vllm.unit_supervisor": "UnitSupervisor",
+=======
+    "sparkfleet.vllm.unit_guard": "UnitGuard",
+>>>>>>> unit-guard
     "sparkfleet.vllm.watchdog": "Watchdog",
 }
 """Modules, and the classes of rollout_host.py that stand in for them."""
@@ -57,6 +61,7 @@ SERVE: dict[str, Any] = {
     "ansible_python_interpreter": sys.executable,
     "vllm_serve_python": sys.executable,
     "spark_guarded": False,
+    "spark_unit_guarded": False,
     "image_registry_config": "/etc/registry.yml",
     "image_registry_host": "",
     "vllm_serve_bind": "127.0.0.1",

@@ -274,6 +274,14 @@ class PortGuard(StandIn):
         return {"changed": False, "ports": [1, *map(int, options["ports"])]}
 
 
+class UnitGuard(StandIn):
+    """The real module would set rules on this machine. Members of the unit on record are kept, too."""
+
+    def on(self, host: Host, options: dict[str, Any], dry: bool) -> dict[str, Any]:
+        host.step(f"guard unit {','.join(options.get('records', ['current', 'last_good']))}")
+        return {"changed": False, "members": options["members"]}
+
+
 class Watchdog(StandIn):
     """The real module would set up units on this machine."""
 

@@ -91,7 +91,7 @@ TAIL = "\nprint(json.dumps(answer))\n"
 STAND_INS = {
     "recipe_lock": f"answer |= {{'msg': '', 'lock': {LOCK!r}, 'patches': {LOCK['patches']!r}, 'summary': []}}",
     "spark_info": """
-answer |= {"problems": [], "changes": [], "usable": True, "guarded": False, "report": "", "driver": "580"}
+answer |= {"problems": [], "changes": [], "usable": True, "guarded": False, "unit_guarded": False, "report": "", "driver": "580"}
 answer |= {"toolkit": {"version": "1.18"}, "docker": {"version": "28"}}
 """,
     "hf_snapshot": "fail('expected no model to be brought where all are in place')\n",

@@ -684,7 +684,10 @@ def test_an_empty_machine_gives_reasons_and_no_traceback(tmp_path):
 def test_a_host_that_has_guarded_a_port_says_so(root):
     assert probes.gather(request(root))["guarded"] is False
     (root / "etc/sparkfleet/port-guard").mkdir(parents=True)
-    assert probes.gather(request(root))["guarded"] is True
+    found = probes.gather(request(root))
+    assert (found["guarded"], found["unit_guarded"]) == (True, False)
+    (root / "etc/sparkfleet/unit-guard").mkdir()
+    assert probes.gather(request(root))["unit_guarded"] is True
 
 
 def test_what_will_be_dockers_data_root_is_measured(root):

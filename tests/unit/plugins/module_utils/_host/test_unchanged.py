@@ -37,6 +37,8 @@ ENGINE = {
     },
 }
 
+TABLES = '{"nftables": [{"table": {"family": "inet", "name": "sparkfleet_unit"}}]}'
+
 
 class Host:
     """A host in a directory, with an engine that is a table."""
@@ -63,6 +65,11 @@ class Host:
         (root / "port-guard").mkdir()
         (root / "port-guard/rules.v4").write_text("rules")
         (root / "raw").write_text("-A PREROUTING -j SPARKFLEET\n")
+        (root / "unit-guard").mkdir()
+        (root / "unit-guard/rules.nft").write_text("rules")
+        (root / "port-range").write_text("32768\t60999\n")
+        (root / "nft-tables").write_text(TABLES)
+        (root / "nft-table").write_text(TABLES)
         (root / "units/sparkfleet-vllm.service").write_text("unit")
         (root / "boot_id").write_text("first")
         (root / "systemctl").write_text("ActiveState=active\nMainPID=7\n")
@@ -92,6 +99,11 @@ def host(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(unchanged.port_guard, "DIRECTORY", tmp_path / "port-guard")
     monkeypatch.setattr(unchanged.iptables, "run_command", lambda *_: (tmp_path / "raw").read_text())
+    monkeypatch.setattr(unchanged.unit_guard, "DIRECTORY", tmp_path / "unit-guard")
+    monkeypatch.setattr(unchanged.nftables, "PORT_RANGE", tmp_path / "port-range")
+    monkeypatch.setattr(
+        unchanged.nftables, "run_command", lambda argv, *_: (tmp_path / f"nft-{argv[3]}").read_text()
+    )
     monkeypatch.setattr(unchanged, "PACKAGES", (str(tmp_path / "status"),))
     monkeypatch.setattr(unchanged, "SYSTEM", (str(tmp_path / "boot_id"),))
     return Host(tmp_path)
@@ -168,6 +180,17 @@ BREAKS = {
             (host.root / "units/multi-user.target.wants/sparkfleet-vllm.service").symlink_to("../x"),
         ),
     ),
+    "table of a unit flushed": (
+        "unit guard",
+        lambda host: (host.root / "nft-tables").write_text('{"nftables": []}'),
+    ),
+    "rule of a unit gone": (
+        "unit guard",
+        lambda host: (host.root / "nft-table").write_text('{"nftables": []}'),
+    ),
+    "rules of a unit edited": ("unit guard", lambda host: touch(host.root / "unit-guard/rules.nft")),
+    "range of ports": ("unit guard", lambda host: (host.root / "port-range").write_text("1024 65535")),
+    "unit left": ("unit guard", lambda host: shutil.rmtree(host.root / "unit-guard")),
     "rules flushed": ("port guard", lambda host: (host.root / "raw").write_text("")),
     "rules edited on disk": ("port guard", lambda host: touch(host.root / "port-guard/rules.v4")),
     "rules no longer at boot": (
@@ -282,8 +305,10 @@ def test_counters_and_rules_of_others_are_no_difference(host):
 
 def test_a_host_that_guards_no_port_runs_no_program_for_it(host, monkeypatch):
     shutil.rmtree(host.root / "port-guard")
+    shutil.rmtree(host.root / "unit-guard")
     ran = []
-    monkeypatch.setattr(unchanged.iptables, "run_command", lambda *asked: ran.append(asked))
+    for program in (unchanged.iptables, unchanged.nftables):
+        monkeypatch.setattr(program, "run_command", lambda *asked: ran.append(asked))
     before = host.see()
     assert (ran, unchanged.differences(before, host.see())) == ([], [])
 
@@ -294,7 +319,8 @@ def test_rules_that_cannot_be_read_are_what_they_say(host, monkeypatch):
 
     before = host.see()
     monkeypatch.setattr(unchanged.iptables, "run_command", fail)
-    assert unchanged.differences(before, host.see()) == ["port guard"]
+    monkeypatch.setattr(unchanged.nftables, "run_command", fail)
+    assert unchanged.differences(before, host.see()) == ["port guard", "unit guard"]
 
 
 def test_a_server_that_no_longer_answers_is_another_answer(host):

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._serve.state import parse, rank_of, record
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._serve.state import parse, record, unit_of
 
 OLD, NEW = {"image": "a"}, {"image": "b"}
 
@@ -105,3 +106,26 @@ def test_a_state_is_read_as_it_was_written():
 def test_what_is_no_state_is_refused_by_name(text):
     with pytest.raises(ValueError):
         parse(text)
+
+
+UNIT = {
+    "members": [{"host": "a", "address": "192.0.2.11"}, {"host": "b", "address": "192.0.2.12"}],
+    "port": 8622,
+    "master_port": 29501,
+}
+
+
+@pytest.mark.parametrize(
+    ("unit", "expected"),
+    [
+        (UNIT, (["192.0.2.11", "192.0.2.12"], [8622, 29501])),
+        (UNIT | {"members": [{"host": "a"}, 5, {"address": 5}]}, ([], [8622, 29501])),
+        (UNIT | {"port": "8622", "master_port": True}, (["192.0.2.11", "192.0.2.12"], [])),
+        (UNIT | {"members": 5}, ([], [])),
+        ({}, ([], [])),
+        (5, ([], [])),
+    ],
+)
+def test_the_members_of_a_unit_on_record_and_its_ports(unit, expected):
+    assert unit_of(SERVING | {"unit": unit}) == expected
+    assert unit_of(SERVING) == ([], [])
