@@ -174,7 +174,8 @@ def test_drift_names_a_worker_of_a_former_generation(run, former, tmp_path):
     finally:
         on(WORKS, f"kill -CONT {MAIN}")
     assert done.failed
-    assert any(kind.startswith("unit-") for kind in kinds[WORKS]), done.output
+    of_the_unit = {kind for kind in kinds[WORKS] if kind.startswith("unit-")}
+    assert of_the_unit and not any("guard" in kind for kind in of_the_unit), done.output
     units.serves_anew(UNIT, API, former)
 
 
@@ -239,9 +240,10 @@ def test_a_worker_that_loses_its_power_is_noticed_and_all_serve_again(former):
     assert noticed < 2 * SILENCE
 
 
-def test_a_head_that_boots_finds_its_worker_again(former):
+def test_a_head_that_boots_finds_its_worker_again_and_keeps_its_ports(former):
     running.restart(HEAD)
     units.serves_anew(UNIT, API, former)
+    assert ADDRESSES[WORKS] in on(HEAD, "nft list table inet sparkfleet_unit")
 
 
 def test_one_failure_too_many_within_the_hour_and_the_unit_stays_down(former):
