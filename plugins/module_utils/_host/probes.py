@@ -22,11 +22,7 @@ from typing import Any
 
 from .._common import files, json_text, shape
 from .._common.paths import cache_root
-<<<<<<< HEAD
-from . import daemon_json, engine, engine_socket, fabric, gpu, port_guard, toolkit
-=======
-from . import daemon_json, engine, engine_socket, gpu, port_guard, toolkit, unit_guard
->>>>>>> unit-guard
+from . import daemon_json, engine, engine_socket, fabric, gpu, port_guard, toolkit, unit_guard
 from .ports import ports
 from .request import ProbeError, Request
 

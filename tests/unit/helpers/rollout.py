@@ -46,12 +46,9 @@ MODULES = {
     "sparkfleet.vllm.serve_state": "ServeState",
     "sparkfleet.vllm.serve_validate": "ServeValidate",
     "sparkfleet.vllm.spec_decode_assert": "SpecDecodeAssert",
-<<<<<<< HEAD
+    "sparkfleet.vllm.unit_guard": "UnitGuard",
     "sparkfleet.vllm.unit_look": "UnitLook",
     "sparkfleet.vllm.unit_supervisor": "UnitSupervisor",
-=======
-    "sparkfleet.vllm.unit_guard": "UnitGuard",
->>>>>>> unit-guard
     "sparkfleet.vllm.watchdog": "Watchdog",
 }
 """Modules, and the classes of rollout_host.py that stand in for them."""
