@@ -126,6 +126,11 @@ def test_a_unit_stops_and_goes_back_whole_and_a_part_of_it_is_refused(sparks: Fl
         assert sparks.look(part.began)["spark-2"].events == []
         until(lambda: not sparks.locks())
 
+    measured = sparks.run("benchmark", "--limit=spark-1,spark-2", spark_allow_outage=True)
+    assert measured.failed and "seen rank 0 of the unit pair-0" in " ".join(measured.output.split())
+    assert all(sparks.look(measured.began)[name].events == [] for name in FIRST)
+    until(lambda: not sparks.locks())
+
     back = sparks.run(
         "rollback", "--limit=spark-1,spark-2", spark_rollout_batches=[1], spark_allow_outage=True
     )
