@@ -117,7 +117,9 @@ def of_entry(entry: Mapping[str, Any]) -> dict[str, Any]:
 def _unit(serving: Mapping[str, Any]) -> dict[str, Any] | None:
     """Name and rank of a member of a unit; None of a server that serves alone."""
     unit = serving.get("unit")
-    return {"name": _text(unit.get("name")), "rank": state.rank_of(serving)} if isinstance(unit, dict) else None
+    return (
+        {"name": _text(unit.get("name")), "rank": state.rank_of(serving)} if isinstance(unit, dict) else None
+    )
 
 
 def _text(value: Any) -> str | None:

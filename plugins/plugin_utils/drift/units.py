@@ -40,7 +40,9 @@ def _stale(member: Mapping[str, Any], head: Mapping[str, Any], name: str) -> Ite
         return
     mine, its = (f"{each['phase']} in generation {each['generation'] or 'none'}" for each in (member, head))
     if member["phase"] != RUNNING or member["generation"] != head["generation"]:
-        yield Finding("server", "unit-stale", f"running in the generation of {name}, which is {its}", mine, DO)
+        yield Finding(
+            "server", "unit-stale", f"running in the generation of {name}, which is {its}", mine, DO
+        )
 
 
 def _differs(each: Mapping[str, Any], its: Mapping[str, Any], name: str) -> Iterator[Finding]:

@@ -113,7 +113,9 @@ def test_versions_other_than_those_that_passed():
 
 def test_a_stale_worker_is_a_finding_of_its_host_alone():
     unit = {"unit": "pair", "phase": "running", "generation": "a1", "recorded": {}}
-    hosts = made(a=look(member=unit | {"rank": 0}), b=look(member=unit | {"rank": 1, "generation": "b2"}))["hosts"]
+    hosts = made(a=look(member=unit | {"rank": 0}), b=look(member=unit | {"rank": 1, "generation": "b2"}))[
+        "hosts"
+    ]
     assert hosts["a"]["verdict"] == "clean"
     assert [f["kind"] for f in hosts["b"]["findings"]] == ["unit-stale"] and hosts["b"]["verdict"] == "drift"
 

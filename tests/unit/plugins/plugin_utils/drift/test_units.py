@@ -18,7 +18,9 @@ def member(rank: int, unit: str = "pair", **given: Any) -> dict[str, Any]:
     return {"unit": unit, "rank": rank, "phase": "running", "generation": "a1", "recorded": RECORDED} | given
 
 
-def found(worker: dict[str, Any], head: dict[str, Any] | None = None, **versions: str) -> list[tuple[str, ...]]:
+def found(
+    worker: dict[str, Any], head: dict[str, Any] | None = None, **versions: str
+) -> list[tuple[str, ...]]:
     known = {
         "alone": {"versions": {}},
         "head": {"member": head or member(0), "versions": VERSIONS},
