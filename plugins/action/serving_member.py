@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from ..module_utils._common import paths, sources
+from ..module_utils._unit import install
 from ..plugin_utils.compute import Compute, of_hosts
 from ..plugin_utils.unit import members
 
@@ -25,7 +26,7 @@ class ActionModule(Compute):
         if nodes == 1:
             return {"member": {}}
         # The host gets the program from the same sources, so its place is known without a look.
-        program = paths.supervisor_path(options["store"], sources.digest(sources.files("_unit.supervisor")))
+        program = paths.supervisor_path(options["store"], sources.sha256(sources.files(install.ENTRY)))
         known = of_hosts(variables, options["among"], members.NAMES)
         played = variables["ansible_play_hosts_all"]
         return {

@@ -37,6 +37,7 @@ from ...module_utils._recipe.rules import (
     unit_problems,
     whole_topology,
 )
+from ...module_utils._unit.install import MOUNT, RUN
 from ...module_utils._vllm.argv import options, render, shutdown_timeout
 from ...module_utils._vllm.caches import targets
 from ..unit import derive
@@ -229,7 +230,7 @@ def _unit_volumes(inputs: Inputs) -> list[str]:
     if not inputs["unit"]:
         return []
     folder = unit_path(inputs["state_dir"])
-    return [f"{inputs['unit']['supervisor']}:{derive.PROGRAM}:ro", f"{folder}:{derive.SHARED}:rw"]
+    return [f"{inputs['unit']['supervisor']}:{MOUNT}:ro", f"{folder}:{RUN}:rw"]
 
 
 def _ulimits(inputs: Inputs) -> dict[str, int]:
@@ -514,7 +515,7 @@ def _crowded(inputs: Mapping[str, Any]) -> list[str]:
     taken = [model["mount"] for model in inputs["models"].values()]
     taken += [patch["target"] for patch in inputs["patches"] if patch["mount"]]
     taken += targets(inputs["caches"]).values()
-    taken += [derive.PROGRAM] if whole_topology(inputs["topology"])["nodes"] > 1 else []
+    taken += [MOUNT] if whole_topology(inputs["topology"])["nodes"] > 1 else []
     told = []
     for mount in (one["mount"] for one in inputs["mounts"]):
         if beside := next((place for place in taken if _within(mount, place) or _within(place, mount)), None):

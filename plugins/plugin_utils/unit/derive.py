@@ -12,10 +12,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-PROGRAM = "/opt/sparkfleet/unit"
-"""Where the container has the program that runs its server."""
-SHARED = "/run/sparkfleet/unit"
-"""Where it has the folder of the host with the unit's key and its own status."""
+from ...module_utils._unit.install import MOUNT, RUN
+
 STOP_WITHIN = 25
 """Seconds that vLLM has to end after it was asked to. Five less than the container has, so that the program can end it."""
 
@@ -23,8 +21,8 @@ ADDRESS = "VLLM_HOST_IP"
 INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "TP_SOCKET_IFNAME")
 OWN_VARIABLES = frozenset({ADDRESS, *INTERFACES})
 """Variables that are of one host alone, whatever a recipe says."""
-BY_RANK = frozenset({*OWN_VARIABLES, "NCCL_IB_HCA", "NCCL_IB_DISABLE", "NCCL_IB_GID_INDEX"})
-"""Variables that may differ between members."""
+BY_RANK = frozenset({*OWN_VARIABLES, "NCCL_IB_HCA", "NCCL_IB_GID_INDEX"})
+"""Variables that may differ between members. Whether they use RDMA may not: those that do and those that do not never meet."""
 BY_RANK_ARGUMENTS = frozenset({"node-rank", "headless", "host", "port"})
 """Options that may."""
 
@@ -74,9 +72,11 @@ def environment(unit: Mapping[str, Any], devices: Sequence[str]) -> dict[str, st
     """
     own = dict(unit["environment"])
     if not any(f"{device}/".startswith("/dev/infiniband/") for device in devices):
-        own = {name: text for name, text in own.items() if name not in BY_RANK or name in OWN_VARIABLES}
+        own = {name: text for name, text in own.items() if not name.startswith("NCCL_IB_")}
         own["NCCL_IB_DISABLE"] = "1"
-    return {**VARIABLES, **own}
+    # The log is where NCCL tells that it fell back to TCP, and it tells so only here.
+    told = {"NCCL_DEBUG": "INFO"} if "NCCL_IB_HCA" in own else {}
+    return {**VARIABLES, **told, **own}
 
 
 def arguments(unit: Mapping[str, Any], topology: Mapping[str, int], port: int) -> dict[str, Any]:
@@ -111,9 +111,9 @@ def supervisor_command(
         "--nodes": unit["nodes"],
         "--head": unit["members"][0]["address"],
         "--port": port,
-        "--key": f"{SHARED}/key",
-        "--status": f"{SHARED}/status.json",
+        "--key": f"{RUN}/key",
+        "--status": f"{RUN}/status.json",
         "--stop-within": stop_within,
     }
     words = [str(word) for option in options.items() for word in option]
-    return ["python3", PROGRAM, *words, "--", *entrypoint]
+    return ["python3", MOUNT, *words, "--", *entrypoint]

@@ -17,10 +17,14 @@ def run(
     lost: str = "",
     check: bool = False,
     delegated: str | None = None,
+    current: str = "",
+    played: list[str] | None = None,
     **arguments: Any,
 ) -> dict[str, Any]:
     """:param lost: host that no longer answers
     :param delegated: host that the task is delegated to
+    :param current: host for which the task runs
+    :param played: hosts of the play; default, all
     """
     task = SimpleNamespace(
         args=arguments, check_mode=check, async_val=0, delegate_to=delegated, environment=None
@@ -31,7 +35,8 @@ def run(
     variables = {
         "ansible_play_hosts": reached,
         "ansible_play_batch": reached,
-        "ansible_play_hosts_all": list(hosts),
+        "ansible_play_hosts_all": list(hosts) if played is None else played,
+        "inventory_hostname": current,
         "hostvars": hosts,
     }
     result: dict[str, Any] = front.run(task_vars=variables)

@@ -107,12 +107,16 @@ def test_a_device_that_is_refused_is_no_warning(warned: list[str]) -> None:
     assert warned == []
 
 
-def test_the_profile_of_a_unit_is_warned_of_and_one_that_cannot_serve_it_is_refused(warned: list[str]) -> None:
+def test_the_profile_of_a_unit_is_warned_of_and_one_that_cannot_serve_it_is_refused(
+    warned: list[str],
+) -> None:
     unit = {"topology": {"nodes": 2}, "entrypoint": ["vllm", "serve"]}
     guard(security="fabric", **unit)
     assert [text.partition(": ")[2].partition(",")[0] for text in warned] == [
         "the container uses the network of the host",
         "the container may lock memory without limit",
     ]
-    with pytest.raises(AnsibleActionFail, match="expected vllm_serve_security: fabric for a unit of 2 Sparks"):
+    with pytest.raises(
+        AnsibleActionFail, match="expected vllm_serve_security: fabric for a unit of 2 Sparks"
+    ):
         guard(**unit)

@@ -58,6 +58,7 @@ def test_a_container_with_the_devices_uses_them_and_waits_as_long_as_it_should(d
         **unit.member()["environment"],
         "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": "120",
         "VLLM_ENGINE_READY_TIMEOUT_S": "3600",
+        "NCCL_DEBUG": "INFO",
     }
 
 
@@ -65,6 +66,7 @@ def test_a_container_with_the_devices_uses_them_and_waits_as_long_as_it_should(d
 def test_a_container_without_the_devices_is_told_so(devices: list[str]) -> None:
     made = derive.environment(unit.member(), devices)
     assert {name: text for name, text in made.items() if "NCCL_IB" in name} == {"NCCL_IB_DISABLE": "1"}
+    assert "NCCL_DEBUG" not in made, "it has nothing to tell"
     assert made["NCCL_SOCKET_IFNAME"] == INTERFACE and made["VLLM_HOST_IP"] == "192.0.2.1"
 
 

@@ -20,13 +20,14 @@ def record(rank: int = 0) -> dict[str, Any]:
     head = ["--host", "192.0.2.1", "--port", "8000"]
     ranked = ["--nnodes", "2", "--node-rank", str(rank), *(["--headless"] if rank else [])]
     entrypoint = ["python3", "/opt/sparkfleet/unit", "--rank", str(rank), "--", "vllm", "serve"]
+    devices = f"rocep{rank}s0f0"
     return {
         "recipe": "r",
         "container": {
             "name": "sparkfleet-vllm",
             "image": "o/i@sha256:" + "a" * 64,
             "command": ["/models/b", *([] if rank else head), "--max-model-len", "8192", *ranked],
-            "env": {"HF_HUB_OFFLINE": "1", **unit.member(rank)["environment"]},
+            "env": {"HF_HUB_OFFLINE": "1", **unit.member(rank)["environment"], "NCCL_IB_HCA": devices},
             "volumes": [f"/srv/{rank}/models/o--b/1:/models/b:ro", f"/srv/{rank}/cache/x:/root/.triton:rw"],
             "entrypoint": entrypoint,
             "labels": {"sparkfleet.vllm.instead": str(rank)},
@@ -76,6 +77,7 @@ def command(old: str, new: str) -> Any:
         (command("/models/b", "/models/c"), ["the model: spark-1 /models/b, spark-2 /models/c"]),
         (lambda serving: serving["container"]["command"].append("--enforce-eager"), ["argument --enforce-eager: spark-1 none, spark-2 true"]),
         (lambda serving: serving["container"]["env"].update(VLLM_USE_V1="0"), ["environment VLLM_USE_V1: spark-1 none, spark-2 0"]),
+        (lambda serving: serving["container"]["env"].update(NCCL_IB_DISABLE="1"), ["environment NCCL_IB_DISABLE: spark-1 0, spark-2 1"]),
         (container("entrypoint", ["python3", "x", "--", "/e.sh", "vllm", "serve"]), ["entrypoint: spark-1 vllm serve, spark-2 /e.sh vllm"]),
         (lambda serving: serving["container"]["volumes"].pop(), ["mounts: spark-1 /models/b:ro /root/.triton:rw, spark-2 /models/b:ro"]),
         (container("network_mode", "bridge"), ['network_mode: spark-1 "host", spark-2 "bridge"']),
