@@ -104,6 +104,18 @@ def test_one_member_that_fails_takes_all_back_and_the_next_unit_is_untouched(
         assert change.row(name).endswith(" untouched")
 
 
+def test_a_worker_that_is_lost_takes_its_head_back_and_the_next_unit_is_untouched(sparks: Fleet) -> None:
+    before = sparks.look()
+    sparks.hosts["spark-2"].tell(lose="start")
+    change = site(sparks)
+    after = sparks.look(change.began)
+    assert change.failed and "seen spark-2: it gave no answer" in " ".join(change.output.split())
+    assert "rolled back, and that passes" in change.row("spark-1") and after["spark-1"].passed()
+    assert "did not answer" in change.row("spark-2") and after["spark-2"].state == before["spark-2"].state
+    for name in SECOND:
+        assert after[name].serves == before[name].serves and change.row(name).endswith(" untouched")
+
+
 def test_a_unit_stops_and_goes_back_whole_and_a_part_of_it_is_refused(sparks: Fleet) -> None:
     """Back is what each of them served alone."""
     before = sparks.look()
