@@ -126,6 +126,7 @@ from ansible.module_utils.basic import missing_required_lib
 
 from ..module_utils._common.basic import AnsibleModule
 from ..module_utils._common.inspected import CONTAINER, IMAGE, unfit
+from ..module_utils._common.paths import unit_path
 from ..module_utils._common.sources import SourceError
 from ..module_utils._drift import look as drift_look
 from ..module_utils._drift import watchdog as drift_watchdog
@@ -137,6 +138,7 @@ from ..module_utils._host import unit
 from ..module_utils._run import lock_file
 from ..module_utils._serve import former, short_lived, watched
 from ..module_utils._serve import state as serve_state
+from ..module_utils._unit import status as unit_status
 from ..module_utils._vllm import client, log, metrics
 from ..module_utils._vllm.argv import shutdown_timeout
 from ..module_utils._watchdog import install
@@ -281,6 +283,9 @@ def look(
     }
     seen["held"] = lock_file.look_alive(Path(params["state_dir"]), seen["now"])
     seen["recorded"], seen["record_problem"] = record
+    if serving.get("unit"):
+        found = unit_status.read(Path(unit_path(params["state_dir"])))
+        seen["member"] = unit_status.judged(*found, seen["now"])
     if plan is not None:
         seen["watchdog"] = look_watchdog(plan, seen["now"])
     if data is not None:
@@ -294,7 +299,9 @@ def look(
                 "files": look_files(container, state, serving["files"]) if params["patches_known"] else [],
                 "changes": engine.changes(name),
                 "stale": gate_container.stale_mounts(state.pid, mounted(state, serving)),
-                "answers": ask(client.Server(serving["gate"]["base_url"], params["api_key"])),
+                "answers": drift_look.Answers()
+                if serve_state.rank_of(serving)
+                else ask(client.Server(serving["gate"]["base_url"], params["api_key"])),
                 "log": log.speculation(line.text for line in container.log(start, start + START_WINDOW)),
             }
     return drift_look.Seen(**seen)

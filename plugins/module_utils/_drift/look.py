@@ -14,12 +14,13 @@ from .._common import json_text
 from .._gate.container import State
 from .._gate.diagnosis import CheckedFile
 from .._host.unit import Unit
+from .._serve.state import rank_of
 from .._vllm.argv import options
 from .._vllm.log import Speculation
 from .._vllm.metrics import Counters, delta
 from .._watchdog import install
 from . import container as drift_container
-from . import record, server, watchdog
+from . import member, record, server, watchdog
 from .finding import Finding, part
 
 SUBJECTS = ("host", "models", "patches", "container", "server", "boot", "record")
@@ -79,6 +80,8 @@ class Seen:
     held: Mapping[str, Any] | None = None
     """The run that is at work on the host; None without one"""
     unit: Unit = field(default_factory=Unit)
+    member: Mapping[str, Any] | None = None
+    """What its supervisor says, of a member of a unit"""
     watchdog: watchdog.Seen = field(default_factory=watchdog.Seen)
 
 
@@ -97,10 +100,14 @@ def judge(wanted: Wanted, seen: Seen, state_path: str) -> dict[str, Any]:
         unknown["patches"] = "which file of the image each patch replaces could not be found out"
     if container is not None and seen.state is not None and seen.state.status == "running":
         found += _process(wanted, seen.state, seen)
-        said, reason = _server(wanted, container, seen.state, seen)
-        found += said
-        if reason:
-            unknown["server"] = reason
+        if seen.member is not None:
+            found += member.findings(seen.member)
+        # A worker has no API.
+        if not rank_of(wanted.serving):
+            said, reason = _server(wanted, container, seen.state, seen)
+            found += said
+            if reason:
+                unknown["server"] = reason
     else:
         unknown["server"] = NOT_RUNNING
         unknown.setdefault("patches", f"{NOT_RUNNING}, so nobody sees them")
@@ -118,7 +125,7 @@ def judge(wanted: Wanted, seen: Seen, state_path: str) -> dict[str, Any]:
     if wanted.watchdog is not None:
         subjects = (*SUBJECTS, watchdog.SUBJECT)
         found += watchdog.findings(wanted.watchdog, seen.watchdog)
-    return part(subjects, found, unknown, _known(seen))
+    return part(subjects, found, unknown, _known(wanted, seen))
 
 
 def _plain(value: Any) -> Any:
@@ -182,11 +189,14 @@ def _given(argv: Sequence[str]) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _known(seen: Seen) -> dict[str, Any]:
+def _known(wanted: Wanted, seen: Seen) -> dict[str, Any]:
     """What only the whole fleet can judge, and what a reader of the report asks for."""
     known: dict[str, Any] = {
         "passed_on": ((seen.recorded or {}).get("current") or {}).get("gate", {}).get("host") or {}
     }
+    if seen.member is not None:
+        current = ((seen.recorded or {}).get("current") or {}).get("serving") or {}
+        known["member"] = member.known(seen.member, wanted.serving["unit"], current)
     if seen.held is not None:
         known["held"] = dict(seen.held)
     if seen.state is not None:

@@ -22,7 +22,7 @@ VERDICTS = WELL, BAD, STARTING, STOPPED, HELD, DOWN, UNKNOWN = (
     "down",
     "unknown",
 )
-KINDS = WEDGED, CANARY, ACCEPTANCE, RESTARTS, MEMORY, SWAP, GPU, SILENT = (
+KINDS = WEDGED, CANARY, ACCEPTANCE, RESTARTS, MEMORY, SWAP, GPU, SILENT, UNIT = (
     "wedged",
     "canary",
     "acceptance",
@@ -31,6 +31,7 @@ KINDS = WEDGED, CANARY, ACCEPTANCE, RESTARTS, MEMORY, SWAP, GPU, SILENT = (
     "swap",
     "gpu",
     "not-answering",
+    "unit",
 )
 """Of findings."""
 _SHAPE = {

@@ -110,7 +110,16 @@ def of_entry(entry: Mapping[str, Any]) -> dict[str, Any]:
         "speculation": bool(limits.get("speculation")),
         "floor": _number(limits.get("acceptance_floor")),
         "minimum_drafts": _number(limits.get("minimum_drafts")),
+        "unit": _unit(serving),
     }
+
+
+def _unit(serving: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Name and rank of a member of a unit; None of a server that serves alone."""
+    unit = serving.get("unit")
+    return (
+        {"name": _text(unit.get("name")), "rank": state.rank_of(serving)} if isinstance(unit, dict) else None
+    )
 
 
 def _text(value: Any) -> str | None:

@@ -9,6 +9,7 @@ is told.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,10 +26,12 @@ from .._serve.watched import (
     STARTING,
     STOPPED,
     SWAP,
+    UNIT,
     UNKNOWN,
     WEDGED,
     WELL,
 )
+from .._unit import words
 from .._vllm.metrics import Counters, delta, was_reset
 from .memory import Memory, forget_boot, forget_life
 from .seen import Look
@@ -119,7 +122,7 @@ def _made(memory: Memory, counters: Counters) -> bool:
 def _same_life(memory: Memory, look: Look) -> bool:
     return (
         look.container is not None
-        and memory.life == look.container.life
+        and memory.life == look.life
         and memory.boot == look.now.boot
         and memory.steady <= look.now.steady
     )
@@ -148,14 +151,16 @@ def judge(memory: Memory, look: Look, settings: Settings) -> Judgement:
         memory = replace(memory, down=None, restarts=())
     if container is None or not container.running:
         return _not_running(memory, look, host)
-    if memory.life != life:
-        memory = forget_life(memory, life, look.now)
+    if memory.life != look.life:
+        memory = forget_life(memory, look.life, look.now)
     if look.run:
         answered = memory.answered or look.counters is not None
-        return _held(replace(forget_life(memory, life, look.now), answered=answered), look, host)
+        return _held(replace(forget_life(memory, look.life, look.now), answered=answered), look, host)
     if look.unit.get("active") == "deactivating":
         reason = "systemd stops it"
-        return _finished(look, STOPPED, reason, forget_life(memory, life, look.now), host)
+        return _finished(look, STOPPED, reason, forget_life(memory, look.life, look.now), host)
+    if look.member is not None and (judged := _member(memory, look, look.member, host)):
+        return judged
     if look.counters is None:
         return _silent(memory, look, settings, host)
     return _answering(memory, look, look.counters, settings, host)
@@ -215,6 +220,38 @@ def _silent(memory: Memory, look: Look, settings: Settings, findings: list[Findi
     seen = f"none in {memory.unanswered} looks: {look.silent}"
     found = Finding(SILENT, severity, "counters of vLLM in /metrics", seen, do)
     return _finished(look, BAD, f"{SILENT}: {found.seen}", memory, [found, *findings])
+
+
+# -- a member of a unit
+
+
+def _member(
+    memory: Memory, look: Look, member: Mapping[str, Any], findings: list[Finding]
+) -> Judgement | None:
+    """The verdict on a worker, and on a head whose server is not up. A restart here mends nothing: the supervisors start the unit again,
+    and have a bound of their own. None for a head whose server is: what that answers counts.
+    """
+    phase, head = member["phase"], not (look.record and look.record.rank)
+    if phase == words.DOWN:
+        do = "see the log of each member's container, then run site.yml"
+        seen = f"down after {member['restarts']} ends within an hour: {member['why']}"
+        down = Finding(UNIT, TOLD, "a unit that serves", seen, do)
+        return _finished(look, BAD, f"{UNIT}: {seen}", memory, [down, *findings])
+    if phase in (words.WAITING, words.ENDING) or (phase == words.STARTING and not head):
+        why = f"; it ended: {member['why']}" if member["why"] else ""
+        return _finished(look, STARTING, f"{phase}, for all members of the unit{why}", memory, findings)
+    if head:
+        return None
+    if phase == words.RUNNING:
+        reason = f"runs as rank {member['rank']} of {member['unit']}"
+        return _finished(look, WELL, reason, replace(memory, unanswered=0), findings)
+    memory = replace(memory, unanswered=memory.unanswered + 1)
+    seen = f"{member['problem']} (look {memory.unanswered})"
+    if memory.unanswered < IN_A_ROW:
+        return _finished(look, UNKNOWN, seen, memory, findings)
+    do = "see docker logs of the container; site.yml starts the unit again"
+    silent = Finding(UNIT, TOLD, "a supervisor that says how its server is", seen, do)
+    return _finished(look, BAD, f"{UNIT}: {seen}", memory, [silent, *findings])
 
 
 # -- a server that answers

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .._common.inspected import CONTAINER, unfit
+from .._common.paths import unit_path
 from .._common.secrets import is_secret, mask
 from .._common.shape import Maybe, wrong
 from .._common.terminal import one_line
@@ -26,6 +27,7 @@ from .._run import run_lock
 from .._run.lock_file import LockFile
 from .._serve import memory as host_memory
 from .._serve import state as serve_state
+from .._unit import status as unit_status
 from .._vllm.client import Server, ServerError
 from .._vllm.metrics import MetricsError
 from .._vllm.metrics import parse as parse_metrics
@@ -90,6 +92,10 @@ def look(host: Host, key: str | None, ask_gpu: bool = True) -> Look:
     seen = replace(seen, container=there, unit=unit_of(wanted.container))
     if there is None or not there.running:
         return seen
+    if wanted.rank is not None:
+        seen = replace(seen, member=member(host, seen.now.unix))
+        if wanted.rank:
+            return seen
     return counted(seen, Server(wanted.base_url, key), key)
 
 
@@ -140,6 +146,7 @@ def record(host: Host) -> Record | None:
         floor=gate.get("acceptance_floor") or 0.0,
         minimum_drafts=gate.get("minimum_drafts") or 0,
         speculates=bool(gate.get("speculation")),
+        rank=serve_state.rank_of(serving) if serving.get("unit") else None,
     )
 
 
@@ -176,6 +183,15 @@ def container(host: Host, name: str) -> Container | None:
             value for word, _sep, value in pairs if is_secret(word) and len(value) >= SHORTEST_SECRET
         ),
     )
+
+
+def member(host: Host, at: float) -> dict[str, Any]:
+    """:raises LookError: the status is there and cannot be read"""
+    folder = Path(unit_path(str(host.state_dir)))
+    try:
+        return unit_status.judged(*unit_status.read(folder), at)
+    except OSError as error:
+        raise LookError(f"expected to read the status in {folder}, seen: {error}; see to the disk") from error
 
 
 def unit_of(name: str) -> Mapping[str, Any]:

@@ -34,6 +34,8 @@ class Record:
     """Of the acceptance rate; 0 where none is judged."""
     minimum_drafts: int = 0
     speculates: bool = False
+    rank: int | None = None
+    """In its unit; None of a server that serves alone"""
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,8 @@ class Look:
     counters: Counters | None = None
     silent: str = ""
     """Why there are no counters."""
+    member: Mapping[str, Any] | None = None
+    """What the supervisor says, of a member of a unit, as `_unit/status.py` judges it"""
     answers: bool = False
     """Whether the server answered anything, if not counters."""
     metrics: str = ""
@@ -107,3 +111,9 @@ class Look:
     swapped_in: int | None = None
     """Bytes since the boot"""
     gpu: Gpu = Gpu()
+
+    @property
+    def life(self) -> str:
+        """Names one life of one server process; empty without one. The supervisor of a unit starts several in one container."""
+        generation = (self.member or {}).get("generation") or ""
+        return " ".join(filter(None, (self.container.life, generation))) if self.container else ""

@@ -15,6 +15,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ...module_utils._drift.finding import DRIFT, OF_SPARK, SUBJECTS, WARNING, Finding
+from . import units
 
 VERSION = 1
 OK, UNKNOWN, HELD, CLEAN = "ok", "unknown", "held", "clean"
@@ -46,7 +47,8 @@ def report(
     """
     versions = {host: _known(look).get("versions") or {} for host, look in looks.items()}
     odd, split = outliers(versions)
-    hosts = {host: _host(look, odd.get(host, ())) for host, look in looks.items()}
+    apart = units.findings({host: _known(look) for host, look in looks.items()})
+    hosts = {host: _host(look, [*odd.get(host, ()), *apart.get(host, ())]) for host, look in looks.items()}
     count = Counter(host["verdict"] for host in hosts.values())
     return {
         "version": VERSION,

@@ -241,7 +241,7 @@ def cells(name: str, host: Mapping[str, Any]) -> dict[str, str]:
     return {
         "host": name,
         "verdict": host["verdict"].upper() if host["verdict"] == BAD else host["verdict"],
-        "tok/s": number(server.get("tokens_per_second")),
+        "tok/s": _worker(record) or number(server.get("tokens_per_second")),
         "accepted": percent(seen["rate"]),
         "floor": percent(record.get("floor") or None, 0),
         "running": number(server.get("running"), 0),
@@ -252,6 +252,12 @@ def cells(name: str, host: Mapping[str, Any]) -> dict[str, str]:
         "GPU": number(gpu.get("temperature"), 0, " °C"),
         "gate": gate(now.get("gate")),
     }
+
+
+def _worker(record: Mapping[str, Any]) -> str:
+    """Of what a worker is a member: its head has the figures. Empty of a server that answers."""
+    unit = record.get("unit") or {}
+    return f"member of {unit['name']}" if unit.get("rank") else ""
 
 
 def gate(said: Mapping[str, Any] | None) -> str:

@@ -38,6 +38,15 @@ def members(record: Mapping[str, Any] | None) -> list[str]:
     return [member["host"] for member in ((record or {}).get("unit") or {}).get("members", [])]
 
 
+def check_whole(record: Mapping[str, Any], played: Sequence[str]) -> None:
+    """:raises UnitError: a member of the record's unit is not among the hosts of the play"""
+    if left := [name for name in members(record) if name not in played]:
+        raise UnitError(
+            f"expected all members of the unit {record['unit']['name']} in this run, seen none of {', '.join(left)}; nothing was touched. "
+            "Do: name all its hosts in --limit, or none: a unit stops as one"
+        )
+
+
 def together(host: str, look: Callable[[str], Host | None]) -> dict[str, Host | None]:
     """The hosts that change together with `host`, and what is known of each.
 

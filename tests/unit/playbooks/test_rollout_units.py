@@ -102,3 +102,55 @@ def test_one_member_that_fails_takes_all_back_and_the_next_unit_is_untouched(
     for name in SECOND:
         assert after[name].serves == before[name].serves and after[name].events == []
         assert change.row(name).endswith(" untouched")
+
+
+def test_a_worker_that_is_lost_takes_its_head_back_and_the_next_unit_is_untouched(sparks: Fleet) -> None:
+    before = sparks.look()
+    sparks.hosts["spark-2"].tell(lose="start")
+    change = site(sparks)
+    after = sparks.look(change.began)
+    assert change.failed and "seen spark-2: it gave no answer" in " ".join(change.output.split())
+    assert "rolled back, and that passes" in change.row("spark-1") and after["spark-1"].passed()
+    assert "did not answer" in change.row("spark-2") and after["spark-2"].state == before["spark-2"].state
+    for name in SECOND:
+        assert after[name].serves == before[name].serves and change.row(name).endswith(" untouched")
+
+
+def test_a_unit_stops_and_goes_back_whole_and_a_part_of_it_is_refused(sparks: Fleet) -> None:
+    """Back is what each of them served alone."""
+    before = sparks.look()
+    sparks.put_behind("gate-1")
+    sparks.describe(inputs(FIRST, SECOND))
+    change = sparks.run(
+        "site", "--limit=spark-1,spark-2", vllm_serve_extra_arguments=MORE, spark_allow_outage=True
+    )
+    assert not change.failed, change.output
+    whole = sparks.look()
+    drained = {name: "drain at gate-1" in sparks.hosts[name].steps() for name in FIRST}
+    assert drained == {"spark-1": True, "spark-2": True}, "both served alone until then"
+    for name in FIRST:
+        sparks.hosts[name].tell()
+
+    refused = {"rollback": "spark-1 failed before or is not in this run", "stop": "seen none of spark-1"}
+    for playbook, words in refused.items():
+        part = sparks.run(playbook, "--limit=spark-2", spark_allow_outage=True)
+        assert part.failed and words in " ".join(part.output.split())
+        assert sparks.look(part.began)["spark-2"].events == []
+        until(lambda: not sparks.locks())
+
+    measured = sparks.run("benchmark", "--limit=spark-1,spark-2", spark_allow_outage=True)
+    assert measured.failed and "seen rank 0 of the unit pair-0" in " ".join(measured.output.split())
+    assert all(sparks.look(measured.began)[name].events == [] for name in FIRST)
+    until(lambda: not sparks.locks())
+
+    back = sparks.run(
+        "rollback", "--limit=spark-1,spark-2", spark_rollout_batches=[1], spark_allow_outage=True
+    )
+    assert not back.failed, back.output
+    after = sparks.look(back.began)
+    for name in FIRST:
+        assert after[name].proven() == [before[name].proven()[0], whole[name].proven()[0]]
+        assert after[name].passed()
+    steps = {name: sparks.hosts[name].steps() for name in FIRST}
+    assert "drain at gate-1" in steps["spark-1"] and "drain at gate-1" not in steps["spark-2"]
+    assert max(after[name].at("die") for name in FIRST) < min(after[name].at("start") for name in FIRST)

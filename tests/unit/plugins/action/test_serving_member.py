@@ -19,7 +19,7 @@ AMONG = ["spark-1", "spark-2"]
 
 
 def member(host: str, hosts: Any = None, **over: Any) -> dict[str, Any]:
-    asked = {"nodes": 2, "among": AMONG, "store": "/srv/s"} | over
+    asked: dict[str, Any] = {"nodes": 2, "among": AMONG, "store": "/srv/s"} | over
     return actions.run(serving_member, hosts or FLEET, current=host, **asked)
 
 

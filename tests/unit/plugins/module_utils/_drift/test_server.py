@@ -221,6 +221,20 @@ def test_a_server_that_starts_is_not_judged_yet_and_one_that_takes_too_long_is()
     assert [f["kind"] for f in late["findings"]] == ["not-answering"]
 
 
+def test_a_worker_without_an_api_is_as_it_should_be_and_its_supervisor_is_heard():
+    worker = replace(WANTED, serving=SERVING | {"unit": {"name": "pair", "rank": 1}})
+    says = {"phase": "running", "generation": "a1", "problem": "", "restarts": 0, "why": ""}
+    recorded = passed(worker.serving)
+    part = judged(worker, answers=Answers(), member=says, recorded=recorded)
+    assert (part["findings"], part["unknown"]) == ([], {})
+    assert part["known"]["member"]["generation"] == "a1"
+    silent = judged(worker, answers=Answers(), member=says | {"phase": ""}, recorded=recorded)
+    assert [f["kind"] for f in silent["findings"]] == ["unit-silent"]
+    head = replace(WANTED, serving=SERVING | {"unit": {"name": "pair", "rank": 0}})
+    late = judged(head, answers=Answers(), member=says, recorded=passed(head.serving))
+    assert [f["kind"] for f in late["findings"]] == ["not-answering"], "the head is asked as any server"
+
+
 def test_a_container_that_does_not_run_has_no_server_to_be_judged():
     state = replace(STATE, status="exited")
     part = judged(container=running(State__Status="exited"), state=state, answers=Answers(), files=[])

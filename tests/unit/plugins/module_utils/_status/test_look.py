@@ -110,7 +110,7 @@ def test_a_spark_that_serves(host: Path) -> None:
     assert found["problems"] == {}
     record = found["record"]
     assert (record["recipe"], record["floor"], record["minimum_drafts"]) == ("r", 0.4, 200)
-    assert record["before"] is None and record["since"] > 0
+    assert record["before"] is None and record["since"] > 0 and record["unit"] is None
     assert found["gate"]["tokens_per_second"] == 52.6
     server = found["server"]
     assert (server["running"], server["waiting"], server["kv_cache_usage"]) == (3, 2, 0.25)
@@ -133,6 +133,16 @@ def test_a_spark_that_serves(host: Path) -> None:
         "slowed_by": ["sw_thermal"],
     }
     assert found["run"] is None
+
+
+def test_a_worker_of_a_unit_has_no_server_to_ask_and_no_problem(host: Path) -> None:
+    current = entry(1)
+    current["serving"] |= {"unit": {"name": "pair", "rank": 1}}
+    current["serving"]["gate"]["base_url"] = ""
+    put(host, "state.json", {"version": 1, "current": current, "last_good": None})
+    found = seen(host)
+    assert (found["server"], found["problems"]) == (None, {})
+    assert found["record"]["unit"] == {"name": "pair", "rank": 1}
 
 
 def test_an_empty_spark_has_nothing_and_no_problem(host: Path) -> None:

@@ -337,6 +337,86 @@ def test_a_refused_canary_is_told_and_never_restarts() -> None:
     assert [spark.look() for _each in range(5)][-1].findings == ()
 
 
+# -- a member of a unit
+
+
+def says(phase: str, generation: str = "a1", **more: Any) -> dict[str, Any]:
+    """What the supervisor of a member says."""
+    known = {"phase": phase, "generation": generation, "unit": "pair", "rank": 1, "restarts": 0}
+    return known | {"why": "", "problem": "" if phase else "none"} | more
+
+
+WORKER = replace(RECORD, base_url="", rank=1, speculates=False)
+HEAD = replace(RECORD, rank=0)
+
+
+def test_a_worker_is_well_while_its_supervisor_runs_it_and_nobody_asks_it() -> None:
+    spark = Spark()
+    spark.counters = None
+    for _each in range(100):
+        found = spark.look(record=WORKER, member=says("running"))
+        assert (found.verdict, found.findings) == ("well", ())
+    assert (spark.asked, spark.done) == (0, [])
+    assert found.reason == "runs as rank 1 of pair"
+
+
+@pytest.mark.parametrize(
+    ("member", "verdict", "word"),
+    [
+        (says("waiting", why="rank 0: gone"), "starting", "waiting, for all members of the unit; it ended: rank 0"),
+        (says("starting"), "starting", "starting, for all"),
+        (says("ending"), "starting", "ending, for all"),
+        (says("down", restarts=5, why="rank 1: died"), "bad", "unit: down after 5 ends within an hour: rank 1: died"),
+        (says(""), "bad", "unit: none (look 100)"),
+    ],
+)  # fmt: skip
+def test_a_worker_is_never_restarted(member: dict[str, Any], verdict: str, word: str) -> None:
+    spark = Spark()
+    spark.counters = None
+    found = [spark.look(record=WORKER, member=member) for _each in range(100)][-1]
+    assert (found.verdict, spark.done) == (verdict, []) and word in found.reason
+    assert [(each.kind, each.severity) for each in found.findings] == [("unit", "tell")] * (verdict == "bad")
+
+
+def test_a_worker_that_says_nothing_once_is_not_judged() -> None:
+    spark = Spark()
+    for _each in range(5):
+        assert spark.look(record=WORKER, member=says("")).verdict == "unknown"
+        assert spark.look(record=WORKER, member=says("")).verdict == "unknown"
+        assert spark.look(record=WORKER, member=says("running")).verdict == "well"
+
+
+@pytest.mark.parametrize("phase", ["waiting", "ending", "down"])
+def test_a_head_whose_worker_is_away_is_not_restarted(phase: str) -> None:
+    """Two restarts an hour, and it would stay down when the worker is back."""
+    spark = Spark()
+    assert spark.look(record=HEAD, member=says("running")).verdict == "well"
+    spark.counters = None
+    verdicts = {spark.look(record=HEAD, member=says(phase, rank=0)).verdict for _each in range(100)}
+    assert (verdicts, spark.done) == ({"bad" if phase == "down" else "starting"}, [])
+
+
+def test_a_head_has_as_long_as_a_start_may_take_in_each_generation() -> None:
+    spark = Spark()
+    spark.look(record=HEAD, member=says("running"))
+    spark.counters = None
+    for _each in range(60):
+        assert spark.look(record=HEAD, member=says("running", "b2")).verdict == "starting"
+    assert spark.done == []
+    for _each in range(3):
+        spark.look(record=HEAD, member=says("running", "b2"))
+    assert spark.done == ["restart"], "a server of its own that never answers is its fault"
+
+
+def test_a_head_that_serves_is_judged_as_any_server() -> None:
+    spark = Spark()
+    spark.look(record=HEAD, member=says("running"))
+    spark.answer = BROKEN
+    for _each in range(10):
+        spark.look(record=HEAD, member=says("running"))
+    assert "restart" in spark.done
+
+
 # -- no answer
 
 

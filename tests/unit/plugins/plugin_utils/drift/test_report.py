@@ -111,6 +111,15 @@ def test_versions_other_than_those_that_passed():
     assert len(made(a=look(old, passed_on=passed_on))["hosts"]["a"]["findings"]) == 1
 
 
+def test_a_stale_worker_is_a_finding_of_its_host_alone():
+    unit = {"unit": "pair", "phase": "running", "generation": "a1", "recorded": {}}
+    hosts = made(a=look(member=unit | {"rank": 0}), b=look(member=unit | {"rank": 1, "generation": "b2"}))[
+        "hosts"
+    ]
+    assert hosts["a"]["verdict"] == "clean"
+    assert [f["kind"] for f in hosts["b"]["findings"]] == ["unit-stale"] and hosts["b"]["verdict"] == "drift"
+
+
 def test_the_odd_one_out_is_named_and_a_fleet_without_a_majority_too():
     odd, split = outliers({"a": VERSIONS, "b": VERSIONS, "c": VERSIONS | {"driver": "570.1"}})
     assert [finding.kind for finding in odd["c"]] == ["driver-differs"] and set(odd) == {"c"} and not split

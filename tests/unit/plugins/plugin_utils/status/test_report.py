@@ -102,6 +102,15 @@ def test_the_cells_of_a_spark() -> None:
     assert tuple(report.cells("one", found["one"])) == report.COLUMNS
 
 
+def test_a_worker_of_a_unit_is_named_as_one_and_is_well() -> None:
+    known = now(server=None, watchdog=None, record={"unit": {"name": "pair", "rank": 1}})
+    assert report.judge(known) == ("well", [])
+    host = {"verdict": "well", "now": known}
+    assert report.cells("two", host)["tok/s"] == "member of pair"
+    head = now(record={"unit": {"name": "pair", "rank": 0}})
+    assert report.cells("one", {"verdict": "well", "now": head})["tok/s"] == "61.5"
+
+
 def test_a_refusal_of_the_gate_is_in_its_cell() -> None:
     assert report.gate(status.GATE | {"verdict": "fail"}) == "fail, 69.4%, 52.6 tok/s"
     assert report.gate(status.GATE | {"drafts": None, "tokens_per_second": None}) == "pass"

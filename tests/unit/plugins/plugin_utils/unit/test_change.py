@@ -11,6 +11,7 @@ import pytest
 from ansible_collections.sparkfleet.vllm.plugins.plugin_utils.unit.change import (
     Host,
     UnitError,
+    check_whole,
     together,
     whole,
 )
@@ -130,6 +131,13 @@ def test_members_that_would_serve_different_recipes_are_no_unit() -> None:
     }
     with pytest.raises(UnitError, match="seen another unit or recipe on worker"):
         whole("head", together("head", hosts.get), list(hosts))
+
+
+def test_a_unit_is_whole_in_a_run_or_refused() -> None:
+    check_whole({"recipe": "a"}, [])
+    check_whole({"unit": unit(1)}, ["worker", "other", "head"])
+    with pytest.raises(UnitError, match="the unit pair in this run, seen none of head; nothing was touched"):
+        check_whole({"unit": unit(1)}, ["worker", "other"])
 
 
 def test_a_member_with_nothing_to_go_back_to_keeps_the_others_from_it() -> None:
