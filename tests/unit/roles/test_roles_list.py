@@ -26,6 +26,8 @@ ACTIONS = (
     "recipe_load",
     "sync_plan",
     "serving_change",
+    "serving_member",
+    "unit_check",
     "gate_evidence",
     "image_plan",
     "registry_address",
