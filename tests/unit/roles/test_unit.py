@@ -43,7 +43,13 @@ SHOWN = "{{ {'serving': spark_candidate.serving, 'environment': __vllm_serve_env
 TASKS: list[dict[str, Any]] = [
     {"ansible.builtin.include_role": {"name": ROLE, "tasks_from": "compose_record", "public": True}},
     {"sparkfleet.vllm.unit_check": {"unit": "{{ vllm_serve_unit }}"}, "when": "vllm_serve_unit | length > 0"},
-    {"ansible.builtin.copy": {"content": SHOWN, "dest": "{{ made }}/{{ inventory_hostname }}", "mode": "0600"}},
+    {
+        "ansible.builtin.copy": {
+            "content": SHOWN,
+            "dest": "{{ made }}/{{ inventory_hostname }}",
+            "mode": "0600",
+        }
+    },
 ]
 
 
@@ -111,5 +117,7 @@ def test_what_one_member_lacks_holds_the_whole_unit(
 @pytest.mark.parametrize("entry_point", ["main", "prepare"])
 def test_members_are_compared_as_soon_as_it_is_known_what_they_should_serve(entry_point: str) -> None:
     tasks = yaml.safe_load((ROOT / f"roles/vllm_serve/tasks/{entry_point}.yml").read_text())
-    kinds = [task.get("ansible.builtin.import_tasks") or next(iter({*task} - {"name", "when"})) for task in tasks]
+    kinds = [
+        task.get("ansible.builtin.import_tasks") or next(iter({*task} - {"name", "when"})) for task in tasks
+    ]
     assert kinds.index("sparkfleet.vllm.unit_check") == kinds.index("compose_record.yml") + 1
