@@ -27,7 +27,7 @@ class Host:
 
     def call(self, check: bool = False, **given: Any) -> dict[str, Any]:
         options = {"store": str(self.store), "state_dir": str(self.state), **given}
-        called = options | {"_ansible_check_mode": check, "_ansible_inject_invocation": True}
+        called = options | {"_ansible_check_mode": check}
         with patch_module_args(called), pytest.raises(SystemExit):
             module.main()
         return printed.result(self.capsys.readouterr().out)
