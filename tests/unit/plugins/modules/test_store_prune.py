@@ -570,12 +570,11 @@ def test_a_leftover_of_what_is_kept_now_goes_and_the_kept_stays(call, store):
 def test_the_program_of_a_unit_stays_as_long_as_a_record_mounts_it(call, store, state):
     programs = store / "supervisor"
     entries = {}
-    for name, entry in (("now", "current"), ("good", "last_good")):
+    # Known by its content, too, where the path was another one.
+    for name, entry, folder in (("now", "current", programs), ("good", "last_good", Path("/srv/former"))):
         entries[entry] = serving(name)
         entries[entry]["serving"]["files"] = []
-        entries[entry]["serving"]["container"]["volumes"] = [
-            f"{programs / SUMS[name]}:/opt/sparkfleet/unit:ro"
-        ]
+        entries[entry]["serving"]["container"]["volumes"] = [f"{folder / SUMS[name]}:/opt/sparkfleet/unit:ro"]
     write_json(state / "state.json", {"version": 1, **entries})
     for name in (*SUMS, "half"):
         put(programs / SUMS.get(name, f".{SUMS['now']}.12345678") / "__main__.py")

@@ -27,7 +27,7 @@ class Host:
 
     def call(self, check: bool = False, **given: Any) -> dict[str, Any]:
         options = {"store": str(self.store), "state_dir": str(self.state), **given}
-        called = options | {"_ansible_check_mode": check, "_ansible_diff": True}
+        called = options | {"_ansible_check_mode": check}
         with patch_module_args(called), pytest.raises(SystemExit):
             module.main()
         return printed.result(self.capsys.readouterr().out)
@@ -104,7 +104,7 @@ def test_a_program_that_somebody_altered_is_written_anew(host: Host, damage: str
     if damage == "missing":
         (path / "sparkfleet/_unit/wire.py").unlink()
     if damage == "more":
-        (path / "json.py").write_text("raise SystemExit(7)\n")
+        (path / "json.so").write_text("what Python would import first")
     assert host.call()["changes"] == ["program"]
     assert {each: each.read_bytes() for each in path.rglob("*") if each.is_file()} == good
 

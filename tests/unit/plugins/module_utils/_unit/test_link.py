@@ -146,6 +146,16 @@ def test_a_flood_of_strangers_keeps_no_worker_out(net: Net):
     assert worker.members
 
 
+def test_a_flood_does_not_push_out_one_that_has_shown_the_key(net: Net):
+    member = net.stranger(next(greet(UNIT, 1)))
+    net.until(lambda: got(member) is not None)
+    flood = [net.stranger() for _each in range(2 * link.STRANGERS)]
+    net.until(lambda: len(net.refusals()) > link.STRANGERS)
+    assert set(net.refusals()) == {"made room for another"}
+    assert got(member) is None
+    assert got(flood[0]) == b""
+
+
 def test_a_recorded_greeting_holds_no_rank(net: Net):
     net.joined(1)
     replayed = net.stranger(next(greet(UNIT, 1)))
@@ -218,8 +228,8 @@ def test_a_line_that_is_not_of_the_member_ends_its_connection(net: Net, line: by
 def test_a_member_that_reads_nothing_is_dropped_before_it_fills_the_memory(net: Net):
     net.joined(1)
     net.heard.clear()
-    for _each in range(100_000):
-        net.head.say(b"x" * 1000)
+    for _each in range(3000):
+        net.head.say(b"x" * 8000)
         if not net.head.members:
             break
     net.look()

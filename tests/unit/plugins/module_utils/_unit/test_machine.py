@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._unit.machine import (
@@ -153,6 +154,12 @@ def test_a_worker_joins_no_generation_a_second_time(unit: Unit):
     assert unit.head.phase == "ending"
 
 
+def test_a_worker_ends_when_the_head_runs_without_it(unit: Unit):
+    word = replace(unit.head.says(unit.now), run="f" * 16, generation="f" * 16, why="")
+    unit.workers[1].heard(0, word, unit.now)
+    assert (unit.workers[1].phase, unit.workers[1].why) == ("ending", "the head is in another generation")
+
+
 def test_a_new_head_does_not_take_the_servers_of_the_old_one(unit: Unit):
     unit.head = Head(unit.rules, unit.now, lambda: "f" * 16)
     for rank in (1, 2):
@@ -206,6 +213,8 @@ def test_failures_of_an_hour_ago_do_not_count(unit: Unit):
         unit.head.end("its server ended with status 1", unit.now)
         unit.pass_time(HOUR / RULES.restarts + 1)
         unit.running()
+    unit.pass_time(HOUR)
+    assert unit.head.restarts(unit.now) == 0
 
 
 def test_a_start_that_some_member_does_not_make_ends(unit: Unit):
