@@ -20,7 +20,11 @@ enp1s0f0np0\t0064A8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0"""
 @pytest.fixture
 def request_(tmp_path) -> Request:
     put(spark(tmp_path), "/proc/net/route", ROUTES)
-    put(tmp_path, "/etc/netplan/50-cloud-init.yaml", "network: {version: 2, ethernets: {enP7s7: {dhcp4: true}}}")
+    put(
+        tmp_path,
+        "/etc/netplan/50-cloud-init.yaml",
+        "network: {version: 2, ethernets: {enP7s7: {dhcp4: true}}}",
+    )
     return Request(root=tmp_path, addresses=lambda: dict(ADDRESSES))
 
 
@@ -63,7 +67,11 @@ def refused(request_: Request, name: str, words: str, connection: str = SSH) -> 
 def test_the_interface_of_the_default_route_is_never_touched(request_, tmp_path):
     refused(request_, MANAGEMENT, "seen enP7s7, which has the default route", connection="")
     put(tmp_path, "/proc/net/route", "")
-    put(tmp_path, "/proc/net/ipv6_route", f"{'0' * 32} 00 {'0' * 32} 00 {'f' * 32} 00000064 1 0 00000003 enP7s7")
+    put(
+        tmp_path,
+        "/proc/net/ipv6_route",
+        f"{'0' * 32} 00 {'0' * 32} 00 {'f' * 32} 00000064 1 0 00000003 enP7s7",
+    )
     refused(request_, MANAGEMENT, "the default route", connection="")
 
 
@@ -82,7 +90,11 @@ def test_an_interface_that_is_not_there_or_is_in_another_file_is_refused(request
 
 
 def test_the_connection_is_that_of_whoever_started_the_process(request_, tmp_path: Path):
-    for process, parent, environment in ((90, 80, "A=1\0"), (80, 70, f"B=2\0SSH_CONNECTION={SSH}\0C=3"), (70, 1, "")):
+    for process, parent, environment in (
+        (90, 80, "A=1\0"),
+        (80, 70, f"B=2\0SSH_CONNECTION={SSH}\0C=3"),
+        (70, 1, ""),
+    ):
         put(tmp_path, f"/proc/{process}/status", f"Name:\tx\nPPid:\t{parent}")
         (tmp_path / f"proc/{process}/environ").write_text(environment)
     assert netplan.connection_of(request_, 90) == SSH
