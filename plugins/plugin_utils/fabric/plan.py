@@ -107,7 +107,9 @@ def rows(
     found: list[dict[str, Any]] = []
     for unit, members in units(hosts).items():
         names = {each["address"]: each["host"] for each in members if each["address"]}
-        found += [_trap(unit, finding) for finding in judge(members)]
+        # A host that could not be looked at has its reason in a row of its own.
+        looked_at = [each for each in members if each["fabric"] or not _failed(seen, each["host"])]
+        found += [_trap(unit, finding) for finding in judge(looked_at)]
         for each in members:
             part = seen.get(each["host"]) or {}
             told = [*_failures(part), *_silent(part), *_reached(part, names, mtu)]
@@ -117,6 +119,10 @@ def rows(
             do = "give spark_unit to two hosts or more"
             found.append(_row(unit, members[0]["host"], OK, "members", "two or more", "one", do, REFUSED))
     return found
+
+
+def _failed(seen: Mapping[str, Mapping[str, Any]], host: str) -> bool:
+    return bool((seen.get(host) or {}).get("failure"))
 
 
 def _row(

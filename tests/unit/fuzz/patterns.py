@@ -35,6 +35,7 @@ METHODS = ("search", "match", "fullmatch", "finditer", "findall", "sub", "split"
 MADE = {
     "modules/spec_decode_assert.py": "digits of a number that the module declares",
     "module_utils/_host/toolkit.py": "the name of a package, escaped",
+    "module_utils/_host/netplan.py": "the name of an interface, escaped",
     "module_utils/_recipe/rules.py": "names of this schema; HIDDEN, which is one of those that are tried",
     "module_utils/_recipe/recipe.py": "HIDDEN of rules.py",
     "module_utils/_recipe/resolve.py": "COMMIT of recipe.py",

@@ -71,6 +71,19 @@ def test_what_cannot_be_measured_is_in_the_result(capsys, monkeypatch, error, ab
     assert (measured["gigabits"], measured["problem"], measured["absent"]) == (None, str(error), absent)
 
 
+@pytest.mark.parametrize(
+    ("error", "failed"),
+    [(CommandAbsentError("systemctl is not there"), False), (ProbeError("it hangs"), True)],
+)
+def test_without_systemd_there_is_nothing_to_end(capsys, monkeypatch, error, failed):
+    def fail(lane):
+        raise error
+
+    monkeypatch.setattr(bandwidth, "end", fail)
+    result = run(capsys, {"step": "end", "listeners": [LANE]})
+    assert result.get("failed", False) is failed and ("it hangs" in result.get("msg", "")) is failed
+
+
 def test_check_mode_reaches_and_measures_nothing(capsys, calls):
     run(capsys, {"step": "reach", "peers": [PEER]}, check=True)
     run(capsys, {"step": "listen", "listeners": [LANE]}, check=True)

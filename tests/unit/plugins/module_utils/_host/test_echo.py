@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
 
 import pytest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._host import echo
+from helpers import netns
+from helpers.netns import needs_namespaces
 
 
 def test_the_sum_of_an_echo_is_that_of_the_standard():
@@ -97,3 +100,25 @@ def test_what_the_kernel_refuses_is_said(monkeypatch):
     monkeypatch.setattr(wire, "bind", lambda address: (_ for _ in ()).throw(OSError(99, "Cannot assign")))
     monkeypatch.setattr(echo.socket, "socket", wire)
     assert echo.problem("10.0.0.1", "10.0.0.2", "eth0", 1500) == "eth0: Cannot assign"
+
+
+ASK = f"import sys; sys.path[:0] = {sys.path!r}; from {echo.__name__} import problem; print(problem(*sys.argv[1:4], int(sys.argv[4])))"
+
+
+@needs_namespaces
+def test_real_packets_over_a_cable():
+    with netns.hosts("one", "other") as hosts:
+        one, other = hosts["one"], hosts["other"]
+        netns.join(one, other, "cable", "7")
+
+        def ask(mtu: int) -> str:
+            return one.do(sys.executable, "-c", ASK, "10.0.7.1", "10.0.7.2", "cable", str(mtu)).strip()
+
+        assert ask(1500) == ""
+        assert ask(9000) == "9000 bytes do not fit through cable, or another part of the way"
+        one.do("ip", "link", "set", "cable", "mtu", "9000")
+        assert ask(9000) == "it answers to 84 bytes, and to 9000 not"
+        other.do("ip", "link", "set", "eth0", "mtu", "9000")
+        assert ask(9000) == ""
+        other.do("ip", "link", "set", "eth0", "down")
+        assert ask(9000).startswith(("no answer by cable", "cable: "))

@@ -119,6 +119,14 @@ def test_a_host_that_did_not_get_that_far_has_a_row(hosts, seen, check, verdict)
     assert (row["from"], row["check"], row["verdict"]) == ("spark-2", check, verdict)
 
 
+def test_a_host_that_could_not_be_looked_at_has_one_row(hosts):
+    hosts["spark-2"]["spark_fabric"] = {}
+    (row,) = plan.rows(hosts, {"spark-2": {"failure": "Look at the host: no Python"}}, 9000, FLOORS)
+    assert (row["check"], row["seen"]) == ("look", "Look at the host: no Python")
+    (row,) = plan.rows(hosts, {}, 9000, FLOORS)
+    assert (row["from"], row["check"]) == ("spark-2", "interface")
+
+
 def test_traps_are_rows_and_the_table_holds_them(hosts):
     hosts["spark-3"]["spark_fabric"]["kernel"] = "7.0.0-1019-nvidia"
     hosts["spark-3"]["spark_fabric"]["interfaces"]["enP2p1s0f0np0"]["up"] = False
