@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from helpers.places import places
 from helpers.playbook import run_playbook
 from helpers.recipe import ROOT
 
@@ -157,21 +158,6 @@ def test_drift_looks_and_publishes_what_it_found(tmp_path: Path) -> None:
     assert found.drift["guarded"] == {"port_guard": {"subjects": ["host"]}}
 
 
-def places(name: str) -> list[str]:
-    """The roles that a file of playbooks/tasks has, with their entry points, in their order."""
-    found = []
-
-    def walk(tasks: list[dict[str, Any]]) -> None:
-        for task in tasks:
-            used = task.get("ansible.builtin.import_role") or task.get("ansible.builtin.include_role")
-            if used:
-                found.append(f"{used['name'].rpartition('.')[2]}/{used.get('tasks_from', 'main')}")
-            walk(task.get("block") or [])
-
-    walk(yaml.safe_load((ROOT / "playbooks/tasks" / name).read_text()))
-    return found
-
-
 @pytest.mark.parametrize(
     ("one", "other"),
     [
@@ -180,7 +166,7 @@ def places(name: str) -> list[str]:
     ],
 )
 def test_where_a_run_has_the_role(one: str, other: str) -> None:
-    order = places("change.yml")
+    order = places("tasks/change.yml")
     assert order.index(one) < order.index(other)
 
 
