@@ -4,8 +4,12 @@ import json
 from typing import Any
 
 import pytest
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._serve.state import parse, rank_of, record
-from ansible_collections.sparkfleet.vllm.plugins.module_utils._serve.state import parse, record, unit_of
+from ansible_collections.sparkfleet.vllm.plugins.module_utils._serve.state import (
+    parse,
+    rank_of,
+    record,
+    unit_of,
+)
 
 OLD, NEW = {"image": "a"}, {"image": "b"}
 
