@@ -94,7 +94,8 @@ def _source(name: str) -> str:
     text = loader.get_source(full) if loader is not None and hasattr(loader, "get_source") else None
     if text is None:
         raise SourceError(f"expected the source of {full}, seen none; install the collection again")
-    return str(text)
+    # On the controller the loader of collections gives bytes.
+    return text.decode() if isinstance(text, bytes) else str(text)
 
 
 def _imported(name: str, text: str) -> list[str]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 import zipfile
@@ -62,3 +63,25 @@ def test_other_sources_are_another_program() -> None:
 def test_a_part_that_python_does_not_have_is_said() -> None:
     with pytest.raises(sources.SourceError, match=r"expected the source of .*_watchdog\.absent, seen none"):
         sources.files("_watchdog.absent")
+
+
+def test_the_controller_has_the_same_program_as_a_host(monkeypatch):
+    """There Ansible's own loader of collections gives the sources, and gives them as bytes."""
+    before = sources.files("_unit.supervisor")
+    found = importlib.util.find_spec
+
+    class Loader:
+        def __init__(self, loader):
+            self._loader = loader
+
+        def get_source(self, name):
+            return self._loader.get_source(name).encode()
+
+    def spec(name):
+        one = found(name)
+        one.loader = Loader(one.loader)
+        return one
+
+    monkeypatch.setattr(importlib.util, "find_spec", spec)
+    assert sources.files("_unit.supervisor") == before
+    assert len(before) > 5
