@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Private to the roles vllm_serve and vllm_gate: fails a host if another one has not come as far, so that all go back together.
 
-Options: C(hosts), those that change together; all of the unit if there are none; C(serving), the record of the host; C(step). Each host says how far it has come in the
-fact C(spark_reached). See plugin_utils/unit/verdict.py.
+Options: C(hosts), those that change together; all of the unit if there are none; C(serving), the record of the host; C(step). Each
+host says how far it has come in the fact C(spark_reached). See plugin_utils/unit/verdict.py.
 """
 
 from __future__ import annotations

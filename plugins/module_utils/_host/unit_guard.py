@@ -91,12 +91,12 @@ def rules(addresses: Mapping[int, Sequence[str]], intervals: Sequence[Interval])
     """
     return (
         f"add table {TABLE}",
-        *(_set(name, kind, addresses[version]) for version, (_, name, kind) in SETS.items()),
+        *(_set(name, kind, addresses[version]) for version, (_packet, name, kind) in SETS.items()),
         HOOK,
         f"add rule {CHAIN} iif lo accept",
         # Also what the host itself began: its own end of such a connection has a port of this range.
         f"add rule {CHAIN} ct state established,related accept",
-        *(f"add rule {CHAIN} {packet} saddr @{name} accept" for packet, name, _ in SETS.values()),
+        *(f"add rule {CHAIN} {packet} saddr @{name} accept" for packet, name, _kind in SETS.values()),
         f"add rule {CHAIN} tcp dport {_braces(map(_interval, intervals))} drop",
     )
 
@@ -174,7 +174,7 @@ def _objects(text: str) -> list[tuple[str, dict[str, Any]]]:
     ):
         raise _strange(f"{text:.80}")
     pairs = [pair for each in objects for pair in each.items() if pair[0] != "metainfo"]
-    if not all(isinstance(body, dict) for _, body in pairs):
+    if not all(isinstance(body, dict) for _kind, body in pairs):
         raise _strange(f"{text:.80}")
     return [(kind, {key: value for key, value in body.items() if key != "handle"}) for kind, body in pairs]
 
@@ -280,8 +280,12 @@ def _right(operator: Any, value: Any, left: str | None) -> str | None:
     return _braces(map(_interval, known)) if known and len(known) == len(intervals) else None
 
 
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _kernel_interval(value: Any) -> Interval | None:
     ends = value["range"] if isinstance(value, dict) and set(value) == {"range"} else [value, value]
-    if not isinstance(ends, list) or len(ends) != 2 or not all(type(end) is int for end in ends):
+    if not isinstance(ends, list) or len(ends) != 2 or not all(_whole(end) for end in ends):
         return None
     return ends[0], ends[1]

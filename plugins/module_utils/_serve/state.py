@@ -97,7 +97,8 @@ def unit_of(serving: Mapping[str, Any]) -> tuple[list[str], list[int]]:
     if not isinstance(unit, Mapping) or not isinstance(members, list):
         return [], []
     addresses = [each["address"] for each in members if _has(each, "address")]
-    ports = [port for name in ("port", "master_port") if type(port := unit.get(name)) is int]
+    given = [unit.get(name) for name in ("port", "master_port")]
+    ports = [port for port in given if isinstance(port, int) and not isinstance(port, bool)]
     return addresses, ports
 
 

@@ -203,7 +203,8 @@ class Supervisor:
 
     def _log(self, text: str) -> None:
         with contextlib.suppress(OSError, ValueError):
-            print(f"{time.strftime('%H:%M:%S')} {self._prefix}: {text}", file=sys.stderr, flush=True)
+            sys.stderr.write(f"{time.strftime('%H:%M:%S')} {self._prefix}: {text}\n")
+            sys.stderr.flush()
 
     def _catch_signals(self) -> None:
         """A signal ends the wait of the loop. Nothing else happens in a handler, which may run in the middle of anything."""
@@ -275,11 +276,11 @@ def main(argv: Sequence[str]) -> int:
     try:
         options = options_of(argv[1:])
     except SystemExit as end:
-        return USAGE if end.code else 0
+        return 0 if end.code == 0 else USAGE
     try:
         key = read_key(options.key.read_text(encoding="ascii"))
     except (OSError, ValueError) as error:
         said = error.strerror if isinstance(error, OSError) else error
-        print(f"expected a key in {options.key}, seen: {said}; do: run site.yml again", file=sys.stderr)
+        sys.stderr.write(f"expected a key in {options.key}, seen: {said}; do: run site.yml again\n")
         return CONFIG
     return Supervisor(options, key).run()
