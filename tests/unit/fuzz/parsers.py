@@ -1419,7 +1419,7 @@ def _targets(text: str) -> object:
 # -- the members of a unit
 
 _PAIR = wire.Identity(b"k" * 32, "pair", 2)
-_RULES = machine.Rules(nodes=2, restarts=4, start_within=60, pause=0, stop_within=20)
+_BOUNDS = machine.Rules(nodes=2, restarts=4, start_within=60, pause=0, stop_within=20)
 _PHASE = {"phase": "running", "generation": "0123456789abcdef", "age": 0.5}
 _FROM_HEAD = {**_PHASE, "run": "0123456789abcdef", "restarts": 1, "why": "a", "members": {"1": _PHASE}}
 _FROM_WORKER = {**_PHASE, "ended": "", "asked": False, "why": "a"}
@@ -1440,14 +1440,14 @@ _HELLO = next(wire.greet(_PAIR, 1)).decode().strip()
 
 @parser("word of a head", *of_bytes(_FROM_HEAD), words.WordError)
 def _from_head(line: bytes) -> object:
-    worker = machine.Worker(1, _RULES, 0.0)
+    worker = machine.Worker(1, _BOUNDS, 0.0)
     worker.heard(0, words.read_head(line), 1.0)
     return worker.members(2.0), words.read_worker(words.encoded(worker.says(2.0)))
 
 
 @parser("word of a worker", *of_bytes(_FROM_WORKER), words.WordError)
 def _from_worker(line: bytes) -> object:
-    head = machine.Head(_RULES, 0.0)
+    head = machine.Head(_BOUNDS, 0.0)
     head.heard(1, words.read_worker(line), 1.0)
     head.tick(1.0)
     return head.members(2.0), words.read_head(words.encoded(head.says(2.0)))

@@ -10,7 +10,7 @@ from ansible_collections.sparkfleet.vllm.plugins.module_utils._host.request impo
 from helpers import actions
 from helpers.fabric import ADDRESSES, spark
 
-FLOORS = {"mtu": 9000, "tcp_floor": 12.0, "rdma_floor": 90.0}
+FLOORS: dict[str, Any] = {"mtu": 9000, "tcp_floor": 12.0, "rdma_floor": 90.0}
 PEER = "192.168.100.12"
 
 

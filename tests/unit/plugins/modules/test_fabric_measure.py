@@ -27,10 +27,18 @@ def run(capsys, arguments: dict[str, Any], check: bool = False) -> dict[str, Any
 @pytest.fixture
 def calls(monkeypatch) -> list[Any]:
     made: list[Any] = []
-    monkeypatch.setattr(bandwidth, "listen", lambda *asked: made.append(("listen", *asked)))
-    monkeypatch.setattr(bandwidth, "end", lambda *asked: made.append(("end", *asked)))
-    monkeypatch.setattr(bandwidth, "measure", lambda *asked: made.append(("measure", *asked)) or 43.257)
-    monkeypatch.setattr(echo, "problem", lambda *asked: made.append(("reach", *asked)) or "")
+
+    def noted(name: str, result: Any = None) -> Any:
+        def call(*asked: Any) -> Any:
+            made.append((name, *asked))
+            return result
+
+        return call
+
+    monkeypatch.setattr(bandwidth, "listen", noted("listen"))
+    monkeypatch.setattr(bandwidth, "end", noted("end"))
+    monkeypatch.setattr(bandwidth, "measure", noted("measure", 43.257))
+    monkeypatch.setattr(echo, "problem", noted("reach", ""))
     return made
 
 

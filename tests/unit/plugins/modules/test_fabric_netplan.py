@@ -24,7 +24,9 @@ class Netplan:
     """The program: what it was asked, and what the folder that it looked at held then."""
 
     def __init__(self, root: Path) -> None:
-        self.root, self.asked, self.fails = root, [], {}
+        self.root = root
+        self.asked: list[tuple[str, dict[str, str]]] = []
+        self.fails: dict[str, Exception] = {}
 
     def run(self, argv, timeout):
         folder = Path(argv[-1]) if argv[1] == "generate" else self.root

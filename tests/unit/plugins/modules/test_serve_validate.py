@@ -324,7 +324,7 @@ def test_the_probe_gets_what_the_server_gets_and_may_do_nothing(call):
 def test_a_member_of_a_unit_asks_for_its_own_arguments_by_the_program_that_starts_vllm(call):
     """What runs the server of a member meets the others. The probe has no network, and needs none: vLLM makes its configuration alone."""
     runs = ["python3", "/opt/sparkfleet/unit", "--rank", "1", "--", "/entry.sh", "vllm", "serve"]
-    ranked = [*CONTAINER["command"], "--nnodes", "2", "--node-rank", "1", "--headless"]
+    ranked = ["/models/body", "--max-model-len", "8192", "--nnodes", "2", "--node-rank", "1", "--headless"]
     engine = Engine(entrypoint=[])
     call(engine, container=CONTAINER | {"entrypoint": runs, "command": ranked})
     (made,) = engine.created

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible_collections.sparkfleet.vllm.plugins.module_utils._common import sources
@@ -78,7 +79,7 @@ def test_the_controller_has_the_same_program_as_a_host(monkeypatch):
             return self._loader.get_source(name).encode()
 
     def spec(name):
-        one = found(name)
+        one: Any = found(name)
         one.loader = Loader(one.loader)
         return one
 

@@ -21,7 +21,7 @@ def member(rank: int, unit: str = "pair", **given: Any) -> dict[str, Any]:
 def found(
     worker: dict[str, Any], head: dict[str, Any] | None = None, **versions: str
 ) -> list[tuple[str, ...]]:
-    known = {
+    known: dict[str, dict[str, Any]] = {
         "alone": {"versions": {}},
         "head": {"member": head or member(0), "versions": VERSIONS},
         "worker": {"member": worker, "versions": VERSIONS | versions},

@@ -46,7 +46,9 @@ def test_a_spark_that_passed_nothing_has_no_server_to_ask() -> None:
 
 
 def test_a_worker_of_a_unit_has_no_server_to_ask_and_is_a_host_like_all() -> None:
-    unit = {name: (recorded(unit={"rank": rank}), at) for rank, (name, (_, at)) in enumerate(PASSED.items())}
+    unit: dict[str, tuple[str | None, str]] = {
+        name: (recorded(unit={"rank": rank}), at) for rank, (name, (_, at)) in enumerate(PASSED.items())
+    }
     found = data(unit)
     assert list(hosts(found["targets"]["vllm"]).values()) == ["spark-1"] and found["left_out"] == []
     assert {"spark-1", "spark-2"} <= set(hosts(found["targets"]["node"]).values())

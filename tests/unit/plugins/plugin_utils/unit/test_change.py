@@ -100,7 +100,10 @@ def test_all_go_back_to_one_former_state_or_none_does(records: dict[str, Any], b
 
 
 def test_a_member_of_a_third_host_takes_that_along() -> None:
-    left = {"recipe": "b", "unit": unit(1, [{"host": "third", "address": "192.0.2.3"}, MEMBERS[1]])}
+    left: dict[str, Any] = {
+        "recipe": "b",
+        "unit": unit(1, [{"host": "third", "address": "192.0.2.3"}, MEMBERS[1]]),
+    }
     hosts = {
         "head": Host(own("replace"), {"unit": unit(0)}, {"recipe": "a"}),
         "worker": Host(own("replace"), {"unit": unit(1)}, left),
