@@ -180,7 +180,7 @@ $(patsubst %,.part-%,lint $(checks) $(long_checks)): .part-%:
 	@$(part) $(MAKE) --no-print-directory $* || true
 
 $(patsubst %,.part-%,$(alone) $(scenarios) $(long) $(whole)): .part-%:
-	@PYTEST_ADDOPTS="$(PYTEST_ADDOPTS) $(left_out)" $(part) molecule test -s $(*:-whole=) || true
+	@COLUMNS=240 PYTEST_ADDOPTS="$(PYTEST_ADDOPTS) $(left_out)" $(part) molecule test -s $(*:-whole=) || true
 
 lab_depot := .spark .publish .wheels .snapshot .stub
 # Beside the depot, or in place of it.

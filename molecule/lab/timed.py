@@ -33,9 +33,13 @@ TOLERATED = 1.5
 """Limit as a multiple of a part's budget. A budget is its time on two cores that do nothing else but the other part."""
 TICK = 0.5
 """Seconds between two looks at what runs."""
-WHY = re.compile(r"^\W*(FAILED|ERROR|fatal:)|rror: |^make: \*\*\*|^E   ")
-"""A line that says why a part failed, as pytest, Ansible, make and the linters word it."""
+OF_A_TEST = re.compile(r"^(FAILED|E {3})")
+"""A line in which pytest says what failed. Tests run playbooks that are to fail, so what these say comes after it."""
+WHY = re.compile(r"^\W*(FAILED|ERROR|fatal:)|rror: |^make: \*\*\*")
+"""A line that says why a part failed, as Ansible, make and the linters word it."""
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+FRAME = re.compile(r"^\s*│ ?")
+"""What molecule puts before each line of what it runs."""
 SHOWN = 8
 """Last such lines of each part below the table. In many places only the end of a long output shows."""
 WIDEST = 240
@@ -143,10 +147,12 @@ def why(part: str) -> list[str]:
     log = KEPT / f"{part}.log"
     if not log.exists():
         return []
-    lines = [
-        line for raw in log.read_text(errors="replace").splitlines() if (line := COLOURS.sub("", raw).strip())
-    ]
-    return [line[:WIDEST] for line in ([line for line in lines if WHY.search(line)] or lines)[-SHOWN:]]
+    text = COLOURS.sub("", log.read_text(errors="replace"))
+    lines = [line for framed in text.splitlines() if (line := FRAME.sub("", framed).strip())]
+    shown = next(
+        (found for kind in (OF_A_TEST, WHY) if (found := [line for line in lines if kind.search(line)])), lines
+    )
+    return [line[:WIDEST] for line in shown[-SHOWN:]]
 
 
 def verdict(part: Part | None, budget: int) -> str:

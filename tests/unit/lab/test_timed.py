@@ -125,9 +125,14 @@ def test_a_part_shows_its_output_when_it_ends_and_keeps_it(kept, capfdbinary):
     [
         (
             "a\n\x1b[31mFAILED\x1b[0m test_x.py::test_y\nb\nfatal: [a]: no\n",
-            ["FAILED test_x.py::test_y", "fatal: [a]: no"],
+            ["FAILED test_x.py::test_y"],
         ),
-        ("  │ ERROR test_z.py\n1 passed\n", ["│ ERROR test_z.py"]),
+        (
+            "  │ E   assert 1 == 2\n  │ FAILED test_x.py::test_y\n  │ fatal: [a]: no\nERROR verify\n",
+            ["E   assert 1 == 2", "FAILED test_x.py::test_y"],
+        ),
+        ("  │ ERROR test_z.py\n1 passed\n", ["ERROR test_z.py"]),
+        ("fatal: [a]: no\nERROR verify\n", ["fatal: [a]: no", "ERROR verify"]),
         ("plugins/x.py:1: error: no\n", ["plugins/x.py:1: error: no"]),
         ("one\n\ntwo\n", ["one", "two"]),
         ("".join(f"ERROR {n}\n" for n in range(20)), [f"ERROR {n}" for n in range(12, 20)]),
