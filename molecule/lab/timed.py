@@ -150,7 +150,8 @@ def why(part: str) -> list[str]:
     text = COLOURS.sub("", log.read_text(errors="replace"))
     lines = [line for framed in text.splitlines() if (line := FRAME.sub("", framed).strip())]
     shown = next(
-        (found for kind in (OF_A_TEST, WHY) if (found := [line for line in lines if kind.search(line)])), lines
+        (found for kind in (OF_A_TEST, WHY) if (found := [line for line in lines if kind.search(line)])),
+        lines,
     )
     return [line[:WIDEST] for line in shown[-SHOWN:]]
 
