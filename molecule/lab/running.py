@@ -24,11 +24,16 @@ BOOT = 300.0
 """Seconds that a host may take to boot."""
 
 
-def power_off(*names: str) -> None:
-    """As the network sees it: silence. A kill alone would have the kernel close its connections."""
+def power_off(*names: str) -> float:
+    """As the network sees it: silence. A kill alone would have the kernel close its connections.
+
+    :return: a time at which all of them were silent
+    """
     for name in names:
         on(name, "ip link set eth0 down")
+    silent = time.time()
     docker("kill", *(f"sparkfleet-lab-{name}" for name in names))
+    return silent
 
 
 def restart(*names: str) -> None:

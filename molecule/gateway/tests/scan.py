@@ -4,7 +4,7 @@ import asyncio
 import json
 import sys
 
-AT_ONCE, PATIENCE = 500, 2.0
+AT_ONCE, PATIENCE = 500, 10.0
 
 
 async def is_open(address: str, port: int, turns: asyncio.Semaphore) -> bool:

@@ -20,13 +20,11 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from pathlib import Path
 
 import bench_conversations
 import yaml
 from bench_conversations import Asked
-from bench_lab import HERE, ROOT, BenchError
+from bench_lab import HERE, ROOT, BenchError, deployed
 from streams import Address
 from testing import docker, on, until
 
@@ -150,10 +148,6 @@ def module(arguments: str) -> None:
     ran("ansible", "-i", str(INVENTORY), GATE, "-b", "-m", "sparkfleet.vllm.gateway_server", "-a", arguments)
 
 
-def playbook(path: Path) -> None:
-    ran("ansible-playbook", "-i", str(INVENTORY), str(path))
-
-
 def key() -> str:
     given = yaml.safe_load((INVENTORY / "group_vars/gateways/bench.yml").read_text())
     return str(given["gateway_keys"][0]["key"])
@@ -264,24 +258,15 @@ def streams_goal(held: dict[str, float], count: int) -> dict[str, bool]:
 
 def main() -> int:
     given = os.environ.get
-    try:
-        playbook(HERE.parent / "create.yml")
-        try:
-            playbook(ROOT / "playbooks/site.yml")
-            print(
-                f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC, {os.cpu_count()} cores for controller, gateway and Sparks"
-            )
-            counts = [int(count) for count in given("CLIENTS", "2 8").split()]
-            each, rounds = int(given("EACH", "3")), int(given("ROUNDS", "2"))
-            kept = conversations(counts, each, rounds, given("FACTORS", "").split())
-            met = cost(int(given("STREAMS", "500"))) and kept
-        finally:
-            if not given("KEEP"):
-                playbook(HERE.parent / "destroy.yml")
-    except BenchError as error:
-        print(f"FAILED: {error}", file=sys.stderr)
-        return 1
-    return 0 if met else 1
+    counts = [int(count) for count in given("CLIENTS", "2 8").split()]
+    each, rounds = int(given("EACH", "3")), int(given("ROUNDS", "2"))
+    factors, streams = given("FACTORS", "").split(), int(given("STREAMS", "500"))
+
+    def measured() -> bool:
+        kept = conversations(counts, each, rounds, factors)
+        return cost(streams) and kept
+
+    return deployed(INVENTORY, "controller, gateway and Sparks", measured)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,14 @@ import io
 import json
 import os
 import subprocess
+import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -83,18 +85,40 @@ class Host:
         return int(self.run("cat", "/sys/class/net/eth0/statistics/tx_bytes"))
 
 
-def playbook(path: Path, *argv: str) -> None:
+def playbook(path: Path, *argv: str, inventory: Path = INVENTORY) -> None:
     """:raises BenchError: the playbook failed"""
     done = subprocess.run(
-        ["ansible-playbook", "-i", str(INVENTORY), str(path), *argv],
+        ["ansible-playbook", "-i", str(inventory), str(path), *argv],
         cwd=ROOT,
         capture_output=True,
         text=True,
     )
     if done.returncode:
         raise BenchError(
-            f"{path.name}: expected it to succeed, seen {done.returncode}: {done.stdout[-3000:]}"
+            f"{path.name}: expected it to succeed, seen {done.returncode}: {done.stdout[-3000:]}{done.stderr[-500:]}"
         )
+
+
+def deployed(inventory: Path, what: str, measure: Callable[[], bool]) -> int:
+    """Exit status of a benchmark of a whole fleet: makes its hosts, deploys them as a user does, measures, and removes them (KEEP=1 leaves
+    them).
+
+    :param what: runs on this machine meanwhile
+    :param measure: prints what it sees, and says whether the goal is met
+    """
+    try:
+        playbook(HERE.parent / "create.yml", inventory=inventory)
+        try:
+            playbook(ROOT / "playbooks/site.yml", inventory=inventory)
+            print(f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC, {os.cpu_count()} cores for {what}")
+            met = measure()
+        finally:
+            if not os.environ.get("KEEP"):
+                playbook(HERE.parent / "destroy.yml", inventory=inventory)
+    except BenchError as error:
+        print(f"FAILED: {error}", file=sys.stderr)
+        return 1
+    return 0 if met else 1
 
 
 def create() -> None:

@@ -18,19 +18,16 @@ import json
 import os
 import re
 import statistics
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from pathlib import Path
 
 import yaml
-from bench_lab import HERE, ROOT, BenchError
-from testing import command, on
+from bench_lab import HERE, ROOT, BenchError, deployed
+from testing import on
 
 INVENTORY = HERE / "watch"
 SPARK, GATE, AT = "seen-1", "seen-gate", "172.31.250.124"
@@ -212,35 +209,11 @@ def measure(speed: float, rounds: int, tokens: int, times: int) -> bool:
     return met
 
 
-def playbook(path: Path) -> None:
-    """:raises BenchError: it failed"""
-    done = subprocess.run(command(path, INVENTORY), cwd=ROOT, capture_output=True, text=True)
-    if done.returncode:
-        raise BenchError(f"expected {path.name} to succeed, seen {done.stdout[-3000:]}{done.stderr[-500:]}")
-
-
 def main() -> int:
     given = os.environ.get
-    try:
-        playbook(HERE.parent / "create.yml")
-        try:
-            playbook(ROOT / "playbooks/site.yml")
-            print(
-                f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC, {os.cpu_count()} cores for controller, gateway and Spark"
-            )
-            met = measure(
-                float(given("SPEED", "20")),
-                int(given("ROUNDS", "8")),
-                int(given("TOKENS", "400")),
-                int(given("TIMES", "20")),
-            )
-        finally:
-            if not given("KEEP"):
-                playbook(HERE.parent / "destroy.yml")
-    except BenchError as error:
-        print(f"FAILED: {error}", file=sys.stderr)
-        return 1
-    return 0 if met else 1
+    speed, rounds = float(given("SPEED", "20")), int(given("ROUNDS", "8"))
+    tokens, times = int(given("TOKENS", "400")), int(given("TIMES", "20"))
+    return deployed(INVENTORY, "controller, gateway and Spark", lambda: measure(speed, rounds, tokens, times))
 
 
 if __name__ == "__main__":

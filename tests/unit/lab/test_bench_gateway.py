@@ -13,6 +13,7 @@ from helpers.recipe import ROOT
 sys.path[:0] = [str(ROOT / "molecule/lab"), str(ROOT / "molecule/lab/bench")]
 
 import bench_gateway as bench
+import bench_lab
 from bench_conversations import Asked
 
 METRICS = """
@@ -110,7 +111,7 @@ def test_a_missed_goal_ends_the_run_with_a_failure(
     monkeypatch: pytest.MonkeyPatch, kept: bool, cheap: bool, status: int
 ) -> None:
     played: list[str] = []
-    monkeypatch.setattr(bench, "playbook", lambda path: played.append(path.stem))
+    monkeypatch.setattr(bench_lab, "playbook", lambda path, inventory: played.append(path.stem))
     monkeypatch.setattr(bench, "conversations", lambda *_: kept)
     monkeypatch.setattr(bench, "cost", lambda _: cheap)
     assert bench.main() == status
