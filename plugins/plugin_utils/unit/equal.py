@@ -53,7 +53,9 @@ def check(name: str, members: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _reason(known: Mapping[str, Any]) -> str:
-    failure = known.get("spark_failure") or {}
+    failure = known.get("spark_failure")
+    if not failure:
+        return "failed before, or is not in this run"
     said = ": ".join(str(failure[part]) for part in ("task", "msg") if failure.get(part))
     return f"failed ({said:.300})" if said else "failed"
 
@@ -93,7 +95,8 @@ def _things(serving: Mapping[str, Any], host: Mapping[str, Any]) -> Iterator[tup
     for name, value in container.items():
         if name not in _ELSEWHERE:
             yield name, json.dumps(value, sort_keys=True)
-    for name, value in serving["unit"].items():
+    # What passed on a host before its unit was made is of none.
+    for name, value in serving.get("unit", {}).items():
         if name != "rank":
             yield f"unit {name}", json.dumps(value, sort_keys=True)
     yield "driver", str(host.get("driver"))

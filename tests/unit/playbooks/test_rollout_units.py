@@ -8,6 +8,8 @@ The real playbooks and roles, on hosts that are directories; see helpers/rollout
 
 from __future__ import annotations
 
+import copy
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -137,6 +139,19 @@ def test_a_unit_stops_and_goes_back_whole_and_a_part_of_it_is_refused(sparks: Fl
         assert part.failed and words in " ".join(part.output.split())
         assert sparks.look(part.began)["spark-2"].events == []
         until(lambda: not sparks.locks())
+
+    kept = {name: sparks.hosts[name].state.read_text() for name in FIRST}
+    for name, argument in zip(FIRST, ("--seed=1", "--seed=2"), strict=True):
+        state = json.loads(kept[name])
+        state["last_good"] = copy.deepcopy(state["current"])
+        state["last_good"]["serving"]["container"]["command"].append(argument)
+        sparks.hosts[name].state.write_text(json.dumps(state))
+    other = sparks.run("rollback", "--limit=spark-1,spark-2", spark_allow_outage=True)
+    assert other.failed and "argument --seed: spark-1 1, spark-2 2" in " ".join(other.output.split())
+    for name in FIRST:
+        assert sparks.look(other.began)[name].events == []
+        sparks.hosts[name].state.write_text(kept[name])
+    until(lambda: not sparks.locks())
 
     measured = sparks.run("benchmark", "--limit=spark-1,spark-2", spark_allow_outage=True)
     assert measured.failed and "seen rank 0 of the unit pair-0" in " ".join(measured.output.split())
