@@ -21,5 +21,5 @@ if docker info >/dev/null 2>&1; then
     docker builder prune --force --filter "label=${lab_label}" >/dev/null 2>&1 || true
 fi
 "${lab_dir}/engine.sh" stop
-as_root rm -rf --one-file-system "${lab_cache}" "${lab_root}/inventory/lab-locks" "${lab_root}"/molecule/*/lab-locks
+as_root rm -rf --one-file-system "${lab_cache}" "${lab_locks[@]}"
 say "the lab is gone; packages that it installed (docker.io, mmdebstrap, ...) are still there"

@@ -14,6 +14,8 @@ lab_base=sparkfleet-lab/base
 lab_spark_image=sparkfleet-lab/spark
 lab_depot_image=sparkfleet-lab/depot
 lab_label=sparkfleet.lab
+# Beside each inventory of the lab lie its locks.
+lab_locks=("${lab_root}"/{inventory,molecule/*,molecule/lab/bench}/lab-locks)
 mkdir -p "${lab_cache}"
 
 # As root: a machine may have no sudo (root only) or need it. The environment goes along (proxies, CA bundles).

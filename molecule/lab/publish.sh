@@ -9,6 +9,6 @@ made() { cat "${lab_cache}"/vllm/{image,models}.inputs 2>/dev/null || true; }
 before=$(made)
 "${lab_dir}/vllm/build.sh"
 if [ "$(made)" != "${before}" ]; then
-    rm -rf "${lab_root}"/{inventory,molecule/*}/lab-locks
+    rm -rf "${lab_locks[@]}"
     say "published anew; locks of the lab start over"
 fi
