@@ -37,6 +37,16 @@ HOUR = 3600.0
 USED = "cat /sys/fs/cgroup/cpuacct/cpuacct.usage 2>/dev/null || awk '/^usage_usec/ {print $2 * 1000}' /sys/fs/cgroup/cpu.stat"
 """Nanoseconds of all processes of a lab host."""
 
+UNLIMITED = """
+for unit in sparkfleet-watchdog sparkfleet-series; do
+    systemctl stop $unit.timer
+    mkdir -p /run/systemd/system/$unit.service.d
+    printf '[Unit]\\nStartLimitIntervalSec=0\\n' >/run/systemd/system/$unit.service.d/bench.conf
+done
+systemctl daemon-reload
+"""
+"""The two services start when they are told to, and as often."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -175,7 +185,7 @@ def rate(model: str, tokens: int) -> float:
 def measure(speed: float, rounds: int, tokens: int, times: int) -> bool:
     """Whether the goal is met."""
     all_parts = parts()
-    on(SPARK, "systemctl stop sparkfleet-watchdog.timer sparkfleet-series.timer")
+    on(SPARK, UNLIMITED)
     on(GATE, "systemctl stop sparkfleet-gateway prometheus")
     model = json.loads(on(SPARK, "curl -fsS http://127.0.0.1:8000/v1/models"))["data"][0]["id"]
     alone = idle()
