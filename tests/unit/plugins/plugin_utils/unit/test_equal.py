@@ -55,6 +55,11 @@ def test_what_follows_from_rank_and_host_may_differ() -> None:
     assert equal.differences(members(engine="29.4.0", toolkit="1.17.0")) == []
 
 
+def test_a_record_of_before_the_unit_differs_from_one_of_it() -> None:
+    told = equal.differences(members(lambda serving: serving.pop("unit")))
+    assert told[0] == 'unit name: spark-1 "pair", spark-2 none'
+
+
 def container(name: str, value: Any) -> Any:
     return lambda serving: serving["container"].__setitem__(name, value)
 
